@@ -1,0 +1,1 @@
+"""Run a model file: OpenVINO, ONNX Runtime, torch or Torch-TensorRT, each imported only when chosen."""

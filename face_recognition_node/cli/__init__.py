@@ -1,0 +1,53 @@
+"""The ``face-recognition`` command: one module per verb, imported only when it is used.
+
+A verb's module offers ``configure(parser)`` and ``run(arguments) -> int``; the integer is the exit code:
+0 done, 1 done but the answer is "no" (nobody recognised, nothing found), 2 wrong input or a failure with a
+message on standard error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from face_recognition_node import __version__
+from face_recognition_node.cli.verbs import add_verbs
+from face_recognition_node.core.errors import FaceRecognitionError
+
+VERBS: dict[str, str] = {
+    "recognize": "say who is in a video, camera, picture or folder",
+    "enroll": "enroll a person from a video, camera, picture or folder",
+    "gallery": "list, rename, merge, forget, undo, export, import, verify",
+    "calibrate": "learn from labelled faces what a similarity is worth",
+    "evaluate": "measure verification, detection, identification or a replayed scenario",
+    "benchmark": "measure speed and memory side by side",
+    "prepare": "turn folders of photographs into aligned training faces",
+    "train": "train a network from a recipe",
+    "export": "turn a checkpoint into the files that the robot runs",
+    "demo": "run the real nodes on a video and show what they say",
+}
+"""Verb and the line that ``--help`` prints for it; ``evaluate`` and ``benchmark`` have verbs of their own."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command."""
+    parser = argparse.ArgumentParser(prog="face-recognition", description="Face recognition for service robots.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
+    add_verbs(parser, VERBS, dest="verb", metavar="VERB")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return int(arguments.run(arguments))
+    except FaceRecognitionError as error:
+        print(f"face-recognition {arguments.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

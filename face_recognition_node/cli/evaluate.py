@@ -1,0 +1,20 @@
+"""``face-recognition evaluate WHAT``: each WHAT is a module ``evaluate_WHAT`` beside this one."""
+
+from __future__ import annotations
+
+import argparse
+
+from face_recognition_node.cli.verbs import add_verbs
+
+WHAT = {
+    "verification": "official LFW folds: accuracy, ROC, TAR at FAR, F1",
+    "detector": "recall and landmark error on labelled photographs",
+    "identification": "open-set identification: DIR at FPIR",
+    "replay": "a scenario of tracks with ground truth: right, wrong and late names",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the kinds of evaluation."""
+    add_verbs(parser, WHAT, prefix="evaluate_", dest="what", metavar="WHAT")
+

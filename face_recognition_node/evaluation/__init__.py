@@ -1,0 +1,1 @@
+"""Metrics, protocols and benchmarks: pure functions that return dataclasses which print themselves."""

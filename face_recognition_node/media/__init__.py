@@ -1,0 +1,1 @@
+"""Read videos, images and cameras; draw and write annotated video."""

@@ -1,0 +1,1 @@
+"""The lifecycle node: messages in, one core call, messages out."""
