@@ -1,0 +1,98 @@
+"""The aligned 112×112 face: one similarity warp, the same at training, enrolment and query."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_recognition_node.core.errors import InputError
+from face_recognition_node.core.faces import FloatArray, ImageArray, require_image
+from face_recognition_node.core.geometry import as_rows, estimate_similarities
+
+CROP_SIZE = 112
+"""Side of an aligned face, pixels."""
+
+ALIGNMENT_TEMPLATE: FloatArray = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
+    np.float32,
+)
+"""(5, 2) where the five landmarks of an aligned face lie (the template of ArcFace, Deng et al. 2019)."""
+ALIGNMENT_TEMPLATE.setflags(write=False)
+
+ALIGNMENT_FINGERPRINT = "similarity112-" + hashlib.sha256(ALIGNMENT_TEMPLATE.tobytes()).hexdigest()[:12]
+"""Names this warp; part of every embedder's fingerprint, so that galleries of another warp are refused."""
+
+_SHRINK_BELOW = 0.5
+"""Below this scale bilinear sampling skips pixels, and the face is first shrunk by area averaging."""
+
+
+def align_faces(image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
+    """Cut out faces, warped so that their landmarks come to lie on the template.
+
+    Pixels from outside the image are black. A face much larger than the crop is averaged down first, so that
+    a close face looks as smooth as one further away.
+
+    Args:
+        image_bgr: (H, W, 3) uint8.
+        landmarks_xy: (N, 5, 2) pixels in the order of faces.py; N may be 0.
+
+    Returns:
+        (N, 112, 112, 3) uint8.
+
+    Raises:
+        FrameError: For something that is no image.
+        InputError: For landmarks of another shape, not finite, or all in one place.
+    """
+    require_image(image_bgr)
+    landmarks = as_rows("landmarks_xy", landmarks_xy, (5, 2))
+    crops = np.empty((len(landmarks), CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    if len(landmarks) == 0:
+        return crops
+    for crop, matrix in zip(crops, estimate_similarities(landmarks, ALIGNMENT_TEMPLATE), strict=True):
+        _warp(image_bgr, matrix, crop)
+    return crops
+
+
+def _warp(image_bgr: ImageArray, matrix: NDArray[np.float64], crop: ImageArray) -> None:
+    scale = math.hypot(matrix[0, 0], matrix[1, 0])
+    if scale < _SHRINK_BELOW:
+        image_bgr, matrix = _shrink(image_bgr, matrix, scale)
+    size = (CROP_SIZE, CROP_SIZE)
+    cv2.warpAffine(image_bgr, matrix, size, dst=crop, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def _shrink(
+    image_bgr: ImageArray, matrix: NDArray[np.float64], scale: float
+) -> tuple[ImageArray, NDArray[np.float64]]:
+    """Average down the part of the image that the crop shows; return it and the matrix that fits it."""
+    inverse = cv2.invertAffineTransform(matrix)
+    corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]]) @ inverse[:, :2].T
+    corners += inverse[:, 2]
+    height, width = image_bgr.shape[:2]
+    factor = int(1 / scale)  # at least 2; what is left to the warp is a scale in (0.5, 1]
+    left, top = (int(max(0, math.floor(low) - factor)) for low in corners.min(axis=0))
+    right = int(min(width, math.ceil(corners[:, 0].max()) + factor))
+    bottom = int(min(height, math.ceil(corners[:, 1].max()) + factor))
+    # whole blocks of factor x factor pixels keep the geometry exact
+    columns, rows = (right - left) // factor, (bottom - top) // factor
+    if columns < 1 or rows < 1:
+        return image_bgr, matrix
+    part = image_bgr[top : top + rows * factor, left : left + columns * factor]
+    small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
+    # pixel centre of small (u, v) lies at left + factor * u + (factor - 1) / 2
+    offset = np.array([left, top]) + (factor - 1) / 2
+    fitted = np.column_stack([matrix[:, :2] * factor, matrix[:, :2] @ offset + matrix[:, 2]])
+    return np.asarray(small, np.uint8), fitted
+
+
+def require_crops(crops_bgr: ImageArray, name: str = "crops_bgr") -> ImageArray:
+    """Return ``crops_bgr`` if it is (N, 112, 112, 3) uint8, N ≥ 0, else raise InputError."""
+    expected = (CROP_SIZE, CROP_SIZE, 3)
+    if not isinstance(crops_bgr, np.ndarray) or crops_bgr.dtype != np.uint8 or crops_bgr.shape[1:] != expected:
+        got = f"{getattr(crops_bgr, 'dtype', type(crops_bgr).__name__)} {getattr(crops_bgr, 'shape', '')}"
+        raise InputError(f"{name}: expected uint8 (N, {CROP_SIZE}, {CROP_SIZE}, 3) in BGR, got {got.strip()}")
+    return crops_bgr
