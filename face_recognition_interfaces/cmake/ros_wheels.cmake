@@ -1,0 +1,40 @@
+# For environments where ROS 2 comes as Python wheels (pip) and not as distribution packages.
+#
+# Included by CMakeLists.txt when pip builds the package. For a plain cmake or colcon build in such an
+# environment pass this file as -DCMAKE_PROJECT_INCLUDE=<path>/ros_wheels.cmake. With ROS from the
+# distribution it is not needed.
+
+include_guard(DIRECTORY)
+
+# The wheels put the CMake files of ROS below the prefix of the Python environment.
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+execute_process(
+  COMMAND "${Python3_EXECUTABLE}" -c
+    "import ament_package, pathlib; print(pathlib.Path(ament_package.__file__).resolve().parents[4].as_posix())"
+  OUTPUT_VARIABLE _ros_wheels_prefix
+  OUTPUT_STRIP_TRAILING_WHITESPACE
+  RESULT_VARIABLE _ros_wheels_result)
+if(NOT _ros_wheels_result EQUAL 0)
+  message(FATAL_ERROR "ament_package cannot be imported by ${Python3_EXECUTABLE}: "
+    "install requirements/ros.txt into that environment first")
+endif()
+list(PREPEND CMAKE_PREFIX_PATH "${_ros_wheels_prefix}")
+if(NOT "$ENV{AMENT_PREFIX_PATH}" MATCHES "(^|:)${_ros_wheels_prefix}(:|$)")
+  if("$ENV{AMENT_PREFIX_PATH}" STREQUAL "")
+    set(ENV{AMENT_PREFIX_PATH} "${_ros_wheels_prefix}")
+  else()
+    set(ENV{AMENT_PREFIX_PATH} "${_ros_wheels_prefix}:$ENV{AMENT_PREFIX_PATH}")
+  endif()
+endif()
+
+# Every message wheel carries an include directory of the machine it was built on in its Python generator
+# target, and CMake refuses targets with include directories that do not exist. The target needs none.
+function(_ros_wheels_mend_targets)
+  get_property(_targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+  foreach(_target IN LISTS _targets)
+    if(_target MATCHES "__rosidl_generator_py$")
+      set_property(TARGET "${_target}" PROPERTY INTERFACE_INCLUDE_DIRECTORIES "")
+    endif()
+  endforeach()
+endfunction()
+cmake_language(DEFER CALL _ros_wheels_mend_targets)
