@@ -1,0 +1,164 @@
+"""EfficientNet-B0 as a face embedder: 112×112 faces in, 64 numbers out.
+
+The trunk is EfficientNet-B0 (Tan & Le 2019, table 1) with the parameter names of timm's ``efficientnet_b0``
+and its symmetric padding, so that weights made with either load into the other. In place of the mean pool
+stands a depthwise 4×4 convolution (``gdc``, the global depthwise convolution of MobileFaceNet, Chen et al.
+2018), which keeps *where* in the aligned face a feature sits; a linear layer to the embedding follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from face_recognition_node.core.errors import InputError
+
+EMBEDDING_SIZE = 64
+FEATURE_CHANNELS = 1280
+STRIDE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One row of the architecture's table.
+
+    Attributes:
+        expansion: How many times wider a block is inside.
+        channels: Output channels.
+        blocks: Blocks in the stage.
+        stride: Stride of its first block.
+        kernel: Side of the depthwise kernel.
+    """
+
+    expansion: int
+    channels: int
+    blocks: int
+    stride: int
+    kernel: int
+
+
+B0_STAGES = (
+    Stage(1, 16, 1, 1, 3),
+    Stage(6, 24, 2, 2, 3),
+    Stage(6, 40, 2, 2, 5),
+    Stage(6, 80, 3, 2, 3),
+    Stage(6, 112, 3, 1, 5),
+    Stage(6, 192, 4, 2, 5),
+    Stage(6, 320, 1, 1, 3),
+)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate computed from all channels' means (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, reduced: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, reduced, 1)
+        self.conv_expand = nn.Conv2d(reduced, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (B, C, H, W) times its gates."""
+        means = x.mean((2, 3), keepdim=True)
+        return x * torch.sigmoid(self.conv_expand(functional.silu(self.conv_reduce(means))))
+
+
+class SeparableBlock(nn.Module):
+    """The first stage's block: depthwise, squeeze-and-excite, pointwise."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv_dw = _convolution(inputs, inputs, kernel, stride, groups=inputs)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.se = SqueezeExcite(inputs, inputs // 4)
+        self.conv_pw = _convolution(inputs, outputs, 1)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride)."""
+        inner = self.se(functional.silu(self.bn1(self.conv_dw(x))))
+        return cast(Tensor, self.bn2(self.conv_pw(inner)))
+
+
+class InvertedResidual(nn.Module):
+    """Widen, depthwise, squeeze-and-excite, narrow; adds its input where the shapes allow (Sandler et al. 2018)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        self.conv_pw = _convolution(inputs, inner, 1)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv_dw = _convolution(inner, inner, kernel, stride, groups=inner)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.se = SqueezeExcite(inner, inputs // 4)
+        self.conv_pwl = _convolution(inner, outputs, 1)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.is_residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride)."""
+        inner = functional.silu(self.bn1(self.conv_pw(x)))
+        inner = self.se(functional.silu(self.bn2(self.conv_dw(inner))))
+        narrow = cast(Tensor, self.bn3(self.conv_pwl(inner)))
+        return x + narrow if self.is_residual else narrow
+
+
+def _stage(inputs: int, stage: Stage) -> nn.Sequential:
+    blocks: list[nn.Module] = []
+    for number in range(stage.blocks):
+        stride = stage.stride if number == 0 else 1
+        if stage.expansion == 1:
+            blocks.append(SeparableBlock(inputs, stage.channels, stage.kernel, stride))
+        else:
+            blocks.append(InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expansion))
+        inputs = stage.channels
+    return nn.Sequential(*blocks)
+
+
+class EfficientNetEmbedder(nn.Module):
+    """EfficientNet-B0 → ``gdc`` → ``embed``; its output is not normalised yet.
+
+    Args:
+        embedding_size: Numbers in an embedding.
+        input_size: Side of the aligned faces, pixels; a multiple of 32 or 112 (→ a 4×4 last map).
+    """
+
+    def __init__(self, embedding_size: int = EMBEDDING_SIZE, input_size: int = 112) -> None:
+        super().__init__()
+        if embedding_size < 1 or input_size < STRIDE:
+            raise InputError(
+                f"expected embedding_size of at least 1 and input_size of at least {STRIDE}, "
+                f"got {embedding_size} and {input_size}"
+            )
+        self.conv_stem = _convolution(3, 32, 3, stride=2)
+        self.bn1 = nn.BatchNorm2d(32)
+        stages, channels = [], 32
+        for stage in B0_STAGES:
+            stages.append(_stage(channels, stage))
+            channels = stage.channels
+        self.blocks = nn.Sequential(*stages)
+        self.conv_head = _convolution(channels, FEATURE_CHANNELS, 1)
+        self.bn2 = nn.BatchNorm2d(FEATURE_CHANNELS)
+        last_map = -(-input_size // STRIDE)
+        self.gdc = nn.Conv2d(FEATURE_CHANNELS, FEATURE_CHANNELS, last_map, groups=FEATURE_CHANNELS, bias=False)
+        self.embed = nn.Linear(FEATURE_CHANNELS, embedding_size)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last feature map, (B, 1280, 4, 4) for 112×112 faces."""
+        x = self.blocks(functional.silu(self.bn1(self.conv_stem(x))))
+        return functional.silu(self.bn2(self.conv_head(x)))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Return (B, embedding_size) of the last feature map."""
+        return cast(Tensor, self.embed(self.gdc(features).flatten(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, embedding_size), not normalised, of (B, 3, 112, 112) RGB faces in [-1, 1]."""
+        return self.pool(self.features(x))
