@@ -1,0 +1,74 @@
+"""Fixtures for the whole suite: sample pictures, a seeded generator, the folder of real test data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Same examples on every run and no time limit per example: a slow machine must not turn the suite red.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("suite")
+
+
+def find_shared_data() -> Path:
+    """Return where real faces are expected: $FACE_RECOGNITION_DATA, else ../shared/data beside the checkout."""
+    named = os.environ.get("FACE_RECOGNITION_DATA")
+    return Path(named).expanduser() if named else ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real faces (never part of the project), or skip saying where it was looked for."""
+    folder = find_shared_data()
+    if not folder.is_dir():
+        pytest.skip(
+            f"no test data at {folder}: set FACE_RECOGNITION_DATA to the folder with clips/ and the zips"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips(shared_data: Path) -> Path:
+    """Return the folder of short video clips, or skip."""
+    folder = shared_data / "clips"
+    if not folder.is_dir():
+        pytest.skip(f"no clips at {folder}")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a generator that gives the same numbers in every run."""
+    return np.random.default_rng(20260117)
+
+
+@pytest.fixture(scope="session")
+def guest_bgr() -> np.ndarray:
+    """Return the public-domain portrait of the person who gets enrolled in the demo."""
+    from face_recognition_node.media.sample import portrait
+
+    return portrait("guest")
+
+
+@pytest.fixture(scope="session")
+def stranger_bgr() -> np.ndarray:
+    """Return the public-domain portrait of the person who stays a stranger in the demo."""
+    from face_recognition_node.media.sample import portrait
+
+    return portrait("stranger")
+
+
+@pytest.fixture(scope="session")
+def two_faces_bgr() -> np.ndarray:
+    """Return a 640x480 picture with the guest on the left and the stranger on the right."""
+    from face_recognition_node.media.sample import sample_frame
+
+    return sample_frame(size=(640, 480), faces=2)
