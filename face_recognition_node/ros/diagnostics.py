@@ -1,0 +1,115 @@
+"""The state of the node as diagnostic messages: three entries a robot's aggregator can watch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from face_recognition_node.ros.statistics import StreamSummary
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """Everything that diagnostics tell.
+
+    Attributes:
+        state: Lifecycle state in words.
+        error: Why the last transition failed; empty: it did not.
+        wanted: Who wants images worked on ("subscribers", "enrolment", "always_on"); empty: nobody.
+        stream: Figures of the image stream, or None before the first activation.
+        image_topic: Where images are expected.
+        image_timeout: Silence that is worth a warning, seconds.
+        models: Key to value about networks and backends: which, where it runs, and why there.
+        gallery: Key to value about the gallery.
+    """
+
+    state: str
+    error: str = ""
+    wanted: Sequence[str] = ()
+    stream: StreamSummary | None = None
+    image_topic: str = ""
+    image_timeout: float = 2.0
+    models: Mapping[str, object] = field(default_factory=dict)
+    gallery: Mapping[str, object] = field(default_factory=dict)
+
+
+def to_diagnostics(health: NodeHealth, name: str, stamp: Time) -> DiagnosticArray:
+    """Return the entries ``NAME: stream``, ``NAME: models`` and ``NAME: gallery``."""
+    message = DiagnosticArray()
+    message.header.stamp = stamp
+    level, text = _judge_stream(health)
+    message.status = [
+        _status(f"{name}: stream", level, text, _stream_values(health)),
+        _status(f"{name}: models", *_judge_loaded(health, health.models, "loaded"), health.models),
+        _status(f"{name}: gallery", *_judge_loaded(health, health.gallery, "open"), health.gallery),
+    ]
+    return message
+
+
+def _judge_loaded(health: NodeHealth, values: Mapping[str, object], word: str) -> tuple[bytes, str]:
+    if values:
+        return DiagnosticStatus.OK, word
+    if health.error:
+        return DiagnosticStatus.ERROR, health.error
+    return DiagnosticStatus.OK, f"not {word}: the node is {health.state}"
+
+
+def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
+    """Return the level and one sentence; the worst thing first."""
+    stream = health.stream
+    if health.error:
+        return DiagnosticStatus.ERROR, health.error
+    if health.state != "active" or stream is None:
+        return DiagnosticStatus.OK, f"the node is {health.state}"
+    if not health.wanted:
+        return DiagnosticStatus.OK, "idle: nobody subscribes (parameter always_on)"
+    if stream.received == 0 or stream.silence > health.image_timeout:
+        since = "yet" if stream.received == 0 else f"for {stream.silence:.1f} s"
+        return DiagnosticStatus.WARN, f"no image on {health.image_topic} {since}"
+    if stream.answered_hz == 0 and stream.recently_bad:
+        return DiagnosticStatus.ERROR, f"no usable image: {_counts(stream.bad)}"
+    if stream.recently_bad:
+        return DiagnosticStatus.WARN, f"{stream.answered_hz:.1f} Hz; bad images: {_counts(stream.bad)}"
+    if stream.answered_hz < 0.5 * stream.received_hz:
+        return (
+            DiagnosticStatus.WARN,
+            f"{stream.answered_hz:.1f} Hz of {stream.received_hz:.1f} Hz: this machine is too slow for the stream",
+        )
+    return DiagnosticStatus.OK, f"{stream.answered_hz:.1f} Hz"
+
+
+def _stream_values(health: NodeHealth) -> dict[str, object]:
+    values: dict[str, object] = {"lifecycle state": health.state, "image topic": health.image_topic}
+    values["wanted by"] = ", ".join(health.wanted) or "nobody"
+    stream = health.stream
+    if stream is None:
+        return values
+    values |= {
+        "received [Hz]": round(stream.received_hz, 2),
+        "answered [Hz]": round(stream.answered_hz, 2),
+        "received": stream.received,
+        "answered": stream.answered,
+        "dropped": stream.dropped,
+        "latency p50 [ms]": _milliseconds(stream.latency_p50),
+        "latency p95 [ms]": _milliseconds(stream.latency_p95),
+    }
+    values |= {f"stage {name} [ms]": _milliseconds(value) for name, value in stream.stage_seconds.items()}
+    values |= {f"bad images, {kind}": count for kind, count in sorted(stream.bad.items())}
+    return values
+
+
+def _counts(bad: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(bad.items()))
+
+
+def _milliseconds(seconds: float) -> str:
+    return "unknown" if math.isnan(seconds) else f"{1000 * seconds:.2f}"
+
+
+def _status(name: str, level: bytes, text: str, values: Mapping[str, object]) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(name=name, level=level, message=text, values=pairs, hardware_id="")
