@@ -1,0 +1,112 @@
+"""Make the next snapshot from the present one and the rows that were touched."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+
+from face_recognition_node.core.gallery_values import Person, Provenance, Session, SessionKind
+from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.core.store import Rows
+from face_recognition_node.core.template_block import TemplateBlock, columns_from_rows
+
+
+def first_snapshot(rows: Rows, fingerprint: str, dimension: int) -> Snapshot:
+    """Return the snapshot of a whole gallery."""
+    return Snapshot(
+        version=rows.version,
+        persons=MappingProxyType(_persons(rows)),
+        sessions=MappingProxyType(_sessions(rows)),
+        session=rows.session,
+        fingerprint=fingerprint,
+        dimension=dimension,
+        base=TemplateBlock(columns_from_rows(rows.templates, dimension)),
+        tail=TemplateBlock(columns_from_rows([], dimension)),
+        dead=np.zeros(0, np.int64),
+        aliases=MappingProxyType({str(alias): str(person_id) for alias, person_id in rows.aliases}),
+    )
+
+
+def next_snapshot(before: Snapshot, rows: Rows) -> Snapshot:
+    """Return ``before`` with the touched rows replaced; the base is shared, so that the cost stays small."""
+    persons = dict(before.persons)
+    for person_id in rows.touched_persons:
+        persons.pop(person_id, None)
+    persons.update(_persons(rows))
+    aliases = {alias: owner for alias, owner in before.aliases.items() if owner not in rows.touched_persons}
+    aliases.update((str(alias), str(person_id)) for alias, person_id in rows.aliases)
+    touched = sorted(rows.touched_templates)
+    tail, dead = before.tail, before.dead
+    if touched:
+        dead = np.union1d(dead, before.base.rows_of(touched))
+        kept = np.delete(np.arange(len(tail)), tail.rows_of(touched))
+        columns = tail.columns.take(kept).joined(columns_from_rows(rows.templates, before.dimension))
+        tail = TemplateBlock(columns)
+    return Snapshot(
+        version=rows.version,
+        persons=MappingProxyType(persons),
+        sessions=MappingProxyType(_sessions(rows)),
+        session=rows.session,
+        fingerprint=before.fingerprint,
+        dimension=before.dimension,
+        base=before.base,
+        tail=tail,
+        dead=dead,
+        aliases=MappingProxyType(aliases),
+    )
+
+
+def compacted(snapshot: Snapshot) -> Snapshot:
+    """Return the same content with an empty tail and nothing dead."""
+    if len(snapshot.tail) == 0 and len(snapshot.dead) == 0:
+        return snapshot
+    alive = np.delete(np.arange(len(snapshot.base)), snapshot.dead)
+    columns = snapshot.base.columns.take(alive).joined(snapshot.tail.columns)
+    return Snapshot(
+        version=snapshot.version,
+        persons=snapshot.persons,
+        sessions=snapshot.sessions,
+        session=snapshot.session,
+        fingerprint=snapshot.fingerprint,
+        dimension=snapshot.dimension,
+        base=TemplateBlock(columns),
+        tail=TemplateBlock(columns_from_rows([], snapshot.dimension)),
+        dead=np.zeros(0, np.int64),
+        aliases=snapshot.aliases,
+    )
+
+
+def _persons(rows: Rows) -> dict[str, Person]:
+    templates: dict[str, list[int]] = {}
+    counts: dict[tuple[str, str], int] = {}
+    for person_id, template_id, provenance in rows.memberships:
+        templates.setdefault(str(person_id), []).append(int(template_id))  # type: ignore[arg-type]
+        counts[str(person_id), str(provenance)] = counts.get((str(person_id), str(provenance)), 0) + 1
+    aliases: dict[str, list[str]] = {}
+    for alias, person_id in rows.aliases:
+        aliases.setdefault(str(person_id), []).append(str(alias))
+    persons = {}
+    for person_id, name, is_stranger, session, created, expires, last_seen in rows.persons:
+        persons[str(person_id)] = Person(
+            person_id=str(person_id),
+            name=str(name),
+            is_stranger=bool(is_stranger),
+            session=str(session),
+            created=float(created),  # type: ignore[arg-type]
+            expires=None if expires is None else float(expires),
+            last_seen=None if last_seen is None else float(last_seen),
+            template_ids=tuple(templates.get(str(person_id), ())),
+            n_enrolled=counts.get((str(person_id), Provenance.ENROLLED.value), 0),
+            n_adapted=counts.get((str(person_id), Provenance.ADAPTED.value), 0),
+            n_imported=counts.get((str(person_id), Provenance.IMPORTED.value), 0),
+            aliases=tuple(sorted(aliases.get(str(person_id), ()))),
+        )
+    return persons
+
+
+def _sessions(rows: Rows) -> dict[str, Session]:
+    return {
+        str(name): Session(str(name), SessionKind(kind), None if seconds is None else float(seconds))
+        for name, kind, seconds in rows.sessions
+    }

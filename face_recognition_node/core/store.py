@@ -1,0 +1,392 @@
+"""The gallery's truth: one SQLite file, every change durable before it returns.
+
+Write-ahead log, ``synchronous=FULL`` (one fsync per change), ``secure_delete`` (removed bytes are zeroed).
+Several processes may open the same file: SQLite lets one write at a time, and each finds out from the
+``changes`` table what the others did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from face_recognition_node.core.errors import (
+    GalleryConflictError,
+    GalleryMismatchError,
+    GalleryUnavailableError,
+)
+from face_recognition_node.core.gallery_files import journal_paths, make_private_file, make_private_folder
+from face_recognition_node.core.row_changes import Cell, Change, apply_changes
+from face_recognition_node.core.store_schema import (
+    APPLICATION_ID,
+    COLUMNS,
+    FORMAT_VERSION,
+    MIGRATIONS,
+    SCHEMA,
+)
+
+LOGGER = logging.getLogger(__name__)
+BUSY_SECONDS = 10.0
+LOGGED_ROWS = 5000
+"""A change of more rows than this is logged as "read everything"."""
+LOGGED_VERSIONS = 2000
+"""Versions whose row log is kept for readers that follow."""
+QUICK_CHECK_BYTES = 64 * 1024 * 1024
+"""Files up to this size are checked page by page when opened."""
+
+Row = tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows read for a reader that follows.
+
+    Attributes:
+        version: Of the gallery they belong to.
+        is_everything: The rows are the whole gallery; otherwise what was touched since the version asked for.
+        persons: Rows of the table persons.
+        aliases: (alias, person_id) of those persons.
+        templates: Rows of the table templates, ascending id.
+        memberships: (person_id, template_id, provenance) of all templates of those persons.
+        sessions: Rows of the table sessions, always all.
+        session: Name of the current session.
+        touched_persons: Ids touched; one that is not among ``persons`` is gone.
+        touched_templates: Ids touched; one that is not among ``templates`` is gone.
+    """
+
+    version: int
+    is_everything: bool
+    persons: list[Row]
+    aliases: list[Row]
+    templates: list[Row]
+    memberships: list[Row]
+    sessions: list[Row]
+    session: str
+    touched_persons: frozenset[str] = frozenset()
+    touched_templates: frozenset[int] = frozenset()
+
+
+class Store:
+    """An open gallery file; one thread at a time.
+
+    Args:
+        path: The file; None keeps everything in memory.
+        fingerprint: Of the model and alignment the embeddings come from; None takes what the file says.
+        dimension: Length of an embedding.
+        must_exist: Do not create a missing file.
+
+    Raises:
+        GalleryUnavailableError: It cannot be opened, is damaged, of a newer format, or no gallery.
+        GalleryMismatchError: Its embeddings come from another model or alignment.
+    """
+
+    def __init__(
+        self, path: Path | None, fingerprint: str | None, dimension: int, must_exist: bool = False
+    ) -> None:
+        self.path = path
+        if path is not None:
+            if not path.exists() and (must_exist or fingerprint is None):
+                raise GalleryUnavailableError(
+                    f"there is no gallery at {path}; enroll somebody first, or check the path"
+                )
+            make_private_folder(path.parent)
+            make_private_file(path)
+        try:
+            self._connection = sqlite3.connect(
+                ":memory:" if path is None else path,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                self._prepare()
+                self._create_or_migrate(fingerprint, dimension)
+                self.check_fingerprint(fingerprint, dimension)
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.OperationalError as error:
+            raise GalleryUnavailableError(f"the gallery {path} cannot be opened: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise _damaged(path, str(error)) from error
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if self.path is not None and mode != "wal":
+            raise GalleryUnavailableError(
+                f"the file system of {self.path} does not support SQLite's write-ahead log (got {mode!r}); "
+                "put the gallery on a local disk"
+            )
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA secure_delete = ON")
+        execute("PRAGMA foreign_keys = ON")
+        execute("PRAGMA temp_store = MEMORY")
+        execute("PRAGMA journal_size_limit = 0")
+        if self.path is not None and self.path.stat().st_size <= QUICK_CHECK_BYTES:
+            answer = execute("PRAGMA quick_check(1)").fetchone()[0]
+            if answer != "ok":
+                raise _damaged(self.path, answer)
+
+    def _create_or_migrate(self, fingerprint: str | None, dimension: int) -> None:
+        with self.transaction():
+            execute = self._connection.execute
+            application = execute("PRAGMA application_id").fetchone()[0]
+            version = execute("PRAGMA user_version").fetchone()[0]
+            n_tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if application == 0 and n_tables == 0 and fingerprint is not None:
+                self._create(fingerprint, dimension)
+                return
+            if application != APPLICATION_ID:
+                what = "is empty" if n_tables == 0 else "is an SQLite file, but no gallery"
+                raise GalleryUnavailableError(f"{self.path} {what}; check the path (nothing was changed)")
+            if version > FORMAT_VERSION:
+                raise GalleryUnavailableError(
+                    f"{self.path} has format {version}, this program reads up to {FORMAT_VERSION}: update it"
+                )
+            for step in range(version, FORMAT_VERSION):
+                for statement in MIGRATIONS[step].split(";"):
+                    execute(statement)
+            execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def _create(self, fingerprint: str, dimension: int) -> None:
+        for statement in SCHEMA.split(";"):
+            self._connection.execute(statement)
+        meta = {
+            "gallery_id": secrets.token_hex(8),
+            "fingerprint": fingerprint,
+            "dimension": dimension,
+            "version": 0,
+            "next_template": 1,
+            "next_stranger": 1,
+            "session": "",
+        }
+        self._connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        self._connection.execute("INSERT INTO sessions VALUES ('', 'permanent', NULL)")
+        self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def check_fingerprint(self, fingerprint: str | None, dimension: int) -> None:
+        """Raise GalleryMismatchError unless the file's embeddings come from this model and alignment."""
+        found = self.meta("fingerprint")
+        if fingerprint is not None and found != fingerprint:
+            raise GalleryMismatchError(
+                f"{self.path}: expected embeddings of model and alignment {fingerprint}, the gallery holds those of "
+                f"{found}. They must not be compared. If crops were kept (gallery.keep_crops), run: "
+                "face-recognition gallery reembed --gallery FILE; otherwise enroll again into another gallery, "
+                "or use the model it was made with"
+            )
+        if fingerprint is not None and self.meta("dimension") != dimension:
+            raise GalleryMismatchError(
+                f"{self.path}: expected embeddings of {dimension} numbers, the gallery holds {self.meta('dimension')}"
+            )
+
+    def meta(self, key: str) -> str | int:
+        """Return an entry of the table meta."""
+        try:
+            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.path, str(error)) from error
+        if row is None:
+            raise _damaged(self.path, f"meta has no {key!r}")
+        return row[0]  # type: ignore[no-any-return]
+
+    @property
+    def version(self) -> int:
+        """The gallery's version as of now, in the file."""
+        return int(self.meta("version"))
+
+    def data_version(self) -> int:
+        """Return a number that differs after another connection has changed the file."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Run a block as one change: all of it is durable afterwards, or none of it happened."""
+        execute = self._connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(self._connection)
+                execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    execute("ROLLBACK")
+                raise
+        except sqlite3.IntegrityError as error:
+            raise GalleryConflictError(f"the change contradicts what the gallery holds ({error})") from error
+        except sqlite3.OperationalError as error:
+            hint = "another process is writing; try again" if "locked" in str(error) else "check the disk"
+            raise GalleryUnavailableError(f"{self.path}: nothing was stored ({error}); {hint}") from error
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.path, str(error)) from error
+
+    def read_since(self, version: int) -> Rows:
+        """Return the rows touched after ``version``, or everything where the log does not reach back."""
+        execute = self._connection.execute
+        nested = self._connection.in_transaction
+        try:
+            if not nested:
+                execute("BEGIN")
+            try:
+                return self._read_since(version)
+            finally:
+                if not nested:
+                    execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.path, str(error)) from error
+
+    def _read_since(self, version: int) -> Rows:
+        execute = self._connection.execute
+        now = self.version
+        persons, templates = (", ".join(COLUMNS[table]) for table in ("persons", "templates"))
+        memberships = "SELECT person_id, template_id, provenance FROM templates"
+        sessions = execute("SELECT name, kind, time_to_live_s FROM sessions").fetchall()
+        session = str(self.meta("session"))
+        n_versions = execute(
+            "SELECT count(DISTINCT version) FROM changes WHERE version > ?", (version,)
+        ).fetchone()[0]
+        bulk = execute("SELECT 1 FROM changes WHERE version > ? AND kind = '*'", (version,)).fetchone()
+        if version < 0 or bulk or n_versions != now - version:
+            return Rows(
+                version=now,
+                is_everything=True,
+                persons=execute(f"SELECT {persons} FROM persons").fetchall(),
+                aliases=execute("SELECT alias, person_id FROM aliases").fetchall(),
+                templates=execute(f"SELECT {templates} FROM templates ORDER BY template_id").fetchall(),
+                memberships=execute(f"{memberships} ORDER BY template_id").fetchall(),
+                sessions=sessions,
+                session=session,
+            )
+        inside = "(SELECT DISTINCT key FROM changes WHERE version > ? AND kind = ?)"
+        touched = execute("SELECT DISTINCT kind, key FROM changes WHERE version > ?", (version,)).fetchall()
+        return Rows(
+            version=now,
+            is_everything=False,
+            persons=execute(
+                f"SELECT {persons} FROM persons WHERE person_id IN {inside}", (version, "p")
+            ).fetchall(),
+            aliases=execute(
+                f"SELECT alias, person_id FROM aliases WHERE person_id IN {inside}", (version, "p")
+            ).fetchall(),
+            templates=execute(
+                f"SELECT {templates} FROM templates WHERE template_id IN {inside} ORDER BY template_id",
+                (version, "t"),
+            ).fetchall(),
+            memberships=execute(
+                f"{memberships} WHERE person_id IN {inside} ORDER BY template_id", (version, "p")
+            ).fetchall(),
+            sessions=sessions,
+            session=session,
+            touched_persons=frozenset(str(key) for kind, key in touched if kind == "p"),
+            touched_templates=frozenset(int(key) for kind, key in touched if kind == "t"),
+        )
+
+    def scrub(self, needles: Sequence[bytes] = ()) -> bool:
+        """Make removed bytes leave the files; return False if another process's read is still in the way.
+
+        The write-ahead log is folded into the database and cut to nothing. ``secure_delete`` has zeroed the
+        removed cells, but SQLite may have left an older copy of a cell in the slack of a page it had moved;
+        where one of ``needles`` (removed embeddings) is found, the database is rewritten.
+        """
+        if self.path is None:
+            return True
+        if not self._truncate_log():
+            return False
+        if needles and (len(needles) > 64 or _contains(self.path, needles)):
+            self._connection.execute("VACUUM")
+            return self._truncate_log()
+        return True
+
+    def _truncate_log(self) -> bool:
+        deadline = time.monotonic() + 2.0
+        while True:
+            try:
+                is_busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.OperationalError:
+                is_busy = 1
+            if not is_busy:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, for the checks of ``verify`` and for exports."""
+        return self._connection
+
+    def close(self) -> None:
+        """Close the file; the last one to close folds the write-ahead log into the database."""
+        self._connection.close()
+
+
+class Transaction:
+    """A running change."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._touched: set[tuple[str, str | int]] = set()
+
+    def apply(self, changes: Sequence[Change]) -> list[Change]:
+        """Make the row changes and return those that take them back."""
+        inverse = apply_changes(self.connection, changes)
+        for change in changes:
+            self._touch(change)
+        for change in inverse:
+            self._touch(change)
+        return inverse
+
+    def _touch(self, change: Change) -> None:
+        if change.table == "persons":
+            self._touched.add(("p", change.key))
+        elif change.table == "templates":
+            self._touched.add(("t", change.key))
+        if "person_id" in change.values:
+            self._touched.add(("p", str(change.values["person_id"])))
+
+    def allocate(self, counter: str, n: int = 1) -> range:
+        """Return the next ``n`` numbers of a counter in meta; a number is never given out twice."""
+        first = int(self.connection.execute("SELECT value FROM meta WHERE key = ?", (counter,)).fetchone()[0])
+        self.set_meta(counter, first + n)
+        return range(first, first + n)
+
+    def set_meta(self, key: str, value: str | int) -> None:
+        """Change an entry of the table meta."""
+        self.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+    def bump_version(self) -> int:
+        """Give the change its version and log what it touched."""
+        (version,) = self.allocate("version")
+        version += 1
+        rows = [(version, kind, key) for kind, key in self._touched]
+        if not rows or len(rows) > LOGGED_ROWS:
+            rows = [(version, "*" if rows else "-", "")]
+        self.connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
+        self.connection.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
+        return version
+
+
+def _contains(path: Path, needles: Sequence[bytes]) -> bool:
+    for name in (path, *journal_paths(path)[:1]):
+        if not name.exists() or name.stat().st_size == 0:
+            continue
+        with name.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            # Any 32 bytes in a row of an embedding give it away; a copy may be cut at its start or end.
+            if any(content.find(needle[at : at + 32]) >= 0 for needle in needles for at in (0, 96, 192)):
+                return True
+    return False
+
+
+def _damaged(path: Path | None, what: str) -> GalleryUnavailableError:
+    return GalleryUnavailableError(
+        f"the gallery {path} is damaged or no gallery ({what}). It was left as it is: move it away and import "
+        "an export (face-recognition gallery import), or try: sqlite3 FILE .recover"
+    )

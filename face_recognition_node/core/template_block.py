@@ -1,0 +1,194 @@
+"""Templates laid out for comparison: one matrix, the rows of a person next to each other."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.core.faces import FloatArray, HeadPose
+from face_recognition_node.core.gallery_values import PRECISIONS, Provenance, Template
+from face_recognition_node.core.store import Row
+
+IntArray = NDArray[np.int64]
+
+HIDDEN = np.float32(-2.0)
+"""Similarity of a row that must not be found; no cosine is that low."""
+
+PROVENANCES = tuple(Provenance)
+
+_CHUNK_PRODUCT = 64 * 4096
+"""OpenBLAS hands products of at most 2**18 multiplications to one thread. Larger ones wake its pool, which
+on a busy two-core robot costs milliseconds for a job of microseconds, so the matrix is visited in pieces."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Templates as columns of equal length n, in any order.
+
+    Attributes:
+        person_ids: Whose each template is.
+        template_ids: (n,) int64.
+        embeddings: (n, D) float32 unit vectors.
+        quality: (n,) float32.
+        pose: (n, 3) float32 yaw, pitch, roll in degrees.
+        created: (n,) float64 Unix seconds.
+        codes: (n, 3) uint8 position in PROVENANCES, position in PRECISIONS, 1 if set aside.
+    """
+
+    person_ids: NDArray[np.object_]
+    template_ids: IntArray
+    embeddings: FloatArray
+    quality: FloatArray
+    pose: FloatArray
+    created: NDArray[np.float64]
+    codes: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.template_ids)
+
+    def take(self, rows: NDArray[np.intp] | IntArray) -> Columns:
+        """Return a copy of some rows."""
+        return Columns(
+            self.person_ids[rows], self.template_ids[rows], self.embeddings[rows], self.quality[rows],
+            self.pose[rows], self.created[rows], self.codes[rows],
+        )  # fmt: skip
+
+    def joined(self, other: Columns) -> Columns:
+        """Return these rows and then those of ``other``."""
+        return Columns(
+            np.concatenate([self.person_ids, other.person_ids]),
+            np.concatenate([self.template_ids, other.template_ids]),
+            np.concatenate([self.embeddings, other.embeddings]),
+            np.concatenate([self.quality, other.quality]),
+            np.concatenate([self.pose, other.pose]),
+            np.concatenate([self.created, other.created]),
+            np.concatenate([self.codes, other.codes]),
+        )
+
+
+def columns_from_rows(rows: Sequence[Row], dimension: int) -> Columns:
+    """Return rows of the table templates (columns in the schema's order) as arrays."""
+    n = len(rows)
+    ids, persons, blobs, quality, yaw, pitch, roll, provenance, precision, created, aside = (
+        zip(*rows, strict=True) if rows else ((),) * 11
+    )
+    provenance_codes = {name.value: code for code, name in enumerate(PROVENANCES)}
+    precision_codes = {name: code for code, name in enumerate(PRECISIONS)}
+    codes = np.empty((n, 3), np.uint8)
+    codes[:, 0] = [provenance_codes[name] for name in provenance]
+    codes[:, 1] = [precision_codes[name] for name in precision]
+    codes[:, 2] = aside
+    person_ids = np.empty(n, object)
+    person_ids[:] = persons
+    return Columns(
+        person_ids,
+        np.array(ids, np.int64),
+        np.frombuffer(b"".join(blobs), np.float32).reshape(n, dimension),
+        np.array(quality, np.float32),
+        np.array([yaw, pitch, roll], np.float32).T.reshape(n, 3),
+        np.array(created, np.float64),
+        codes,
+    )
+
+
+class TemplateBlock:
+    """Templates sorted by person and template id; never changes, but for :meth:`wipe`.
+
+    Args:
+        columns: The templates, in any order; copied.
+
+    Attributes:
+        columns: The templates, sorted.
+        person_ids: The distinct persons, sorted; a person's position is its slot.
+        slots: Slot of each person.
+        starts: (P + 1,) the rows of slot s are ``starts[s] : starts[s + 1]``.
+        set_aside: Rows that must not be found, ascending.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        persons, slot_of_row = _slots(columns.person_ids)
+        order = np.lexsort((columns.template_ids, slot_of_row))
+        self.columns = columns.take(order)
+        self.person_ids = persons
+        self.slots = {person_id: slot for slot, person_id in enumerate(persons)}
+        counts = np.bincount(slot_of_row, minlength=len(persons)) if persons else np.zeros(0, np.int64)
+        self.starts: IntArray = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.set_aside: IntArray = np.flatnonzero(self.columns.codes[:, 2])
+        self._by_id = np.argsort(self.columns.template_ids, kind="stable")
+        self._transposed = np.ascontiguousarray(self.columns.embeddings.T)
+        # Memory that is given back may keep its content for long; faces must not stay there.
+        for array in (self.columns.embeddings, self._transposed):
+            weakref.finalize(self, array.fill, 0).atexit = False
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def rows_of(self, template_ids: Sequence[int]) -> IntArray:
+        """Return the rows of those of ``template_ids`` that are in this block, ascending."""
+        wanted = np.unique(np.array(template_ids, np.int64))
+        ids = self.columns.template_ids
+        if len(ids) == 0 or len(wanted) == 0:
+            return np.zeros(0, np.int64)
+        at = np.minimum(np.searchsorted(ids, wanted, sorter=self._by_id), len(ids) - 1)
+        rows = self._by_id[at]
+        return np.sort(rows[ids[rows] == wanted])
+
+    def template(self, row: int) -> Template:
+        """Return one row as a value of its own."""
+        columns = self.columns
+        provenance, precision, aside = (int(code) for code in columns.codes[row])
+        yaw, pitch, roll = (float(angle) for angle in columns.pose[row])
+        return Template(
+            template_id=int(columns.template_ids[row]),
+            person_id=columns.person_ids[row],
+            embedding=columns.embeddings[row].copy(),
+            quality=float(columns.quality[row]),
+            pose=HeadPose(yaw, pitch, roll),
+            provenance=PROVENANCES[provenance],
+            created=float(columns.created[row]),
+            precision=PRECISIONS[precision],
+            is_set_aside=bool(aside),
+        )
+
+    def similarities(self, queries: FloatArray) -> FloatArray:
+        """Return the (Q, n) cosines of (Q, D) unit vectors to every row."""
+        n_queries, dimension = queries.shape
+        n = len(self)
+        out = np.empty((n_queries, n), np.float32)
+        step = max(64, _CHUNK_PRODUCT // max(1, n_queries * dimension))
+        for start in range(0, n, step):
+            np.matmul(queries, self._transposed[:, start : start + step], out=out[:, start : start + step])
+        return out
+
+    def best_of_persons(self, similarities: FloatArray) -> FloatArray:
+        """Return the (Q, P) largest similarity of each person, given all (Q, n)."""
+        return np.maximum.reduceat(similarities, self.starts[:-1], axis=1)
+
+    def find_rows(
+        self, similarities: FloatArray, query: IntArray, slot: IntArray, value: FloatArray
+    ) -> IntArray:
+        """Return for M triples the row of ``slot`` whose similarity to ``query`` is ``value``; -1: none is."""
+        lengths = self.starts[slot + 1] - self.starts[slot]
+        ends = np.cumsum(lengths)
+        group = np.repeat(np.arange(len(slot)), lengths)
+        rows = np.arange(len(group)) + np.repeat(self.starts[slot] - (ends - lengths), lengths)
+        hits = np.flatnonzero(similarities[query[group], rows] == value[group])[::-1]
+        found = np.full(len(slot), -1, np.int64)
+        found[group[hits]] = rows[hits]  # reversed: the first row of equals wins
+        return found
+
+    def wipe(self, rows: IntArray) -> None:
+        """Zero the embeddings of some rows in place, also for those who still hold an older snapshot."""
+        self.columns.embeddings[rows] = 0.0
+        self._transposed[:, rows] = 0.0
+
+
+def _slots(person_ids: NDArray[np.object_]) -> tuple[list[str], IntArray]:
+    """Return the distinct ids, sorted, and for each row the position of its id among them."""
+    persons = sorted(set(person_ids.tolist()))
+    position = {person_id: slot for slot, person_id in enumerate(persons)}
+    return persons, np.array([position[person_id] for person_id in person_ids.tolist()], np.int64)
