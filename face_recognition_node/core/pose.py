@@ -53,6 +53,14 @@ class HeadFit:
     roll: NDArray[np.float64]
     residual: NDArray[np.float64]
 
+    def __len__(self) -> int:
+        return len(self.yaw)
+
+    def poses(self) -> list[HeadPose]:
+        """Return one :class:`HeadPose` per face."""
+        angles = zip(self.yaw.tolist(), self.pitch.tolist(), self.roll.tolist(), strict=True)
+        return [HeadPose(*face) for face in angles]
+
 
 def estimate_pose(landmarks_xy: FloatArray) -> HeadPose:
     """Return the head pose of one face.
@@ -71,8 +79,7 @@ def estimate_pose(landmarks_xy: FloatArray) -> HeadPose:
     >>> pose.yaw > 5 and abs(pose.roll) < 1   # the nose lies right of the middle
     True
     """
-    fit = fit_heads(np.asarray(landmarks_xy)[None])
-    return HeadPose(yaw=float(fit.yaw[0]), pitch=float(fit.pitch[0]), roll=float(fit.roll[0]))
+    return fit_heads(np.asarray(landmarks_xy)[None]).poses()[0]
 
 
 def fit_heads(landmarks_xy: ArrayLike) -> HeadFit:
