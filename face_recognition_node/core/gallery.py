@@ -273,7 +273,7 @@ class Gallery:
         return self._forget(lambda snapshot: list(snapshot.persons), final)
 
     def start_run(self) -> tuple[Person, ...]:
-        """Forget, for good, who was stored for an earlier run of the node only; the node calls it at start."""
+        """Forget for good who was stored for an earlier run of the node only; the node calls it at start."""
 
         def members(snapshot: Snapshot) -> list[str]:
             runs = {session.name for session in snapshot.sessions.values() if session.kind is SessionKind.RUN}

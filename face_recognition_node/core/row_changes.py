@@ -90,7 +90,7 @@ def _apply(connection: sqlite3.Connection, change: Change) -> Change:
 
 def _conflict(change: Change, what: str) -> GalleryConflictError:
     return GalleryConflictError(
-        f"cannot {change.kind} {change.key!r} in {change.table}: it {what}; the gallery was changed in between"
+        f"cannot {change.kind} {change.key!r} in {change.table}: it {what}; the gallery was changed since"
     )
 
 

@@ -178,14 +178,15 @@ class Store:
         found = self.meta("fingerprint")
         if fingerprint is not None and found != fingerprint:
             raise GalleryMismatchError(
-                f"{self.path}: expected embeddings of model and alignment {fingerprint}, the gallery holds those of "
-                f"{found}. They must not be compared. If crops were kept (gallery.keep_crops), run: "
-                "face-recognition gallery reembed --gallery FILE; otherwise enroll again into another gallery, "
-                "or use the model it was made with"
+                f"{self.path}: expected embeddings of model and alignment {fingerprint}, the gallery "
+                f"holds those of {found}. They must not be compared. If crops were kept (gallery.keep_crops), run: "
+                "face-recognition gallery reembed --gallery FILE; otherwise enroll again into another "
+                "gallery, or use the model it was made with"
             )
         if fingerprint is not None and self.meta("dimension") != dimension:
             raise GalleryMismatchError(
-                f"{self.path}: expected embeddings of {dimension} numbers, the gallery holds {self.meta('dimension')}"
+                f"{self.path}: expected embeddings of {dimension} numbers, the gallery holds those of "
+                f"{self.meta('dimension')}"
             )
 
     def meta(self, key: str) -> str | int:
@@ -387,6 +388,6 @@ def _contains(path: Path, needles: Sequence[bytes]) -> bool:
 
 def _damaged(path: Path | None, what: str) -> GalleryUnavailableError:
     return GalleryUnavailableError(
-        f"the gallery {path} is damaged or no gallery ({what}). It was left as it is: move it away and import "
-        "an export (face-recognition gallery import), or try: sqlite3 FILE .recover"
+        f"the gallery {path} is damaged or no gallery ({what}). It was left as it is: move it away and "
+        "import an export (face-recognition gallery import), or try: sqlite3 FILE .recover"
     )

@@ -171,7 +171,7 @@ class TemplateBlock:
     def find_rows(
         self, similarities: FloatArray, query: IntArray, slot: IntArray, value: FloatArray
     ) -> IntArray:
-        """Return for M triples the row of ``slot`` whose similarity to ``query`` is ``value``; -1: none is."""
+        """Return for M triples the row of ``slot`` whose similarity to ``query`` is ``value``, or -1."""
         lengths = self.starts[slot + 1] - self.starts[slot]
         ends = np.cumsum(lengths)
         group = np.repeat(np.arange(len(slot)), lengths)
