@@ -92,7 +92,11 @@ def _shrink(
 def require_crops(crops_bgr: ImageArray, name: str = "crops_bgr") -> ImageArray:
     """Return ``crops_bgr`` if it is (N, 112, 112, 3) uint8, N ≥ 0, else raise InputError."""
     expected = (CROP_SIZE, CROP_SIZE, 3)
-    if not isinstance(crops_bgr, np.ndarray) or crops_bgr.dtype != np.uint8 or crops_bgr.shape[1:] != expected:
+    if (
+        not isinstance(crops_bgr, np.ndarray)
+        or crops_bgr.dtype != np.uint8
+        or crops_bgr.shape[1:] != expected
+    ):
         got = f"{getattr(crops_bgr, 'dtype', type(crops_bgr).__name__)} {getattr(crops_bgr, 'shape', '')}"
         raise InputError(f"{name}: expected uint8 (N, {CROP_SIZE}, {CROP_SIZE}, 3) in BGR, got {got.strip()}")
     return crops_bgr

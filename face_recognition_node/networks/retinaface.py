@@ -35,7 +35,13 @@ class Block(nn.Module):
     """A convolution with bias and, unless ``leak`` is None, a leaky rectifier."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, leak: float | None = LEAK
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        leak: float | None = LEAK,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
@@ -134,6 +140,7 @@ class RetinaFace(nn.Module):
         """
         levels = self.pyramid(self.backbone(x))
         maps = [
-            head(context(level)) for head, context, level in zip(self.heads, self.context, levels, strict=True)
+            head(context(level))
+            for head, context, level in zip(self.heads, self.context, levels, strict=True)
         ]
         return cast(tuple[Tensor, Tensor, Tensor], tuple(maps))

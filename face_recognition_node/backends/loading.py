@@ -1,0 +1,113 @@
+"""Choose what runs a model, and make a detector or an embedder of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+
+from face_recognition_node.core.detector import DetectorConfig
+from face_recognition_node.core.embedding import CropEmbedder
+from face_recognition_node.core.errors import BackendUnavailableError
+from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+from face_recognition_node.core.resources import models_directory
+from face_recognition_node.core.retinaface import RetinaFaceDetector
+from face_recognition_node.core.runner import ModelRunner
+
+AUTO_ORDER = ("torch_tensorrt", "openvino", "onnxruntime", "torch")
+"""What ``auto`` tries, fastest first."""
+
+_log = logging.getLogger(__name__)
+
+
+def _openvino(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
+    from face_recognition_node.backends.openvino_runner import OpenVinoRunner
+
+    return OpenVinoRunner(card, models, reason)
+
+
+def _onnxruntime(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
+    from face_recognition_node.backends.onnxruntime_runner import OnnxRuntimeRunner
+
+    return OnnxRuntimeRunner(card, models, reason)
+
+
+def _torch(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
+    from face_recognition_node.backends.torch_runner import TorchRunner
+
+    return TorchRunner(card, models, reason)
+
+
+Opener = Callable[[ModelCard, ModelsConfig, str], ModelRunner]
+OPENERS: dict[str, Opener] = {
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+    "torch": _torch,
+}
+
+
+def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
+    """Return what runs this model.
+
+    A backend that is asked for by name is the one that runs, or an error. ``auto`` takes the first of
+    AUTO_ORDER that works; every better one that does not is named in the report's reason, and logged as a
+    warning unless it is merely a GPU that this machine does not have.
+
+    Raises:
+        BackendUnavailableError: If nothing can run the model.
+        ModelMissingError: If a file of the model is not there.
+        ModelMismatchError: If a file does not belong to its card.
+    """
+    if models.backend != "auto":
+        return OPENERS[models.backend](card, models, "asked for by models.backend")
+    failures: list[str] = []
+    for name in AUTO_ORDER:
+        missing = _why_absent(name)
+        if missing:
+            failures.append(missing)
+            if name != "torch_tensorrt":
+                _log.warning("%s: %s", card.name, missing)
+            continue
+        reason = "auto: " + (
+            "; ".join([*failures, f"{name} is the next best"]) if failures else f"{name} is the best"
+        )
+        try:
+            return OPENERS[name](card, models, reason)
+        except BackendUnavailableError as error:
+            failures.append(f"{name} failed: {error}")
+            _log.warning("%s: %s", card.name, failures[-1])
+    raise BackendUnavailableError(
+        f"nothing can run {card.name}: {'; '.join(failures)}. Install one: pip install openvino"
+    )
+
+
+def _why_absent(name: str) -> str:
+    """Return why a backend is not worth trying here, cheaply and without importing it; empty if it is."""
+    if importlib.util.find_spec(name) is None:
+        return f"{name} is not installed"
+    return ""
+
+
+def load_card(models: ModelsConfig, name: str) -> ModelCard:
+    """Return the card of a model in the configured folder."""
+    return ModelCard.read(models_directory(models.models_dir) / f"{name}.json")
+
+
+def load_embedder(models: ModelsConfig) -> CropEmbedder:
+    """Return the configured embedder, ready to run.
+
+    Raises:
+        ModelError: If a file is missing or does not belong here, or nothing can run it.
+    """
+    card = load_card(models, models.embedder)
+    return CropEmbedder(open_runner(card, models), card)
+
+
+def load_detector(models: ModelsConfig, detector: DetectorConfig) -> RetinaFaceDetector:
+    """Return the configured detector, ready to run.
+
+    Raises:
+        ModelError: If a file is missing or does not belong here, or nothing can run it.
+    """
+    card = load_card(models, models.detector)
+    return RetinaFaceDetector(open_runner(card, models), card, detector)

@@ -1,0 +1,56 @@
+"""ONNX Runtime: the fallback where OpenVINO is not installed."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from face_recognition_node.backends.preprocessing import network_input, require_batch, thread_count
+from face_recognition_node.core.errors import BackendUnavailableError
+from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+from face_recognition_node.core.runner import BackendReport
+
+NAME = "onnxruntime"
+
+
+class OnnxRuntimeRunner:
+    """Runs ``NAME.onnx`` with ONNX Runtime on the CPU.
+
+    Args:
+        card: The model's card.
+        models: Threads.
+        reason: Why this backend was chosen.
+
+    Raises:
+        BackendUnavailableError: If ONNX Runtime is not installed or refuses the model.
+        ModelMissingError: If the file is not there.
+        ModelMismatchError: If it does not belong to its card.
+    """
+
+    def __init__(self, card: ModelCard, models: ModelsConfig, reason: str = "") -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendUnavailableError(
+                f"onnxruntime is not installed ({error}): pip install onnxruntime"
+            ) from error
+        self._card = card
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = thread_count(models.threads)
+        options.inter_op_num_threads = 1
+        # workers that spin while they wait would take a core from the rest of the robot
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        file = card.weights("onnx")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(file), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions have no common base of their own
+            raise BackendUnavailableError(f"onnxruntime cannot run {file}: {error}") from error
+        self._input = self._session.get_inputs()[0].name
+        self.report = BackendReport(NAME, "CPU", reason, "fp32")
+
+    def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:
+        """Return the outputs for (B, H, W, 3) BGR uint8 images."""
+        planes = network_input(require_batch(images_bgr), self._card.input)
+        return tuple(cast("list[FloatArray]", self._session.run(None, {self._input: planes})))

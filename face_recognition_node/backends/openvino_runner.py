@@ -1,0 +1,115 @@
+"""OpenVINO: the default on a CPU.
+
+The graph takes the camera's bytes: layout, channel order, mean and scale are folded into it, so that no float
+copy of the frame is made in Python. Sizes of a detector's picture are compiled when first seen (a static graph is
+the fastest) and kept; the batch of an embedder stays dynamic. Compiled graphs are cached on disk, outside the
+source tree, which makes the next start fast.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from face_recognition_node.backends.preprocessing import require_batch, thread_count
+from face_recognition_node.core.errors import BackendUnavailableError
+from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+from face_recognition_node.core.resources import cache_directory
+from face_recognition_node.core.runner import BackendReport
+
+NAME = "openvino"
+_KEPT_SHAPES = 4
+_log = logging.getLogger(__name__)
+
+
+class OpenVinoRunner:
+    """Runs ``NAME.onnx`` with OpenVINO.
+
+    Args:
+        card: The model's card.
+        models: Threads and device.
+        reason: Why this backend was chosen.
+
+    Raises:
+        BackendUnavailableError: If OpenVINO is not installed or refuses the model.
+        ModelMissingError: If the file is not there.
+        ModelMismatchError: If it does not belong to its card.
+    """
+
+    def __init__(self, card: ModelCard, models: ModelsConfig, reason: str = "") -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise BackendUnavailableError(
+                f"openvino is not installed ({error}): pip install openvino"
+            ) from error
+        self._openvino = openvino
+        self._card = card
+        self._device = models.device or "CPU"
+        self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if self._device == "CPU":
+            # some CPUs would silently compute in bfloat16; embeddings must be the same everywhere
+            self._options |= {
+                "INFERENCE_NUM_THREADS": thread_count(models.threads),
+                "INFERENCE_PRECISION_HINT": "f32",
+            }
+        self._core = openvino.Core()
+        self._use_disk_cache(cache_directory() / "openvino")
+        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._file = card.weights("onnx")
+        self.report = BackendReport(NAME, self._device, reason, "fp32")
+        if card.input.size is not None:
+            self._request((-1, *card.input.size))
+
+    def _use_disk_cache(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _log.warning("no cache of compiled models, starts will be slower: %s: %s", folder, error)
+            return
+        self._core.set_property({"CACHE_DIR": str(folder)})
+
+    def _graph(self) -> Any:
+        """Return the model with the preprocessing in front: uint8 (B, H, W, 3) BGR."""
+        from openvino import Layout, Type
+        from openvino.preprocess import ColorFormat, PrePostProcessor
+
+        needs = self._card.input
+        processor = PrePostProcessor(self._core.read_model(self._file))
+        image = processor.input()
+        image.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC")).set_color_format(ColorFormat.BGR)
+        image.model().set_layout(Layout("NCHW"))
+        steps = image.preprocess()
+        if needs.channels == "RGB":
+            steps.convert_color(ColorFormat.RGB)
+        steps.convert_element_type(Type.f32).mean(list(needs.mean)).scale(list(needs.scale))
+        return processor.build()
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """Return the inference request for (batch or -1, height, width)."""
+        if shape not in self._requests:
+            try:
+                graph = self._graph()
+                graph.reshape([*shape, 3])
+                compiled = self._core.compile_model(graph, self._device, self._options)
+            except RuntimeError as error:
+                raise BackendUnavailableError(
+                    f"openvino cannot run {self._file} on {self._device}: {error}"
+                ) from error
+            self._requests[shape] = compiled.create_infer_request()
+            if len(self._requests) > _KEPT_SHAPES:
+                self._requests.popitem(last=False)
+        self._requests.move_to_end(shape)
+        return self._requests[shape]
+
+    def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:
+        """Return the outputs for (B, H, W, 3) BGR uint8 images; valid until the next call."""
+        require_batch(images_bgr)
+        batch, height, width, _ = images_bgr.shape
+        request = self._request((-1 if self._card.input.size is not None else batch, height, width))
+        request.set_input_tensor(self._openvino.Tensor(images_bgr, shared_memory=True))
+        request.infer()
+        return tuple(request.get_output_tensor(index).data for index in range(len(request.model_outputs)))

@@ -1,0 +1,175 @@
+"""Finds faces with RetinaFace: resizes the frame once, runs the network, decodes, thins out.
+
+The longer side of the frame is brought down to ``working_width``. A second pass over a small copy with a
+margin around it finds the face that fills the frame: it has no surroundings, and beyond 512 pixels no anchor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.core.detector import DetectorConfig
+from face_recognition_node.core.faces import Detection, FloatArray, ImageArray, require_image
+from face_recognition_node.core.geometry import box_areas, intersection_matrix, suppress_overlaps
+from face_recognition_node.core.model_card import ModelCard
+from face_recognition_node.core.retinaface_decoding import Candidates, decode_maps
+from face_recognition_node.core.runner import BackendReport, ModelRunner
+
+SIZE_MULTIPLE = 32
+"""The network takes pictures whose sides are multiples of this."""
+
+CLOSE_SIDE = 128
+"""Longer side of the small copy for faces that fill the frame, pixels."""
+
+CLOSE_MARGIN = 32
+"""Margin around it, pixels."""
+
+_KEPT_CANVASES = 4
+_INSIDE = 0.9  # a weaker box with this part of its area inside a stronger, larger one is a part of that face
+_LEAST_LANDMARK_SPREAD = 0.05  # of the box's side; landmarks heaped in one place belong to no face
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a frame lies on the network's canvas.
+
+    Attributes:
+        canvas: (height, width) of the canvas, multiples of 32.
+        content: (height, width) of the resized frame on it.
+        left: Columns before the content.
+        top: Rows above the content.
+        scale: Pixels of the frame for one pixel of the canvas.
+    """
+
+    canvas: tuple[int, int]
+    content: tuple[int, int]
+    left: int
+    top: int
+    scale: float
+
+    @classmethod
+    def fit(cls, size: tuple[int, int], longer_side: int, margin: int = 0) -> Placement:
+        """Place a frame of ``size`` (height, width) so that its longer side is at most ``longer_side``."""
+        scale = max(1.0, max(size) / longer_side)
+        height, width = (max(1, round(side / scale)) for side in size)
+        rows, columns = (-(-(side + 2 * margin) // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in (height, width))
+        return cls((rows, columns), (height, width), margin, margin, scale)
+
+
+class RetinaFaceDetector:
+    """The detector of the pipeline; safe to call from several threads.
+
+    Args:
+        runner: Runs the network.
+        card: Its model card.
+        config: Thresholds and resolution; may be replaced between frames by :meth:`update_config`.
+    """
+
+    def __init__(self, runner: ModelRunner, card: ModelCard, config: DetectorConfig) -> None:
+        self._runner = runner
+        self._card = card
+        self._config = config
+        self._lock = threading.Lock()
+        self._canvases: OrderedDict[Placement, ImageArray] = OrderedDict()
+
+    @property
+    def backend(self) -> BackendReport:
+        """What runs the network."""
+        return self._runner.report
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return self._card
+
+    @property
+    def config(self) -> DetectorConfig:
+        """The thresholds in use."""
+        return self._config
+
+    def update_config(self, config: DetectorConfig) -> None:
+        """Use other thresholds from the next frame on."""
+        self._config = config
+
+    def warm_up(self, size: tuple[int, int]) -> None:
+        """Compile what frames of ``size`` (height, width) need, so that the first one is not late."""
+        self.detect(np.zeros((*size, 3), np.uint8))
+
+    def detect(self, image_bgr: ImageArray) -> list[Detection]:
+        """Return the faces of a (H, W, 3) BGR uint8 image, best score first, in its pixel coordinates.
+
+        Raises:
+            FrameError: For something that is no image.
+        """
+        require_image(image_bgr)
+        config = self._config
+        size = image_bgr.shape[0], image_bgr.shape[1]
+        with self._lock:
+            passes = [self._pass(image_bgr, Placement.fit(size, config.working_width), config)]
+            if config.close_pass:
+                passes.append(self._pass(image_bgr, Placement.fit(size, CLOSE_SIDE, CLOSE_MARGIN), config))
+        return select_faces(Candidates.joined(passes), config)
+
+    def _pass(self, image_bgr: ImageArray, placement: Placement, config: DetectorConfig) -> Candidates:
+        outputs = self._runner.run(self._place(image_bgr, placement)[None])
+        found = decode_maps([output[0] for output in outputs], config.score_threshold)
+        return found.mapped(placement.scale, placement.left, placement.top)
+
+    def _place(self, image_bgr: ImageArray, placement: Placement) -> ImageArray:
+        """Return the frame on its canvas; the frame itself where it fits as it is."""
+        if image_bgr.shape[:2] == placement.canvas and image_bgr.flags.c_contiguous:
+            return image_bgr
+        canvas = self._canvas(placement)
+        height, width = placement.content
+        content = canvas[placement.top : placement.top + height, placement.left : placement.left + width]
+        if image_bgr.shape[:2] == placement.content:
+            np.copyto(content, image_bgr)
+        else:
+            method = cv2.INTER_AREA if placement.scale > 2 else cv2.INTER_LINEAR
+            content[:] = cv2.resize(image_bgr, (width, height), interpolation=method)
+        return canvas
+
+    def _canvas(self, placement: Placement) -> ImageArray:
+        """Return the kept canvas of a placement; around the content it has the mean colour: zero to the network."""
+        if placement not in self._canvases:
+            channels = self._card.input.mean
+            mean_bgr = channels if self._card.input.channels == "BGR" else channels[::-1]
+            canvas = np.empty((*placement.canvas, 3), np.uint8)
+            canvas[:] = np.round(mean_bgr).astype(np.uint8)
+            self._canvases[placement] = canvas
+            if len(self._canvases) > _KEPT_CANVASES:
+                self._canvases.popitem(last=False)
+        self._canvases.move_to_end(placement)
+        return self._canvases[placement]
+
+
+def select_faces(candidates: Candidates, config: DetectorConfig) -> list[Detection]:
+    """Thin candidates out to faces, best score first.
+
+    Dropped are: boxes that overlap a better one, parts of a face inside a better and larger box, faces smaller
+    than asked for, and boxes whose landmarks lie all in one place.
+    """
+    boxes, landmarks = candidates.boxes_xyxy, candidates.landmarks_xy
+    sides = boxes[:, 2:] - boxes[:, :2]
+    spread = np.ptp(landmarks, axis=1).max(axis=1)
+    usable = (sides[:, 1] >= config.minimum_face_px) & (spread > _LEAST_LANDMARK_SPREAD * sides.max(axis=1))
+    usable &= (sides > 0).all(axis=1) & np.isfinite(boxes).all(axis=1) & np.isfinite(spread)
+    rows = np.flatnonzero(usable)
+    if len(rows) == 0:
+        return []
+    kept = rows[suppress_overlaps(boxes[rows], candidates.scores[rows], config.overlap_threshold)]
+    kept = kept[_not_inside_better(boxes[kept])][: config.maximum_faces]
+    return [Detection(boxes[row], min(1.0, float(candidates.scores[row])), landmarks[row]) for row in kept]
+
+
+def _not_inside_better(boxes_xyxy: FloatArray) -> NDArray[np.bool_]:
+    """Return which of boxes sorted best first lie not inside an earlier one; (N,) bool."""
+    shared = intersection_matrix(boxes_xyxy, boxes_xyxy)
+    inside = shared > _INSIDE * box_areas(boxes_xyxy)[:, None]
+    return np.asarray(~np.tril(inside, -1).any(axis=1))

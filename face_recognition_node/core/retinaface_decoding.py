@@ -1,0 +1,115 @@
+"""From RetinaFace's output maps to boxes and landmarks (Deng et al. 2020).
+
+A level of stride ``s`` has, in each cell, a smaller and a larger square anchor centred at
+``((column + ½) s, (row + ½) s)``. Relative to an anchor of side ``a`` at ``(cx, cy)`` the network says
+``box = (cx + 0.1 a dx, cy + 0.1 a dy)`` with sides ``a exp(0.2 dw)``, ``a exp(0.2 dh)``, and each landmark as
+``(cx + 0.1 a lx, cy + 0.1 a ly)`` (variances of SSD, Liu et al. 2016).
+
+Only candidates above the threshold are ever decoded: the maps hold tens of thousands of anchors, a picture a
+handful of faces. Their anchors are computed from their indices, so there is no table to keep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from face_recognition_node.core.errors import ModelError
+from face_recognition_node.core.faces import FloatArray
+
+STRIDES = (8, 16, 32)
+ANCHOR_SIDES = ((16, 32), (64, 128), (256, 512))
+"""Sides of the smaller and larger anchor of each level, pixels."""
+
+CENTER_VARIANCE = 0.1
+SIZE_VARIANCE = 0.2
+ANCHORS = 2
+HEAD_CHANNELS = ANCHORS * 15
+_MAXIMUM_LOG_SIZE = 4.0  # exp(4) = 55 times the anchor: nothing sensible is larger, and exp cannot overflow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Decoded anchors, in pixels of the picture the network saw.
+
+    Attributes:
+        boxes_xyxy: (K, 4).
+        scores: (K,) in [0, 1].
+        landmarks_xy: (K, 5, 2).
+    """
+
+    boxes_xyxy: FloatArray
+    scores: FloatArray
+    landmarks_xy: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def mapped(self, scale: float, shift_x: float = 0.0, shift_y: float = 0.0) -> Candidates:
+        """Return the candidates with ``(x - shift) * scale``: from a resized, padded copy to the picture."""
+        shift = np.array([shift_x, shift_y], np.float32)
+        return Candidates(
+            (self.boxes_xyxy - np.tile(shift, 2)) * np.float32(scale),
+            self.scores,
+            (self.landmarks_xy - shift) * np.float32(scale),
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Candidates]) -> Candidates:
+        """Return all candidates of several passes."""
+        if len(parts) == 1:
+            return parts[0]
+        return Candidates(
+            np.concatenate([part.boxes_xyxy for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.landmarks_xy for part in parts]),
+        )
+
+
+def decode_maps(maps: Sequence[FloatArray], score_threshold: float) -> Candidates:
+    """Decode the candidates of one picture.
+
+    Args:
+        maps: For each stride a (30, h, w) map: 2 face logits, 2 × 4 box and 2 × 10 landmark numbers.
+        score_threshold: Smallest score in (0, 1).
+
+    Returns:
+        All anchors that reach the threshold, not yet thinned out.
+
+    Raises:
+        ModelError: For maps of another shape.
+    """
+    if len(maps) != len(STRIDES):
+        raise ModelError(f"maps: expected {len(STRIDES)}, one for each stride, got {len(maps)}")
+    return Candidates.joined(
+        [
+            _decode_level(level, stride, sides, score_threshold)
+            for level, stride, sides in zip(maps, STRIDES, ANCHOR_SIDES, strict=True)
+        ]
+    )
+
+
+def _decode_level(
+    level: FloatArray, stride: int, sides: tuple[int, int], score_threshold: float
+) -> Candidates:
+    if level.ndim != 3 or level.shape[0] != HEAD_CHANNELS:
+        raise ModelError(f"map of stride {stride}: expected shape ({HEAD_CHANNELS}, h, w), got {level.shape}")
+    height, width = level.shape[1:]
+    least_logit = math.log(score_threshold / (1 - score_threshold))
+    anchor, row, column = np.nonzero(level[:ANCHORS] >= least_logit)
+    logits = level[anchor, row, column]
+    box = level[ANCHORS : ANCHORS * 5].reshape(ANCHORS, 4, height, width)[anchor, :, row, column]
+    points = level[ANCHORS * 5 :].reshape(ANCHORS, 5, 2, height, width)[anchor, :, :, row, column]
+
+    side = np.asarray(sides, np.float32)[anchor][:, None]
+    center = (np.stack([column, row], axis=1).astype(np.float32) + np.float32(0.5)) * np.float32(stride)
+    middle = center + box[:, :2] * (np.float32(CENTER_VARIANCE) * side)
+    half = side * np.exp(np.minimum(box[:, 2:] * np.float32(SIZE_VARIANCE), _MAXIMUM_LOG_SIZE)) / 2
+    return Candidates(
+        np.concatenate([middle - half, middle + half], axis=1),
+        np.asarray(1 / (1 + np.exp(-logits)), np.float32),
+        center[:, None] + points * (np.float32(CENTER_VARIANCE) * side)[:, :, None],
+    )

@@ -1,0 +1,204 @@
+"""Write a network as the files that the robot runs: NAME.safetensors, NAME.onnx, NAME.json."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from face_recognition_node.core.alignment import ALIGNMENT_FINGERPRINT, ALIGNMENT_TEMPLATE, CROP_SIZE
+from face_recognition_node.core.errors import InputError, ModelMissingError
+from face_recognition_node.core.model_card import ModelCard, file_sha256, write_json
+from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
+from face_recognition_node.networks.retinaface import RetinaFace
+
+OPSET = 17
+"""ONNX operator set: the newest that ONNX Runtime 1.13 (2022) and OpenVINO 2022 read."""
+
+EPOCH_KEYS = ("average", "ema", "state_dict", "model", "net")
+"""Where a training checkpoint may keep its weights, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkKind:
+    """What export must know of a network beyond its weights.
+
+    Attributes:
+        name: What the card calls the network.
+        example: Shape of an example input.
+        dynamic: Names of the axes of the input that may vary.
+        outputs: Names of the outputs.
+        card: The blocks of the card that follow from the network.
+    """
+
+    name: str
+    example: tuple[int, ...]
+    dynamic: Mapping[int, str]
+    outputs: tuple[str, ...]
+    card: Mapping[str, Any]
+
+
+DETECTOR = NetworkKind(
+    name="retinaface_mobilenet025",
+    example=(1, 3, 96, 128),
+    dynamic={0: "batch", 2: "height", 3: "width"},
+    outputs=("stride8", "stride16", "stride32"),
+    card={
+        "task": "face detection",
+        "input": {
+            "size": None,
+            "size_note": "any height and width that are multiples of 32",
+            "channels": "BGR",
+            "mean": [104.0, 117.0, 123.0],
+            "scale": [1.0, 1.0, 1.0],
+        },
+        "output": {
+            "maps": "for strides 8, 16, 32: (B, 30, H/stride, W/stride) = 2 face logits, 2x4 box, 2x10 landmarks",
+            "anchor_sides": [[16, 32], [64, 128], [256, 512]],
+            "variances": [0.1, 0.2],
+        },
+    },
+)
+EMBEDDER = NetworkKind(
+    name="efficientnet_b0_gdc",
+    example=(2, 3, CROP_SIZE, CROP_SIZE),
+    dynamic={0: "batch"},
+    outputs=("embedding",),
+    card={
+        "task": "face embedding",
+        "input": {
+            "size": [CROP_SIZE, CROP_SIZE],
+            "channels": "RGB",
+            "mean": [127.5, 127.5, 127.5],
+            "scale": [127.5, 127.5, 127.5],
+            "alignment": ALIGNMENT_FINGERPRINT,
+            "alignment_template": [[round(float(x), 4) for x in point] for point in ALIGNMENT_TEMPLATE],
+        },
+    },
+)
+
+
+def kind_of(network: nn.Module) -> NetworkKind:
+    """Return what export must know of ``network``."""
+    if isinstance(network, RetinaFace):
+        return DETECTOR
+    if isinstance(network, EfficientNetEmbedder):
+        return EMBEDDER
+    raise InputError(f"network: expected RetinaFace or EfficientNetEmbedder, got {type(network).__name__}")
+
+
+def read_checkpoint(path: Path) -> nn.Module:
+    """Return the network of a ``.safetensors`` file or of a training checkpoint, in inference mode.
+
+    A checkpoint may hold more than weights (a Lightning file, an optimiser, a projection head): the averaged
+    weights are preferred, and a common prefix such as ``embedder.`` is taken off.
+
+    Raises:
+        ModelMissingError: If the file is not there.
+        InputError: If it holds weights of neither network.
+    """
+    if not path.is_file():
+        raise ModelMissingError(f"{path}: no such checkpoint")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return _fit([load_file(path)], path)
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    return _fit([stored[key] for key in EPOCH_KEYS if key in stored] or [stored], path)
+
+
+def _fit(states: list[Mapping[str, Any]], path: Path) -> nn.Module:
+    for state in states:
+        for marker, build in (("embed.weight", EfficientNetEmbedder), ("heads.0.weight", RetinaFace)):
+            for name in state:
+                if name == marker or name.endswith(f".{marker}"):
+                    prefix = name[: -len(marker)]
+                    part = {
+                        key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)
+                    }
+                    size = (part["embed.weight"].shape[0],) if build is EfficientNetEmbedder else ()
+                    network = build(*size)
+                    wanted = network.state_dict().keys()
+                    network.load_state_dict({key: value for key, value in part.items() if key in wanted})
+                    return network.eval()
+    raise InputError(f"{path}: expected weights of EfficientNetEmbedder or RetinaFace, found neither")
+
+
+def export_onnx(network: nn.Module, path: Path) -> dict[str, int]:
+    """Write ``network`` as ONNX, batch normalisation folded in; return how often each operator occurs."""
+    import onnx
+
+    kind = kind_of(network)
+    axes = {"image": dict(kind.dynamic)} | {name: dict(kind.dynamic) for name in kind.outputs}
+    if kind is EMBEDDER:
+        axes["embedding"] = {0: "batch"}
+    else:
+        for name in kind.outputs:
+            axes[name] = {0: "batch", 2: f"height_{name}", 3: f"width_{name}"}
+    with warnings.catch_warnings():
+        # the exporter by tracing is older, but needs no further package and folds batch normalisation
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network.eval(),
+            (torch.zeros(kind.example),),
+            str(path),
+            input_names=["image"],
+            output_names=list(kind.outputs),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model)
+    return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write the network's floating-point state; the step counters of batch normalisation stay out."""
+    from safetensors.torch import save_file
+
+    state = network.state_dict().items()
+    save_file({name: value.contiguous() for name, value in state if value.is_floating_point()}, path)
+
+
+def export(network: nn.Module, target: Path, about: Mapping[str, Any]) -> ModelCard:
+    """Write safetensors, ONNX and card of ``network`` to ``target`` plus their endings.
+
+    Each file appears whole. The card comes last, so that a half-finished export is refused at load. A
+    calibration in ``about`` is kept only if the weights are those it was learnt for.
+
+    Args:
+        network: In inference mode.
+        target: Path without ending, for instance ``models/efficientnet_b0_64``.
+        about: Blocks of the card that do not follow from the network: version, licence, training data …
+
+    Returns:
+        The card, read back.
+    """
+    kind = kind_of(network)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        weights, graph = Path(folder) / "weights.safetensors", Path(folder) / "graph.onnx"
+        save_weights(network, weights)
+        operators = export_onnx(network, graph)
+        files = {"safetensors": file_sha256(weights), "onnx": file_sha256(graph)}
+        os.chmod(weights, 0o644)
+        os.replace(weights, target.with_suffix(".safetensors"))
+        os.replace(graph, target.with_suffix(".onnx"))
+    values: dict[str, Any] = {"name": target.name, "task": "", **about, **kind.card}
+    values |= {"name": target.name, "network": kind.name, "files": files}
+    values["onnx"] = {"opset": OPSET, "operators": operators}
+    if isinstance(network, EfficientNetEmbedder):
+        values["output"] = {"dimension": network.embed.out_features, "distance": "euclidean on unit vectors"}
+        if about.get("files", {}).get("safetensors") != files["safetensors"]:
+            values["calibration"] = None
+    write_json(target.with_suffix(".json"), values)
+    return ModelCard.read(target.with_suffix(".json"))
