@@ -19,7 +19,7 @@ settings.load_profile("suite")
 
 
 def find_shared_data() -> Path:
-    """Return where real faces are expected: $FACE_RECOGNITION_DATA, else ../shared/data beside the checkout."""
+    """Return where real faces are looked for: $FACE_RECOGNITION_DATA, else ../shared/data."""
     named = os.environ.get("FACE_RECOGNITION_DATA")
     return Path(named).expanduser() if named else ROOT.parent / "shared" / "data"
 

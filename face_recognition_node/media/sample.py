@@ -69,7 +69,7 @@ class TrueFace:
 
 @lru_cache(maxsize=4)
 def portrait(who: str) -> ImageArray:
-    """Return the photograph of ``"guest"`` (512, 512, 3) or ``"stranger"`` (600, 512, 3), BGR uint8, read-only."""
+    """Return the photograph of ``"guest"`` or ``"stranger"``, about 512 pixels wide, BGR uint8, read-only."""
     if who not in _FILES:
         raise InputError(f"who: expected one of {sorted(_FILES)}, got {who!r}")
     image = cv2.imread(str(ASSETS / _FILES[who]), cv2.IMREAD_COLOR)

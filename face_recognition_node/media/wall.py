@@ -48,7 +48,7 @@ def build_wall(size: tuple[int, int], hanging: Sequence[tuple[Picture, float, fl
 
 
 def hang_in_rows(pictures: Sequence[Picture], size: tuple[int, int]) -> ImageArray:
-    """Return a wall of ``size`` (width, height) with ``pictures`` hung in as many rows as keeps them large."""
+    """Return a wall of ``size`` (width, height) with ``pictures`` hung in the rows that keep them largest."""
     width, height = size
     if not pictures:
         return build_wall(size, [])

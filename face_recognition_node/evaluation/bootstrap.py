@@ -1,0 +1,96 @@
+"""Intervals for figures that rest on few tracks.
+
+The bootstrap of Efron (1979), over whole clusters (Davison & Hinkley 1997, §3.8): tracks of one person are
+alike, so persons are drawn with replacement, not tracks. Where every value is equal the bootstrap says
+nothing, and a proportion gets the exact interval of Clopper & Pearson (1934) instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from face_recognition_node.core.errors import InputError
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval.
+
+    Attributes:
+        value: The figure itself, NaN where nothing was measured.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        count: How many values it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        """Return ``0.950 [0.880, 1.000] (n = 20)``."""
+        if self.count == 0:
+            return "none measured"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.count})"
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Return plain values for JSON; null where nothing was measured."""
+        measured = self.count > 0
+        return {
+            "value": self.value if measured else None,
+            "low": self.low if measured else None,
+            "high": self.high if measured else None,
+            "count": self.count,
+        }
+
+
+def estimate(
+    values: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    seed: int = 0,
+) -> Estimate:
+    """Return ``statistic`` of ``values`` with its percentile interval.
+
+    Args:
+        values: One number per track.
+        clusters: Whom each track belongs to; each is its own where not given.
+        statistic: Any function of an array; the exact interval of equal values holds for the mean only.
+        seed: Of the resampling, so that a report says the same twice.
+    """
+    data = np.asarray(values, np.float64)
+    if clusters is not None and len(clusters) != len(data):
+        raise InputError(f"clusters: expected {len(data)}, one per value, got {len(clusters)}")
+    if len(data) == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    value = float(statistic(data))
+    if np.all(data == data[0]):
+        low, high = _exact(data[0], len(data)) if statistic is np.mean else (value, value)
+        return Estimate(value, low, high, len(data))
+    labels = list(clusters) if clusters is not None else list(range(len(data)))
+    groups: dict[Hashable, list[int]] = {}
+    for index, label in enumerate(labels):
+        groups.setdefault(label, []).append(index)
+    members = [np.array(indices) for indices in groups.values()]
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(0, len(members), (RESAMPLES, len(members)))
+    figures = [float(statistic(data[np.concatenate([members[group] for group in row])])) for row in drawn]
+    low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), len(data))
+
+
+def _exact(value: float, count: int) -> tuple[float, float]:
+    """Return the Clopper-Pearson interval where ``count`` of ``count`` trials gave ``value``, 0 or 1."""
+    reach = 1 - ((1 - LEVEL) / 2) ** (1 / count)
+    if value == 0:
+        return 0.0, reach
+    if value == 1:
+        return 1 - reach, 1.0
+    return float(value), float(value)

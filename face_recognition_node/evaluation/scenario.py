@@ -1,0 +1,106 @@
+"""What a scenario holds: whom to enrol from what, what to play then, and who is where in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Range = tuple[float, float]
+EVERYWHERE: Range = (0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRule:
+    """Who a face is, by where and when it is.
+
+    Attributes:
+        who: Name of the true person; empty for something that is no person (a print, a poster).
+        x: From and to which part of the image's width the centre of the box lies.
+        y: The same of its height.
+        t: From and to which second of the recording.
+    """
+
+    who: str
+    x: Range = EVERYWHERE
+    y: Range = EVERYWHERE
+    t: Range = (0.0, float("inf"))
+
+    def fits(self, x: float, y: float, t: float) -> bool:
+        """Whether a face centred at ``x``, ``y`` (parts of the image) at second ``t`` is this person."""
+        return self.x[0] <= x < self.x[1] and self.y[0] <= y < self.y[1] and self.t[0] <= t < self.t[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Whom to enrol, and from what.
+
+    Attributes:
+        name: Name in the gallery and in the ground truth.
+        source: A recording to enrol from before the play, or empty.
+        at: Second of the played recording at which to begin, where ``source`` is empty.
+        x: Region of the played recording, parts of its width.
+        y: Region of the played recording, parts of its height.
+        pictures: 1-based numbers of the pictures of ``source`` to add as they are, instead of as a video.
+    """
+
+    name: str
+    source: str = ""
+    at: float = 0.0
+    x: Range = EVERYWHERE
+    y: Range = EVERYWHERE
+    pictures: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """One recording with its ground truth.
+
+    Attributes:
+        source: Path below the data root, ``archive.zip!folder``, or ``"sample"``.
+        faces: Rules; a face that none fits belongs to no person.
+        enroll: Enrolments while it plays.
+        rate: Frames per second in place of the recording's own, or None.
+        skip: 1-based numbers of the pictures to leave out.
+    """
+
+    source: str
+    faces: tuple[FaceRule, ...]
+    enroll: tuple[Enrolment, ...] = ()
+    rate: float | None = None
+    skip: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What happens to one gallery from empty to end.
+
+    Attributes:
+        name: For the report.
+        enroll: Enrolments before anything is played.
+        play: Recordings, one after the other.
+    """
+
+    name: str
+    enroll: tuple[Enrolment, ...]
+    play: tuple[Play, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A whole scenario file.
+
+    Attributes:
+        name: For the report.
+        description: What it shows.
+        episodes: Independent of each other.
+        settings: Parameters that differ from their defaults, by dotted name.
+        pause: Seconds between one recording and the next.
+        require: What must come out, by the names of requirements.py.
+    """
+
+    name: str
+    description: str
+    episodes: tuple[Episode, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    pause: float = 5.0
+    require: dict[str, Any] = field(default_factory=dict)
