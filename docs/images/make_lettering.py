@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 PIXELS = 36
 SHEET_WIDTH = 1024
 RANGES = [(0x20, 0x7F), (0xA0, 0x180), (0x218, 0x21C), (0x386, 0x3CF), (0x400, 0x460), (0x490, 0x492)]
-EXTRA = "–—‘’“”„•…€№−ẞ□"  # noqa: RUF001  # the sheet needs these very characters
+EXTRA = "–—‘’“”„•…€№−ẞ□"
 ASSETS = Path(__file__).resolve().parents[2] / "face_recognition_node" / "media" / "assets"
 
 

@@ -1,0 +1,106 @@
+"""``face-recognition evaluate replay SCENARIO.yaml``: play recordings, judge every claim."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from face_recognition_node.cli.options import add_progress, add_settings, config_from
+from face_recognition_node.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from face_recognition_node.core.faces import RecognitionResult
+    from face_recognition_node.evaluation.replay import Bench
+
+DATA_VARIABLE = "FACE_RECOGNITION_DATA"
+EPILOG = """\
+SCENARIO.yaml is a file, or the name of one that comes with the package: sample, couple, signers, orl …
+The pictures do not come with it, but for those of 'sample'; see config/scenarios/README.md.
+
+exit codes: 0 done and everything the scenario requires was met, 1 something was not, 2 wrong input or failure
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "scenario", metavar="SCENARIO.yaml", help="a scenario file, or the name of a packaged one"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help=f"folder that the scenario's sources lie in (default: ${DATA_VARIABLE}, else ../shared/data)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
+    parser.add_argument(
+        "--report", type=Path, metavar="OUT.html", help="write a page with a time line for each track"
+    )
+    add_settings(parser)
+    add_progress(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replay the scenario and print what came out."""
+    from tqdm import tqdm
+
+    from face_recognition_node.assembly import load_models
+    from face_recognition_node.core.parameters import with_values
+    from face_recognition_node.evaluation.replay import make_bench, replay
+    from face_recognition_node.evaluation.replay_page import render_page
+    from face_recognition_node.evaluation.requirements import unmet
+    from face_recognition_node.evaluation.scenario_file import read_scenario
+
+    root = find_data(arguments.data)
+    scenario = read_scenario(find_scenario(arguments.scenario), root)
+    config = config_from(arguments)
+    models = load_models(config)
+
+    def fresh_bench(settings: Mapping[str, Any]) -> Bench:
+        return make_bench(models, with_values(config, settings))
+
+    is_hidden = not sys.stderr.isatty() if arguments.progress is None else not arguments.progress
+    with tqdm(unit=" frames", disable=is_hidden, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
+
+        def on_frame(place: str, result: RecognitionResult) -> None:
+            bar.set_description(place, refresh=False)
+            bar.update()
+
+        report = replay(scenario, root, fresh_bench, on_frame)
+    missed = unmet(report, scenario.require)
+    if arguments.report is not None:
+        arguments.report.write_text(render_page(report, missed), encoding="utf-8")
+    if arguments.json:
+        print(json.dumps({**report.to_dict(), "unmet": missed}, indent=2, ensure_ascii=False))
+    else:
+        print(report)
+        for sentence in missed:
+            print(f"  NOT MET: {sentence}")
+    return 1 if missed else 0
+
+
+def find_data(named: Path | None) -> Path:
+    """Return the data root; whether what is needed lies there shows when it is read."""
+    return Path(named or os.environ.get(DATA_VARIABLE) or Path("..") / "shared" / "data").expanduser()
+
+
+def find_scenario(text: str) -> Path:
+    """Return the scenario file that ``text`` means: a path, or the name of a packaged one."""
+    from face_recognition_node.core.resources import config_directory
+
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    folder = config_directory() / "scenarios"
+    packaged = folder / f"{text.removesuffix('.yaml')}.yaml"
+    if packaged.is_file():
+        return packaged
+    names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
+    raise ConfigurationError(f"{text}: no such scenario file; packaged in {folder}: {names}")

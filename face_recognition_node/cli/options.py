@@ -1,0 +1,144 @@
+"""Arguments that several verbs share, and the progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from face_recognition_node.core.errors import ConfigurationError, GalleryUnavailableError
+
+if TYPE_CHECKING:
+    from face_recognition_node.core.config import Config
+    from face_recognition_node.media.sources import FrameSource
+
+ItemT = TypeVar("ItemT")
+SOURCE_HELP = "camera number (0), video, gif, image, folder of images, URL, or 'sample'"
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add SOURCE and what part of it to use."""
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
+    parser.add_argument(
+        "--start", type=float, default=0.0, metavar="S", help="begin at this second (default 0)"
+    )
+    parser.add_argument("--end", type=float, metavar="S", help="stop before this second")
+    parser.add_argument(
+        "--rate", type=float, metavar="HZ", help="frames per second, in place of the source's own"
+    )
+
+
+def source_from(arguments: argparse.Namespace) -> FrameSource:
+    """Open the source that :func:`add_source` read."""
+    from face_recognition_node.media.sources import open_source
+
+    return open_source(arguments.source, rate=arguments.rate).between(arguments.start, arguments.end)
+
+
+def add_gallery(parser: argparse.ArgumentParser) -> None:
+    """Add --gallery."""
+    parser.add_argument(
+        "--gallery",
+        type=Path,
+        metavar="FILE",
+        help="gallery file (default: face_recognition_node/gallery.db in the user's data folder)",
+    )
+
+
+def gallery_path_from(arguments: argparse.Namespace, *, must_exist: bool = False) -> Path:
+    """Return the gallery's path.
+
+    Raises:
+        GalleryUnavailableError: If it has to exist and does not.
+    """
+    from face_recognition_node.core.gallery_files import default_gallery_path
+
+    path = Path(arguments.gallery or default_gallery_path()).expanduser()
+    if must_exist and not path.is_file():
+        enroll = f"face-recognition enroll NAME SOURCE --gallery {path}"
+        raise GalleryUnavailableError(f"there is no gallery at {path}; enroll somebody first: {enroll}")
+    return path
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add --models, --backend and --set."""
+    parser.add_argument("--models", metavar="DIR", help="folder of model files, if not the package's own")
+    parser.add_argument(
+        "--backend", metavar="NAME", help="auto, openvino, onnxruntime, torch … (default auto)"
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a parameter, as identity.target_false_accept_rate=0.001; may be repeated",
+    )
+
+
+def config_from(arguments: argparse.Namespace) -> Config:
+    """Return the parameters with what :func:`add_settings` read.
+
+    Raises:
+        ConfigurationError: For an unknown name or a value outside its bounds.
+    """
+    from face_recognition_node.core.config import Config
+    from face_recognition_node.core.parameters import flatten, with_values
+
+    config = Config()
+    defaults = {name: declared.default for name, declared, _ in flatten(config)}
+    values: dict[str, object] = {}
+    if arguments.models:
+        values["models.models_dir"] = arguments.models
+    if arguments.backend:
+        values["models.backend"] = arguments.backend
+    for setting in arguments.settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set: expected NAME=VALUE, got {setting!r}")
+        values[name] = parse_value(name, text, defaults.get(name, text))
+    return with_values(config, values)
+
+
+def parse_value(name: str, text: str, default: object) -> object:
+    """Return ``text`` in the type of ``default``; a text that cannot be it raises ConfigurationError."""
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ConfigurationError(f"{name}: expected true or false, got {text!r}")
+        return text.lower() == "true"
+    if isinstance(default, (int, float)):
+        kind = type(default)
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise ConfigurationError(f"{name}: expected {kind.__name__}, got {text!r}") from error
+    return text
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add --progress and --no-progress; by default there is a bar on a terminal only."""
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show a progress bar on standard error (default: on a terminal only)",
+    )
+
+
+def progress(
+    items: Iterable[ItemT], arguments: argparse.Namespace, total: int | None = None, unit: str = "frame"
+) -> Iterator[ItemT]:
+    """Yield ``items`` behind a progress bar on standard error."""
+    from tqdm import tqdm
+
+    wanted = arguments.progress
+    hidden = not sys.stderr.isatty() if wanted is None else not wanted
+    bar = tqdm(
+        items, total=total, unit=f" {unit}s", disable=hidden, file=sys.stderr, dynamic_ncols=True, leave=False
+    )
+    try:
+        yield from bar
+    finally:
+        bar.close()

@@ -1,0 +1,133 @@
+"""``face-recognition recognize SOURCE``: say who is in a video, camera, picture or folder."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from face_recognition_node.cli.options import (
+    add_gallery,
+    add_progress,
+    add_settings,
+    add_source,
+    config_from,
+    gallery_path_from,
+    progress,
+    source_from,
+)
+from face_recognition_node.cli.sightings import Sightings
+from face_recognition_node.core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from face_recognition_node.core.gallery import Gallery
+
+EPILOG = """\
+exit codes: 0 somebody known was recognised, 1 nobody was, 2 wrong input or failure, 130 interrupted
+
+examples:
+  face-recognition recognize party.mp4 --gallery party.db --annotated seen.mp4
+  face-recognition recognize 0 --json - | jq -c '.faces[] | select(.state == "known") | .name'
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    add_source(parser)
+    add_gallery(parser)
+    parser.add_argument(
+        "--json", metavar="OUT.jsonl", help="write one line of JSON a frame; - for standard output"
+    )
+    parser.add_argument(
+        "--annotated", type=Path, metavar="OUT.mp4", help="write what was seen: .mp4 .mkv .avi .png .jpg"
+    )
+    parser.add_argument(
+        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="turn frames clockwise first"
+    )
+    parser.add_argument(
+        "--keep-strangers",
+        action="store_true",
+        help="leave the strangers that were met in the gallery, so that they can be renamed to people later",
+    )
+    add_settings(parser)
+    add_progress(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Recognise every frame; print who was seen."""
+    from face_recognition_node.assembly import build_recognizer
+    from face_recognition_node.core.records import frame_line
+    from face_recognition_node.media.annotate import draw_faces
+    from face_recognition_node.media.writer import VideoWriter
+
+    source = source_from(arguments)
+    path = gallery_path_from(arguments, must_exist=True)
+    config = config_from(arguments)
+    sightings = Sightings()
+    is_interrupted = False
+    with contextlib.ExitStack() as stack:
+        lines = stack.enter_context(_open_lines(arguments.json))
+        video = None
+        if arguments.annotated is not None:
+            video = stack.enter_context(VideoWriter(arguments.annotated, source.rate_hz))
+        recognizer, gallery, _ = build_recognizer(config, path, rotate=arguments.rotate)
+        stack.callback(gallery.close)
+        if not arguments.keep_strangers:
+            stack.enter_context(_without_new_strangers(gallery))
+        stack.callback(recognizer.close)
+        try:
+            for index, frame in enumerate(progress(source, arguments, source.n_frames)):
+                result = recognizer.process(frame)
+                sightings.add(result)
+                if lines is not None:
+                    lines.write(frame_line(index, result) + "\n")
+                    lines.flush()
+                if video is not None:
+                    video.write(draw_faces(frame.image_bgr, result.faces))
+        except KeyboardInterrupt:
+            # The normal end of a live source; what was written so far is complete.
+            is_interrupted = not source.is_live
+    print(sightings, file=sys.stderr if arguments.json == "-" else sys.stdout)
+    if is_interrupted:
+        return 130
+    return 0 if sightings.is_anybody_known else 1
+
+
+@contextlib.contextmanager
+def _open_lines(target: str | None) -> Iterator[TextIO | None]:
+    if target is None:
+        yield None
+    elif target == "-":
+        yield sys.stdout
+    else:
+        path = Path(target).expanduser()
+        try:
+            path.touch()
+        except OSError as error:
+            cause = f"--json {target}: cannot be written ({error.strerror}); does the folder exist?"
+            raise InputError(cause) from error
+        with path.open("w", encoding="utf-8") as stream:
+            yield stream
+
+
+@contextlib.contextmanager
+def _without_new_strangers(gallery: Gallery) -> Iterator[None]:
+    """Forget at the end whoever was not in the gallery before: looking at a video changes nothing."""
+    before = set(gallery.snapshot().persons)
+    try:
+        yield
+    finally:
+        persons = gallery.snapshot().persons
+        new = [
+            person_id
+            for person_id, person in persons.items()
+            if person.is_stranger and person_id not in before
+        ]
+        if new:
+            gallery.forget(new, final=True)
