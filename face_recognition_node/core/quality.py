@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -24,31 +23,38 @@ from face_recognition_node.core.pose import HeadFit, fit_heads
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
 
 SIZE_CURVE: Curve = (
-    (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 80.0),
-    (0.0, 0.2, 0.4, 0.68, 0.82, 0.93, 0.98, 1.0),
+    (4.0, 8.0, 11.0, 14.0, 18.0, 25.0, 31.0, 44.0, 63.0),
+    (0.0, 0.4, 0.59, 0.71, 0.83, 0.93, 0.97, 0.99, 1.0),
 )
 """Box size in pixels -> quality."""
-SHARPNESS_CURVE: Curve = ((-2.5, -1.5, -1.0, -0.5, 0.0), (0.1, 0.4, 0.7, 0.9, 1.0))
-"""Logarithm of fine over coarse detail, 0 for a sharp face of this size -> quality."""
-EXPOSURE_CURVE: Curve = ((0.0, 0.2, 0.5, 0.8, 1.0), (1.0, 1.0, 0.75, 0.3, 0.05))
-"""Share of black or burnt out pixels -> quality."""
-YAW_CURVE: Curve = ((15.0, 30.0, 45.0, 60.0, 80.0), (1.0, 0.93, 0.8, 0.6, 0.3))
+SHARPNESS_CURVE: Curve = (
+    (-1.0, -0.75, -0.6, -0.5, -0.36, -0.2, -0.1),
+    (0.05, 0.2, 0.4, 0.58, 0.84, 0.96, 1.0),
+)
+"""Logarithm of fine over coarse contrast, 0 for a sharp face of this size -> quality."""
+DARK_CURVE: Curve = ((0.1, 0.4, 0.7, 0.85, 1.0), (1.0, 0.91, 0.68, 0.23, 0.0))
+"""Share of the face lost in the dark -> quality."""
+BRIGHT_CURVE: Curve = ((0.0, 0.23, 0.65, 0.88, 1.0), (1.0, 0.97, 0.84, 0.54, 0.0))
+"""Share of the face burnt out -> quality."""
+YAW_CURVE: Curve = ((20.0, 35.0, 45.0, 60.0, 80.0), (1.0, 0.95, 0.88, 0.65, 0.3))
 """Degrees -> quality."""
-PITCH_CURVE: Curve = ((15.0, 30.0, 45.0, 60.0), (1.0, 0.9, 0.7, 0.4))
+PITCH_CURVE: Curve = ((15.0, 25.0, 40.0, 60.0), (1.0, 0.96, 0.8, 0.4))
 """Degrees -> quality."""
 LANDMARKS_CURVE: Curve = ((5.0, 10.0, 20.0, 40.0, 80.0), (1.0, 0.85, 0.6, 0.25, 0.05))
 """Squared Mahalanobis distance of the geometry from that of faces -> quality."""
 
-DARK_LEVEL, BRIGHT_LEVEL = 22, 248
-"""Grey values below and above which a pixel tells nothing."""
+DARK_LEVEL, BRIGHT_LEVEL = 40, 248
+"""Grey values below and above which a pixel tells less and less, and nothing."""
 
 _FACE = (slice(18, 108), slice(18, 94))
 """The part of the crop that is face."""
 _CROP_SPREAD = float(np.sqrt(((ALIGNMENT_TEMPLATE - ALIGNMENT_TEMPLATE.mean(axis=0)) ** 2).sum() / 5))
-_MINIMUM_SIDE = 28
+_MINIMUM_SIDE = 24
+_BLOCKS = 16
+_SOBEL = 4.0
 
-SHARP_AT_FULL_SIZE, SHARP_BY_SIZE = -0.4, -0.4
-"""Logarithm of fine over coarse detail of a sharp face: at 112 pixels, and its change per log of the side."""
+SHARP_AT_FULL_SIZE, SHARP_BY_SIZE = -0.835, -0.351
+"""Logarithm of fine over coarse contrast of a sharp face: at 112 pixels, and per logarithm of its side."""
 
 _EXPECTED_LAYOUT = np.array(
     [
@@ -103,7 +109,7 @@ def assess_quality(
     size = _read(SIZE_CURVE, np.sqrt(extent.prod(axis=1)))
     sharpness = _read(SHARPNESS_CURVE, measure_sharpness(crops_bgr, landmarks))
     dark, bright = measure_exposure(crops_bgr)
-    exposure = _read(EXPOSURE_CURVE, dark + bright)
+    exposure = _read(DARK_CURVE, dark) * _read(BRIGHT_CURVE, bright)
     frontality = _read(YAW_CURVE, np.abs(heads.yaw)) * _read(PITCH_CURVE, np.abs(heads.pitch))
     plausible = _read(LANDMARKS_CURVE, measure_implausibility(boxes, landmarks, heads))
     overall = size * sharpness * exposure * frontality * plausible
@@ -112,11 +118,13 @@ def assess_quality(
 
 
 def measure_sharpness(crops_bgr: ImageArray, landmarks_xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (N,) logarithm of fine over coarse detail: 0 for a sharp face, negative for a blurred one.
+    """Return (N,) logarithm of fine over coarse contrast: 0 for a sharp face, negative for a blurred one.
 
     A small face is first brought back from the crop to its own size, so that enlarging it does not count as
-    blur. The two bands are differences of Gaussians (1-2 and 2-4 pixels); the finest band is left out because
-    the noise of a dark image lives there.
+    blur. Fine contrast is the square root of the smaller eigenvalue of the averaged structure tensor
+    (Foerstner and Guelch 1987) after smoothing by one pixel: motion blur, which spares the contours along it,
+    lowers it as much as defocus does, and the noise of a dark image hardly raises it. Coarse contrast is that
+    of blocks of a sixteenth of the crop against their surroundings, so that light and skin cancel out.
 
     Args:
         crops_bgr: (N, 112, 112, 3) uint8.
@@ -125,33 +133,43 @@ def measure_sharpness(crops_bgr: ImageArray, landmarks_xy: NDArray[np.float64]) 
     centred = landmarks_xy - landmarks_xy.mean(axis=1, keepdims=True)
     scales = np.sqrt((centred**2).sum(axis=(1, 2)) / 5) / _CROP_SPREAD
     sides = np.clip(np.rint(CROP_SIZE * scales), _MINIMUM_SIDE, CROP_SIZE).astype(int)
-    detail = [_detail(crop, side) for crop, side in zip(crops_bgr, sides.tolist(), strict=True)]
+    contrast = [_contrast(crop, side) for crop, side in zip(crops_bgr, sides.tolist(), strict=True)]
     expected: NDArray[np.float64] = SHARP_AT_FULL_SIZE + SHARP_BY_SIZE * np.log(sides / CROP_SIZE)
-    return np.asarray(detail, np.float64) - expected
+    return np.asarray(contrast, np.float64) - expected
 
 
-def _detail(crop_bgr: ImageArray, side: int) -> float:
-    """Return the logarithm of fine over coarse detail of one crop reduced to ``side`` pixels."""
+def _contrast(crop_bgr: ImageArray, side: int) -> float:
+    """Return the logarithm of fine over coarse contrast of one crop reduced to ``side`` pixels."""
     grey = cv2.cvtColor(crop_bgr, cv2.COLOR_BGR2GRAY)
+    blocks = cv2.resize(grey, (_BLOCKS, _BLOCKS), interpolation=cv2.INTER_AREA).astype(np.float32)
+    coarse = (blocks - cv2.GaussianBlur(blocks, (0, 0), 2.0))[_part(_BLOCKS)].ravel()
     if side < CROP_SIZE:
         grey = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
-    fine = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.0)
-    middle = cv2.GaussianBlur(fine, (0, 0), 3.0**0.5)
-    coarse = cv2.GaussianBlur(middle, (0, 0), 12.0**0.5)
-    part = tuple(slice(edge.start * side // CROP_SIZE, edge.stop * side // CROP_SIZE) for edge in _FACE)
-    return math.log((_contrast(fine - middle, part) + 0.1) / (_contrast(middle - coarse, part) + 0.1))
+    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    across, down = (
+        gradient[_part(side)].astype(np.float32).ravel() for gradient in cv2.spatialGradient(smooth)
+    )
+    xx, xy, yy = float(across @ across), float(across @ down), float(down @ down)
+    smaller = (xx + yy) / 2 - math.hypot((xx - yy) / 2, xy)
+    fine = math.sqrt(max(smaller, 0.0) / across.size) / _SOBEL
+    return math.log((fine + 0.05) / (math.sqrt(float(coarse @ coarse) / coarse.size) + 0.1))
 
 
-def _contrast(band: NDArray[Any], part: tuple[slice, ...]) -> float:
-    """Return the root mean square of a band within a part of it."""
-    values = band[part].ravel()
-    return math.sqrt(float(values @ values) / values.size)
+def _part(side: int) -> tuple[slice, slice]:
+    """Return the rows and columns that are face in a crop of this side."""
+    rows, columns = (slice(edge.start * side // CROP_SIZE, edge.stop * side // CROP_SIZE) for edge in _FACE)
+    return rows, columns
 
 
 def measure_exposure(crops_bgr: ImageArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the (N,) shares of the face's pixels that are black and that are burnt out, each in [0, 1]."""
+    """Return the (N,) shares of the face that are lost in the dark and burnt out, each in [0, 1].
+
+    A pixel darker than ``DARK_LEVEL`` is lost in proportion, because that is how noise and coarse steps of
+    grey grow against what it shows.
+    """
     green = crops_bgr[:, _FACE[0], _FACE[1], 1].reshape(len(crops_bgr), -1)
-    return (green < DARK_LEVEL).mean(axis=1), (green > BRIGHT_LEVEL).mean(axis=1)
+    lit = np.minimum(green, DARK_LEVEL).mean(axis=1) / DARK_LEVEL
+    return 1.0 - lit, (green > BRIGHT_LEVEL).mean(axis=1)
 
 
 def measure_implausibility(
