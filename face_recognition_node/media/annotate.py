@@ -167,24 +167,21 @@ def _draw_label(
     paint(canvas, letter(text, style.text), left + pad, top + pad // 2, _DARK)
 
 
-def _rounded(box_xyxy: FloatArray, radius: float, steps: int = 5) -> FloatArray:
-    """Return (4 * steps, 2) points of a rectangle with round corners, clockwise from the upper left."""
-    x1, y1, x2, y2 = (float(value) for value in box_xyxy)
-    angles = np.linspace(0, math.pi / 2, steps)
-    quarter = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    turn = np.array([[0.0, -1.0], [1.0, 0.0]])
-    centers = [
-        (x1 + radius, y1 + radius),
-        (x2 - radius, y1 + radius),
-        (x2 - radius, y2 - radius),
-        (x1 + radius, y2 - radius),
-    ]
-    corners = []
-    arc = -quarter  # from the left edge to the upper edge
-    for center in centers:
-        corners.append(np.array(center) + arc)
-        arc = arc @ turn.T
-    return np.concatenate(corners).astype(np.float32)
+def _arcs(steps: int) -> FloatArray:
+    """Return (4, steps, 2) quarter circles about the origin, clockwise in the image from the left."""
+    angles = math.pi + np.arange(4)[:, None] * math.pi / 2 + np.linspace(0, math.pi / 2, steps)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=2).astype(np.float32)
+
+
+_ARCS = _arcs(5)
+_INWARD = np.array([[[1, 1]], [[-1, 1]], [[-1, -1]], [[1, -1]]], np.float32)
+
+
+def _rounded(box_xyxy: FloatArray, radius: float) -> FloatArray:
+    """Return (20, 2) points of a rectangle with round corners, clockwise from the upper left."""
+    corners = box_xyxy[[[0, 1], [2, 1], [2, 3], [0, 3]]][:, None]
+    outline: FloatArray = (corners + radius * (_INWARD + _ARCS)).reshape(-1, 2)
+    return outline
 
 
 def _corners(outline: FloatArray, box_xyxy: FloatArray) -> list[FloatArray]:

@@ -107,6 +107,6 @@ def paint(
     x2, y2 = min(left + coverage.shape[1], width), min(top + coverage.shape[0], height)
     if x1 >= x2 or y1 >= y2:
         return
-    ink = coverage[y1 - top : y2 - top, x1 - left : x2 - left, None].astype(np.uint16)
+    ink = coverage[y1 - top : y2 - top, x1 - left : x2 - left] * np.float32(1 / 255)
     region = image_bgr[y1:y2, x1:x2]
-    region[:] = (region * (255 - ink) + np.array(color, np.uint16) * ink + 127) // 255
+    region[:] = cv2.blendLinear(region, np.full_like(region, color), 1 - ink, ink)

@@ -1,0 +1,158 @@
+"""The command line: verbs, help, exit codes, options, and a recording recognised from end to end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from face_recognition_node.cli import VERBS, build_parser, main
+from face_recognition_node.cli.benchmark import WHAT as BENCHMARKS
+from face_recognition_node.cli.evaluate import WHAT as EVALUATIONS
+from face_recognition_node.cli.options import add_settings, config_from, parse_value
+from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.media.sources import open_source
+
+PLAIN_VERBS = [[verb] for verb in VERBS]
+NESTED_VERBS = [["evaluate", what] for what in EVALUATIONS] + [["benchmark", what] for what in BENCHMARKS]
+
+
+@pytest.mark.parametrize("words", PLAIN_VERBS + NESTED_VERBS, ids=" ".join)
+def test_every_verb_has_a_help_that_helps(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert " ".join(words) in text
+    assert len(text.splitlines()) > 5
+
+
+def test_help_of_everything_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from face_recognition_node.cli import build_parser; build_parser().format_help(); "
+        "print([name for name in ('cv2', 'numpy', 'torch', 'openvino', 'faiss', 'rclpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_verb_or_a_wrong_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["recognise"], ["evaluate"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+    assert "VERB" in build_parser().format_help()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["recognize", "nothing.mp4"], "no such file or folder"),
+        (["recognize", "sample", "--gallery", "nothing.db"], "enroll somebody first"),
+        (["recognize", "sample", "--start", "3", "--end", "2"], "start < end"),
+        (["evaluate", "replay", "nothing"], "packaged in"),
+    ],
+)
+def test_wrong_input_ends_with_code_2_and_the_cure(
+    words: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
+
+
+def test_settings_are_read_in_their_types() -> None:
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    words = ["--set", "identity.target_false_accept_rate=0.002", "--set", "strangers.enabled=False"]
+    config = config_from(parser.parse_args([*words, "--backend", "onnxruntime"]))
+    assert config.identity.target_false_accept_rate == 0.002
+    assert config.strangers.enabled is False
+    assert config.models.backend == "onnxruntime"
+    for wrong, expected in [
+        ("nothing=1", "no such parameter"),
+        ("identity.target_false_accept_rate", "NAME=VALUE"),
+        ("identity.target_false_accept_rate=often", "expected float"),
+        ("identity.target_false_accept_rate=2", "at most"),
+        ("strangers.enabled=perhaps", "true or false"),
+    ]:
+        with pytest.raises(ConfigurationError, match=expected):
+            config_from(parser.parse_args(["--set", wrong]))
+
+
+def test_values_follow_the_default() -> None:
+    assert parse_value("a", "7", 3) == 7
+    assert parse_value("a", "7", 3.0) == 7.0
+    assert parse_value("a", "true", False) is True
+    assert parse_value("a", "7", "text") == "7"
+
+
+@pytest.fixture(scope="module")
+def sample_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a gallery in which the sample's guest is enrolled from the sample's first seconds."""
+    path = tmp_path_factory.mktemp("gallery") / "guest.db"
+    assert main(["enroll", "Eileen", "sample", "--end", "4", "--gallery", str(path)]) == 0
+    return path
+
+
+def test_a_recording_is_recognised_from_end_to_end(
+    sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines_path, video_path = tmp_path / "seen.jsonl", tmp_path / "seen.mp4"
+    words = ["recognize", "sample", "--rate", "10", "--start", "5.5", "--gallery", str(sample_gallery)]
+    capsys.readouterr()
+    assert main([*words, "--json", str(lines_path), "--annotated", str(video_path)]) == 0
+    lines = [json.loads(line) for line in lines_path.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(65))
+    assert [line["stamp"] for line in lines] == pytest.approx([5.5 + i / 10 for i in range(65)])
+    faces = [face for line in lines for face in line["faces"]]
+    names = {face["name"] for face in faces if face["state"] == "known"}
+    assert names == {"Eileen"}
+    assert {face["name"] for face in lines[-1]["faces"] if face["state"] == "known"} == {"Eileen"}
+    assert len(list(open_source(str(video_path)))) == 65
+    said = capsys.readouterr().out
+    assert "Eileen" in said
+    assert "65 frames" in said
+
+
+def test_looking_changes_nothing_unless_strangers_are_kept(
+    sample_gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def persons() -> list[str]:
+        from face_recognition_node.core.gallery import Gallery
+
+        with Gallery.open(sample_gallery, None, must_exist=True) as gallery:
+            return sorted(
+                person.name for person in gallery.snapshot().persons.values() if not person.is_stranger
+            )
+
+    words = [
+        "recognize",
+        "sample",
+        "--rate",
+        "10",
+        "--start",
+        "7.9",
+        "--end",
+        "9.2",
+        "--gallery",
+        str(sample_gallery),
+    ]
+    before = persons()
+    assert main([*words, "--json", "-"]) == 1, "only the stranger is in view there"
+    assert persons() == before == ["Eileen"]
+    said = capsys.readouterr()
+    assert all(json.loads(line)["faces"] is not None for line in said.out.splitlines())
+    assert "13 frames" in said.err
