@@ -10,10 +10,11 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 
 from face_recognition_node.core import edits
+from face_recognition_node.core.cell_search import CellIndex
 from face_recognition_node.core.edits import Edit
 from face_recognition_node.core.errors import GalleryConflictError, GalleryUnavailableError, InputError
 from face_recognition_node.core.gallery_config import GalleryConfig
@@ -43,6 +44,8 @@ __all__ = [
 LOGGER = logging.getLogger(__name__)
 SEEN_INTERVAL_S = 60.0
 """``last_seen`` is written at most this often for one person."""
+INLINE_ROWS = 20000
+"""Up to this many templates are joined within the change that made it necessary, else in the background."""
 Plan = Callable[[Snapshot, Transaction], Edit]
 
 
@@ -61,13 +64,14 @@ class Gallery:
         self._clock = clock
         self._writing = threading.RLock()
         self._is_open = True
-        self._blocks: weakref.WeakSet[TemplateBlock] = weakref.WeakSet()
+        self._bases: weakref.WeakKeyDictionary[TemplateBlock, CellIndex | None] = weakref.WeakKeyDictionary()
+        self._is_compacting = False
         self._scrub_due = False
         self._history = self._make_history()
         self._data_version = store.data_version()
         rows = store.read_since(-1)
-        self._snapshot = first_snapshot(rows, str(store.meta("fingerprint")), int(store.meta("dimension")))
-        self._blocks.update((self._snapshot.base, self._snapshot.tail))
+        fingerprint, dimension = str(store.meta("fingerprint")), int(store.meta("dimension"))
+        self._install(first_snapshot(rows, fingerprint, dimension, config), frozenset())
         with store.transaction() as transaction:
             self._history.destroy_orphans(transaction)
             self._next_deadline = self._history.next_deadline(transaction)
@@ -434,21 +438,46 @@ class Gallery:
         rows = self._store.read_since(before.version)
         if rows.version == before.version:
             return
+        present = {int(row[0]) for row in rows.templates}  # type: ignore[arg-type]
         if rows.is_everything:
-            after = first_snapshot(rows, before.fingerprint, before.dimension)
+            after = first_snapshot(rows, before.fingerprint, before.dimension, self._config)
+            gone: Set[int] = before.template_ids() - present
         else:
             after = next_snapshot(before, rows)
-            if len(after.tail) + len(after.dead) > max(256, len(after.base) // 20):
-                after = compacted(after)
-        self._snapshot = after
-        if rows.is_everything:
-            gone = set(before.base.columns.template_ids.tolist() + before.tail.columns.template_ids.tolist())
-            gone -= {int(row[0]) for row in rows.templates}  # type: ignore[arg-type]
-        else:
-            gone = set(rows.touched_templates) - {int(row[0]) for row in rows.templates}  # type: ignore[arg-type]
-        for block in list(self._blocks) if gone else ():
-            block.wipe(block.rows_of(sorted(gone)))
-        self._blocks.update((after.base, after.tail))
+            gone = rows.touched_templates - present
+        if after.is_scattered and len(after.base) <= INLINE_ROWS:
+            after = compacted(after, self._config)
+        self._install(after, gone)
+        if after.is_scattered and not self._is_compacting:
+            self._is_compacting = True
+            threading.Thread(target=self._compact, args=(after,), name="gallery-compact", daemon=True).start()
+
+    def _install(self, snapshot: Snapshot, gone: Set[int]) -> None:
+        """Show a snapshot to readers, and wipe templates that are gone wherever they are still held."""
+        self._snapshot = snapshot
+        self._bases[snapshot.base] = snapshot.cells
+        self._bases[snapshot.tail] = None
+        wanted = sorted(gone)
+        for block, cells in list(self._bases.items()) if wanted else ():
+            rows = block.rows_of(wanted)
+            block.wipe(rows)
+            if cells is not None and len(rows):
+                cells.renew(block, rows)
+
+    def _compact(self, scattered: Snapshot) -> None:
+        """Join base and tail of a large gallery while readers and writers go on."""
+        try:
+            joined = compacted(scattered, self._config)
+            with self._writing:
+                self._bases[joined.base] = joined.cells
+                if not self._is_open:
+                    return
+                rows = self._store.read_since(joined.version)
+                if not rows.is_everything:
+                    present = {int(row[0]) for row in rows.templates}  # type: ignore[arg-type]
+                    self._install(next_snapshot(joined, rows), rows.touched_templates - present)
+        finally:
+            self._is_compacting = False
 
     def follow(self) -> None:
         """Look for changes made by another process now, and end what has to end."""

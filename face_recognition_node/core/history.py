@@ -95,7 +95,7 @@ class History:
         self._write(transaction, int(cursor.lastrowid or 0), inverse, now)
 
     def step(self, transaction: Transaction, redo: bool, now: float) -> tuple[HistoryEntry, list[Change]]:
-        """Undo the latest change, or redo the latest undone one; return it and the changes that were made.
+        """Undo the latest change, or redo the latest undone one; return it and what would revert that.
 
         Raises:
             GalleryConflictError: There is none.
@@ -115,7 +115,7 @@ class History:
                 "UPDATE history SET is_done = ? WHERE entry_id = ?", (int(redo), entry.entry_id)
             )
             self._write(transaction, entry.entry_id, inverse, now)
-        return entry, changes
+        return entry, inverse
 
     def forget(self, transaction: Transaction, persons: Iterable[str]) -> bool:
         """Drop all that is remembered of these persons, and what cannot be undone without it."""

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from face_recognition_node.core.cell_search import CellIndex
 from face_recognition_node.core.errors import GalleryConflictError, InputError, PersonNotFoundError
 from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.core.gallery_values import Match, Person, Session, Template
-from face_recognition_node.core.template_block import HIDDEN, IntArray, TemplateBlock
+from face_recognition_node.core.template_block import IntArray, TemplateBlock
+
+
+class Searcher(Protocol):
+    """Finds the persons most similar to queries in one version of the gallery."""
+
+    def search(self, queries: FloatArray, per_query: int) -> list[tuple[Match, ...]]:
+        """Return the best persons for (Q, D) unit vectors, Q > 0, each at most once, best first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +43,9 @@ class Snapshot:
         base: Most templates.
         tail: Templates stored or changed since the base was made; they replace rows of the base.
         dead: Rows of the base that are no longer there, ascending.
+        cells: Index of a large base, or None.
+        searcher: Finds persons in base and tail.
+        aliases: Former ids of merged persons, and the ids they lead to.
     """
 
     version: int
@@ -44,12 +57,24 @@ class Snapshot:
     base: TemplateBlock
     tail: TemplateBlock
     dead: IntArray
+    cells: CellIndex | None
+    searcher: Searcher
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def n_templates(self) -> int:
         """Number of stored templates, also those set aside."""
         return len(self.base) - len(self.dead) + len(self.tail)
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether tail and dead rows have grown so much that joining them with the base pays."""
+        return len(self.tail) + len(self.dead) > min(4096, max(256, len(self.base) // 20))
+
+    def template_ids(self) -> set[int]:
+        """Return the ids of all templates."""
+        alive = np.delete(self.base.columns.template_ids, self.dead)
+        return set(alive.tolist()) | set(self.tail.columns.template_ids.tolist())
 
     def resolve(self, person_id: str) -> str:
         """Return the id under which a person is known today (after merges).
@@ -116,49 +141,4 @@ class Snapshot:
             raise InputError(f"per_query: expected at least 1, got {per_query}")
         if len(array) == 0:
             return []
-        return self._search_exactly(np.ascontiguousarray(array), per_query)
-
-    def _search_exactly(self, queries: FloatArray, per_query: int) -> list[tuple[Match, ...]]:
-        found: list[list[Match]] = [[] for _ in range(len(queries))]
-        for block, hidden in (
-            (self.base, np.union1d(self.dead, self.base.set_aside)),
-            (self.tail, self.tail.set_aside),
-        ):
-            if len(block) == 0:
-                continue
-            for matches, new in zip(found, _search_block(block, hidden, queries, per_query), strict=True):
-                matches += new
-        return [_distinct(matches, per_query) for matches in found]
-
-
-def _search_block(
-    block: TemplateBlock, hidden: IntArray, queries: FloatArray, per_query: int
-) -> list[list[Match]]:
-    similarities = block.similarities(queries)
-    similarities[:, hidden] = HIDDEN
-    best = block.best_of_persons(similarities)
-    n_queries, n_persons = best.shape
-    k = min(per_query, n_persons)
-    slots = np.argpartition(best, n_persons - k, axis=1)[:, n_persons - k :] if k < n_persons else None
-    if slots is None:
-        slots = np.broadcast_to(np.arange(n_persons), best.shape)
-    query = np.repeat(np.arange(n_queries), k)
-    slot = slots.ravel()
-    value = best[query, slot]
-    rows = block.find_rows(similarities, query, slot, value)
-    ids, quality = block.columns.template_ids[rows].tolist(), block.columns.quality[rows].tolist()
-    matches = [
-        Match(block.person_ids[s], v, template_id, q)
-        for s, v, template_id, q in zip(slot.tolist(), value.tolist(), ids, quality, strict=True)
-    ]
-    return [
-        [match for match in matches[start : start + k] if match.similarity > HIDDEN]
-        for start in range(0, n_queries * k, k)
-    ]
-
-
-def _distinct(matches: list[Match], per_query: int) -> tuple[Match, ...]:
-    best: dict[str, Match] = {}
-    for match in sorted(matches, key=lambda match: (-match.similarity, match.person_id, match.template_id)):
-        best.setdefault(match.person_id, match)
-    return tuple(list(best.values())[:per_query])
+        return self.searcher.search(np.ascontiguousarray(array), per_query)

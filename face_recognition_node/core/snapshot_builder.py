@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 
+from face_recognition_node.core.cell_search import CellIndex, CellSearch
+from face_recognition_node.core.exact_search import ExactSearch
+from face_recognition_node.core.gallery_config import GalleryConfig
 from face_recognition_node.core.gallery_values import Person, Provenance, Session, SessionKind
-from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.core.snapshot import Searcher, Snapshot
 from face_recognition_node.core.store import Rows
-from face_recognition_node.core.template_block import TemplateBlock, columns_from_rows
+from face_recognition_node.core.template_block import Columns, IntArray, TemplateBlock, columns_from_rows
 
 
-def first_snapshot(rows: Rows, fingerprint: str, dimension: int) -> Snapshot:
+def first_snapshot(rows: Rows, fingerprint: str, dimension: int, config: GalleryConfig) -> Snapshot:
     """Return the snapshot of a whole gallery."""
+    base, cells = _base(columns_from_rows(rows.templates, dimension), config)
+    tail, dead = base.nothing(), np.zeros(0, np.int64)
     return Snapshot(
         version=rows.version,
         persons=MappingProxyType(_persons(rows)),
@@ -21,9 +27,11 @@ def first_snapshot(rows: Rows, fingerprint: str, dimension: int) -> Snapshot:
         session=rows.session,
         fingerprint=fingerprint,
         dimension=dimension,
-        base=TemplateBlock(columns_from_rows(rows.templates, dimension)),
-        tail=TemplateBlock(columns_from_rows([], dimension)),
-        dead=np.zeros(0, np.int64),
+        base=base,
+        tail=tail,
+        dead=dead,
+        cells=cells,
+        searcher=_searcher(base, cells, tail, dead),
         aliases=MappingProxyType({str(alias): str(person_id) for alias, person_id in rows.aliases}),
     )
 
@@ -37,44 +45,44 @@ def next_snapshot(before: Snapshot, rows: Rows) -> Snapshot:
     aliases = {alias: owner for alias, owner in before.aliases.items() if owner not in rows.touched_persons}
     aliases.update((str(alias), str(person_id)) for alias, person_id in rows.aliases)
     touched = sorted(rows.touched_templates)
-    tail, dead = before.tail, before.dead
+    tail, dead, searcher = before.tail, before.dead, before.searcher
     if touched:
         dead = np.union1d(dead, before.base.rows_of(touched))
         kept = np.delete(np.arange(len(tail)), tail.rows_of(touched))
         columns = tail.columns.take(kept).joined(columns_from_rows(rows.templates, before.dimension))
         tail = TemplateBlock(columns)
-    return Snapshot(
+        searcher = _searcher(before.base, before.cells, tail, dead)
+    return replace(
+        before,
         version=rows.version,
         persons=MappingProxyType(persons),
         sessions=MappingProxyType(_sessions(rows)),
         session=rows.session,
-        fingerprint=before.fingerprint,
-        dimension=before.dimension,
-        base=before.base,
         tail=tail,
         dead=dead,
+        searcher=searcher,
         aliases=MappingProxyType(aliases),
     )
 
 
-def compacted(snapshot: Snapshot) -> Snapshot:
+def compacted(snapshot: Snapshot, config: GalleryConfig) -> Snapshot:
     """Return the same content with an empty tail and nothing dead."""
-    if len(snapshot.tail) == 0 and len(snapshot.dead) == 0:
-        return snapshot
     alive = np.delete(np.arange(len(snapshot.base)), snapshot.dead)
     columns = snapshot.base.columns.take(alive).joined(snapshot.tail.columns)
-    return Snapshot(
-        version=snapshot.version,
-        persons=snapshot.persons,
-        sessions=snapshot.sessions,
-        session=snapshot.session,
-        fingerprint=snapshot.fingerprint,
-        dimension=snapshot.dimension,
-        base=TemplateBlock(columns),
-        tail=TemplateBlock(columns_from_rows([], snapshot.dimension)),
-        dead=np.zeros(0, np.int64),
-        aliases=snapshot.aliases,
-    )
+    base, cells = _base(columns, config)
+    tail, dead = base.nothing(), np.zeros(0, np.int64)
+    searcher = _searcher(base, cells, tail, dead)
+    return replace(snapshot, base=base, tail=tail, dead=dead, cells=cells, searcher=searcher)
+
+
+def _base(columns: Columns, config: GalleryConfig) -> tuple[TemplateBlock, CellIndex | None]:
+    is_large = len(columns) > config.exact_limit
+    block = TemplateBlock(columns, is_column_major=not is_large)
+    return block, CellIndex(block, config.index_threads) if is_large else None
+
+
+def _searcher(base: TemplateBlock, cells: CellIndex | None, tail: TemplateBlock, dead: IntArray) -> Searcher:
+    return ExactSearch(base, tail, dead) if cells is None else CellSearch(base, cells, tail, dead)
 
 
 def _persons(rows: Rows) -> dict[str, Person]:

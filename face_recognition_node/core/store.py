@@ -178,8 +178,8 @@ class Store:
         found = self.meta("fingerprint")
         if fingerprint is not None and found != fingerprint:
             raise GalleryMismatchError(
-                f"{self.path}: expected embeddings of model and alignment {fingerprint}, the gallery "
-                f"holds those of {found}. They must not be compared. If crops were kept (gallery.keep_crops), run: "
+                f"{self.path}: expected embeddings of model and alignment {fingerprint}, the gallery holds "
+                f"those of {found}. They must not be compared. If crops were kept (gallery.keep_crops), run: "
                 "face-recognition gallery reembed --gallery FILE; otherwise enroll again into another "
                 "gallery, or use the model it was made with"
             )
@@ -302,7 +302,11 @@ class Store:
         if not self._truncate_log():
             return False
         if needles and (len(needles) > 64 or _contains(self.path, needles)):
-            self._connection.execute("VACUUM")
+            try:
+                self._connection.execute("VACUUM")
+            except sqlite3.OperationalError as error:
+                LOGGER.warning("%s could not be rewritten (%s); it will be tried again", self.path, error)
+                return False
             return self._truncate_log()
         return True
 

@@ -15,14 +15,7 @@ from face_recognition_node.core.store import Row
 
 IntArray = NDArray[np.int64]
 
-HIDDEN = np.float32(-2.0)
-"""Similarity of a row that must not be found; no cosine is that low."""
-
 PROVENANCES = tuple(Provenance)
-
-_CHUNK_PRODUCT = 64 * 4096
-"""OpenBLAS hands products of at most 2**18 multiplications to one thread. Larger ones wake its pool, which
-on a busy two-core robot costs milliseconds for a job of microseconds, so the matrix is visited in pieces."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,10 +43,12 @@ class Columns:
     def __len__(self) -> int:
         return len(self.template_ids)
 
-    def take(self, rows: NDArray[np.intp] | IntArray) -> Columns:
+    def take(self, rows: NDArray[np.intp] | IntArray, is_column_major: bool = False) -> Columns:
         """Return a copy of some rows."""
+        embeddings = self.embeddings[rows]
         return Columns(
-            self.person_ids[rows], self.template_ids[rows], self.embeddings[rows], self.quality[rows],
+            self.person_ids[rows], self.template_ids[rows],
+            np.asfortranarray(embeddings) if is_column_major else embeddings, self.quality[rows],
             self.pose[rows], self.created[rows], self.codes[rows],
         )  # fmt: skip
 
@@ -100,6 +95,7 @@ class TemplateBlock:
 
     Args:
         columns: The templates, in any order; copied.
+        is_column_major: Lay the embeddings out for comparison with all rows (else for picking single rows).
 
     Attributes:
         columns: The templates, sorted.
@@ -109,20 +105,18 @@ class TemplateBlock:
         set_aside: Rows that must not be found, ascending.
     """
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, is_column_major: bool = True) -> None:
         persons, slot_of_row = _slots(columns.person_ids)
         order = np.lexsort((columns.template_ids, slot_of_row))
-        self.columns = columns.take(order)
+        self.columns = columns.take(order, is_column_major)
         self.person_ids = persons
         self.slots = {person_id: slot for slot, person_id in enumerate(persons)}
         counts = np.bincount(slot_of_row, minlength=len(persons)) if persons else np.zeros(0, np.int64)
         self.starts: IntArray = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.set_aside: IntArray = np.flatnonzero(self.columns.codes[:, 2])
         self._by_id = np.argsort(self.columns.template_ids, kind="stable")
-        self._transposed = np.ascontiguousarray(self.columns.embeddings.T)
         # Memory that is given back may keep its content for long; faces must not stay there.
-        for array in (self.columns.embeddings, self._transposed):
-            weakref.finalize(self, array.fill, 0).atexit = False
+        weakref.finalize(self, self.columns.embeddings.fill, 0).atexit = False
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -154,37 +148,13 @@ class TemplateBlock:
             is_set_aside=bool(aside),
         )
 
-    def similarities(self, queries: FloatArray) -> FloatArray:
-        """Return the (Q, n) cosines of (Q, D) unit vectors to every row."""
-        n_queries, dimension = queries.shape
-        n = len(self)
-        out = np.empty((n_queries, n), np.float32)
-        step = max(64, _CHUNK_PRODUCT // max(1, n_queries * dimension))
-        for start in range(0, n, step):
-            np.matmul(queries, self._transposed[:, start : start + step], out=out[:, start : start + step])
-        return out
-
-    def best_of_persons(self, similarities: FloatArray) -> FloatArray:
-        """Return the (Q, P) largest similarity of each person, given all (Q, n)."""
-        return np.maximum.reduceat(similarities, self.starts[:-1], axis=1)
-
-    def find_rows(
-        self, similarities: FloatArray, query: IntArray, slot: IntArray, value: FloatArray
-    ) -> IntArray:
-        """Return for M triples the row of ``slot`` whose similarity to ``query`` is ``value``, or -1."""
-        lengths = self.starts[slot + 1] - self.starts[slot]
-        ends = np.cumsum(lengths)
-        group = np.repeat(np.arange(len(slot)), lengths)
-        rows = np.arange(len(group)) + np.repeat(self.starts[slot] - (ends - lengths), lengths)
-        hits = np.flatnonzero(similarities[query[group], rows] == value[group])[::-1]
-        found = np.full(len(slot), -1, np.int64)
-        found[group[hits]] = rows[hits]  # reversed: the first row of equals wins
-        return found
+    def nothing(self) -> TemplateBlock:
+        """Return an empty block of the same dimension."""
+        return TemplateBlock(self.columns.take(np.zeros(0, np.int64)))
 
     def wipe(self, rows: IntArray) -> None:
         """Zero the embeddings of some rows in place, also for those who still hold an older snapshot."""
         self.columns.embeddings[rows] = 0.0
-        self._transposed[:, rows] = 0.0
 
 
 def _slots(person_ids: NDArray[np.object_]) -> tuple[list[str], IntArray]:
