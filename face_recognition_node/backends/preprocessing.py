@@ -22,13 +22,19 @@ def require_batch(images_bgr: ImageArray) -> ImageArray:
         or 0 in images_bgr.shape
     ):
         raise InputError(
-            f"images_bgr: expected uint8 (B, H, W, 3) with B of at least 1, got {images_bgr.dtype} {images_bgr.shape}"
+            "images_bgr: expected uint8 (B, H, W, 3) with B of at least 1, "
+            f"got {images_bgr.dtype} {images_bgr.shape}"
         )
     return images_bgr
 
 
 def network_input(images_bgr: ImageArray, needs: ModelInput) -> FloatArray:
-    """Return (B, 3, H, W) float32 ``(pixel - mean) / scale`` in the card's channel order of BGR uint8 images."""
+    """Return (B, 3, H, W) float32 ``(pixel - mean) / scale`` in the card's channel order.
+
+    Args:
+        images_bgr: (B, H, W, 3) uint8.
+        needs: The card's ``input`` block.
+    """
     batch, height, width, _ = images_bgr.shape
     planes = np.empty((batch, 3, height, width), np.float32)
     for plane in range(3):

@@ -70,8 +70,8 @@ def _shrink(
 ) -> tuple[ImageArray, NDArray[np.float64]]:
     """Average down the part of the image that the crop shows; return it and the matrix that fits it."""
     inverse = cv2.invertAffineTransform(matrix)
-    corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]]) @ inverse[:, :2].T
-    corners += inverse[:, 2]
+    crop_corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]], np.float64)
+    corners = crop_corners @ inverse[:, :2].T + inverse[:, 2]
     height, width = image_bgr.shape[:2]
     factor = int(1 / scale)  # at least 2; what is left to the warp is a scale in (0.5, 1]
     left, top = (int(max(0, math.floor(low) - factor)) for low in corners.min(axis=0))

@@ -105,7 +105,7 @@ class Detection:
     @property
     def center_xy(self) -> FloatArray:
         """Centre of the box, (2,) pixels."""
-        return (self.box_xyxy[:2] + self.box_xyxy[2:]) / 2
+        return np.asarray((self.box_xyxy[:2] + self.box_xyxy[2:]) / 2, np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Parameter:
                 raise ConfigurationError(f"{name}: expected at least {self.minimum}, got {value}")
             if self.maximum is not None and value > self.maximum:
                 raise ConfigurationError(f"{name}: expected at most {self.maximum}, got {value}")
-        return value  # type: ignore[return-value]  # its type was just compared with the default's
+        return value  # its type was just compared with the default's
 
 
 def parameter(

@@ -136,7 +136,7 @@ class RetinaFaceDetector:
         return canvas
 
     def _canvas(self, placement: Placement) -> ImageArray:
-        """Return the kept canvas of a placement; around the content it has the mean colour: zero to the network."""
+        """Return the kept canvas of a placement; its margin has the mean colour, which is zero to the network."""
         if placement not in self._canvases:
             channels = self._card.input.mean
             mean_bgr = channels if self._card.input.channels == "BGR" else channels[::-1]
@@ -152,8 +152,8 @@ class RetinaFaceDetector:
 def select_faces(candidates: Candidates, config: DetectorConfig) -> list[Detection]:
     """Thin candidates out to faces, best score first.
 
-    Dropped are: boxes that overlap a better one, parts of a face inside a better and larger box, faces smaller
-    than asked for, and boxes whose landmarks lie all in one place.
+    Dropped are: boxes that overlap a better one, parts of a face inside a better and larger box, faces
+    smaller than asked for, and boxes whose landmarks lie all in one place.
     """
     boxes, landmarks = candidates.boxes_xyxy, candidates.landmarks_xy
     sides = boxes[:, 2:] - boxes[:, :2]

@@ -88,7 +88,7 @@ class SeparableBlock(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Widen, depthwise, squeeze-and-excite, narrow; adds its input where the shapes allow (Sandler et al. 2018)."""
+    """Widen, depthwise, squeeze-and-excite, narrow; a residual where shapes allow (Sandler et al. 2018)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ DETECTOR = NetworkKind(
             "scale": [1.0, 1.0, 1.0],
         },
         "output": {
-            "maps": "for strides 8, 16, 32: (B, 30, H/stride, W/stride) = 2 face logits, 2x4 box, 2x10 landmarks",
+            "maps": "strides 8, 16, 32: (B, 30, H/stride, W/stride) = 2 face logits, 2x4 box, 2x10 landmarks",
             "anchor_sides": [[16, 32], [64, 128], [256, 512]],
             "variances": [0.1, 0.2],
         },

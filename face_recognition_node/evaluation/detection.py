@@ -1,0 +1,222 @@
+"""Detection: are labelled faces found, and how far off are the landmarks?
+
+One labelled face a photograph; other faces in it are not labelled, so false detections cannot be counted. A landmark's error is given in parts of the labelled eye distance, as is usual for face alignment.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from face_recognition_node.core.errors import InputError, SourceError
+from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
+from face_recognition_node.core.geometry import iou_matrix
+from face_recognition_node.evaluation.bootstrap import Estimate, estimate
+from face_recognition_node.evaluation.lfw import decode_image, open_files
+
+IOU_FOUND = 0.4
+"""Overlap from which a labelled face counts as found; labels are squarer and larger than RetinaFace's boxes."""
+
+LANDMARKS = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
+_LANDMARK_COLUMNS = ("le", "re", "nose", "lm", "rm")  # "left" and "right" as seen in the image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledFace:
+    """One labelled face of one photograph.
+
+    Attributes:
+        name: Of the photograph.
+        box_xyxy: (4,) pixels.
+        landmarks_xy: (5, 2) pixels.
+    """
+
+    name: str
+    box_xyxy: FloatArray
+    landmarks_xy: FloatArray
+
+    @property
+    def eye_distance(self) -> float:
+        """Pixels between the eyes."""
+        return float(np.linalg.norm(self.landmarks_xy[1] - self.landmarks_xy[0]))
+
+    def scaled(self, factor: float) -> LabelledFace:
+        """Return the label for the photograph enlarged by ``factor``."""
+        return LabelledFace(
+            self.name, self.box_xyxy * np.float32(factor), self.landmarks_xy * np.float32(factor)
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectionArchive:
+    """Labelled photographs.
+
+    Attributes:
+        faces: One for each photograph.
+        read: Returns photograph number n as (H, W, 3) BGR uint8.
+    """
+
+    faces: tuple[LabelledFace, ...]
+    read: Callable[[int], ImageArray]
+
+    @classmethod
+    def open(cls, path: Path) -> DetectionArchive:
+        """Open a zip or folder with ``ground_truth.csv`` and the photographs under ``images``.
+
+        The table's columns: ``path``, ``x1 y1 x2 y2`` and ``le re nose lm rm`` with ``_x`` and ``_y``. A
+        photograph lies at its path, or under the last part of it.
+
+        Raises:
+            SourceError: If the table or a photograph is missing, or a row cannot be understood.
+        """
+        files, read_bytes = open_files(path)
+        tables = [file for file in files if file.split("/")[-1] == "ground_truth.csv"]
+        if not tables:
+            raise SourceError(f"{path}: expected a ground_truth.csv in it, found none")
+        faces = parse_labels(read_bytes(tables[0]).decode("utf-8"))
+        by_path = {file.split("images/", 1)[-1]: file for file in files}
+        pictures = []
+        for face in faces:
+            file = by_path.get(face.name) or by_path.get(face.name.split("/")[-1])
+            if file is None:
+                raise SourceError(
+                    f"{path}: ground_truth.csv names the photograph {face.name}, which is not there"
+                )
+            pictures.append(file)
+        return cls(faces, lambda number: decode_image(read_bytes(pictures[number]), pictures[number]))
+
+
+def parse_labels(text: str) -> tuple[LabelledFace, ...]:
+    """Parse ``ground_truth.csv``.
+
+    Raises:
+        SourceError: For a missing column or something that is no number.
+    """
+    faces = []
+    for row in csv.DictReader(io.StringIO(text)):
+        try:
+            box = np.array([float(row[column]) for column in ("x1", "y1", "x2", "y2")], np.float32)
+            points = [[float(row[f"{part}_x"]), float(row[f"{part}_y"])] for part in _LANDMARK_COLUMNS]
+            faces.append(LabelledFace(row["path"], box, np.array(points, np.float32)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(f"ground_truth.csv: cannot understand row {len(faces) + 2}: {error}") from error
+    if not faces:
+        raise SourceError("ground_truth.csv: expected labelled faces, it has none")
+    return tuple(faces)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceOutcome:
+    """What became of one labelled face.
+
+    Attributes:
+        name: Of the photograph.
+        iou: Overlap with the best detection, 0 if there is none.
+        score: Of that detection.
+        landmark_error: (5,) in parts of the eye distance, NaN if the face was not found.
+    """
+
+    name: str
+    iou: float
+    score: float
+    landmark_error: FloatArray
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the overlap suffices."""
+        return self.iou >= IOU_FOUND
+
+
+def compare(label: LabelledFace, detections: Sequence[Detection]) -> FaceOutcome:
+    """Return what became of a labelled face, given all detections of its photograph.
+
+    Raises:
+        InputError: If the labelled eyes coincide.
+    """
+    if label.eye_distance <= 0:
+        raise InputError(f"{label.name}: expected two eyes apart from each other")
+    nothing = np.full(5, np.nan, np.float32)
+    if not detections:
+        return FaceOutcome(label.name, 0.0, 0.0, nothing)
+    overlaps = iou_matrix(label.box_xyxy[None], [detection.box_xyxy for detection in detections])[0]
+    best = int(np.argmax(overlaps))
+    chosen = detections[best]
+    iou = float(overlaps[best])
+    error = np.linalg.norm(chosen.landmarks_xy - label.landmarks_xy, axis=1) / label.eye_distance
+    return FaceOutcome(
+        label.name, iou, chosen.score, np.asarray(error if iou >= IOU_FOUND else nothing, np.float32)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionResult:
+    """What the labelled photographs gave.
+
+    Attributes:
+        recall: Share of labelled faces found at IoU 0.4, with its interval.
+        landmark_error: Mean over found faces and landmarks, in parts of the eye distance, with its interval.
+        landmark_error_median: Median over found faces of their mean error.
+        landmark_error_p95: 95th percentile of the same.
+        by_landmark: Mean error of each landmark.
+        iou: Mean overlap of found faces.
+        missed: Photographs whose face was not found.
+    """
+
+    recall: Estimate
+    landmark_error: Estimate
+    landmark_error_median: float
+    landmark_error_p95: float
+    by_landmark: dict[str, float]
+    iou: float
+    missed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {100 * error:.1f} %" for name, error in self.by_landmark.items())
+        missed = ", ".join(self.missed[:5]) + (" …" if len(self.missed) > 5 else "")
+        return "\n".join(
+            [
+                f"recall at IoU {IOU_FOUND}   {self.recall}",
+                f"landmark error      {100 * self.landmark_error.value:.2f} % of the eye distance, median "
+                f"{100 * self.landmark_error_median:.2f} %, p95 {100 * self.landmark_error_p95:.2f} %",
+                f"by landmark         {parts}",
+                f"mean IoU            {self.iou:.3f}",
+                f"missed              {len(self.missed)}{': ' + missed if missed else ''}",
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            **asdict(self),
+            "recall": self.recall.to_dict(),
+            "landmark_error": self.landmark_error.to_dict(),
+        }
+
+
+def summarize(outcomes: Sequence[FaceOutcome]) -> DetectionResult:
+    """Return the figures of all photographs.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if not outcomes:
+        raise InputError("outcomes: expected at least one labelled face, got none")
+    found = [outcome for outcome in outcomes if outcome.is_found]
+    errors = np.array([outcome.landmark_error for outcome in found], np.float64).reshape(len(found), 5)
+    by_face = errors.mean(axis=1)
+    nan = float("nan")
+    return DetectionResult(
+        recall=estimate([float(outcome.is_found) for outcome in outcomes]),
+        landmark_error=estimate(by_face.tolist()),
+        landmark_error_median=float(np.median(by_face)) if found else nan,
+        landmark_error_p95=float(np.quantile(by_face, 0.95)) if found else nan,
+        by_landmark={name: float(errors[:, n].mean()) if found else nan for n, name in enumerate(LANDMARKS)},
+        iou=float(np.mean([outcome.iou for outcome in found])) if found else nan,
+        missed=tuple(outcome.name for outcome in outcomes if not outcome.is_found),
+    )

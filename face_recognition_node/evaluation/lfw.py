@@ -1,0 +1,142 @@
+"""Labeled Faces in the Wild, as aligned pictures with the official ``pairs.txt``, from a zip or a folder."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.core.errors import SourceError
+from face_recognition_node.core.faces import ImageArray
+
+IMAGE_ENDINGS = (".webp", ".jpg", ".png")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledPairs:
+    """The pairs of a verification protocol, by number of picture.
+
+    Attributes:
+        first: (P,) numbers of the first pictures.
+        second: (P,) numbers of the second pictures.
+        is_same: (P,) whether both show the same person.
+        fold: (P,) fold of each pair, from 0.
+        person: (P,) name of the first picture's person; pairs of one person are not independent.
+    """
+
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+    is_same: NDArray[np.bool_]
+    fold: NDArray[np.intp]
+    person: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.is_same)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LfwArchive:
+    """Aligned pictures of people and the official pairs.
+
+    Attributes:
+        names: ``NAME/NAME_0001`` of each picture.
+        pairs: The protocol.
+        read: Returns picture number n as (H, W, 3) BGR uint8.
+    """
+
+    names: tuple[str, ...]
+    pairs: LabelledPairs
+    read: Callable[[int], ImageArray]
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The person on each picture."""
+        return tuple(PurePosixPath(name).parent.name for name in self.names)
+
+    @classmethod
+    def open(cls, path: Path) -> LfwArchive:
+        """Open ``path``: a zip or a folder with ``pairs.txt`` and ``NAME/NAME_0001.webp`` (or jpg, png).
+
+        Raises:
+            SourceError: If there is no protocol, or a picture it needs is missing.
+        """
+        files, read_bytes = open_files(path)
+        protocol = [file for file in files if PurePosixPath(file).name == "pairs.txt"]
+        if not protocol:
+            raise SourceError(f"{path}: expected the official pairs.txt in it, found none")
+        pictures = sorted(file for file in files if file.lower().endswith(IMAGE_ENDINGS))
+        names = tuple("/".join(PurePosixPath(file).with_suffix("").parts[-2:]) for file in pictures)
+        pairs = parse_pairs(read_bytes(protocol[0]).decode("utf-8"), names)
+        return cls(names, pairs, lambda number: decode_image(read_bytes(pictures[number]), pictures[number]))
+
+
+def open_files(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    """Return the names of all files in a zip or folder, and a function that reads one.
+
+    Raises:
+        SourceError: If ``path`` is neither.
+    """
+    if path.is_dir():
+        names = [str(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file()]
+        return names, lambda name: (path / name).read_bytes()
+    if not zipfile.is_zipfile(path):
+        raise SourceError(f"{path}: expected a zip file or a folder")
+    archive = zipfile.ZipFile(path)
+    return [item.filename for item in archive.infolist() if not item.is_dir()], archive.read
+
+
+def decode_image(encoded: bytes, name: str) -> ImageArray:
+    """Return (H, W, 3) BGR uint8 of a picture file's bytes, or raise SourceError naming it."""
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise SourceError(f"{name}: expected a picture, cannot decode it")
+    return np.asarray(image, np.uint8)
+
+
+def parse_pairs(text: str, names: tuple[str, ...]) -> LabelledPairs:
+    """Parse LFW's ``pairs.txt`` (Huang et al. 2007).
+
+    The first line has the number of folds and of pairs of each kind in a fold; then come, fold by fold, the
+    same pairs (``NAME n m``) and the different pairs (``NAME n OTHER m``).
+
+    Args:
+        text: The file's content.
+        names: ``NAME/NAME_0001`` of the pictures that exist.
+
+    Raises:
+        SourceError: For a line of another form, a count that does not fit, or a picture that does not exist.
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+    try:
+        folds, per_kind = (int(field) for field in lines[0])
+    except (IndexError, ValueError) as error:
+        raise SourceError("pairs.txt: expected 'FOLDS<tab>PAIRS' in its first line") from error
+    rows = lines[1:]
+    if len(rows) != 2 * folds * per_kind:
+        raise SourceError(f"pairs.txt: expected {2 * folds * per_kind} pairs, got {len(rows)}")
+
+    def number(person: str, index: str) -> int:
+        name = f"{person}/{person}_{int(index):04d}"
+        if name not in numbers:
+            raise SourceError(f"pairs.txt: names the picture {name}, which is not there")
+        return numbers[name]
+
+    first, second = [], []
+    for row in rows:
+        if len(row) not in (3, 4):
+            raise SourceError(f"pairs.txt: expected 3 or 4 fields, got {row}")
+        first.append(number(row[0], row[1]))
+        second.append(number(row[0] if len(row) == 3 else row[2], row[-1]))
+    return LabelledPairs(
+        np.array(first, np.intp),
+        np.array(second, np.intp),
+        np.array([len(row) == 3 for row in rows], bool),
+        np.arange(len(rows), dtype=np.intp) // (2 * per_kind),
+        tuple(row[0] for row in rows),
+    )
