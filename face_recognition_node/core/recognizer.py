@@ -1,0 +1,265 @@
+"""One frame in, identified faces out: detect, follow, align, embed, weigh the evidence, decide."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from face_recognition_node.core.alignment import align_faces
+from face_recognition_node.core.calibration import Calibration
+from face_recognition_node.core.config import Config
+from face_recognition_node.core.detector import Detector
+from face_recognition_node.core.embedder import Embedder
+from face_recognition_node.core.errors import GalleryMismatchError
+from face_recognition_node.core.faces import (
+    Detection,
+    FaceView,
+    FloatArray,
+    Frame,
+    HeadPose,
+    IdentifiedFace,
+    Identity,
+    IdentityState,
+    ImageArray,
+    RecognitionResult,
+)
+from face_recognition_node.core.identity import IdentityResolver
+from face_recognition_node.core.pose import fit_heads
+from face_recognition_node.core.quality import assess_quality
+from face_recognition_node.core.rotation import rotate_image, to_original
+from face_recognition_node.core.strangers import StrangerBook
+from face_recognition_node.core.tracker import Look, Plan, Track, Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from face_recognition_node.core.gallery import Gallery
+
+CLOCK_JUMP_S = 0.5
+"""A stamp this much older than the last one means that time was set back (a recording starts again)."""
+_SAME_PICTURE = 0.75
+"""Correlation of two thumbnails of one face below which the face is looked at again at once."""
+_THUMBNAIL = 14
+
+
+class Recognizer:
+    """The whole pipeline for one camera. Not thread-safe but for :meth:`update_config`.
+
+    Args:
+        detector: Finds faces.
+        embedder: Turns aligned faces into unit vectors.
+        gallery: Who is known.
+        calibration: What similarities of this embedder are worth.
+        config: All parameters.
+        rotate: Degrees (0, 90, 180, 270) by which the image has to be turned clockwise to be upright.
+        background_writes: Store strangers on a thread of their own (a live camera) or at once (reproducible).
+
+    Attributes:
+        embed_every_face: Embed every face in every frame (an enrolment wants that); otherwise faces whose identity
+            is certain are embedded every ``tracker.recheck_frames`` frames.
+
+    Raises:
+        GalleryMismatchError: If the gallery belongs to another model or alignment.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        embedder: Embedder,
+        gallery: Gallery,
+        calibration: Calibration,
+        config: Config,
+        *,
+        rotate: int = 0,
+        background_writes: bool = False,
+    ) -> None:
+        if gallery.fingerprint != embedder.fingerprint:
+            raise GalleryMismatchError(
+                f"the gallery holds faces of model {gallery.fingerprint}, the embedder is {embedder.fingerprint}; "
+                "enroll again, or use the model it was made with"
+            )
+        self.embed_every_face = False
+        self.rotate = rotate
+        self._detector, self._embedder, self._gallery = detector, embedder, gallery
+        self._config, self._new_config = config, config
+        self._config_lock = threading.Lock()
+        self._tracker = Tracker(calibration, config.tracker)
+        self._resolver = IdentityResolver(calibration, config.identity, config.strangers.false_match_rate)
+        self._strangers = StrangerBook(gallery, config.strangers, background=background_writes)
+        self._settled: set[int] = set()
+        self._last_stamp: float | None = None
+
+    @property
+    def config(self) -> Config:
+        """The parameters of the next frame."""
+        with self._config_lock:
+            return self._new_config
+
+    def update_config(self, config: Config) -> None:
+        """Take over parameters from the next frame on; may be called from any thread."""
+        with self._config_lock:
+            self._new_config = config
+
+    def reset(self) -> None:
+        """Forget all tracks (not the gallery)."""
+        self._tracker.reset()
+        self._settled.clear()
+        self._last_stamp = None
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self._strangers.close()
+
+    def process(self, frame: Frame) -> RecognitionResult:
+        """Return who is in the frame.
+
+        Raises:
+            FrameError: If the frame cannot be used.
+        """
+        self._adopt_config()
+        if self._last_stamp is not None and frame.stamp < self._last_stamp - CLOCK_JUMP_S:
+            self.reset()
+        stamp = frame.stamp if self._last_stamp is None else max(frame.stamp, self._last_stamp)
+        self._last_stamp = stamp
+        clock = _StageClock()
+        image = rotate_image(frame.image_bgr, self.rotate)
+        with clock.stage("detect"):
+            detections = self._detector.detect(image)
+        with clock.stage("align"):
+            views, thumbnails = self._look(image, detections, frame.stamp)
+        with clock.stage("track"):
+            plan = self._tracker.plan(detections, stamp)
+            chosen = self._choose(plan, views, thumbnails)
+        with clock.stage("embed"):
+            views = self._embed(views, chosen)
+        with clock.stage("track"):
+            looks = [self._as_evidence(view) for view in views]
+            tracks = self._tracker.update(plan, detections, looks, stamp)
+            for track, view, look, thumbnail in zip(tracks, views, looks, thumbnails, strict=True):
+                track.thumbnail = thumbnail
+                if look is not None:
+                    self._strangers.observe(track, view)
+        with clock.stage("search"):
+            snapshot = self._gallery.snapshot()
+            tracks, identities = self._resolver.resolve(tracks, snapshot, stamp, self._tracker.renew)
+            self._strangers.update(tracks, identities, snapshot)
+        self._settled = {t.track_id for t, i in zip(tracks, identities, strict=True) if _is_settled(t, i)}
+        faces = tuple(
+            IdentifiedFace(track.track_id, view, identity)
+            for track, view, identity in zip(tracks, views, identities, strict=True)
+        )
+        height, width = image.shape[:2]
+        result = RecognitionResult(
+            frame.stamp, frame.frame_id, (width, height), faces, snapshot.version, clock.seconds
+        )
+        return to_original(result, self.rotate)
+
+    def _adopt_config(self) -> None:
+        config = self.config
+        if config is not self._config:
+            self._config = config
+            self._tracker.config = config.tracker
+            self._resolver.config = config.identity
+            self._resolver.stranger_false_match_rate = config.strangers.false_match_rate
+            self._strangers.config = config.strangers
+
+    def _look(
+        self, image: ImageArray, detections: Sequence[Detection], stamp: float
+    ) -> tuple[list[FaceView], list[FloatArray]]:
+        """Return the aligned faces with quality and pose, and a thumbnail of each."""
+        landmarks = (
+            np.stack([d.landmarks_xy for d in detections]) if detections else np.zeros((0, 5, 2), np.float32)
+        )
+        crops = align_faces(image, landmarks)
+        heads = fit_heads(landmarks)
+        qualities = assess_quality(crops, detections, heads)
+        views = [
+            FaceView(
+                d,
+                stamp,
+                q,
+                HeadPose(float(heads.yaw[k]), float(heads.pitch[k]), float(heads.roll[k])),
+                crops[k],
+            )
+            for k, (d, q) in enumerate(zip(detections, qualities, strict=True))
+        ]
+        return views, [_thumbnail(crop) for crop in crops]
+
+    def _choose(self, plan: Plan, views: Sequence[FaceView], thumbnails: Sequence[FloatArray]) -> list[int]:
+        """Return which faces have to be embedded in this frame."""
+        if self.embed_every_face:
+            return list(range(len(views)))
+        chosen = []
+        for k, (view, track) in enumerate(zip(views, plan.likely, strict=True)):
+            if not self._counts(view):
+                continue
+            if (
+                track is None
+                or track.track_id not in self._settled
+                or plan.contested[k]
+                or track.frames_unchecked + 1 >= self._config.tracker.recheck_frames
+                or _correlation(track.thumbnail, thumbnails[k]) < _SAME_PICTURE
+            ):
+                chosen.append(k)
+        return chosen
+
+    def _embed(self, views: Sequence[FaceView], chosen: Sequence[int]) -> list[FaceView]:
+        """Return the views, the chosen ones with their embedding."""
+        embedded = list(views)
+        if chosen:
+            crops = np.stack([views[k].crop_bgr for k in chosen])  # type: ignore[misc]  # every view was aligned
+            for k, embedding in zip(chosen, self._embedder.embed(crops), strict=True):
+                v = views[k]
+                embedded[k] = FaceView(v.detection, v.stamp, v.quality, v.pose, v.crop_bgr, embedding)
+        return embedded
+
+    def _counts(self, view: FaceView) -> bool:
+        """Say whether a view is good enough to tell anything of identity."""
+        identity = self._config.identity
+        return (
+            view.quality.overall >= identity.minimum_quality
+            and view.detection.score >= identity.minimum_detection_score
+        )
+
+    def _as_evidence(self, view: FaceView) -> Look | None:
+        if view.embedding is None or not self._counts(view):
+            return None
+        return Look(view.embedding, view.quality.overall)
+
+
+def _is_settled(track: Track, identity: Identity) -> bool:
+    """Say whether a track need not be embedded in every frame."""
+    decided = identity.state is not IdentityState.UNDECIDED and identity.person_id is not None
+    return decided and track.suspicion == 0.0 and track.evidence.effective_views >= 1.0
+
+
+def _thumbnail(crop_bgr: ImageArray) -> FloatArray:
+    """Return a small grey picture as a vector of mean 0 and length 1."""
+    small = cv2.resize(crop_bgr[16:, 16:96], (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    values = small.astype(np.float32).mean(axis=2).ravel()
+    values -= values.mean()
+    return np.asarray(values / max(float(np.linalg.norm(values)), 1e-6), np.float32)
+
+
+def _correlation(before: FloatArray | None, now: FloatArray) -> float:
+    return -1.0 if before is None else float(before @ now)
+
+
+@dataclass(slots=True)
+class _StageClock:
+    """Seconds by stage; a stage may be entered several times."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

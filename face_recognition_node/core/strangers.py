@@ -1,0 +1,226 @@
+"""The same unknown as before: give lasting ids to people nobody has enrolled.
+
+A track that clearly belongs to nobody in the gallery, and has shown several good and consistent views over some
+time, is written into the gallery as a provisional person. From then on the ordinary comparison finds it again.
+A stranger's id that this very track received is taken back when the track turns out to show an enrolled person.
+Naming, merging and expiry are the gallery's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from face_recognition_node.core.errors import GalleryError
+from face_recognition_node.core.faces import FaceView, FloatArray, Identity, IdentityState
+from face_recognition_node.core.gallery_values import NewTemplate, Person, Provenance
+from face_recognition_node.core.parameters import check_section, parameter
+from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.core.tracker import Track
+
+if TYPE_CHECKING:
+    from face_recognition_node.core.gallery import Gallery
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StrangersConfig:
+    """When an unknown person gets an id."""
+
+    enabled: bool = parameter(True, "whether unknown people get an id by which they are found again")
+    minimum_views: int = parameter(
+        5, "good views needed before a stranger gets an id", minimum=2, maximum=100
+    )
+    minimum_span_s: float = parameter(
+        0.5, "seconds that these views must span", minimum=0.0, maximum=60.0
+    )  # fmt: skip
+    minimum_quality: float = parameter(0.5, "quality of a good view", minimum=0.1, maximum=1.0)
+    minimum_detection_score: float = parameter(
+        0.9, "how sure the detector must be of a good view", minimum=0.0, maximum=1.0
+    )
+    patience_s: float = parameter(
+        3.0, "seconds after which a face that stays between a name and nobody gets a stranger's id",
+        minimum=0.5, maximum=600.0,
+    )  # fmt: skip
+    false_match_rate: float = parameter(
+        0.02, "chance that somebody new is taken for one of the known strangers", minimum=1e-6, maximum=0.5
+    )
+    maximum_views: int = parameter(6, "views stored of one stranger", minimum=1, maximum=50)
+    maximum_strangers: int = parameter(
+        200, "strangers kept; the one longest unseen makes room", minimum=1, maximum=100000
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+@dataclass(slots=True)
+class StrangerRecord:
+    """What is known of one track as a possible stranger.
+
+    Attributes:
+        views: Its best differing good views, best first.
+        n_good: Good views seen.
+        first_stamp: When the first of them was seen, seconds.
+        last_stamp: When the last of them was seen, seconds.
+        minted_id: The id this track was given, or None.
+        pending: The commit under way, or None.
+    """
+
+    views: list[FaceView] = field(default_factory=list)
+    n_good: int = 0
+    first_stamp: float = 0.0
+    last_stamp: float = 0.0
+    minted_id: str | None = None
+    pending: Future[Person] | None = None
+
+    @property
+    def span_s(self) -> float:
+        """Seconds between the first and the last good view."""
+        return self.last_stamp - self.first_stamp
+
+
+class StrangerBook:
+    """Mints strangers and keeps their views.
+
+    Args:
+        gallery: Where they are written.
+        config: See :class:`StrangersConfig`.
+        background: Commit on a thread of its own, so that a frame never waits for the disk; the id then shows a
+            frame or two later. Without it the outcome does not depend on timing.
+    """
+
+    def __init__(self, gallery: Gallery, config: StrangersConfig, *, background: bool) -> None:
+        self.config = config
+        self._gallery = gallery
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="strangers") if background else None
+
+    def close(self) -> None:
+        """Wait for commits under way."""
+        if self._worker is not None:
+            self._worker.shutdown(wait=True)
+
+    def observe(self, track: Track, view: FaceView) -> None:
+        """Note a view that has just been added to the track's evidence."""
+        if view.embedding is None or track.suspicion < 0.0:
+            return
+        if view.quality.overall < self.config.minimum_quality:
+            return
+        if view.detection.score < self.config.minimum_detection_score:
+            return
+        record = self._record(track)
+        if record.n_good == 0:
+            record.first_stamp = view.stamp
+        record.n_good += 1
+        record.last_stamp = view.stamp
+        record.views = select_views([*record.views, view], self.config.maximum_views)
+
+    def update(self, tracks: Iterable[Track], identities: Iterable[Identity], snapshot: Snapshot) -> None:
+        """Mint the strangers that are due and take back ids that proved wrong."""
+        for track, identity in zip(tracks, identities, strict=True):
+            record = self._record(track)
+            self._collect(record)
+            if identity.state is IdentityState.KNOWN:
+                self._take_back(record, identity, snapshot)
+            elif record.minted_id is not None and record.minted_id not in snapshot.persons:
+                if record.pending is None:
+                    record.minted_id = None
+            elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
+                self._mint(record, snapshot)
+
+    def _record(self, track: Track) -> StrangerRecord:
+        if track.stranger is None:
+            track.stranger = StrangerRecord()
+        record: StrangerRecord = track.stranger
+        return record
+
+    def _is_due(self, track: Track, record: StrangerRecord, identity: Identity) -> bool:
+        if record.minted_id is not None or record.pending is not None or track.suspicion < 0.0:
+            return False
+        if record.n_good < self.config.minimum_views or record.span_s < self.config.minimum_span_s:
+            return False
+        return identity.state is IdentityState.STRANGER or record.span_s >= self.config.patience_s
+
+    def _mint(self, record: StrangerRecord, snapshot: Snapshot) -> None:
+        templates = [
+            NewTemplate(
+                view.embedding, view.quality.overall, view.pose, Provenance.ADAPTED, crop_bgr=view.crop_bgr
+            )
+            for view in record.views
+            if view.embedding is not None
+        ]
+        outgoing = _longest_unseen(snapshot, self.config.maximum_strangers - 1)
+
+        def commit() -> Person:
+            if outgoing:
+                self._gallery.forget(outgoing, final=True)
+            return self._gallery.add_person("", templates, is_stranger=True)
+
+        if self._worker is not None:
+            record.pending = self._worker.submit(commit)
+            return
+        record.pending = Future()
+        try:
+            record.pending.set_result(commit())
+        except GalleryError as error:
+            record.pending.set_exception(error)
+        self._collect(record)
+
+    def _collect(self, record: StrangerRecord) -> None:
+        """Take in a commit that has ended."""
+        if record.pending is None or not record.pending.done():
+            return
+        pending, record.pending = record.pending, None
+        try:
+            record.minted_id = pending.result().person_id
+        except GalleryError as error:
+            LOGGER.warning("a stranger could not be stored: %s", error)
+            record.n_good = 0
+
+    def _take_back(self, record: StrangerRecord, identity: Identity, snapshot: Snapshot) -> None:
+        """Forget the stranger this track was minted as, now that it bears a name of an enrolled person."""
+        minted, record.minted_id = record.minted_id, None
+        if minted is None or minted == identity.person_id or minted not in snapshot.persons:
+            return
+        if not snapshot.persons[minted].is_stranger:
+            return
+
+        def commit() -> None:
+            try:
+                self._gallery.forget([minted], final=True)
+            except GalleryError as error:
+                LOGGER.warning("stranger %s could not be forgotten: %s", minted, error)
+
+        if self._worker is not None:
+            self._worker.submit(commit)
+        else:
+            commit()
+
+
+def select_views(views: Sequence[FaceView], limit: int, too_alike: float = 0.97) -> list[FaceView]:
+    """Return at most ``limit`` embedded views, best quality first, none more alike than ``too_alike`` (cosine)."""
+    kept: list[FaceView] = []
+    vectors: list[FloatArray] = []
+    for view in sorted(views, key=lambda v: -v.quality.overall):
+        if len(kept) == limit:
+            break
+        if view.embedding is None or (
+            vectors and float(np.max(np.stack(vectors) @ view.embedding)) > too_alike
+        ):
+            continue
+        kept.append(view)
+        vectors.append(view.embedding)
+    return kept
+
+
+def _longest_unseen(snapshot: Snapshot, limit: int) -> list[str]:
+    """Return the strangers beyond ``limit``, longest unseen first."""
+    strangers = [person for person in snapshot.persons.values() if person.is_stranger]
+    strangers.sort(key=lambda person: person.last_seen if person.last_seen is not None else person.created)
+    return [person.person_id for person in strangers[: max(len(strangers) - limit, 0)]]
