@@ -108,9 +108,7 @@ class ExactSearch:
             ids[is_tail], quality[is_tail] = tail.template_ids[in_tail], tail.quality[in_tail]
         n_found = (values > HIDDEN).sum(axis=1).tolist()
         names = [self._person_ids[group] for group in groups.ravel().tolist()]
-        cells = zip(
-            names, values.ravel().tolist(), ids.ravel().tolist(), quality.ravel().tolist(), strict=True
-        )
+        fields = (names, values.ravel().tolist(), ids.ravel().tolist(), quality.ravel().tolist())
         matches = list(map(_match, zip(*fields, strict=True)))
         k = groups.shape[1]
         return [tuple(matches[query * k : query * k + n]) for query, n in enumerate(n_found)]
