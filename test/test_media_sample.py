@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from face_recognition_node.backends import load_detector
+from face_recognition_node.core.config import Config
+from face_recognition_node.core.detector import Detector
 from face_recognition_node.core.errors import InputError
+from face_recognition_node.core.geometry import iou_matrix
 from face_recognition_node.media.sample import (
     DURATION_S,
     FACE_BOXES,
@@ -98,3 +102,38 @@ def test_wrong_arguments_are_told() -> None:
         sample_frame(faces=13)
     with pytest.raises(InputError, match="size"):
         render(0.0, (4, 4))
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    config = Config()
+    return load_detector(config.models, config.detector)
+
+
+@pytest.mark.parametrize(
+    ("faces", "size"), [(0, (640, 480)), (2, (640, 480)), (5, (1280, 720)), (12, (1280, 720))]
+)
+def test_the_real_detector_finds_as_many_faces_as_hang_there(
+    detector: Detector, faces: int, size: tuple[int, int]
+) -> None:
+    assert len(detector.detect(sample_frame(size, faces))) == faces
+
+
+def test_the_real_detector_finds_the_true_boxes(detector: Detector) -> None:
+    for time in np.arange(0, DURATION_S, 0.5):
+        found = detector.detect(render(time))
+        boxes = np.array([one.box_xyxy for one in found], np.float32).reshape(-1, 4)
+        for seen in true_faces(time):
+            assert iou_matrix(seen.box_xyxy[None], boxes).max(initial=0) > 0.5, f"{seen.who} at {time:.1f} s"
+
+
+def test_images_that_may_not_be_written_are_taken(detector: Detector) -> None:
+    """Messages arrive in read-only memory; crops and mirror images are not contiguous."""
+    image = sample_frame((640, 480), 2)
+    expected = detector.detect(image)
+    locked = image.copy()
+    locked.flags.writeable = False
+    assert len(detector.detect(locked)) == len(expected) == 2
+    padded = np.zeros((480, 700, 3), np.uint8)
+    padded[:, 30:670] = image
+    assert np.allclose(detector.detect(padded[:, 30:670])[0].box_xyxy, expected[0].box_xyxy, atol=0.01)

@@ -110,6 +110,9 @@ class OpenVinoRunner:
         require_batch(images_bgr)
         batch, height, width, _ = images_bgr.shape
         request = self._request((-1 if self._card.input.size is not None else batch, height, width))
+        if not (images_bgr.flags.writeable and images_bgr.flags.c_contiguous):
+            # OpenVINO shares memory only with arrays that it might write; images of messages are read-only.
+            images_bgr = images_bgr.copy()
         request.set_input_tensor(self._openvino.Tensor(images_bgr, shared_memory=True))
         request.infer()
         return tuple(request.get_output_tensor(index).data for index in range(len(request.model_outputs)))
