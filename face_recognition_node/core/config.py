@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from face_recognition_node.core.detector import DetectorConfig
+from face_recognition_node.core.enrollment_values import EnrollmentConfig
 from face_recognition_node.core.gallery_config import GalleryConfig
 from face_recognition_node.core.identity import IdentityConfig
 from face_recognition_node.core.model_card import ModelsConfig
@@ -24,4 +25,5 @@ class Config:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     identity: IdentityConfig = field(default_factory=IdentityConfig)
     strangers: StrangersConfig = field(default_factory=StrangersConfig)
+    enrollment: EnrollmentConfig = field(default_factory=EnrollmentConfig)
     gallery: GalleryConfig = field(default_factory=GalleryConfig)
