@@ -14,7 +14,7 @@ from face_recognition_node.core.cell_search import CellIndex
 from face_recognition_node.core.errors import GalleryConflictError, InputError, PersonNotFoundError
 from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.core.gallery_values import Match, Person, Session, Template
-from face_recognition_node.core.template_block import IntArray, TemplateBlock
+from face_recognition_node.core.template_block import Columns, IntArray, TemplateBlock
 
 
 class Searcher(Protocol):
@@ -75,6 +75,12 @@ class Snapshot:
         """Return the ids of all templates."""
         alive = np.delete(self.base.columns.template_ids, self.dead)
         return set(alive.tolist()) | set(self.tail.columns.template_ids.tolist())
+
+    def all_columns(self) -> Columns:
+        """Return a copy of all templates, ascending id."""
+        alive = np.delete(np.arange(len(self.base)), self.dead)
+        columns = self.base.columns.take(alive).joined(self.tail.columns)
+        return columns.take(np.argsort(columns.template_ids))
 
     def resolve(self, person_id: str) -> str:
         """Return the id under which a person is known today (after merges).

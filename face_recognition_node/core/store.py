@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
 import secrets
 import sqlite3
 import time
@@ -23,6 +22,7 @@ from face_recognition_node.core.errors import (
     GalleryUnavailableError,
 )
 from face_recognition_node.core.gallery_files import journal_paths, make_private_file, make_private_folder
+from face_recognition_node.core.residue import has_residue
 from face_recognition_node.core.row_changes import Cell, Change, apply_changes
 from face_recognition_node.core.store_schema import (
     APPLICATION_ID,
@@ -290,18 +290,18 @@ class Store:
             touched_templates=frozenset(int(key) for kind, key in touched if kind == "t"),
         )
 
-    def scrub(self, needles: Sequence[bytes] = ()) -> bool:
+    def scrub(self, removed: Sequence[bytes] = (), must_rewrite: bool = False) -> bool:
         """Make removed bytes leave the files; return False if another process's read is still in the way.
 
         The write-ahead log is folded into the database and cut to nothing. ``secure_delete`` has zeroed the
         removed cells, but SQLite may have left an older copy of a cell in the slack of a page it had moved;
-        where one of ``needles`` (removed embeddings) is found, the database is rewritten.
+        where a trace of ``removed`` (embeddings) is found, the database is rewritten.
         """
         if self.path is None:
             return True
         if not self._truncate_log():
             return False
-        if needles and (len(needles) > 64 or _contains(self.path, needles)):
+        if must_rewrite or has_residue((self.path, journal_paths(self.path)[0]), removed):
             try:
                 self._connection.execute("VACUUM")
             except sqlite3.OperationalError as error:
@@ -367,27 +367,16 @@ class Transaction:
         """Change an entry of the table meta."""
         self.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
 
-    def bump_version(self) -> int:
-        """Give the change its version and log what it touched."""
+    def bump_version(self, is_everything: bool = False) -> int:
+        """Give the change its version and log what it touched, or that it touched everything."""
         (version,) = self.allocate("version")
         version += 1
         rows = [(version, kind, key) for kind, key in self._touched]
-        if not rows or len(rows) > LOGGED_ROWS:
-            rows = [(version, "*" if rows else "-", "")]
+        if is_everything or not rows or len(rows) > LOGGED_ROWS:
+            rows = [(version, "*" if is_everything or rows else "-", "")]
         self.connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
         self.connection.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
         return version
-
-
-def _contains(path: Path, needles: Sequence[bytes]) -> bool:
-    for name in (path, *journal_paths(path)[:1]):
-        if not name.exists() or name.stat().st_size == 0:
-            continue
-        with name.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            # Any 32 bytes in a row of an embedding give it away; a copy may be cut at its start or end.
-            if any(content.find(needle[at : at + 32]) >= 0 for needle in needles for at in (0, 96, 192)):
-                return True
-    return False
 
 
 def _damaged(path: Path | None, what: str) -> GalleryUnavailableError:

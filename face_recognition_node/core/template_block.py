@@ -148,6 +148,10 @@ class TemplateBlock:
             is_set_aside=bool(aside),
         )
 
+    def slot_of_rows(self) -> IntArray:
+        """Return the (n,) slot of each row."""
+        return np.repeat(np.arange(len(self.person_ids)), np.diff(self.starts))
+
     def nothing(self) -> TemplateBlock:
         """Return an empty block of the same dimension."""
         return TemplateBlock(self.columns.take(np.zeros(0, np.int64)))

@@ -1,0 +1,54 @@
+"""Look for traces of removed embeddings in files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORD = 8
+CHUNK_BYTES = 2**24
+
+
+def has_residue(paths: Iterable[Path], removed: Sequence[bytes]) -> bool:
+    """Return whether any file holds a piece of the removed bytes, at whatever position.
+
+    A file is read once, as aligned words of eight bytes: whatever its position, a copy of 15 bytes or more
+    covers one of them. The words looked for are those at the start, in the middle and near the end of each
+    removed item, because a copy may be cut at either side.
+    """
+    words = _words(removed)
+    if len(words) == 0:
+        return False
+    is_ending = np.zeros(2**16, bool)
+    is_ending[(words >> np.uint64(48)).astype(np.int64)] = True
+    for path in paths:
+        if path.exists() and _file_has(path, words, is_ending):
+            return True
+    return False
+
+
+def _words(removed: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Return the words of eight bytes to look for: eight phases at three places of each item."""
+    found = set()
+    for item in removed:
+        last = len(item) - 2 * WORD
+        for place in {0, max(0, last // 2), max(0, last)}:
+            pieces = (item[place + phase : place + phase + WORD] for phase in range(WORD))
+            # Zeros are everywhere in a file, and no trace of anybody.
+            found.update(piece for piece in pieces if len(piece) == WORD and piece.count(0) <= 2)
+    return np.sort(np.frombuffer(b"".join(found), "<u8"))
+
+
+def _file_has(path: Path, words: NDArray[np.uint64], is_ending: NDArray[np.bool_]) -> bool:
+    with path.open("rb") as file:
+        while content := file.read(CHUNK_BYTES):
+            here = np.frombuffer(content[: len(content) // WORD * WORD], "<u8")
+            endings = here.view("<u2")[WORD // 2 - 1 :: WORD // 2]
+            likely = here[is_ending[endings]]
+            at = np.minimum(np.searchsorted(words, likely), len(words) - 1)
+            if (words[at] == likely).any():
+                return True
+    return False
