@@ -38,12 +38,11 @@ function(_ros_wheels_adjust_targets)
     endif()
   endforeach()
 
-  # One compiler run a library instead of one a message: less than half of the time. (__rosidl_generator_c,
-  # whose files define the same static names, and __rosidl_typesupport_introspection_cpp, where a template
-  # would be used before its specialisation, stay as they are.)
+  # One compiler run a library instead of one a message saves much time. (Not for __rosidl_generator_c:
+  # its files define the same static names.)
   get_property(_targets DIRECTORY PROPERTY BUILDSYSTEM_TARGETS)
   foreach(_target IN LISTS _targets)
-    if(_target MATCHES "__rosidl_(typesupport_(fastrtps_c|fastrtps_cpp|cpp)|generator_py)$")
+    if(_target MATCHES "__rosidl_(typesupport_(fastrtps_c|fastrtps_cpp|introspection_cpp|cpp)|generator_py)$")
       set_target_properties("${_target}" PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
     endif()
   endforeach()
