@@ -1,0 +1,75 @@
+"""The robot's own detector and embedder at work on single pictures, for the systems that are trained here."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from face_recognition_node.core.alignment import align_faces
+from face_recognition_node.core.detector import Detector, DetectorConfig
+from face_recognition_node.core.embedder import Embedder
+from face_recognition_node.core.errors import InputError, SourceError
+from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
+from face_recognition_node.core.model_card import ModelsConfig
+
+
+@functools.cache
+def robot_detector() -> Detector:
+    """Return the detector with its default settings, loaded once."""
+    from face_recognition_node.backends import load_detector
+
+    return load_detector(ModelsConfig(), DetectorConfig())
+
+
+@functools.cache
+def robot_embedder() -> Embedder:
+    """Return the embedder with its default settings, loaded once."""
+    from face_recognition_node.backends import load_embedder
+
+    return load_embedder(ModelsConfig())
+
+
+def largest_face(image_bgr: ImageArray) -> Detection | None:
+    """Return the largest face of a (H, W, 3) BGR picture, None if there is none."""
+    return max(robot_detector().detect(image_bgr), key=lambda one: one.size_px, default=None)
+
+
+def crop_face(image_bgr: ImageArray) -> ImageArray:
+    """Return the aligned (112, 112, 3) crop of the largest face.
+
+    Raises:
+        InputError: If no face is found.
+    """
+    face = largest_face(image_bgr)
+    if face is None:
+        raise InputError(
+            "expected a face in the picture, found none; take it from nearer, or in better light"
+        )
+    return np.asarray(align_faces(image_bgr, face.landmarks_xy[None])[0], np.uint8)
+
+
+def embed_crops(crops_bgr: ImageArray) -> FloatArray:
+    """Return (N, 64) unit vectors of (N, 112, 112, 3) crops, 16 at once."""
+    embedder = robot_embedder()
+    parts = [embedder.embed(crops_bgr[start : start + 16]) for start in range(0, len(crops_bgr), 16)]
+    return np.concatenate(parts) if parts else np.empty((0, embedder.dimension), np.float32)
+
+
+def read_newcomer(source: str) -> FloatArray:
+    """Return (M, 1, 64, 64) grey faces of whoever is largest in each picture of ``source``.
+
+    Raises:
+        SourceError: With fewer than two faces: one is enrolled, the others are shown.
+    """
+    from face_recognition_node.media.sources import open_source
+    from face_recognition_node.training.olivetti_data import grey_newcomer
+
+    faces = []
+    for frame in open_source(source):
+        face = largest_face(frame.image_bgr)
+        if face is not None:
+            faces.append(grey_newcomer(frame.image_bgr, face))
+    if len(faces) < 2:
+        raise SourceError(f"{source}: expected two or more pictures with a face, found {len(faces)}")
+    return np.stack(faces)

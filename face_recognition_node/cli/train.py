@@ -1,0 +1,108 @@
+"""``face-recognition train RECIPE``: train a network from a recipe, or go on where it was cut off."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from face_recognition_node.cli.picture_faces import crop_face, embed_crops, read_newcomer
+from face_recognition_node.core.errors import ConfigurationError, FaceRecognitionError
+
+if TYPE_CHECKING:
+    from face_recognition_node.training.embedder_training import RunOptions
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("recipe", type=Path, help="a YAML file, see config/training/")
+    parser.add_argument(
+        "--out", type=Path, help="folder for logs, checkpoints, weights and pictures (runs/RECIPE)"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="the recipe's data.path: an archive's folder, a zip, or folders"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry of the recipe"
+    )
+    parser.add_argument(
+        "--start", help="weights to start from (a file, or 'imagenet'); the recipe's by default"
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="a run of two minutes at most that shows that it works"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (torch's choice by default)")
+    parser.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
+    parser.add_argument("--devices", type=int, default=1, help="processes on this machine, one a GPU")
+    parser.add_argument("--nodes", type=int, default=1, help="machines; start the command on each of them")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, and print what came out."""
+    try:
+        from face_recognition_node.training.embedder_training import RunOptions
+        from face_recognition_node.training.recipe import read_recipe
+    except ImportError as error:
+        raise FaceRecognitionError(
+            f"training needs more packages ({error}); pip install -r requirements/train.txt"
+        ) from error
+    # Lightning advertises services at this level
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    values = read_recipe(arguments.recipe, arguments.set)
+    if arguments.data is not None:
+        values.setdefault("data", {})["path"] = str(arguments.data)
+    if arguments.start is not None:
+        values["start"] = arguments.start
+    kind = values["kind"]
+    if kind not in KINDS:
+        raise ConfigurationError(f"{arguments.recipe}: kind: expected one of {sorted(KINDS)}, got {kind!r}")
+    out = arguments.out or Path("runs") / arguments.recipe.stem
+    options = RunOptions(
+        out, arguments.fast, arguments.threads, arguments.accelerator, arguments.devices, arguments.nodes
+    )
+    print(KINDS[kind](values, options))
+    return 0
+
+
+def _embedder(values: dict[str, Any], options: RunOptions) -> str:
+    from face_recognition_node.training.embedder_training import train_embedder
+    from face_recognition_node.training.recipe import build
+    from face_recognition_node.training.stages import EmbedderRecipe
+
+    weights = train_embedder(build(EmbedderRecipe, values), options)
+    return f"weights: {weights}\nnext: face-recognition export {weights} models/NAME"
+
+
+def _olivetti_siamese(values: dict[str, Any], options: RunOptions) -> str:
+    from face_recognition_node.training.olivetti_siamese import OlivettiRecipe, train_olivetti
+    from face_recognition_node.training.recipe import build
+
+    recipe = build(OlivettiRecipe, values)
+    newcomer = None if recipe.data.newcomer is None else read_newcomer(recipe.data.newcomer)
+    return f"{train_olivetti(recipe, options, newcomer)}\npictures and report.json: {options.out}"
+
+
+def _triplet_face_id(values: dict[str, Any], options: RunOptions) -> str:
+    from face_recognition_node.training.recipe import build
+    from face_recognition_node.training.triplet_runs import TripletRecipe, train_triplet
+
+    said = train_triplet(build(TripletRecipe, values), options, crop_face, embed_crops)
+    return f"{said}\npictures and report.json: {options.out}"
+
+
+def _rgbd_face_id(values: dict[str, Any], options: RunOptions) -> str:
+    from face_recognition_node.training.recipe import build
+    from face_recognition_node.training.rgbd_face_id import RgbdRecipe, train_rgbd
+
+    return f"{train_rgbd(build(RgbdRecipe, values), options)}\npictures and report.json: {options.out}"
+
+
+KINDS: dict[str, Callable[[dict[str, Any], RunOptions], str]] = {
+    "embedder": _embedder,
+    "olivetti_siamese": _olivetti_siamese,
+    "triplet_face_id": _triplet_face_id,
+    "rgbd_face_id": _rgbd_face_id,
+}
+"""How each kind of recipe is run."""

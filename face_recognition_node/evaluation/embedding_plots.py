@@ -1,0 +1,183 @@
+"""Pictures of embeddings and runs: projections, histograms of distances, curves, grids of scores.
+
+matplotlib and scikit-learn are imported when a picture is made, so that figures can be computed without them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.core.errors import FaceRecognitionError, InputError
+from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.evaluation.face_archive import LabelArray
+
+SAME_COLOUR, DIFFERENT_COLOUR = "#1b7837", "#b2182b"
+
+
+def load_pyplot() -> Any:
+    """Return matplotlib's pyplot, drawing to files only."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise FaceRecognitionError(
+            "pictures need matplotlib; pip install -r requirements/train.txt"
+        ) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a figure as PNG, close it, and return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    load_pyplot().close(figure)
+    return path
+
+
+def project(embeddings: FloatArray, method: str, seed: int = 0) -> FloatArray:
+    """Return (N, 2) of (N, D) embeddings by ``pca`` or ``tsne`` (van der Maaten & Hinton 2008)."""
+    if len(embeddings) < 4:
+        raise InputError(f"a projection needs at least 4 embeddings, got {len(embeddings)}")
+    try:
+        from sklearn.decomposition import PCA
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise FaceRecognitionError(
+            "projections need scikit-learn; pip install -r requirements/train.txt"
+        ) from error
+    if method == "pca":
+        made = PCA(2, random_state=seed).fit_transform(embeddings)
+    elif method == "tsne":
+        perplexity = min(15.0, (len(embeddings) - 1) / 3)
+        made = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(embeddings)
+    else:
+        raise InputError(f"projection: expected 'pca' or 'tsne', got {method!r}")
+    return np.asarray(made, np.float32)
+
+
+def plot_projections(embeddings: FloatArray, labels: LabelArray, path: Path, title: str) -> Path:
+    """Draw t-SNE and PCA side by side, one colour a person."""
+    pyplot = load_pyplot()
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 5))
+    people = np.unique(labels)
+    colours = pyplot.get_cmap("turbo")(np.linspace(0.02, 0.98, len(people)))
+    for axis, method, name in zip(axes, ("tsne", "pca"), ("t-SNE", "PCA"), strict=True):
+        points = project(embeddings, method)
+        for number, person in enumerate(people):
+            own = points[labels == person]
+            axis.scatter(
+                own[:, 0], own[:, 1], s=22, color=colours[number], edgecolors="white", linewidths=0.4
+            )
+        axis.set(title=name, xticks=[], yticks=[])
+    figure.suptitle(f"{title}: {len(labels)} faces of {len(people)} people, one colour each")
+    return save_figure(figure, path)
+
+
+def plot_histogram(
+    same: NDArray[np.floating],
+    different: NDArray[np.floating],
+    path: Path,
+    what: str,
+    threshold: float | None = None,
+) -> Path:
+    """Draw the two distributions of a distance or similarity, with the threshold if there is one."""
+    pyplot = load_pyplot()
+    figure, axis = pyplot.subplots(figsize=(7, 3.6))
+    values = np.concatenate([same, different])
+    bins = np.linspace(float(values.min()), float(values.max()), 50) if len(values) else 10
+    axis.hist(
+        same, bins, density=True, alpha=0.65, color=SAME_COLOUR, label=f"same person ({len(same)} pairs)"
+    )
+    axis.hist(
+        different,
+        bins,
+        density=True,
+        alpha=0.65,
+        color=DIFFERENT_COLOUR,
+        label=f"different ({len(different)} pairs)",
+    )
+    if threshold is not None:
+        axis.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}")
+    axis.set(xlabel=what, ylabel="density")
+    axis.legend(frameon=False)
+    return save_figure(figure, path)
+
+
+def read_metrics(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Return name → (steps, values) of all CSV logs under ``folder``; later starts of a run win."""
+    found: dict[str, dict[float, float]] = {}
+    tables = sorted(folder.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
+    for table in tables:
+        with open(table, newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                for name, text in row.items():
+                    if text and name not in ("step", "epoch") and row.get("step"):
+                        found.setdefault(name, {})[float(row["step"])] = float(text)
+    return {
+        name: (sorted(values), [values[step] for step in sorted(values)]) for name, values in found.items()
+    }
+
+
+def plot_curves(
+    folder: Path, panels: Mapping[str, Sequence[str]], path: Path, per_epoch: float = 1.0
+) -> Path:
+    """Draw logged values over steps (or epochs of ``per_epoch`` steps), one panel a group of names."""
+    pyplot = load_pyplot()
+    metrics = read_metrics(folder)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5.5 * len(panels), 3.6), squeeze=False)
+    for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
+        for name in names:
+            if name in metrics:
+                steps, values = metrics[name]
+                axis.plot(np.asarray(steps) / per_epoch, values, label=name)
+        axis.set(title=title, xlabel="step" if per_epoch == 1 else "epoch")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    return save_figure(figure, path)
+
+
+def plot_score_grid(
+    scores: NDArray[np.floating], truth: int, threshold: float, path: Path, title: str,
+    pictures: Sequence[NDArray[np.uint8]] | None = None,
+) -> Path:  # fmt: skip
+    """Draw one tile per person with the score of a test picture; the right person framed in green.
+
+    Args:
+        scores: (P,) in [0, 1].
+        truth: Which of them is the person in the test picture.
+        threshold: Scores that reach it are written bold.
+        path: Where to.
+        title: Heading.
+        pictures: (P,) grey pictures; without them the tiles are coloured by score, for pages that must not
+            show anybody's face.
+    """
+    pyplot = load_pyplot()
+    columns = 10
+    rows = -(-len(scores) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(columns, rows * 1.15), squeeze=False)
+    for place, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        if place >= len(scores):
+            axis.axis("off")
+            continue
+        if pictures is not None:
+            axis.imshow(pictures[place], cmap="gray")
+        else:
+            axis.imshow([[scores[place]]], cmap="Greens", vmin=0, vmax=1)
+            axis.text(0, 0, str(place + 1), ha="center", va="center", fontsize=9, color="#555555")
+        is_over = scores[place] >= threshold
+        axis.set_title(f"{scores[place]:.2f}", fontsize=8, pad=2, fontweight="bold" if is_over else "normal")
+        for spine in axis.spines.values():
+            spine.set(
+                color=SAME_COLOUR if place == truth else "#bbbbbb", linewidth=3 if place == truth else 0.5
+            )
+    figure.suptitle(title, fontsize=10)
+    return save_figure(figure, path)

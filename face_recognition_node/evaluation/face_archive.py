@@ -1,0 +1,156 @@
+"""The archive of aligned training faces, and the fixed split of its people.
+
+An archive is a folder with ``train_faces.bin`` (image files one after the other), ``train_faces.csv`` (one
+row
+each: ``bytes,identity,source``; an empty identity is an unlabelled face) and, if there is a teacher,
+``train_teacher.npy`` ((N, D) int8, each row a teacher's embedding up to its length).
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.core.errors import SourceError
+from face_recognition_node.core.faces import FloatArray, ImageArray
+
+LabelArray = NDArray[np.int64]
+UNLABELLED = -1
+
+TEST_MODULUS = 10
+"""Identities whose number is divisible by this are the test people: never trained on, judged last."""
+VALIDATION_MODULUS, VALIDATION_REMAINDER = 50, 1
+"""Identities with this remainder are the validation people: never trained on, used to judge curves."""
+LOOKALIKE_SIMILARITY = 0.55
+"""Training faces closer than this to a held-out face (the teacher's cosine) are left out too: they may show
+the same person under no label or another one. Of pairs of different test people 0.01 % come that close."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceArchive:
+    """Aligned faces in one file, decoded on demand.
+
+    Attributes:
+        labels: (N,) identity numbers, ``UNLABELLED`` where nobody knows.
+        sources: (N,) names of the collections the faces come from.
+        ends: (N,) byte offset behind each image.
+        data: All bytes, memory-mapped.
+        teacher: (N, D) float32 unit vectors, or None.
+    """
+
+    labels: LabelArray
+    sources: NDArray[np.str_]
+    ends: LabelArray
+    data: NDArray[np.uint8]
+    teacher: FloatArray | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def open(cls, folder: Path) -> FaceArchive:
+        """Open the archive in ``folder``.
+
+        Raises:
+            SourceError: If a file is missing or the files do not belong together.
+        """
+        table, pixels, teacher = (
+            folder / f"train_{name}" for name in ("faces.csv", "faces.bin", "teacher.npy")
+        )
+        for path in (table, pixels):
+            if not path.is_file():
+                raise SourceError(f"{path}: no such file; expected an archive of aligned faces in {folder}")
+        with open(table, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        ends = np.cumsum([int(row["bytes"]) for row in rows], dtype=np.int64)
+        data: NDArray[np.uint8] = np.memmap(pixels, np.uint8, mode="r")
+        if len(ends) == 0 or ends[-1] != len(data):
+            raise SourceError(
+                f"{table}: its sizes add up to {ends[-1:]} bytes, but {pixels.name} has {len(data)}"
+            )
+        labels = np.array([int(row["identity"]) if row["identity"] else UNLABELLED for row in rows], np.int64)
+        return cls(
+            labels, np.array([row["source"] for row in rows]), ends, data, _read_teacher(teacher, len(rows))
+        )
+
+    def crop(self, index: int) -> ImageArray:
+        """Return face ``index`` as (112, 112, 3) BGR uint8."""
+        start = self.ends[index - 1] if index else 0
+        image = cv2.imdecode(self.data[start : self.ends[index]], cv2.IMREAD_COLOR)
+        if image is None:
+            raise SourceError(f"face {index} of the archive cannot be decoded")
+        return np.asarray(image, np.uint8)
+
+    def crops(self, indices: LabelArray) -> ImageArray:
+        """Return (len(indices), 112, 112, 3) BGR uint8."""
+        if len(indices) == 0:
+            return np.empty((0, 112, 112, 3), np.uint8)
+        return np.stack([self.crop(int(index)) for index in indices])
+
+
+def _read_teacher(path: Path, rows: int) -> FloatArray | None:
+    if not path.is_file():
+        return None
+    stored = np.load(path, mmap_mode="r")
+    if stored.ndim != 2 or len(stored) != rows:
+        raise SourceError(f"{path}: expected {rows} rows, one a face, got shape {stored.shape}")
+    vectors = stored.astype(np.float32)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return np.asarray(vectors, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IdentitySplit:
+    """Which faces serve what; the three index arrays share no face and no person.
+
+    Attributes:
+        training: Faces to learn from, labelled or not.
+        validation: Faces of the validation people.
+        test: Faces of the test people.
+        n_lookalikes: Training faces left out because the teacher takes them for a held-out person.
+    """
+
+    training: LabelArray
+    validation: LabelArray
+    test: LabelArray
+    n_lookalikes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.training)} faces to train on, {len(self.validation)} to validate, "
+            f"{len(self.test)} to test; "
+            f"{self.n_lookalikes} left out as look-alikes of held-out people"
+        )
+
+
+def split_identities(labels: LabelArray, teacher: FloatArray | None = None) -> IdentitySplit:
+    """Split faces by identity number; the same numbers always give the same split.
+
+    Args:
+        labels: (N,) identity numbers; unlabelled faces can only be trained on.
+        teacher: (N, D) unit vectors; with them look-alikes of held-out faces leave the training part.
+    """
+    known = labels >= 0
+    is_test = known & (labels % TEST_MODULUS == 0)
+    is_validation = known & ~is_test & (labels % VALIDATION_MODULUS == VALIDATION_REMAINDER)
+    is_training = ~is_test & ~is_validation
+    n_lookalikes = 0
+    if teacher is not None and is_training.any() and not is_training.all():
+        near = is_training & (nearest_similarity(teacher, teacher[~is_training]) > LOOKALIKE_SIMILARITY)
+        n_lookalikes = int(near.sum())
+        is_training &= ~near
+    training, validation, test = (np.flatnonzero(part) for part in (is_training, is_validation, is_test))
+    return IdentitySplit(training, validation, test, n_lookalikes)
+
+
+def nearest_similarity(vectors: FloatArray, others: FloatArray, chunk: int = 4096) -> FloatArray:
+    """Return (N,) the largest cosine of each (N, D) unit vector with any of the (M, D) ``others``."""
+    if len(others) == 0:
+        return np.full(len(vectors), -1, np.float32)
+    parts = [(vectors[at : at + chunk] @ others.T).max(axis=1) for at in range(0, len(vectors), chunk)]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)

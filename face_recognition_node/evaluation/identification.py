@@ -1,0 +1,205 @@
+"""Open-set identification: is somebody of the gallery there, who, and how often is a stranger given a name?
+
+Terms of Grother & Ngan (NIST FRVT, 1:N): probes of enrolled people are *mated*, probes of strangers
+*non-mated*. FPIR is the share of non-mated probes whose best candidate reaches the threshold; DIR (rank 1)
+the share of mated probes whose best candidate is the right person and reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.core.errors import InputError
+from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.evaluation.face_archive import LabelArray
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class RatePoint:
+    """One operating point, averaged over repetitions, with a 90 % bootstrap interval over people.
+
+    Attributes:
+        fpir: False positive identification rate asked for.
+        dir: Detection and identification rate at rank 1.
+        low: Lower end of the interval of ``dir``.
+        high: Upper end.
+        threshold: Cosine at which the rate is met (mean over repetitions).
+    """
+
+    fpir: float
+    dir: float
+    low: float
+    high: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class IdentificationResult:
+    """What one gallery size and number of shots gave.
+
+    Attributes:
+        gallery_size: People enrolled.
+        shots: Faces enrolled of each.
+        repetitions: Random galleries.
+        mated: Probes of enrolled people, mean over repetitions.
+        non_mated: Probes of strangers, mean over repetitions.
+        rank_one: Share of mated probes whose best candidate is right, whatever its score.
+        points: One per FPIR asked for.
+    """
+
+    gallery_size: int
+    shots: int
+    repetitions: int
+    mated: float
+    non_mated: float
+    rank_one: float
+    points: tuple[RatePoint, ...]
+
+    def __str__(self) -> str:
+        rates = "  ".join(
+            f"DIR {100 * p.dir:5.1f} % [{100 * p.low:.1f}, {100 * p.high:.1f}] at FPIR {100 * p.fpir:g} %"
+            for p in self.points
+        )
+        return f"{self.gallery_size:5d} people x {self.shots}: rank 1 {100 * self.rank_one:5.1f} %  {rates}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def person_similarity(
+    probes: FloatArray, gallery: FloatArray, people: LabelArray
+) -> tuple[FloatArray, LabelArray]:
+    """Return (P, G) the best similarity of each probe with each person, and the (G,) people in that order.
+
+    Args:
+        probes: (P, D) unit vectors.
+        gallery: (T, D) unit vectors, one or more a person.
+        people: (T,) person of each gallery vector.
+    """
+    order = np.argsort(people, kind="stable")
+    names, starts = np.unique(people[order], return_index=True)
+    if len(names) == 0 or len(probes) == 0:
+        return np.empty((len(probes), len(names)), np.float32), names
+    return np.maximum.reduceat(probes @ gallery[order].T, starts, axis=1), names
+
+
+def identify(probes: FloatArray, gallery: FloatArray, people: LabelArray) -> tuple[FloatArray, LabelArray]:
+    """Return each probe's best similarity (P,) and the person it belongs to (P,)."""
+    scores, names = person_similarity(probes, gallery, people)
+    if len(names) == 0:
+        raise InputError("expected a gallery of at least one person, got an empty one")
+    best = scores.argmax(axis=1)
+    return scores[np.arange(len(scores)), best], names[best]
+
+
+def rejection_threshold(stranger_scores: FloatArray, fpir: float) -> float:
+    """Return the threshold that at most the share ``fpir`` of the strangers' best scores reach.
+
+    Scores *above* the returned value are accepted.
+
+    Raises:
+        InputError: Without strangers, or for a rate outside [0, 1].
+    """
+    if len(stranger_scores) == 0 or not 0 <= fpir <= 1:
+        raise InputError(f"expected strangers and a rate in [0, 1], got {len(stranger_scores)} and {fpir}")
+    ordered = np.sort(stranger_scores)[::-1]
+    allowed = int(np.floor(fpir * len(ordered)))
+    return float(ordered[allowed]) if allowed < len(ordered) else -np.inf
+
+
+def open_set_identification(
+    embeddings: FloatArray,
+    labels: LabelArray,
+    gallery_size: int,
+    shots: int,
+    fpir: Sequence[float] = (0.1, 0.01),
+    repetitions: int = 10,
+    seed: int = 0,
+    probes: FloatArray | None = None,
+) -> IdentificationResult:
+    """Enrol random people, show everybody's other faces, and count.
+
+    In each repetition ``gallery_size`` people with more than ``shots`` faces are enrolled with ``shots``
+    random faces each. All their other faces are mated probes; all faces of all other people are non-mated
+    ones.
+
+    Args:
+        embeddings: (N, D) unit vectors.
+        labels: (N,) identities.
+        gallery_size: People to enrol.
+        shots: Faces of each.
+        fpir: Rates to report.
+        repetitions: Random galleries.
+        seed: Of the random choice and the bootstrap.
+        probes: (N, D) what the faces give when they are probes (reduced or blurred); default: ``embeddings``.
+
+    Raises:
+        InputError: If too few people have enough faces, or nobody is left as a stranger.
+    """
+    probes = embeddings if probes is None else probes
+    values, counts = np.unique(labels, return_counts=True)
+    able = values[counts > shots]
+    if gallery_size < 1 or len(able) < gallery_size or len(values) <= gallery_size:
+        raise InputError(
+            f"gallery of {gallery_size} x {shots}: expected more people, got {len(able)} with over "
+            f"{shots} faces among {len(values)}"
+        )
+    random = np.random.default_rng(seed)
+    collected: list[tuple[FloatArray, BoolArray, LabelArray, FloatArray, LabelArray]] = []
+    for _ in range(repetitions):
+        enrolled = random.choice(able, gallery_size, replace=False)
+        is_enrolled = np.isin(labels, enrolled)
+        chosen = np.concatenate(
+            [random.choice(np.flatnonzero(labels == person), shots, replace=False) for person in enrolled]
+        )
+        is_mated = is_enrolled.copy()
+        is_mated[chosen] = False
+        scores, found = identify(probes, embeddings[chosen], labels[chosen])
+        right = found == labels
+        strangers = ~is_enrolled
+        collected.append(
+            (scores[is_mated], right[is_mated], labels[is_mated], scores[strangers], labels[strangers])
+        )
+    points = tuple(_rate_point(collected, rate, random) for rate in fpir)
+    return IdentificationResult(
+        gallery_size,
+        shots,
+        repetitions,
+        float(np.mean([len(one[0]) for one in collected])),
+        float(np.mean([len(one[3]) for one in collected])),
+        float(np.mean([one[1].mean() for one in collected])),
+        points,
+    )
+
+
+def _rate_point(
+    collected: list[Any], fpir: float, random: np.random.Generator, resamples: int = 20
+) -> RatePoint:
+    rates, thresholds, spread = [], [], []
+    for scores, right, people, strangers, stranger_people in collected:
+        limit = rejection_threshold(strangers, fpir)
+        thresholds.append(limit)
+        rates.append(float((right & (scores > limit)).mean()))
+        for _ in range(resamples):
+            drawn = _resample_people(stranger_people, random)
+            kept = _resample_people(people, random)
+            again = rejection_threshold(strangers[drawn], fpir)
+            spread.append(float((right[kept] & (scores[kept] > again)).mean()))
+    low, high = np.quantile(spread, [0.05, 0.95])
+    return RatePoint(fpir, float(np.mean(rates)), float(low), float(high), float(np.mean(thresholds)))
+
+
+def _resample_people(people: LabelArray, random: np.random.Generator) -> LabelArray:
+    """Indices of all faces of people drawn with replacement: faces of one person are not independent."""
+    order = np.argsort(people, kind="stable")
+    _, starts, counts = np.unique(people[order], return_index=True, return_counts=True)
+    drawn = random.integers(0, len(starts), len(starts))
+    return np.concatenate([order[starts[one] : starts[one] + counts[one]] for one in drawn])

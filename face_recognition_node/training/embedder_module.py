@@ -1,0 +1,142 @@
+"""One stage of the embedder's training as a Lightning module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from face_recognition_node.networks.efficientnet import EMBEDDING_SIZE, FEATURE_CHANNELS, EfficientNetEmbedder
+from face_recognition_node.training.losses import (
+    IdentityHead,
+    build_metric_loss,
+    build_miner,
+    map_loss,
+    relation_loss,
+)
+from face_recognition_node.training.stages import EMBEDDING, StageRecipe
+
+
+class EmbedderStage(lightning.LightningModule):
+    """The network with whatever the stage's losses need beside it.
+
+    Args:
+        stage: The stage's recipe.
+        n_classes: Labelled identities.
+        teacher_size: Length of the teacher's embedding, 0 without one.
+        teacher_channels: Channels of the teacher's last map, 0 without maps.
+    """
+
+    def __init__(
+        self, stage: StageRecipe, n_classes: int, teacher_size: int = 0, teacher_channels: int = 0
+    ) -> None:
+        super().__init__()
+        self.stage = stage
+        self.network = EfficientNetEmbedder()
+        self.identity: IdentityHead | None = None
+        self.project: nn.Linear | None = None
+        self.project_map: nn.Conv2d | None = None
+        if (identity := stage.identity) is not None:
+            inputs = EMBEDDING_SIZE if identity.vectors == EMBEDDING else FEATURE_CHANNELS
+            self.identity = IdentityHead(
+                identity.kind, inputs, n_classes, identity.margin, identity.scale, identity.smoothing
+            )
+        if (metric := stage.metric) is not None:
+            self.metric_loss = build_metric_loss(metric.kind, metric.margin)
+            self.miner = build_miner(metric.miner, metric.kind, metric.margin)
+        if stage.distillation is not None and stage.distillation.embedding > 0:
+            self.project = nn.Linear(EMBEDDING_SIZE, teacher_size, bias=False)
+        if stage.distillation is not None and stage.distillation.feature_map > 0:
+            self.project_map = nn.Conv2d(FEATURE_CHANNELS, teacher_channels, 1, bias=False)
+        if (
+            stage.metric is None
+            and stage.distillation is None
+            and stage.identity
+            and stage.identity.vectors != EMBEDDING
+        ):
+            # nothing reaches the embedding layer in this stage; the next one trains it
+            self.network.embed.requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a keyword torch documents
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, 64) unit vectors of (B, 3, 112, 112) RGB uint8 faces."""
+        return functional.normalize(self.network(normalise_images(images)), dim=1)
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        """Return the weighted sum of the stage's losses; each is logged."""
+        maps = self.network.features(normalise_images(batch["image"]))
+        features = self.network.gdc(maps).flatten(1)
+        losses = self._losses(batch, maps, features)
+        total = torch.stack(list(losses.values())).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log("train/loss", total.detach())
+        return total
+
+    def _losses(self, batch: dict[str, Tensor], maps: Tensor, features: Tensor) -> dict[str, Tensor]:
+        stage, labels = self.stage, batch["label"]
+        known = labels >= 0
+        losses: dict[str, Tensor] = {}
+        unit = functional.normalize(self.network.embed(features), dim=1)
+        if stage.identity is not None and self.identity is not None:
+            vectors = unit if stage.identity.vectors == EMBEDDING else features
+            losses["identity"] = stage.identity.weight * self.identity(vectors[known], labels[known])
+        if stage.metric is not None:
+            chosen = self.miner(unit[known], labels[known]) if self.miner is not None else None
+            losses["metric"] = stage.metric.weight * self.metric_loss(unit[known], labels[known], chosen)
+        if (distillation := stage.distillation) is not None:
+            teacher = batch["teacher"]
+            if self.project is not None:
+                cosine = functional.cosine_similarity(self.project(unit), teacher)
+                losses["distillation"] = distillation.embedding * (1 - cosine).mean()
+            if distillation.relation > 0:
+                losses["relation"] = distillation.relation * relation_loss(unit, teacher)
+            if self.project_map is not None:
+                losses["feature_map"] = distillation.feature_map * map_loss(
+                    self.project_map(maps), batch["teacher_map"]
+                )
+        return losses
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; biases, norms and class centres do not decay; the rate follows the recipe's schedule."""
+        centres = self.identity.centres() if self.identity is not None else None
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        decayed = [weight for weight in trained if weight.dim() > 1 and weight is not centres]
+        others = [weight for weight in trained if weight.dim() <= 1 or weight is centres]
+        groups = [
+            {"params": decayed, "weight_decay": self.stage.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.stage.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(self.stage, step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def normalise_images(images: Tensor) -> Tensor:
+    """Return (B, 3, S, S) float in [-1, 1], channels last, of RGB uint8."""
+    return ((images.float() - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)
+
+
+def rate_factor(stage: StageRecipe, step: int) -> float:
+    """Return the factor on the learning rate at ``step``: warm-up, then cosine, or constant and cooldown."""
+    factor = min(1.0, (step + 1) / max(1, stage.warmup))
+    if stage.schedule == "cosine":
+        return factor * 0.5 * (1 + math.cos(math.pi * min(1.0, step / stage.steps)))
+    if stage.cooldown:
+        factor = min(factor, (stage.steps - step) / stage.cooldown)
+    return max(0.0, factor)
+
+
+def unit_embeddings(network: nn.Module, images: Tensor) -> Tensor:
+    """Return (N, D) unit vectors of (N, 3, S, S) RGB uint8 faces, in evaluation mode, 64 at once."""
+    was_training = network.training
+    network.eval()
+    with torch.inference_mode():
+        parts = [
+            functional.normalize(network(normalise_images(part)), dim=1) for part in torch.split(images, 64)
+        ]
+    network.train(was_training)
+    return torch.cat(parts)

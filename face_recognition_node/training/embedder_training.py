@@ -1,0 +1,205 @@
+"""Train the embedder through its stages, resuming where it stood."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from face_recognition_node.core.errors import ConfigurationError, SourceError
+from face_recognition_node.evaluation.face_archive import IdentitySplit, LabelArray, split_identities
+from face_recognition_node.training.callbacks import WEIGHTS, AveragedWeights, ImageProgress, ValidationCurve
+from face_recognition_node.training.embedder_module import EmbedderStage
+from face_recognition_node.training.face_data import (
+    AugmentedFaces,
+    BatchStream,
+    FaceSet,
+    class_numbers,
+    open_faces,
+)
+from face_recognition_node.training.stages import EmbedderRecipe, StageRecipe
+from face_recognition_node.training.start_weights import load_start
+
+log = logging.getLogger(__name__)
+CHECKPOINT = "last.ckpt"
+FAST_STEPS = 12
+VALIDATION_FACES = 600
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says beside the recipe.
+
+    Attributes:
+        out: Folder for logs, checkpoints and weights.
+        fast: A run of two minutes that proves that everything works.
+        threads: CPU threads of this process; 0 leaves torch's choice.
+        accelerator: ``auto``, ``cpu``, ``gpu``.
+        devices: Processes on this node.
+        nodes: Nodes.
+    """
+
+    out: Path
+    fast: bool = False
+    threads: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """The faces with everything derived from them.
+
+    Attributes:
+        faces: The crops.
+        split: Who is held out.
+        classes: (N,) class numbers, -1 none.
+        n_classes: How many.
+        maps: Teacher's feature maps, or None.
+    """
+
+    faces: FaceSet
+    split: IdentitySplit
+    classes: LabelArray
+    n_classes: int
+    maps: Any | None
+
+
+def open_training_data(recipe: EmbedderRecipe) -> TrainingData:
+    """Open the recipe's faces and split them."""
+    data = recipe.data
+    faces = open_faces(data.path)
+    split = split_identities(faces.labels, faces.teacher)
+    if not data.keep_held_out:
+        everything = np.arange(len(faces.labels), dtype=np.int64)
+        split = dataclasses.replace(split, training=everything, n_lookalikes=0)
+    classes, n_classes = class_numbers(faces.labels, split.training, data.minimum_images)
+    if data.labelled_only:
+        split = dataclasses.replace(split, training=split.training[classes[split.training] >= 0])
+    maps = None
+    if data.teacher_maps is not None:
+        if not data.teacher_maps.is_file():
+            raise SourceError(
+                f"{data.teacher_maps}: no such file; data.teacher_maps: null trains without maps"
+            )
+        maps = np.load(data.teacher_maps, mmap_mode="r")
+        if len(maps) != len(faces.labels):
+            raise SourceError(f"{data.teacher_maps}: expected {len(faces.labels)} rows, got {len(maps)}")
+    return TrainingData(faces, split, classes, n_classes, maps)
+
+
+def train_embedder(recipe: EmbedderRecipe, options: RunOptions) -> Path:
+    """Run every stage and return the weights file of the last one.
+
+    A stage that is done is skipped, one that was cut off goes on from its last checkpoint.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)
+    lightning.seed_everything(recipe.seed, verbose=False)
+    data = open_training_data(recipe)
+    log.info("%s; %d classes", data.split, data.n_classes)
+    start, weights = recipe.start, options.out / WEIGHTS
+    for stage in recipe.stages:
+        weights = _run_stage(recipe, _shortened(stage) if options.fast else stage, data, options, start)
+        start = str(weights)
+    return weights
+
+
+def _shortened(stage: StageRecipe) -> StageRecipe:
+    return dataclasses.replace(
+        stage, steps=min(stage.steps, FAST_STEPS), warmup=min(stage.warmup, 5), cooldown=0
+    )
+
+
+def _run_stage(
+    recipe: EmbedderRecipe, stage: StageRecipe, data: TrainingData, options: RunOptions, start: str | None
+) -> Path:
+    folder = options.out / stage.name
+    last = folder / CHECKPOINT
+    if last.is_file() and _steps_done(last) >= stage.steps:
+        return folder / WEIGHTS
+    module = make_stage(stage, data)
+    if start is not None and not last.is_file():
+        log.info("%s: %s", stage.name, load_start(module, start))
+    averaged = AveragedWeights(stage.average, folder)
+    world = options.devices * options.nodes
+    callbacks: list[lightning.Callback] = [
+        averaged,
+        ModelCheckpoint(
+            folder,
+            CHECKPOINT.removesuffix(".ckpt"),
+            save_top_k=1,
+            enable_version_counter=False,
+            train_time_interval=timedelta(seconds=recipe.save_every_s),
+            save_on_train_epoch_end=False,
+        ),
+        ImageProgress(stage.batch.size * world, stage.steps, stage.name),
+    ]
+    if len(data.split.validation):
+        chosen = data.split.validation[: 64 if options.fast else VALIDATION_FACES]
+        every = max(1, stage.steps // 2) if options.fast else recipe.validate_every
+        callbacks.insert(1, ValidationCurve(data.faces, chosen, averaged, every))
+    trainer = lightning.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        strategy="ddp" if world > 1 else "auto",
+        use_distributed_sampler=False,
+        max_steps=stage.steps,
+        max_epochs=-1,
+        gradient_clip_val=stage.clip,
+        log_every_n_steps=10 if options.fast else 50,
+        callbacks=callbacks,
+        logger=[CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    stream = BatchStream(
+        data.split.training, data.classes, stage.batch, recipe.seed, trainer.global_rank, trainer.world_size
+    )
+    if last.is_file():
+        stream.first = _steps_done(last)
+    dataset = AugmentedFaces(data.faces, data.classes, recipe.augmentation, data.maps)
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=stream,
+        num_workers=recipe.workers,
+        persistent_workers=recipe.workers > 0,
+    )
+    trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None)
+    trainer.save_checkpoint(folder / "done.ckpt")
+    if trainer.is_global_zero:
+        (folder / "done.ckpt").replace(last)
+    trainer.strategy.barrier()
+    return folder / WEIGHTS
+
+
+def make_stage(stage: StageRecipe, data: TrainingData) -> EmbedderStage:
+    """Return the stage's module with heads that fit the data."""
+    teacher = data.faces.teacher
+    if stage.distillation is not None and teacher is None:
+        raise ConfigurationError(
+            f"{stage.name}: distillation needs train_teacher.npy beside the faces; leave it out without"
+        )
+    if stage.distillation is not None and stage.distillation.feature_map > 0 and data.maps is None:
+        raise ConfigurationError(f"{stage.name}: distillation.feature_map needs data.teacher_maps")
+    channels = 0 if data.maps is None else data.maps.shape[2]
+    return EmbedderStage(stage, data.n_classes, 0 if teacher is None else teacher.shape[1], channels)
+
+
+def _steps_done(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])

@@ -1,0 +1,221 @@
+"""Faces for training, as batches that can be computed from a step number."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from face_recognition_node.core.errors import SourceError
+from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.evaluation.face_archive import UNLABELLED, FaceArchive, LabelArray
+from face_recognition_node.training.augmentation import Augmentation
+from face_recognition_node.training.stages import BatchRecipe
+
+MANIFEST = "manifest.csv"
+Draw = tuple[int, int]
+"""Face number and the seed of its augmentation."""
+
+
+class FaceSet(Protocol):
+    """Numbered aligned faces with labels."""
+
+    @property
+    def labels(self) -> LabelArray:
+        """(N,) identity numbers, -1 unlabelled."""
+        ...
+
+    @property
+    def teacher(self) -> FloatArray | None:
+        """(N, D) unit vectors, or None."""
+        ...
+
+    def crop(self, index: int) -> ImageArray:
+        """Return face ``index`` as (112, 112, 3) BGR uint8."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedFaces:
+    """The folder that ``face-recognition prepare`` writes.
+
+    Attributes:
+        folder: Where the manifest lies.
+        paths: (N,) crops relative to it.
+        labels: (N,) identity numbers in the alphabetical order of ``names``.
+        names: Name of each identity.
+        teacher: Always None: nobody has embedded these faces.
+    """
+
+    folder: Path
+    paths: tuple[str, ...]
+    labels: LabelArray
+    names: tuple[str, ...]
+    teacher: FloatArray | None = None
+
+    @classmethod
+    def open(cls, folder: Path) -> PreparedFaces:
+        """Read the manifest of ``folder``."""
+        table = folder / MANIFEST
+        if not table.is_file():
+            raise SourceError(
+                f"{table}: no such file; make it with: face-recognition prepare SOURCE {folder}"
+            )
+        with open(table, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        names = tuple(sorted({row["identity"] for row in rows}))
+        numbers = {name: number for number, name in enumerate(names)}
+        labels = np.array([numbers[row["identity"]] for row in rows], np.int64)
+        return cls(folder, tuple(row["crop"] for row in rows), labels, names)
+
+    def crop(self, index: int) -> ImageArray:
+        """Return face ``index`` as (112, 112, 3) BGR uint8."""
+        image = cv2.imread(str(self.folder / self.paths[index]), cv2.IMREAD_COLOR)
+        if image is None:
+            raise SourceError(f"{self.folder / self.paths[index]}: cannot be read")
+        return np.asarray(image, np.uint8)
+
+
+def open_faces(folder: Path) -> FaceArchive | PreparedFaces:
+    """Open an archive or a prepared folder, whichever is there."""
+    if (folder / MANIFEST).is_file():
+        return PreparedFaces.open(folder)
+    if (folder / "train_faces.csv").is_file():
+        return FaceArchive.open(folder)
+    raise SourceError(
+        f"{folder}: expected an archive (train_faces.csv) or prepared faces ({MANIFEST}); "
+        "make one with: face-recognition prepare SOURCE OUT"
+    )
+
+
+def class_numbers(labels: LabelArray, training: LabelArray, minimum: int) -> tuple[LabelArray, int]:
+    """Number the identities that have at least ``minimum`` training faces from 0 on.
+
+    Args:
+        labels: (N,) identity numbers.
+        training: Indices of the training faces.
+        minimum: Fewest faces of an identity.
+
+    Returns:
+        (N,) class numbers, -1 for all other faces, and how many classes there are.
+    """
+    values, counts = np.unique(labels[training], return_counts=True)
+    kept = values[(counts >= minimum) & (values >= 0)]
+    classes = np.full(len(labels), UNLABELLED, np.int64)
+    place = np.searchsorted(kept, labels[training])
+    found = (place < len(kept)) & (labels[training] >= 0)
+    found[found] = kept[place[found]] == labels[training][found]
+    classes[training[found]] = place[found]
+    return classes, len(kept)
+
+
+class BatchStream:
+    """The endless sequence of batches; batch ``step`` of ``rank`` depends on nothing but the seed.
+
+    So a run goes on after a kill where it was, without having saved any position, and the processes of a
+    distributed run share each epoch without talking to each other.
+
+    Args:
+        indices: Faces that may be drawn.
+        classes: (N,) class number of every face, -1 for none.
+        batch: What a batch holds.
+        seed: Of the order.
+        rank: Number of this process.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self,
+        indices: LabelArray,
+        classes: LabelArray,
+        batch: BatchRecipe,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.indices, self.batch, self.seed, self.rank, self.world = indices, batch, seed, rank, world
+        self.first = 0
+        known = indices[classes[indices] >= 0]
+        known = known[np.argsort(classes[known], kind="stable")]
+        _, starts = np.unique(classes[known], return_index=True)
+        self.members = [group for group in np.split(known, starts[1:]) if len(group) >= 2]
+        self.per_epoch = len(indices) // max(1, batch.random * world)
+        if batch.random and self.per_epoch == 0:
+            raise SourceError(f"{len(indices)} faces are fewer than one batch of {batch.random} x {world}")
+        if batch.identities > len(self.members):
+            raise SourceError(
+                f"batch.identities: expected at most {len(self.members)}, the people with two or more faces, "
+                f"got {batch.identities}"
+            )
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        step = self.first
+        while True:
+            yield self.draw(step)
+            step += 1
+
+    def draw(self, step: int) -> list[Draw]:
+        """Return face numbers and augmentation seeds of batch ``step``."""
+        parts: list[LabelArray] = []
+        if self.batch.identities:
+            random = np.random.default_rng((self.seed, 1, step, self.rank))
+            for group in random.choice(len(self.members), self.batch.identities, replace=False):
+                members, count = self.members[group], self.batch.images_each
+                parts.append(random.choice(members, count, replace=len(members) < count))
+        if self.batch.random:
+            epoch, place = divmod(step, self.per_epoch)
+            start = (place * self.world + self.rank) * self.batch.random
+            parts.append(self._order(epoch)[start : start + self.batch.random])
+        faces = np.concatenate(parts)
+        seeds = np.random.default_rng((self.seed, 2, step, self.rank)).integers(0, 2**62, len(faces))
+        return list(zip(faces.tolist(), seeds.tolist(), strict=True))
+
+    def _order(self, epoch: int) -> LabelArray:
+        if getattr(self, "_epoch", None) != epoch:
+            self._epoch = epoch
+            self._permutation = np.random.default_rng((self.seed, 3, epoch)).permutation(self.indices)
+        return self._permutation
+
+
+class AugmentedFaces(Dataset[dict[str, Tensor]]):
+    """Turns draws into ``image`` (3, 112, 112) RGB uint8, ``label``, ``teacher`` and ``teacher_map``.
+
+    Args:
+        faces: Where the crops come from.
+        classes: (N,) class numbers used as labels.
+        augmentation: How crops are changed.
+        maps: Optional (N, 2, C, H, W) integer feature maps of the teacher for the face and its mirror image.
+    """
+
+    def __init__(
+        self,
+        faces: FaceSet,
+        classes: LabelArray,
+        augmentation: Augmentation,
+        maps: np.ndarray[tuple[int, ...], np.dtype[np.int8]] | None = None,
+    ) -> None:
+        self.faces, self.classes, self.augmentation, self.maps = faces, classes, augmentation, maps
+
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        index, seed = draw
+        random = np.random.default_rng(seed)
+        is_mirrored = random.random() < self.augmentation.mirror
+        crop = self.faces.crop(index)
+        view = self.augmentation.apply(np.ascontiguousarray(crop[:, ::-1]) if is_mirrored else crop, random)
+        item = {
+            "image": torch.from_numpy(np.ascontiguousarray(view[:, :, ::-1].transpose(2, 0, 1))),
+            "label": torch.tensor(self.classes[index]),
+        }
+        if self.faces.teacher is not None:
+            item["teacher"] = torch.from_numpy(self.faces.teacher[index])
+        if self.maps is not None:
+            item["teacher_map"] = torch.from_numpy(self.maps[index, int(is_mirrored)].astype(np.float32))
+        return item

@@ -1,0 +1,157 @@
+"""What the embedder is trained for: identities, distances of pairs and triplets, and a teacher's embeddings.
+
+Metric losses are pytorch-metric-learning's: they take embeddings (B, D), labels (B,) and, optionally, the
+index tuples of a miner. Distances are Euclidean between unit vectors, as everywhere in this project.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers
+from torch import Tensor, nn
+from torch.nn import functional
+
+from face_recognition_node.core.errors import ConfigurationError
+
+IDENTITY_LOSSES = ("cross_entropy", "cosface", "arcface")
+METRIC_LOSSES = ("contrastive", "triplet")
+MINERS = ("all", "semihard", "hard", "multi_similarity")
+
+
+class HadsellContrastiveLoss(losses.ContrastiveLoss):
+    """Contrastive loss of Hadsell, Chopra & LeCun (2006), eq. 4: same pays ½d², different ½max(0, m − d)².
+
+    The library's own version has the same shape without the squares. (Some descriptions print the roles of
+    "same" and "different" exchanged; these are the paper's.) The mean over positive pairs is added to the
+    mean over negative pairs, so that the many negative pairs of a batch do not drown the few positive ones.
+
+    Args:
+        margin: Distance from which two different people cost nothing.
+        is_normalised: Measure between unit vectors; False for networks whose output has a free length.
+    """
+
+    def __init__(self, margin: float = 1.0, is_normalised: bool = True) -> None:
+        super().__init__(
+            pos_margin=0.0,
+            neg_margin=margin,
+            distance=distances.LpDistance(normalize_embeddings=is_normalised, p=2),
+            reducer=reducers.MeanReducer(),
+        )
+
+    def pos_calc(self, pos_pair_dist: Tensor, margin: float) -> Tensor:
+        """Return ½d² of the pairs of one person."""
+        return 0.5 * pos_pair_dist**2
+
+    def neg_calc(self, neg_pair_dist: Tensor, margin: float) -> Tensor:
+        """Return ½max(0, m − d)² of the pairs of two people."""
+        return 0.5 * functional.relu(margin - neg_pair_dist) ** 2
+
+
+def build_metric_loss(kind: str, margin: float, is_normalised: bool = True) -> Any:
+    """Return the contrastive (Hadsell) or triplet (Schroff et al. 2015, eq. 2: squared distances) loss."""
+    if kind == "contrastive":
+        return HadsellContrastiveLoss(margin, is_normalised)
+    if kind == "triplet":
+        squared = distances.LpDistance(normalize_embeddings=is_normalised, p=2, power=2)
+        return losses.TripletMarginLoss(margin=margin, distance=squared)
+    raise ConfigurationError(f"metric loss: expected one of {METRIC_LOSSES}, got {kind!r}")
+
+
+def build_miner(kind: str, loss: str, margin: float) -> Any | None:
+    """Return the miner that picks a batch's pairs or triplets; None takes all of them.
+
+    Args:
+        kind: ``all``; ``semihard`` (Schroff et al. 2015, section 3.2: the negative is further than the
+            positive, but within the margin); ``hard`` (every triplet that violates the margin, or every pair
+            on the wrong side of it); ``multi_similarity`` (pairs that are hard relative to others of the
+            batch).
+        loss: ``triplet`` or ``contrastive``.
+        margin: The loss's margin.
+    """
+    if kind == "all":
+        return None
+    if kind == "multi_similarity":
+        return miners.MultiSimilarityMiner(epsilon=0.1)
+    if kind in ("semihard", "hard") and loss == "triplet":
+        squared = distances.LpDistance(normalize_embeddings=True, p=2, power=2)
+        return miners.TripletMarginMiner(
+            margin=margin, type_of_triplets="semihard" if kind == "semihard" else "all", distance=squared
+        )
+    if kind == "hard":
+        plain = distances.LpDistance(normalize_embeddings=True, p=2)
+        return miners.PairMarginMiner(pos_margin=0.5 * margin, neg_margin=margin, distance=plain)
+    raise ConfigurationError(
+        f"miner: expected one of {MINERS} (semihard is for triplets), got {kind!r} for {loss}"
+    )
+
+
+class IdentityHead(nn.Module):
+    """Classifies identities: a plain linear layer, or unit centres with CosFace's or ArcFace's margin.
+
+    Args:
+        kind: ``cross_entropy``, ``cosface`` (Wang et al. 2018) or ``arcface`` (Deng et al. 2019).
+        inputs: Length of the vectors classified.
+        n_classes: Identities.
+        margin: CosFace: cosine; ArcFace: degrees; not used by cross_entropy.
+        scale: Factor on the cosines; not used by cross_entropy.
+        smoothing: Label smoothing in [0, 1).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        inputs: int,
+        n_classes: int,
+        margin: float = 0.2,
+        scale: float = 24.0,
+        smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.loss: Any
+        if kind == "cross_entropy":
+            self.classify = nn.Linear(inputs, n_classes)
+            self.loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
+        elif kind in IDENTITY_LOSSES:
+            margined = losses.CosFaceLoss if kind == "cosface" else losses.ArcFaceLoss
+            self.loss = margined(num_classes=n_classes, embedding_size=inputs, margin=margin, scale=scale)
+            self.loss.cross_entropy.label_smoothing = smoothing
+        else:
+            raise ConfigurationError(f"identity loss: expected one of {IDENTITY_LOSSES}, got {kind!r}")
+
+    def centres(self) -> nn.Parameter | None:
+        """Return the (D, n_classes) class centres of a margin loss, None for a linear layer."""
+        return None if self.kind == "cross_entropy" else cast(nn.Parameter, self.loss.W)
+
+    def forward(self, vectors: Tensor, classes: Tensor) -> Tensor:
+        """Return the mean loss of (B, D) vectors with (B,) class numbers; 0 for an empty batch."""
+        if len(vectors) == 0:
+            return vectors.sum() * 0
+        if self.kind == "cross_entropy":
+            return cast(Tensor, self.loss(self.classify(vectors), classes))
+        return cast(Tensor, self.loss(vectors, classes))
+
+
+def relation_loss(unit: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of the two similarity matrices of a batch, its diagonal left out.
+
+    Args:
+        unit: (B, D) unit vectors of the network in training.
+        teacher: (B, T) unit vectors of the teacher.
+    """
+    if len(unit) < 2:
+        return unit.sum() * 0
+    apart = ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    return ((unit @ unit.T - teacher @ teacher.T)[apart] ** 2).mean()
+
+
+def map_loss(maps: Tensor, teacher: Tensor) -> Tensor:
+    """Return one minus the cosine at each position of two feature maps, averaged.
+
+    Args:
+        maps: (B, C, H, W), already brought to the teacher's channels.
+        teacher: (B, C, H, W).
+    """
+    return 1 - functional.cosine_similarity(maps, teacher, dim=1).mean()

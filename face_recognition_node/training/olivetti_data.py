@@ -1,0 +1,84 @@
+"""The Olivetti (AT&T, ORL) faces and the pairs of the siamese article."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.core.errors import InputError, SourceError
+from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
+from face_recognition_node.evaluation.face_archive import LabelArray
+from face_recognition_node.networks.siamese import GREY_FACE_SIZE
+
+FRAME_SCALE = 1.25
+"""Side of a newcomer's crop by the size of the detected face: frames it like the Olivetti pictures."""
+
+
+def read_olivetti(path: Path) -> tuple[NDArray[np.uint8], LabelArray]:
+    """Read ``sN/M.pgm`` of the zip.
+
+    Returns:
+        (N, 112, 92) grey pictures ordered by person and number, and (N,) people from 0 on.
+    """
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file; expected the AT&T faces as a zip of sN/M.pgm")
+    pictures, labels = [], []
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".pgm")]
+        for name in sorted(names, key=lambda one: tuple(int(part) for part in one[1:-4].split("/"))):
+            image = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
+            pictures.append(np.asarray(image, np.uint8))
+            labels.append(int(name[1:].split("/")[0]) - 1)
+    if not pictures:
+        raise SourceError(f"{path}: holds no sN/M.pgm")
+    return np.stack(pictures), np.array(labels, np.int64)
+
+
+def grey_faces(pictures: NDArray[np.uint8]) -> FloatArray:
+    """Return (N, 1, 64, 64) in [0, 1] of (N, 112, 92) pictures: the face's square, evened in contrast."""
+    faces: FloatArray = np.stack([_as_input(picture[14:106])[None] for picture in pictures])
+    return faces
+
+
+def grey_newcomer(image_bgr: ImageArray, detection: Detection) -> FloatArray:
+    """Return (1, 64, 64) in [0, 1] of a face found in a colour picture: cropped and made grey."""
+    x, y = detection.center_xy
+    half = 0.5 * FRAME_SCALE * detection.size_px
+    grey = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
+    matrix = np.array([[1, 0, half - x], [0, 1, half - y]])
+    side = max(2, round(2 * half))
+    crop = cv2.warpAffine(grey, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    return _as_input(np.asarray(crop, np.uint8))[None]
+
+
+def _as_input(square: NDArray[np.uint8]) -> FloatArray:
+    face = cv2.resize(square, (GREY_FACE_SIZE, GREY_FACE_SIZE), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.equalizeHist(np.asarray(face, np.uint8)), np.float32) / 255
+
+
+def make_pairs(labels: LabelArray, seed: int) -> tuple[LabelArray, FloatArray]:
+    """Pair each picture with a random other one of its person and with a random one of somebody else.
+
+    Returns:
+        (2N, 2) picture numbers and (2N,) 1 for same, 0 for different: 800 pairs for 400 pictures.
+
+    Raises:
+        InputError: If somebody has one picture only, or there is one person only.
+    """
+    random = np.random.default_rng(seed)
+    pairs, same = [], []
+    for index, person in enumerate(labels):
+        own = np.flatnonzero(labels == person)
+        own = own[own != index]
+        others = np.flatnonzero(labels != person)
+        if len(own) == 0 or len(others) == 0:
+            raise InputError(
+                f"person {person}: expected two or more pictures and somebody else, got {len(own) + 1}"
+            )
+        pairs += [(index, int(random.choice(own))), (index, int(random.choice(others)))]
+        same += [1.0, 0.0]
+    return np.array(pairs, np.int64), np.array(same, np.float32)

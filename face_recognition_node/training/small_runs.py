@@ -1,0 +1,81 @@
+"""What the small systems share: a Lightning run with logs, resuming, and a report on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from face_recognition_node.training.embedder_training import RunOptions
+
+LAST = "last.ckpt"
+
+
+def fit_epochs(
+    module: lightning.LightningModule,
+    training: DataLoader[Any],
+    validation: DataLoader[Any] | None,
+    epochs: int,
+    options: RunOptions,
+    seed: int,
+    is_kept: bool = True,
+) -> None:
+    """Train for a number of epochs, or go on from the last finished one.
+
+    Args:
+        module: What to train; ends with the weights of the last epoch.
+        training: Its batches.
+        validation: Batches that only measure.
+        epochs: In all.
+        options: Folder, threads, devices.
+        seed: Of everything random.
+        is_kept: Write logs and checkpoints and show a bar; False for runs of seconds, of which there are
+            many.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)
+    lightning.seed_everything(seed, verbose=False)
+    last = options.out / LAST
+    saving = ModelCheckpoint(
+        options.out, LAST.removesuffix(".ckpt"), save_top_k=1, enable_version_counter=False
+    )
+    loggers = [CSVLogger(options.out, name="csv"), TensorBoardLogger(options.out, name="tensorboard")]
+    trainer = lightning.Trainer(
+        accelerator=options.accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        strategy="ddp" if options.devices * options.nodes > 1 else "auto",
+        max_epochs=epochs,
+        check_val_every_n_epoch=max(1, epochs // 50),
+        log_every_n_steps=max(1, min(10, len(training))),
+        callbacks=[saving, TQDMProgressBar(refresh_rate=10)] if is_kept else [],
+        logger=loggers if is_kept else False,
+        enable_checkpointing=is_kept,
+        enable_progress_bar=is_kept,
+        enable_model_summary=False,
+    )
+    resumed = str(last) if is_kept and last.is_file() else None
+    trainer.fit(module, training, validation, ckpt_path=resumed)
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Write figures as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def mean_or_nan(values: Sequence[float]) -> float:
+    """Return the mean, nan of nothing."""
+    return float(sum(values) / len(values)) if len(values) else float("nan")

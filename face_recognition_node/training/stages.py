@@ -1,0 +1,201 @@
+"""The recipe of the embedder: its data and its stages, first classification, then metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.training.augmentation import Augmentation
+
+FEATURES, EMBEDDING = "features", "embedding"
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecipe:
+    """Which faces to train on.
+
+    Attributes:
+        path: Folder of an archive (``train_faces.bin``) or of prepared crops (``manifest.csv``).
+        minimum_images: Identities with fewer training faces count as unlabelled.
+        keep_held_out: True keeps the fixed validation and test people out (see evaluation/face_archive.py).
+        teacher_maps: Optional file made by ``teacher_maps``: the teacher's last feature maps.
+        labelled_only: Leave out faces without a label (where there is no teacher to learn from).
+    """
+
+    path: Path = Path("../shared/data")
+    minimum_images: int = 3
+    keep_held_out: bool = True
+    teacher_maps: Path | None = None
+    labelled_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecipe:
+    """What one batch of one process holds: ``identities`` × ``images_each`` plus ``random`` faces.
+
+    Attributes:
+        identities: People drawn for pairs and triplets.
+        images_each: Faces of each of them.
+        random: Faces drawn from all, each once an epoch.
+    """
+
+    identities: int = 0
+    images_each: int = 4
+    random: int = 64
+
+    def __post_init__(self) -> None:
+        if self.identities < 0 or self.random < 0 or self.images_each < 2 or self.size < 2:
+            raise ConfigurationError(
+                "batch: expected identities and random of at least 0, images_each of at least 2 and two "
+                f"faces in all, got {self.identities}, {self.random} and {self.images_each}"
+            )
+
+    @property
+    def size(self) -> int:
+        """Faces in a batch."""
+        return self.identities * self.images_each + self.random
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityObjective:
+    """Classification of the labelled faces.
+
+    Attributes:
+        kind: ``cross_entropy``, ``cosface`` or ``arcface``.
+        vectors: ``features`` (1280 numbers, a layer of its own that the next stage drops) or ``embedding``
+            (64).
+        weight: Factor of this loss.
+        margin: Of cosface (cosine) or arcface (degrees).
+        scale: Of cosface and arcface.
+        smoothing: Label smoothing.
+    """
+
+    kind: str = "cross_entropy"
+    vectors: str = FEATURES
+    weight: float = 1.0
+    margin: float = 0.2
+    scale: float = 24.0
+    smoothing: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.vectors not in (FEATURES, EMBEDDING):
+            raise ConfigurationError(
+                f"identity.vectors: expected {FEATURES!r} or {EMBEDDING!r}, got {self.vectors!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricObjective:
+    """Distances of pairs or triplets.
+
+    Attributes:
+        kind: ``contrastive`` (Hadsell) or ``triplet`` (Schroff).
+        weight: Factor of this loss.
+        margin: Contrastive: distance in [0, 2]; triplet: difference of squared distances.
+        miner: ``all``, ``semihard``, ``hard`` or ``multi_similarity``.
+    """
+
+    kind: str = "triplet"
+    weight: float = 1.0
+    margin: float = 0.2
+    miner: str = "semihard"
+
+
+@dataclass(frozen=True, slots=True)
+class Distillation:
+    """Learning from a teacher's embeddings; a weight of 0 leaves a part out.
+
+    Attributes:
+        embedding: Cosine between the teacher's vector and a linear map of ours.
+        relation: Squared difference of the two similarity matrices of a batch.
+        feature_map: Cosine at each position of the last feature map; needs ``data.teacher_maps``.
+    """
+
+    embedding: float = 3.0
+    relation: float = 15.0
+    feature_map: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecipe:
+    """One stage of training.
+
+    Attributes:
+        name: Folder of its logs and checkpoints.
+        steps: Batches to see.
+        batch: What a batch holds.
+        identity: Classification, or None.
+        metric: Pairs or triplets, or None.
+        distillation: Teacher, or None.
+        learning_rate: Highest rate of AdamW.
+        weight_decay: On matrices, not on biases and norms.
+        warmup: Steps over which the rate rises from zero.
+        schedule: ``cosine`` to zero over all steps, or ``constant`` (a run that never ends: branch off a
+            cooldown).
+        cooldown: Last steps over which a constant rate falls linearly to zero.
+        average: Decay of the moving average of the weights, which is what is judged and exported.
+        clip: Largest norm of the gradient.
+    """
+
+    name: str
+    steps: int
+    batch: BatchRecipe = field(default_factory=BatchRecipe)
+    identity: IdentityObjective | None = None
+    metric: MetricObjective | None = None
+    distillation: Distillation | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 300
+    schedule: str = "cosine"
+    cooldown: int = 0
+    average: float = 0.9995
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigurationError(f"{self.name}.steps: expected at least 1, got {self.steps}")
+        if self.schedule not in ("cosine", "constant"):
+            raise ConfigurationError(
+                f"{self.name}.schedule: expected 'cosine' or 'constant', got {self.schedule!r}"
+            )
+        if self.identity is None and self.metric is None and self.distillation is None:
+            raise ConfigurationError(
+                f"{self.name}: expected identity, metric or distillation, got none of them"
+            )
+        if self.metric is not None and self.batch.identities < 2:
+            raise ConfigurationError(f"{self.name}: a metric loss needs batch.identities of at least 2")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderRecipe:
+    """How the embedder is trained from start to end.
+
+    Attributes:
+        kind: ``embedder``.
+        name: What the weights will be called.
+        stages: One after the other, each starting from the weights of the one before.
+        data: Which faces.
+        augmentation: How they are changed.
+        start: Weights to start from: a ``.safetensors`` of the network, a checkpoint, ``imagenet``, or None.
+        seed: Of everything random.
+        workers: Processes that decode and augment; 0 does it in the training process.
+        validate_every: Steps between two validations.
+        save_every_s: Seconds between two checkpoints: what a kill can lose.
+    """
+
+    kind: str
+    name: str
+    stages: tuple[StageRecipe, ...]
+    data: DataRecipe = field(default_factory=DataRecipe)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    start: str | None = None
+    seed: int = 0
+    workers: int = 0
+    validate_every: int = 1000
+    save_every_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise ConfigurationError(f"stages: expected one or more with different names, got {names}")
