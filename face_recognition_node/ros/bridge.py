@@ -21,7 +21,7 @@ def load_trusted_bridge() -> tuple[Any | None, str]:
         return None, f"cv_bridge cannot be imported: {error}"
     try:
         return (bridge, "") if _passes(bridge) else (None, "cv_bridge corrupts 16UC1 or padded images")
-    except Exception as error:  # noqa: BLE001  # foreign code under test; the reason is handed on
+    except Exception as error:  # foreign code under test; the reason is handed on
         return None, f"cv_bridge fails its self-test: {error}"
 
 

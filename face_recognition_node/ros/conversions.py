@@ -57,7 +57,7 @@ def compressed_to_bgr(message: CompressedImage) -> ImageArray:
     if not start:
         raise FrameError(
             "format",
-            f"compressed image of format {message.format!r}: expected a JPEG or PNG, got bytes {data[:4].hex(' ')}",
+            f"compressed image of format {message.format!r}: expected a JPEG or PNG, got {data[:4].hex(' ')}",
         )
     if data.rfind(end) <= data.rfind(body):
         raise FrameError("truncated", f"compressed image: its {len(data)} bytes end before the picture does")

@@ -77,7 +77,7 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
     if stream.answered_hz < 0.5 * stream.received_hz:
         return (
             DiagnosticStatus.WARN,
-            f"{stream.answered_hz:.1f} Hz of {stream.received_hz:.1f} Hz: this machine is too slow for the stream",
+            f"{stream.answered_hz:.1f} of {stream.received_hz:.1f} Hz: too slow a machine for the stream",
         )
     return DiagnosticStatus.OK, f"{stream.answered_hz:.1f} Hz"
 

@@ -158,7 +158,7 @@ def read_rows(
     if flat.size != rows * step:
         raise FrameError(
             "size",
-            f"image {width}x{height} ({encoding}, step {step}): expected {rows * step} bytes of data, got {flat.size}",
+            f"image {width}x{height} ({encoding}, {step=}): expected {rows * step} bytes, not {flat.size}",
         )
     samples = np.ascontiguousarray(flat.reshape(rows, step)[:, :used]).view(layout.dtype)
     if is_bigendian and samples.dtype.itemsize > 1:

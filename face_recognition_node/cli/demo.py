@@ -1,0 +1,255 @@
+"""``face-recognition demo``: the real nodes, as a robot runs them, on a video; enrols whoever comes first."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from face_recognition_node.cli.processes import Children, isolated_environment
+from face_recognition_node.core.errors import BackendUnavailableError
+from face_recognition_node.core.gallery_files import default_gallery_path
+from face_recognition_node.media.sources import FrameSource, open_source
+from face_recognition_node.media.writer import VideoWriter
+
+if TYPE_CHECKING:
+    from face_recognition_node.cli.identity_watch import IdentityWatch, Screen
+    from face_recognition_node.ros.remote import Remote
+
+NAMESPACE = "/face_recognition_demo"
+NODE = f"{NAMESPACE}/face_recognition"
+SOURCE = f"{NAMESPACE}/video_source"
+LOOK_S = 0.7
+"""A face has to be in view for this long before it is decided whether it is a newcomer."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "--source",
+        default="sample",
+        help="camera number, video, gif, image, folder; default: a built-in clip",
+    )
+    parser.add_argument("--name", help="name for the newcomer (default: the guest's own, or Guest)")
+    parser.add_argument(
+        "--gallery", help="gallery file to use and keep; default: one that is deleted at the end"
+    )
+    parser.add_argument("--annotated", metavar="OUT.mp4", help="write a video of what was seen")
+    parser.add_argument(
+        "--once", action="store_true", help="end with the clip; exit code 0 only if somebody was recognised"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo; return 0, or with --once 1 if nobody was recognised."""
+    if importlib.util.find_spec("rclpy") is None:
+        raise BackendUnavailableError(
+            "ROS 2 is not there: run ./run demo, or source your ROS installation first"
+        )
+    source = _look_at(arguments.source)
+    os.environ.update(isolated_environment(os.environ))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from face_recognition_node.cli.identity_watch import Screen
+
+    screen = Screen()
+    with contextlib.ExitStack() as stack:
+        gallery = arguments.gallery
+        if gallery is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="face_recognition_demo_"))
+            gallery = str(Path(folder) / "gallery.db")
+            screen.line("The faces of this demo are deleted at its end (--gallery FILE keeps them).")
+        elif gallery == "default":
+            gallery = str(default_gallery_path())
+        try:
+            return _play(arguments, source, str(Path(gallery).absolute()), screen)
+        except KeyboardInterrupt:
+            screen.end()
+            return 130 if arguments.once else 0
+
+
+def _look_at(text: str) -> FrameSource | None:
+    """Open a recording to see that it can be played; a camera is left to the node that will own it."""
+    if text.isdigit() and not Path(text).exists():
+        return None
+    return open_source(text)
+
+
+def _play(arguments: argparse.Namespace, source: FrameSource | None, gallery: str, screen: Screen) -> int:
+    from face_recognition_node.cli.identity_watch import IdentityWatch
+    from face_recognition_node.ros.remote import Remote
+
+    at_end = "stop" if arguments.once else "loop"
+    clip = (
+        arguments.source
+        if arguments.source == "sample" or source is None
+        else str(Path(arguments.source).absolute())
+    )
+    with Children() as children:
+        children.start("recognition node", "face_recognition_node.ros.main", [
+            "--log-level", "warn", "-r", f"__ns:={NAMESPACE}",
+            "-p", f"gallery_path:={gallery}", "-p", "annotated_rate:=1000.0",
+        ])  # fmt: skip
+        children.start("video source", "face_recognition_node.ros.video_source", [
+            "--log-level", "warn", "-r", f"__ns:={NAMESPACE}",
+            "-p", f"source:='{clip}'", "-p", f"at_end:={at_end}", "-p", "wait_for_subscriber:=true",
+        ])  # fmt: skip
+        watch = IdentityWatch(screen)
+        with Remote("face_recognition_demo", children.check) as remote, _video(arguments, source, remote):
+            ended = _follow(remote, watch)
+            began = time.monotonic()
+            _start_nodes(remote, screen)
+            screen.line(
+                f"Both nodes are active ({time.monotonic() - began:.1f} s after the network was joined)."
+            )
+            newcomer = _Newcomer(remote, screen, arguments.name or _guest_name(arguments.source))
+            while not ended:
+                children.check()
+                newcomer.step(watch)
+                screen.status(watch.status())
+                time.sleep(0.02)
+            _drain(watch)
+        screen.end()
+        screen.line(watch.summary())
+    if not watch.named:
+        screen.line("Nobody was recognised.")
+    return 0 if watch.named else 1
+
+
+def _start_nodes(remote: Remote, screen: Screen) -> None:
+    """Bring both nodes to active through their lifecycle services."""
+    from lifecycle_msgs.msg import State
+
+    screen.line("Starting the nodes …")
+    remote.bring_to(NODE, State.PRIMARY_STATE_ACTIVE)
+    publisher_is_matched = lambda: remote.node.count_publishers(f"{NODE}/faces") > 0  # noqa: E731
+    remote.wait_until(publisher_is_matched, 10.0, "the face topic")
+    remote.bring_to(SOURCE, State.PRIMARY_STATE_ACTIVE)
+
+
+def _follow(remote: Remote, watch: IdentityWatch) -> list[bool]:
+    """Subscribe to the faces; the returned list is filled when the video source stops by itself."""
+    from lifecycle_msgs.msg import State, TransitionEvent
+
+    from face_recognition_interfaces.msg import FaceArray
+
+    ended: list[bool] = []
+
+    def on_transition(event: TransitionEvent) -> None:
+        if event.start_state.id == State.TRANSITION_STATE_DEACTIVATING:
+            ended.append(True)
+
+    remote.node.create_subscription(FaceArray, f"{NODE}/faces", watch.take, 30)
+    remote.node.create_subscription(TransitionEvent, f"{SOURCE}/transition_event", on_transition, 10)
+    return ended
+
+
+def _drain(watch: IdentityWatch) -> None:
+    """Wait until no more answers come."""
+    seen = -1
+    while seen != watch.n_messages:
+        seen = watch.n_messages
+        time.sleep(0.4)
+
+
+def _guest_name(source: str) -> str:
+    if source != "sample":
+        return "Guest"
+    from face_recognition_node.media.sample import NAMES
+
+    return NAMES["guest"]
+
+
+class _Newcomer:
+    """Enrols the first unknown face that stays in view, once, through the action, and tells how it goes."""
+
+    def __init__(self, remote: Remote, screen: Screen, name: str) -> None:
+        from rclpy.action import ActionClient
+
+        from face_recognition_interfaces.action import EnrollPerson
+
+        self._type = EnrollPerson
+        self._client = ActionClient(remote.node, EnrollPerson, f"{NODE}/enroll_person")
+        self._screen, self._name = screen, name
+        self._first_seen: float | None = None
+        self._is_done = False
+        self._said = ""
+
+    def step(self, watch: IdentityWatch) -> None:
+        """Look whether it is time to enrol somebody."""
+        message = watch.latest
+        if self._is_done or message is None or not message.faces or not self._client.server_is_ready():
+            return
+        now = time.monotonic()
+        self._first_seen = self._first_seen or now
+        if any(face.identity_state == face.KNOWN for face in message.faces):
+            self._screen.line("           This face is known already; nobody needs to be enrolled.")
+            self._is_done = True
+        elif now - self._first_seen > LOOK_S:
+            self._is_done = True
+            self._screen.line(
+                f"           Somebody new: enrolling as {self._name!r} from the running video …"
+            )
+            goal = self._type.Goal(name=self._name)
+            self._client.send_goal_async(goal, self._on_feedback).add_done_callback(self._on_accepted)
+
+    def _on_accepted(self, future: Any) -> None:
+        future.result().get_result_async().add_done_callback(self._on_result)
+
+    def _on_feedback(self, message: Any) -> None:
+        feedback = message.feedback
+        verdict = (
+            "" if feedback.last_view_accepted or not feedback.last_reason else f" ({feedback.last_reason})"
+        )
+        text = f"{feedback.views_kept} of {feedback.wanted_views} views{verdict}  {feedback.hint}"
+        if text != self._said:
+            self._said = text
+            self._screen.line(f"           enrolment: {text}")
+
+    def _on_result(self, future: Any) -> None:
+        result = future.result().result
+        if result.success:
+            text = f"{result.name} is stored with {result.views_kept} views, as {result.person_id}"
+        else:
+            text = f"nobody was enrolled ({result.outcome}): {result.message}"
+        self._screen.line(f"           enrolment: {text}.")
+
+
+@contextlib.contextmanager
+def _video(arguments: argparse.Namespace, source: FrameSource | None, remote: Remote) -> Iterator[None]:
+    """Write the annotated images to a video at the pace of their stamps, if that is wanted."""
+    if not arguments.annotated:
+        yield
+        return
+    from sensor_msgs.msg import Image
+
+    from face_recognition_node.ros.conversions import image_to_bgr, stamp_to_seconds
+
+    rate = source.rate_hz if source is not None else 30.0
+    with VideoWriter(arguments.annotated, rate) as writer:
+        first: list[float] = []
+        n_written = 0
+
+        def write(message: Image) -> None:
+            nonlocal n_written
+            stamp = stamp_to_seconds(message.header.stamp)
+            first.append(stamp)
+            # An image that did not come is made up for by the next one, so that the video keeps its time.
+            wanted = max(round((stamp - first[0]) * rate) + 1 - n_written, 0)
+            for _ in range(wanted):
+                writer.write(image_to_bgr(message))
+            n_written += wanted
+
+        subscription = remote.node.create_subscription(Image, f"{NODE}/annotated", write, 30)
+        try:
+            yield
+        finally:
+            remote.node.destroy_subscription(subscription)
+    sys.stdout.write(f"wrote {arguments.annotated}\n")

@@ -1,0 +1,141 @@
+"""What a person wants to read of a stream of face messages: changes of identity, rate and latency."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any, TextIO
+
+import numpy as np
+
+from face_recognition_interfaces.msg import Face, FaceArray
+from face_recognition_node.ros.conversions import stamp_to_seconds
+
+STATES = {Face.UNDECIDED: "undecided", Face.STRANGER: "stranger", Face.KNOWN: "known"}
+WINDOW_S = 3.0
+QUIET_PERIOD_S = 3.0
+"""Without a terminal the status line is printed this often."""
+LIVE_PERIOD_S = 0.2
+
+
+class Screen:
+    """Prints lines, and below them a status line that is rewritten in place where there is a terminal."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._is_terminal = self._stream.isatty()
+        self._lock = threading.Lock()
+        self._status = ""
+        self._next_status = 0.0
+
+    def line(self, text: str) -> None:
+        """Print a line above the status line."""
+        with self._lock:
+            self._stream.write(f"\r\x1b[K{text}\n{self._status}" if self._is_terminal else f"{text}\n")
+            self._stream.flush()
+
+    def status(self, text: str) -> None:
+        """Show where things stand, if it is time for that."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._next_status:
+                return
+            self._next_status = now + (LIVE_PERIOD_S if self._is_terminal else QUIET_PERIOD_S)
+            if self._is_terminal:
+                self._status = text
+                self._stream.write(f"\r\x1b[K{text}")
+            else:
+                self._stream.write(f"{text}\n")
+            self._stream.flush()
+
+    def end(self) -> None:
+        """Leave the status line standing."""
+        with self._lock:
+            if self._is_terminal and self._status:
+                self._stream.write("\n")
+            self._status = ""
+
+
+class IdentityWatch:
+    """Follows FaceArray messages; safe to feed from one thread and read from another.
+
+    Args:
+        screen: Where changes of identity are printed.
+
+    Attributes:
+        n_messages: Messages received.
+        latest: The last message, or None.
+        named: Display name by person_id of everybody who was named.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._claims: dict[int, tuple[int, str, str]] = {}
+        self._lock = threading.Lock()
+        self._arrivals: deque[tuple[float, float]] = deque()
+        self._first_stamp: float | None = None
+        self._frames_of: dict[str, int] = {}
+        self.n_messages = 0
+        self.latest: Any = None
+        self.named: dict[str, str] = {}
+
+    def take(self, message: FaceArray) -> None:
+        """Take one message."""
+        stamp = stamp_to_seconds(message.header.stamp)
+        now = time.monotonic()
+        with self._lock:
+            self.n_messages += 1
+            self.latest = message
+            self._first_stamp = stamp if self._first_stamp is None else self._first_stamp
+            self._arrivals.append((now, time.time() - stamp))
+            while self._arrivals[0][0] < now - WINDOW_S:
+                self._arrivals.popleft()
+        for face in message.faces:
+            label = label_of(face)
+            self._frames_of[label] = self._frames_of.get(label, 0) + 1
+            if face.identity_state == Face.KNOWN:
+                self.named[face.person_id] = face.name
+            claim = (face.identity_state, face.person_id, face.name)
+            if self._claims.get(face.track_id) != claim:
+                before = self._claims.get(face.track_id)
+                self._claims[face.track_id] = claim
+                self._tell(face, before is None, stamp - self._first_stamp)
+
+    def _tell(self, face: Any, is_new: bool, moment: float) -> None:
+        what = f"{label_of(face)}" + (
+            "" if face.identity_state == Face.UNDECIDED else f"  ({min(int(100 * face.probability), 99)} %)"
+        )
+        prefix = "new face" if is_new else "now"
+        self._screen.line(f"{moment:7.2f} s  track {face.track_id:<3d} {prefix:>8}: {what}")
+
+    def status(self) -> str:
+        """Return the line of rate and latency."""
+        with self._lock:
+            arrivals, latest = list(self._arrivals), self.latest
+        if len(arrivals) < 2 or latest is None:
+            return "waiting for images …"
+        length = max(arrivals[-1][0] - arrivals[0][0], 1e-3)
+        p50, p95 = np.percentile([latency for _, latency in arrivals], [50, 95]) * 1000
+        people = ", ".join(label_of(face) for face in latest.faces) or "nobody"
+        return (
+            f"   {(len(arrivals) - 1) / length:5.1f} images/s   latency {p50:.0f} ms (95 %: {p95:.0f} ms)   "
+            f"in view: {people}"
+        )
+
+    def summary(self) -> str:
+        """Return who was in view for how many images."""
+        parts = [
+            f"{label} in {count}" for label, count in sorted(self._frames_of.items(), key=lambda x: -x[1])
+        ]
+        return f"{self.n_messages} images answered; {', '.join(parts) or 'no face in any'}"
+
+
+def label_of(face: Any) -> str:
+    """Return a name, a stranger's id, or "undecided"."""
+    if face.identity_state == Face.KNOWN:
+        return str(face.name or face.person_id)
+    if face.identity_state == Face.STRANGER:
+        return str(face.name or face.person_id or "stranger")
+    return "undecided"

@@ -1,0 +1,98 @@
+"""Publishes what the pipeline finds: faces, the annotated picture, the latched gallery."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Header
+
+from face_recognition_node.core.errors import FrameError
+from face_recognition_node.core.faces import ImageArray, RecognitionResult
+from face_recognition_node.core.rotation import rotate_image, to_original
+from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.media.annotate import draw_faces
+from face_recognition_node.ros.conversions import bgr_to_image
+from face_recognition_node.ros.interface import ANNOTATED, FACES, GALLERY, Topic
+from face_recognition_node.ros.messages import to_face_array, to_gallery_info
+from face_recognition_node.ros.settings import NodeConfig
+
+
+class AnswerPublisher:
+    """The publishers of a configured node; the pipeline's Outputs.
+
+    Args:
+        node: Makes the publishers.
+        config: Parameters; may be replaced at any time.
+    """
+
+    def __init__(self, node: LifecycleNode, config: NodeConfig) -> None:
+        self.config = config
+        self._node = node
+        self._made = {topic.name: self._make(topic) for topic in (FACES, ANNOTATED)}
+        # A plain publisher: the gallery can be read and edited while the node is inactive.
+        self._gallery = node.create_publisher(GALLERY.type, GALLERY.name, GALLERY.qos)
+        self._gallery_lock = threading.Lock()
+        self._published_version: int | None = None
+        self._next_drawing = 0.0
+
+    def _make(self, topic: Topic) -> Any:
+        return self._node.create_lifecycle_publisher(topic.type, topic.name, topic.qos)
+
+    def activate(self) -> None:
+        """Let faces and annotated images out."""
+        for publisher in self._made.values():
+            publisher.on_activate(None)
+
+    def deactivate(self) -> None:
+        """Hold faces and annotated images back."""
+        for publisher in self._made.values():
+            publisher.on_deactivate(None)
+
+    def close(self) -> None:
+        """Take the publishers off the network."""
+        for publisher in self._made.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._node.destroy_publisher(self._gallery)
+
+    def count_subscribers(self) -> int:
+        """Return how many want faces or annotated images."""
+        return sum(publisher.get_subscription_count() for publisher in self._made.values())
+
+    def now(self) -> float:
+        """Return seconds of the node's clock."""
+        return float(self._node.get_clock().now().nanoseconds) * 1e-9
+
+    def publish_faces(self, result: RecognitionResult, header: Header) -> None:
+        """Publish the answer to one image."""
+        self._made[FACES.name].publish(to_face_array(result, header, self.config.publish_embeddings))
+
+    def publish_annotated(self, image_bgr: ImageArray, result: RecognitionResult, header: Header) -> None:
+        """Publish the upright picture with the faces drawn in, if somebody looks and it is time."""
+        publisher = self._made[ANNOTATED.name]
+        now = time.monotonic()
+        if publisher.get_subscription_count() == 0 or now < self._next_drawing:
+            return
+        # Due times keep their grid, so that 10 Hz of a 30 Hz stream is every third image; half a frame early
+        # is on time.
+        period = 1 / self.config.annotated_rate
+        self._next_drawing = max(self._next_drawing + period, now + 0.5 * period)
+        turn = self.config.rotate
+        upright = to_original(result, (360 - turn) % 360)  # the original seen from its turned copy
+        publisher.publish(bgr_to_image(draw_faces(rotate_image(image_bgr, turn), upright.faces), header))
+
+    def publish_gallery(self, snapshot: Snapshot) -> None:
+        """Publish who is known, unless this version was published already."""
+        with self._gallery_lock:
+            if snapshot.version != self._published_version:
+                self._published_version = snapshot.version
+                self._gallery.publish(to_gallery_info(snapshot, self._node.get_clock().now().to_msg()))
+
+    def report_bad_frame(self, error: FrameError, is_first: bool) -> None:
+        """Log the first bad image of a kind; the others are only counted."""
+        if is_first:
+            self._node.get_logger().warning(
+                f"bad image ({error.kind}): {error}. Further ones of this kind are counted in /diagnostics."
+            )

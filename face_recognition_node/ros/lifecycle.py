@@ -1,0 +1,75 @@
+"""Lifecycle transitions that are loud: what goes wrong is logged and the transition can be tried again.
+
+Some versions of rclpy swallow exceptions of transition callbacks and end the node in "finalized".
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+
+from face_recognition_node.core.errors import FaceRecognitionError
+
+
+class LoudNode(LifecycleNode):
+    """A lifecycle node that remembers why its last transition failed.
+
+    Attributes:
+        last_error: One line; empty if the last transition succeeded.
+    """
+
+    last_error: str = ""
+
+
+NodeT = TypeVar("NodeT", bound=LoudNode)
+Transition = Callable[[NodeT, Any], TransitionCallbackReturn]
+
+
+def loud(transition: Callable[[NodeT], None]) -> Transition[NodeT]:
+    """Turn a method that does a transition, and raises where it cannot, into a lifecycle callback.
+
+    Expected errors (missing model, gallery not writable …) are logged in one line, anything else with its
+    traceback. Either way the callback returns FAILURE, the node stays in the state it was in, and its
+    attribute ``last_error`` says why.
+    """
+
+    def callback(self: NodeT, previous_state: Any) -> TransitionCallbackReturn:
+        name = transition.__name__.removeprefix("on_")
+        try:
+            transition(self)
+        except FaceRecognitionError as error:
+            self.last_error = f"{name} failed: {error}"
+            self.get_logger().error(self.last_error)
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # logged whole; rclpy would swallow it
+            self.last_error = f"{name} failed: {type(error).__name__}: {error}"
+            self.get_logger().error(f"{self.last_error}\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.FAILURE
+        self.last_error = ""
+        return TransitionCallbackReturn.SUCCESS
+
+    callback.__name__ = transition.__name__
+    callback.__doc__ = transition.__doc__
+    return callback
+
+
+def state_label(node: LifecycleNode) -> str:
+    """Return the lifecycle state of a node in this process ("unconfigured", "inactive", "active" …)."""
+    return str(node._state_machine.current_state[1])  # rclpy offers it over the wire only
+
+
+def start_up(node: LifecycleNode) -> bool:
+    """Configure and activate a node; returns whether it is active now (if not, the log says why)."""
+    return (
+        node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    )
+
+
+def shut_down(node: LifecycleNode) -> None:
+    """Bring a node to "finalized" from wherever it is, undoing what it set up."""
+    if state_label(node) in ("unconfigured", "inactive", "active"):
+        node.trigger_shutdown()

@@ -1,0 +1,30 @@
+"""The executable ``face_recognition_node``."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+
+from face_recognition_node.ros.lifecycle import start_up
+from face_recognition_node.ros.node import FaceRecognitionNode
+from face_recognition_node.ros.process import run_node
+
+
+def make_node(stop: threading.Event) -> FaceRecognitionNode:
+    """Return the node, active already if the parameter autostart says so."""
+    node = FaceRecognitionNode()
+    if node.settings.node.autostart:
+        start_up(node)
+    else:
+        node.get_logger().info("waiting to be configured; -p autostart:=true does it at start")
+    return node
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node as a process; returns 0 after SIGINT or SIGTERM, 2 if a parameter cannot be used."""
+    return run_node(make_node, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

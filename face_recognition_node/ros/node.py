@@ -1,0 +1,219 @@
+"""The recognition node: a lifecycle around the pipeline. Messages in, the core decides, messages out."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from sensor_msgs.msg import CompressedImage, Image
+
+from face_recognition_node.ros.answers import AnswerPublisher
+from face_recognition_node.ros.depth import DepthBuffer
+from face_recognition_node.ros.diagnostics import NodeHealth, to_diagnostics
+from face_recognition_node.ros.enrollment_server import EnrollmentServer
+from face_recognition_node.ros.housekeeping import Housekeeper
+from face_recognition_node.ros.image_input import ImageInput
+from face_recognition_node.ros.interface import DIAGNOSTICS
+from face_recognition_node.ros.lifecycle import LoudNode, loud, state_label
+from face_recognition_node.ros.logs import end_forwarding, forward_logs
+from face_recognition_node.ros.parameters import NodeParameters
+from face_recognition_node.ros.pipeline import FramePipeline, Packet
+from face_recognition_node.ros.runtime import Runtime, open_runtime
+from face_recognition_node.ros.services import GalleryServices
+from face_recognition_node.ros.settings import Settings
+from face_recognition_node.ros.statistics import StreamStatistics
+from face_recognition_node.ros.worker import NewestItemWorker
+
+CHECK_PERIOD_S = 0.2
+"""How often the node looks whether somebody wants its answers and whether the gallery has changed."""
+LINGER_S = 2.0
+"""How long it goes on after the last one has gone: subscribers come and go."""
+
+
+class FaceRecognitionNode(LoudNode):
+    """Publishes who is in the images it receives."""
+
+    def __init__(self) -> None:
+        super().__init__("face_recognition")
+        self._log_handler = forward_logs(self.get_logger())
+        self.runtime: Runtime | None = None
+        self.pipeline: FramePipeline | None = None
+        self._answers: AnswerPublisher | None = None
+        self._worker: NewestItemWorker[Packet] | None = None
+        self._is_active = False
+        self._state_lock = threading.RLock()
+        self._statistics = StreamStatistics()
+        self._depth = DepthBuffer()
+        self._housekeeper = Housekeeper()
+        self._last_wanted = 0.0
+        self.node_parameters = NodeParameters(self, lambda: self.runtime is not None, self._on_settings)
+        self._input = ImageInput(self, self._on_image, self._depth.add)
+        self._gallery_services = GalleryServices(self)
+        self._enrollment = EnrollmentServer(self)
+        self._diagnostics = self.create_publisher(DIAGNOSTICS.type, DIAGNOSTICS.name, DIAGNOSTICS.qos)
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_timer(CHECK_PERIOD_S, self.check, callback_group=group)
+        self.create_timer(self.settings.node.diagnostics_period, self._diagnose, callback_group=group)
+
+    @property
+    def settings(self) -> Settings:
+        """The parameters in force."""
+        return self.node_parameters.settings
+
+    @property
+    def is_active(self) -> bool:
+        """Whether images are answered."""
+        return self._is_active
+
+    @property
+    def image_topic(self) -> str:
+        """Full name of the topic images are expected on."""
+        return self._input.topic(self.settings.node)
+
+    # The lifecycle: each step undoes exactly what its counterpart did.
+
+    @loud
+    def on_configure(self) -> None:
+        """Load and warm the models, open the gallery, and show who is in it."""
+        runtime = open_runtime(self.settings)
+        answers = AnswerPublisher(self, self.settings.node)
+        self.pipeline = FramePipeline(
+            runtime.recognizer, self.settings, self._depth, self._statistics, answers, self._housekeeper.note
+        )
+        self.runtime, self._answers = runtime, answers
+        self.publish_gallery()
+        persons = runtime.describe_gallery()
+        self.get_logger().info(
+            f"configured: detector {runtime.describe_models()['detector backend']}; gallery "
+            f"{persons['file']} with {persons['persons']} persons and {persons['strangers']} strangers"
+        )
+
+    @loud
+    def on_activate(self) -> None:
+        """Answer images from now on, while anybody wants that."""
+        if self.pipeline is None or self._answers is None:
+            raise RuntimeError("activated without having been configured")
+        self.pipeline.reset()
+        self._depth.clear()
+        self._statistics.reset()
+        self._worker = NewestItemWorker(self.pipeline.handle, self._on_failure, "recognizer")
+        self._worker.start()
+        self._answers.activate()
+        self._is_active = True
+        self.check()
+
+    @loud
+    def on_deactivate(self) -> None:
+        """Receive no more images; an enrolment under way ends and stores nothing."""
+        self._stop()
+
+    @loud
+    def on_cleanup(self) -> None:
+        """Close the gallery and let the models go."""
+        self._close()
+
+    @loud
+    def on_shutdown(self) -> None:
+        """Stop and close, from any state."""
+        self._stop()
+        self._close()
+
+    def _stop(self) -> None:
+        with self._state_lock:
+            self._is_active = False
+            self._input.close()
+        self._enrollment.interrupt()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+        if self._answers is not None:
+            self._answers.deactivate()
+
+    def _close(self) -> None:
+        with self._state_lock:
+            runtime, self.runtime, self.pipeline = self.runtime, None, None
+            answers, self._answers = self._answers, None
+            if answers is not None:
+                answers.close()
+            if runtime is not None:
+                runtime.close()
+
+    def destroy_node(self) -> None:
+        """Take the node off the network."""
+        self._enrollment.close()
+        super().destroy_node()
+        end_forwarding(self._log_handler)
+
+    # Callbacks; none of them waits for the recogniser.
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._statistics.count_received()
+        worker = self._worker
+        if worker is not None:
+            worker.offer(Packet(message, self.get_clock().now().nanoseconds * 1e-9))
+
+    def _on_failure(self, error: Exception) -> None:
+        """Count an error that nobody foresaw, log it with its traceback the first time, and go on."""
+        if self._statistics.count_bad(f"internal {type(error).__name__}"):
+            self.get_logger().error(
+                "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            )
+
+    def _on_settings(self, settings: Settings) -> None:
+        pipeline, runtime, answers = self.pipeline, self.runtime, self._answers
+        if pipeline is None or runtime is None or answers is None:
+            return
+        answers.config = settings.node
+        pipeline.update_settings(settings)
+        if settings.recognition.gallery != runtime.gallery.config:
+            runtime.gallery.update_config(settings.recognition.gallery)
+        self.check()
+
+    def publish_gallery(self) -> None:
+        """Show who is known, if that has changed."""
+        with self._state_lock:
+            if self.runtime is not None and self._answers is not None:
+                self._answers.publish_gallery(self.runtime.gallery.snapshot())
+
+    def wanted_by(self) -> list[str]:
+        """Return who wants images answered, in words."""
+        wanted = []
+        if self.settings.node.always_on:
+            wanted.append("always_on")
+        if self._enrollment.is_running:
+            wanted.append("enrolment")
+        with self._state_lock:
+            if self._answers is not None and self._answers.count_subscribers():
+                wanted.append("subscribers")
+        return wanted
+
+    def check(self) -> None:
+        """Receive images while somebody wants answers; show and tidy the gallery."""
+        with self._state_lock:
+            if self._is_active:
+                now = time.monotonic()
+                if self.wanted_by():
+                    self._last_wanted = now
+                    self._input.open(self.settings.node)
+                elif now - self._last_wanted > LINGER_S:
+                    self._input.close()
+            if self.runtime is not None:
+                self._housekeeper.tidy(self.runtime.gallery)
+                self.publish_gallery()
+
+    def _diagnose(self) -> None:
+        runtime, worker = self.runtime, self._worker
+        health = NodeHealth(
+            state=state_label(self),
+            error=self.last_error,
+            wanted=self.wanted_by(),
+            stream=self._statistics.summarize(worker.counts.dropped) if worker is not None else None,
+            image_topic=self.image_topic,
+            image_timeout=self.settings.node.image_timeout,
+            models=runtime.describe_models() if runtime is not None else {},
+            gallery=runtime.describe_gallery() if runtime is not None else {},
+        )
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(to_diagnostics(health, self.get_fully_qualified_name(), stamp))

@@ -1,0 +1,166 @@
+"""From one image message to its answer; runs on the worker's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from face_recognition_node.core.errors import FrameError
+from face_recognition_node.core.faces import Frame, ImageArray, RecognitionResult
+from face_recognition_node.core.recognizer import Recognizer
+from face_recognition_node.ros.conversions import image_to_bgr, stamp_to_seconds
+from face_recognition_node.ros.depth import DepthBuffer
+from face_recognition_node.ros.settings import Settings
+from face_recognition_node.ros.statistics import StreamStatistics
+
+Observer = Callable[[RecognitionResult], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packet:
+    """An image message as it arrived.
+
+    Attributes:
+        message: The image.
+        arrived: When, seconds of the node's clock.
+    """
+
+    message: Image | CompressedImage
+    arrived: float
+
+
+class Outputs(Protocol):
+    """Where the pipeline's answers go."""
+
+    def now(self) -> float:
+        """Return seconds of the node's clock."""
+        ...
+
+    def publish_faces(self, result: RecognitionResult, header: Header) -> None:
+        """Publish the answer."""
+        ...
+
+    def publish_annotated(self, image_bgr: ImageArray, result: RecognitionResult, header: Header) -> None:
+        """Publish the picture with the faces drawn in, if somebody wants it."""
+        ...
+
+    def report_bad_frame(self, error: FrameError, is_first: bool) -> None:
+        """Tell of an image that cannot be used."""
+        ...
+
+
+class FramePipeline:
+    """Converts, recognises, publishes, and tells those who watch (an enrolment).
+
+    Args:
+        recognizer: Does the work.
+        settings: Parameters; replaced by :meth:`update_settings`.
+        depth: Where depth images wait for their colour image.
+        statistics: Counts.
+        outputs: Takes the answers.
+        on_result: Called with every result after it was published.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        settings: Settings,
+        depth: DepthBuffer,
+        statistics: StreamStatistics,
+        outputs: Outputs,
+        on_result: Observer,
+    ) -> None:
+        self.recognizer = recognizer
+        self._settings = settings
+        self._depth = depth
+        self._statistics = statistics
+        self._outputs = outputs
+        self._on_result = on_result
+        self._observers: tuple[Observer, ...] = ()
+        self._observing = threading.Lock()
+        self._turn, self._working = threading.Lock(), threading.Lock()
+        recognizer.rotate = settings.node.rotate
+
+    def update_settings(self, settings: Settings) -> None:
+        """Use other parameters from the next image on."""
+        with self.exclusive():
+            self._settings = settings
+            self.recognizer.update_config(settings.recognition)
+            if settings.node.rotate != self.recognizer.rotate:
+                self.recognizer.rotate = settings.node.rotate
+                self.recognizer.reset()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep the recogniser to oneself between two images.
+
+        Whoever asks next is next: two locks, so that a busy worker cannot take the second one again before
+        those who wait.
+        """
+        self._turn.acquire()
+        try:
+            self._working.acquire()
+        finally:
+            self._turn.release()
+        try:
+            yield
+        finally:
+            self._working.release()
+
+    @contextlib.contextmanager
+    def observed_by(self, observer: Observer) -> Iterator[None]:
+        """Call ``observer`` with every result, every face of it embedded, while the block runs."""
+        with self._observing:
+            self._observers = (*self._observers, observer)
+            self.recognizer.embed_every_face = True
+        try:
+            yield
+        finally:
+            with self._observing:
+                self._observers = tuple(item for item in self._observers if item is not observer)
+                self.recognizer.embed_every_face = bool(self._observers)
+
+    def reset(self) -> None:
+        """Forget all tracks."""
+        with self.exclusive():
+            self.recognizer.reset()
+
+    def handle(self, packet: Packet) -> None:
+        """Answer one image message, or count it as bad."""
+        header = packet.message.header
+        try:
+            with self.exclusive():
+                result, image = self._recognize(packet)
+        except FrameError as error:
+            self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
+            return
+        started = time.perf_counter()
+        self._outputs.publish_faces(result, header)
+        stages = {**result.stage_seconds, "publish": time.perf_counter() - started}
+        stamp = stamp_to_seconds(header.stamp)
+        self._statistics.count_answered(self._outputs.now() - stamp if stamp else float("nan"), stages)
+        for observer in (self._on_result, *self._observers):
+            observer(result)
+        self._outputs.publish_annotated(image, result, header)
+
+    def _recognize(self, packet: Packet) -> tuple[RecognitionResult, ImageArray]:
+        """Return the answer and the picture."""
+        started = time.perf_counter()
+        # A driver that does not stamp gets the time of arrival, for the tracker's sake.
+        stamp = stamp_to_seconds(packet.message.header.stamp) or packet.arrived
+        image = image_to_bgr(packet.message)
+        depth = None
+        try:
+            depth = self._depth.find(stamp, self._settings.node.depth_tolerance, image.shape[:2])
+        except FrameError as error:  # the colour image is good without it
+            self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
+        decoded = time.perf_counter() - started
+        result = self.recognizer.process(Frame(image, stamp, packet.message.header.frame_id, depth))
+        return replace(result, stage_seconds={"decode": decoded, **result.stage_seconds}), image

@@ -1,0 +1,75 @@
+"""Run one node as a process: signals, executor, orderly end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
+from rclpy.signals import SignalHandlerOptions
+
+from face_recognition_node.core.errors import FaceRecognitionError
+from face_recognition_node.ros.lifecycle import shut_down
+
+
+def run_node(
+    make: Callable[[threading.Event], LifecycleNode], args: Sequence[str] | None = None, threads: int = 4
+) -> int:
+    """Spin a lifecycle node until SIGINT, SIGTERM or until it sets the event; return the exit code.
+
+    The executor spins on a thread of its own and the main thread waits for signals: Python runs signal
+    handlers only there, and not while it sits in the middleware's wait. rclpy's own handlers would invalidate
+    the context before the node could close its gallery.
+
+    Args:
+        make: Makes the node; sets the event it is given when the process should end.
+        args: Command line with ROS arguments; None: that of the process.
+        threads: Of the executor.
+
+    Returns:
+        0 after an orderly end, 1 after the executor failed, 2 if the node could not be made.
+    """
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    failed: list[BaseException] = []
+    try:
+        try:
+            node = make(stop)
+        except FaceRecognitionError as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+        executor = MultiThreadedExecutor(num_threads=threads)
+        executor.add_node(node)
+
+        def spin() -> None:
+            try:
+                executor.spin()
+            except ExternalShutdownException:
+                pass
+            except BaseException as error:  # whatever ended the executor ends the process, told below
+                failed.append(error)
+                raise
+            finally:
+                stop.set()
+
+        spinner = threading.Thread(target=spin, name="executor", daemon=True)
+        spinner.start()
+        stop.wait()
+        shut_down(node)
+        executor.shutdown(timeout_sec=5.0)
+        spinner.join(timeout=5.0)
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    return 1 if failed else 0

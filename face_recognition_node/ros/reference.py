@@ -1,0 +1,186 @@
+"""The reference tables and the parameter file, written from the declarations that the node itself uses.
+
+``python -m face_recognition_node.ros.reference docs`` brings the tables in docs/ros.md and README.md up to
+date, ``… config`` the file config/face_recognition.yaml; a test compares both with what would be written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from face_recognition_node.core.parameters import Parameter, Value, flatten
+from face_recognition_node.ros.declare import bounds
+from face_recognition_node.ros.interface import ENROLL_PERSON, SERVICES, TOPICS
+from face_recognition_node.ros.parameters import NodeParameters
+from face_recognition_node.ros.settings import declarations
+from face_recognition_node.ros.video_source import VideoSourceConfig
+
+WIDTH = 100
+Rows = Iterable[Sequence[str]]
+
+
+def topics_table() -> str:
+    """Return the published topics as a Markdown table."""
+    rows = [
+        (f"`{topic.name}`", f"`{_type_name(topic.type)}`", _qos(topic.qos), topic.text) for topic in TOPICS
+    ]
+    return _table(("topic", "type", "offered QoS", "what"), rows)
+
+
+def services_table() -> str:
+    """Return the services as a Markdown table."""
+    rows = [(f"`{call.name}`", f"`{_type_name(call.type)}`", call.text) for call in SERVICES]
+    return _table(("service", "type", "what"), rows)
+
+
+def actions_table() -> str:
+    """Return the actions as a Markdown table."""
+    call = ENROLL_PERSON
+    return _table(("action", "type", "what"), [(f"`{call.name}`", f"`{_type_name(call.type)}`", call.text)])
+
+
+def parameters_table() -> str:
+    """Return the recognition node's parameters as a Markdown table."""
+    return _parameters_table(declarations(), NodeParameters.FIXED)
+
+
+def video_source_table() -> str:
+    """Return the video source's parameters as a Markdown table."""
+    return _parameters_table(flatten(VideoSourceConfig()), frozenset({"autostart"}))
+
+
+TABLES = {
+    "topics": topics_table,
+    "services": services_table,
+    "actions": actions_table,
+    "parameters": parameters_table,
+    "video_source_parameters": video_source_table,
+}
+"""Name of a table between ``<!-- NAME -->`` and ``<!-- end of NAME -->``, and what makes it."""
+
+
+def fill_tables(document: str) -> str:
+    """Return a Markdown document with every marked table in it replaced by the present one."""
+    for name, make in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+        document = re.sub(
+            pattern, lambda found, make=make: found[1] + make() + found[2], document, flags=re.S
+        )
+    return document
+
+
+def parameter_file() -> str:
+    """Return the YAML file of all parameters of the recognition node with their defaults."""
+    lines = [
+        "# Every parameter of the recognition node with its default.",
+        "# Written by `python -m face_recognition_node.ros.reference config`; a test compares it with the",
+        "# declarations. Copy it, keep what you change, and pass it to the launch file as params_file.",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    section: tuple[str, ...] = ()
+    for name, declared, value in declarations():
+        *parents, leaf = name.split(".")
+        for depth, parent in enumerate(parents):
+            if section[: depth + 1] != (*parents[: depth + 1],):
+                lines += ["", f"{_indent(depth)}{parent}:"]
+        section = tuple(parents)
+        lines += _comment(_sentence(declared), _indent(len(parents)))
+        lines.append(f"{_indent(len(parents))}{leaf}: {_yaml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _parameters_table(items: Iterable[tuple[str, Parameter, Value]], fixed: frozenset[str]) -> str:
+    def when(name: str, declared: Parameter) -> str:
+        if name in fixed:
+            return "start"
+        return "unconfigured" if declared.read_only else "any time"
+
+    rows = [
+        (
+            f"`{name}`",
+            type(value).__name__,
+            f"`{_yaml(value)}`",
+            bounds(declared),
+            when(name, declared),
+            _capital(declared.description),
+        )
+        for name, declared, value in items
+    ]
+    return _table(("parameter", "type", "default", "allowed", "settable", "what"), rows)
+
+
+def _table(head: Sequence[str], rows: Rows) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _type_name(type_: type) -> str:
+    package, kind = type_.__module__.split(".")[:2]
+    return f"{package}/{kind}/{type_.__name__}"
+
+
+def _qos(qos: QoSProfile) -> str:
+    reliability = "reliable" if qos.reliability != ReliabilityPolicy.BEST_EFFORT else "best effort"
+    latched = ", transient local" if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL else ""
+    return f"{reliability}{latched}, depth {qos.depth}"
+
+
+def _sentence(declared: Parameter) -> str:
+    allowed = bounds(declared)
+    return _capital(declared.description) + (f" ({allowed})" if allowed else "")
+
+
+def _capital(text: str) -> str:
+    text = text.strip().rstrip(".") + "."
+    # "raw: …" begins with a value, which is written as it is.
+    return text if text.split()[0].endswith(":") else text[:1].upper() + text[1:]
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    """Return a comment broken into lines of at most WIDTH characters."""
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(indent) + 2 + len(line) + 1 + len(word) > WIDTH:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return [f"{indent}# {part}" for part in (*lines, line)]
+
+
+def _indent(depth: int) -> str:
+    return "  " * (depth + 2)
+
+
+def _yaml(value: Value) -> str:
+    if isinstance(value, float):
+        text = repr(value)
+        # YAML 1.1 takes "1e-06" for a string: a number with an exponent needs a point.
+        return text.replace("e", ".0e") if "e" in text and "." not in text else text
+    return json.dumps(value)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rewrite the documents or the parameter file of a source tree."""
+    root = Path(__file__).resolve().parents[2]
+    if list(arguments) == ["docs"]:
+        for document in (root / "docs" / "ros.md", root / "README.md"):
+            if document.exists():
+                document.write_text(fill_tables(document.read_text()))
+    elif list(arguments) == ["config"]:
+        (root / "config" / "face_recognition.yaml").write_text(parameter_file())
+    else:
+        sys.stderr.write(f"expected 'docs' or 'config', got {list(arguments)}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

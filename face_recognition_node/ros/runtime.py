@@ -1,0 +1,86 @@
+"""What a configured node holds: models, gallery, recogniser. Made whole or not at all, closed as one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from face_recognition_node.assembly import Models, build_recognizer, load_models, open_gallery
+from face_recognition_node.core.faces import Frame
+from face_recognition_node.core.gallery import Gallery, SessionKind
+from face_recognition_node.core.gallery_files import default_gallery_path
+from face_recognition_node.core.recognizer import Recognizer
+from face_recognition_node.core.runner import BackendReport
+from face_recognition_node.ros.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runtime:
+    """Everything that configure loads and cleanup lets go."""
+
+    models: Models
+    gallery: Gallery
+    recognizer: Recognizer
+
+    def close(self) -> None:
+        """Finish what is being written and close the gallery."""
+        self.recognizer.close()
+        self.gallery.close()
+
+    def describe_models(self) -> dict[str, object]:
+        """Return what runs where and why, for diagnostics."""
+        values: dict[str, object] = {"embedder fingerprint": self.models.embedder.fingerprint}
+        for role, model in (("detector", self.models.detector), ("embedder", self.models.embedder)):
+            report: BackendReport = model.backend  # type: ignore[union-attr]  # loaded detectors have it, too
+            values[f"{role} backend"] = f"{report.name} on {report.device}, {report.precision}"
+            values[f"{role} backend chosen"] = report.reason
+        return values
+
+    def describe_gallery(self) -> dict[str, object]:
+        """Return the gallery's state, for diagnostics."""
+        snapshot = self.gallery.snapshot()
+        strangers = sum(person.is_stranger for person in snapshot.persons.values())
+        return {
+            "file": self.gallery.path,
+            "version": snapshot.version,
+            "persons": len(snapshot.persons) - strangers,
+            "strangers": strangers,
+            "templates": snapshot.n_templates,
+            "session": snapshot.session or "(default)",
+        }
+
+
+def open_runtime(settings: Settings) -> Runtime:
+    """Load and warm the models and open the gallery.
+
+    Raises:
+        ModelError: A model file is missing, does not belong to its card, or nothing can run it.
+        GalleryError: The gallery cannot be opened or written, or belongs to another model.
+    """
+    config = settings.recognition
+    models = load_models(config)
+    path = (
+        Path(settings.node.gallery_path).expanduser()
+        if settings.node.gallery_path
+        else default_gallery_path()
+    )
+    gallery = open_gallery(path, models, config)
+    try:
+        if any(session.kind is SessionKind.RUN for session in gallery.snapshot().sessions.values()):
+            gallery.start_run()
+        recognizer, _, _ = build_recognizer(config, models=models, gallery=gallery, background_writes=True)
+        _warm(models, recognizer)
+    except BaseException:
+        gallery.close()
+        raise
+    return Runtime(models, gallery, recognizer)
+
+
+def _warm(models: Models, recognizer: Recognizer) -> None:
+    """Run everything once, so that the first image is not the slow one."""
+    recognizer.process(Frame(np.zeros((480, 640, 3), np.uint8), time.time()))
+    models.embedder.embed(np.zeros((1, 112, 112, 3), np.uint8))
+    recognizer.reset()

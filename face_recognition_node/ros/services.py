@@ -1,0 +1,205 @@
+"""The gallery's services: each is one call of the core, its answer never an exception."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+
+from face_recognition_node.core.errors import FaceRecognitionError, InputError
+from face_recognition_node.core.gallery import SessionKind
+from face_recognition_node.ros.interface import SERVICES
+from face_recognition_node.ros.lifecycle import state_label
+from face_recognition_node.ros.messages import (
+    SESSION_KINDS,
+    sorted_persons,
+    to_person_info,
+    to_seconds,
+    to_template_info,
+)
+from face_recognition_node.ros.runtime import Runtime
+from face_recognition_node.ros.still_image import add_face_from_image
+
+if TYPE_CHECKING:
+    from face_recognition_node.ros.node import FaceRecognitionNode
+
+Handler = Callable[[Runtime, Any, Any], None]
+KINDS = {number: kind for kind, number in SESSION_KINDS.items()}
+
+
+class GalleryServices:
+    """Offers every service of the interface as long as the node lives.
+
+    They answer while the node is configured, active or not; before that they say so.
+
+    Args:
+        node: Owns the gallery, and publishes it after a change.
+    """
+
+    def __init__(self, node: FaceRecognitionNode) -> None:
+        self._node = node
+        group = ReentrantCallbackGroup()
+        for service in SERVICES:
+            handler = HANDLERS[service.name]
+            node.create_service(service.type, service.name, self._answering(handler), callback_group=group)
+
+    def _answering(self, handler: Handler) -> Callable[[Any, Any], Any]:
+        def answer(request: Any, response: Any) -> Any:
+            runtime = self._node.runtime
+            if runtime is None:
+                response.message = f"the node is {state_label(self._node)}; configure it first"
+                return response
+            response.success = True
+            try:
+                handler(runtime, request, response)
+            except FaceRecognitionError as error:
+                response.success, response.message = False, str(error)
+            except Exception as error:  # a service must answer, and must not end the executor
+                self._node.get_logger().error(traceback.format_exc())
+                response.success, response.message = False, f"internal error: {type(error).__name__}: {error}"
+            response.gallery_version = runtime.gallery.snapshot().version
+            self._node.publish_gallery()
+            return response
+
+        return answer
+
+
+def list_persons(runtime: Runtime, request: Any, response: Any) -> None:
+    """Tell who is there."""
+    snapshot = runtime.gallery.snapshot()
+    chosen = [
+        person
+        for person in sorted_persons(snapshot)
+        if (request.include_strangers or not person.is_stranger)
+        and (not request.session or person.session == request.session)
+    ]
+    response.persons = [to_person_info(person) for person in chosen]
+    if request.include_templates:
+        response.templates = [
+            to_template_info(template)
+            for person in chosen
+            for template in snapshot.templates_of(person.person_id)
+        ]
+
+
+def rename_person(runtime: Runtime, request: Any, response: Any) -> None:
+    """Give a person another name."""
+    response.person = to_person_info(runtime.gallery.rename(request.person_id, request.name))
+
+
+def merge_persons(runtime: Runtime, request: Any, response: Any) -> None:
+    """Make one person of several."""
+    person = runtime.gallery.merge(request.keep_person_id, list(request.merge_person_ids))
+    response.person = to_person_info(person)
+
+
+def split_template(runtime: Runtime, request: Any, response: Any) -> None:
+    """Make a new person of some templates."""
+    gallery, ids = runtime.gallery, list(request.template_ids)
+    owners = {template.person_id for template in gallery.snapshot().templates(ids)}
+    response.person = to_person_info(gallery.split(ids, request.name))
+    response.remaining = to_person_info(gallery.snapshot().person(owners.pop()))
+
+
+def forget_persons(runtime: Runtime, request: Any, response: Any) -> None:
+    """Forget whom the request selects, in one change if it can be said in one."""
+    gallery, final = runtime.gallery, bool(request.final)
+    wanted = list(request.person_ids)
+    if request.all:
+        gone = gallery.forget_all(final)
+    elif wanted or request.session:
+        snapshot = gallery.snapshot()
+        if request.session:
+            if request.session not in snapshot.sessions:
+                raise InputError(
+                    f"there is no session {request.session!r}; known are {sorted(snapshot.sessions)}"
+                )
+            members = (p.person_id for p in snapshot.persons.values() if p.session == request.session)
+            wanted = list(dict.fromkeys([*map(snapshot.resolve, wanted), *members]))
+        gone = gallery.forget(wanted, final) if wanted else ()
+    else:
+        raise InputError("nobody is selected: fill person_ids or session, or set all")
+    response.forgotten_person_ids = [person.person_id for person in gone]
+    response.n_templates = sum(person.n_templates for person in gone)
+
+
+def undo_gallery(runtime: Runtime, request: Any, response: Any) -> None:
+    """Take changes back, or do them again."""
+    gallery, steps = runtime.gallery, max(int(request.steps), 1)
+    try:
+        response.changes = list(gallery.redo(steps) if request.redo else gallery.undo(steps))
+    finally:
+        history = gallery.history()
+        response.n_undo = sum(entry.is_done for entry in history)
+        response.n_redo = len(history) - response.n_undo
+
+
+def set_session(runtime: Runtime, request: Any, response: Any) -> None:
+    """Choose the session of newcomers."""
+    if request.kind not in KINDS:
+        raise InputError(f"kind: expected PERMANENT, EVENT or RUN, got {request.kind}")
+    response.previous_name = runtime.gallery.session.name
+    kind: SessionKind = KINDS[request.kind]
+    session = runtime.gallery.set_session(request.name, kind, to_seconds(request.ttl) or None)
+    persons = runtime.gallery.snapshot().persons.values()
+    response.n_persons = sum(person.session == session.name for person in persons)
+
+
+def export_gallery(runtime: Runtime, request: Any, response: Any) -> None:
+    """Write the gallery to a file."""
+    report = runtime.gallery.export_to(
+        _absolute(request.path),
+        person_ids=list(request.person_ids) or None,
+        overwrite=bool(request.overwrite),
+    )
+    response.path = str(report.path)
+    response.n_persons, response.n_templates = report.n_persons, report.n_templates
+
+
+def import_gallery(runtime: Runtime, request: Any, response: Any) -> None:
+    """Add the people of an exported file."""
+    report = runtime.gallery.import_from(_absolute(request.path), session=request.session or None)
+    response.person_ids, response.n_templates = list(report.person_ids), report.n_templates
+
+
+def verify_gallery(runtime: Runtime, request: Any, response: Any) -> None:
+    """Check the gallery; "success" means that nothing is wrong."""
+    report = runtime.gallery.verify()
+    response.problems = list(report.problems)
+    response.suspicious_template_ids = list(report.suspicious_template_ids)
+    response.n_persons, response.n_templates = report.n_persons, report.n_templates
+    response.model_fingerprint = report.fingerprint
+    response.success = report.is_sound
+    response.message = f"{len(report.problems)} problems" if report.problems else "no problem found"
+
+
+def rollback_adaptation(runtime: Runtime, request: Any, response: Any) -> None:
+    """Remove what the node added by itself."""
+    for person_id in list(request.person_ids) or [None]:
+        response.n_templates += runtime.gallery.rollback_adaptation(person_id)
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise InputError(f"path: expected an absolute path on the node's machine, got {text!r}")
+    return path
+
+
+HANDLERS: dict[str, Handler] = {
+    "~/list_persons": list_persons,
+    "~/rename_person": rename_person,
+    "~/merge_persons": merge_persons,
+    "~/split_template": split_template,
+    "~/forget_persons": forget_persons,
+    "~/undo_gallery": undo_gallery,
+    "~/add_face_from_image": add_face_from_image,
+    "~/set_session": set_session,
+    "~/export_gallery": export_gallery,
+    "~/import_gallery": import_gallery,
+    "~/verify_gallery": verify_gallery,
+    "~/rollback_adaptation": rollback_adaptation,
+}
