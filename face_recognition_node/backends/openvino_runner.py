@@ -1,9 +1,9 @@
 """OpenVINO: the default on a CPU.
 
 The graph takes the camera's bytes: layout, channel order, mean and scale are folded into it, so that no
-float copy of the frame is made in Python. Sizes of a detector's picture are compiled when first seen (a static
-graph is the fastest) and kept; the batch of an embedder stays dynamic. Compiled graphs are cached on disk,
-outside the source tree, which makes the next start fast.
+float copy of the frame is made in Python. Sizes of a detector's picture are compiled when first seen (a
+static graph is the fastest) and kept; the batch of an embedder stays dynamic. Compiled graphs are cached on
+disk, outside the source tree, which makes the next start fast.
 """
 
 from __future__ import annotations

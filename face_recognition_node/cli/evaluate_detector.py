@@ -26,7 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="photographs whose longer side is shorter than N pixels are doubled first (default %(default)s)",
     )
     parser.add_argument(
-        "--score-threshold", type=float, default=DetectorConfig().score_threshold, metavar="P"
+        "--score-threshold",
+        type=float,
+        default=DetectorConfig().score_threshold,
+        metavar="P",
+        help="smallest score of a near face (default %(default)s)",
     )
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "detector", "backend", "device", "precision", "threads"))
@@ -40,7 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.evaluation.detection import DetectionArchive, compare, summarize
 
     archive = DetectionArchive.open(arguments.archive)
-    config = with_values(DetectorConfig(), {"score_threshold": arguments.score_threshold})
+    near = arguments.score_threshold
+    far = min(near, DetectorConfig().far_score_threshold)
+    config = with_values(DetectorConfig(), {"score_threshold": near, "far_score_threshold": far})
     detector = load_detector(models_config(arguments), config)
     outcomes, faces, doubled = [], 0, 0
     for number, label in enumerate(tqdm(archive.faces, unit="photo", desc="detecting")):

@@ -57,6 +57,12 @@ class Candidates:
             (self.landmarks_xy - shift) * np.float32(scale),
         )
 
+    def of_heights(self, least: float, most: float) -> Candidates:
+        """Return the candidates whose box is between ``least`` and ``most`` pixels high."""
+        heights = self.boxes_xyxy[:, 3] - self.boxes_xyxy[:, 1]
+        wanted = (heights >= least) & (heights <= most)
+        return Candidates(self.boxes_xyxy[wanted], self.scores[wanted], self.landmarks_xy[wanted])
+
     @staticmethod
     def joined(parts: Sequence[Candidates]) -> Candidates:
         """Return all candidates of several passes."""

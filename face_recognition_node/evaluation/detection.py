@@ -1,6 +1,7 @@
 """Detection: are labelled faces found, and how far off are the landmarks?
 
-One labelled face a photograph; other faces in it are not labelled, so false detections cannot be counted. A landmark's error is given in parts of the labelled eye distance, as is usual for face alignment.
+One labelled face a photograph; other faces in it are not labelled, so false detections cannot be counted.
+A landmark's error is given in parts of the labelled eye distance, as is usual for face alignment.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from face_recognition_node.evaluation.bootstrap import Estimate, estimate
 from face_recognition_node.evaluation.lfw import decode_image, open_files
 
 IOU_FOUND = 0.4
-"""Overlap from which a labelled face counts as found; labels are squarer and larger than RetinaFace's boxes."""
+"""Overlap from which a labelled face counts as found; labels are squarer than RetinaFace's boxes."""
 
 LANDMARKS = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
 _LANDMARK_COLUMNS = ("le", "re", "nose", "lm", "rm")  # "left" and "right" as seen in the image

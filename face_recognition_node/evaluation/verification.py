@@ -180,7 +180,7 @@ class VerificationResult:
 
     def __str__(self) -> str:
         lines = [
-            f"accuracy        {self.accuracy:.4f} ± {self.accuracy_std:.4f} over folds of {self.n_pairs} pairs",
+            f"accuracy        {self.accuracy:.4f} ± {self.accuracy_std:.4f}, folds of {self.n_pairs} pairs",
             f"all folds       {self.accuracy_interval}",
             f"threshold       {self.threshold:.3f} (cosine)",
             f"area, EER       {self.area:.4f}, {self.equal_error_rate:.4f}",
