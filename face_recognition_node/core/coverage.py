@@ -11,6 +11,8 @@ SIDE_YAW = 14.0
 """Degrees to the side from which on a view is of that side."""
 SIDE_PITCH = 12.0
 """Degrees up or down likewise."""
+FRONT_PITCH = 25.0
+"""A view from somewhat below or above is still frontal: a robot's camera is seldom at eye level."""
 DIRECTIONS = ("front", "left", "right", "up", "down")
 
 
@@ -47,10 +49,12 @@ class PoseCoverage:
 
 
 def directions(pose: HeadPose) -> tuple[str, ...]:
-    """Return the directions a pose belongs to: ``("front",)``, or a side, or up or down, or one of each."""
+    """Return the directions a pose belongs to: front or a side, and up or down if the head is so inclined."""
     found = []
     if abs(pose.yaw) >= SIDE_YAW:
         found.append("right" if pose.yaw > 0 else "left")
+    elif abs(pose.pitch) < FRONT_PITCH:
+        found.append("front")
     if abs(pose.pitch) >= SIDE_PITCH:
         found.append("up" if pose.pitch > 0 else "down")
-    return tuple(found) or ("front",)
+    return tuple(found)

@@ -140,7 +140,7 @@ def _improve(
     """
     transposed = np.swapaxes(rotation, 1, 2)
     h = rotation @ _GRAM @ transposed
-    q = (free / scale[:, None, None] - rotation[:, :2]) @ _GRAM @ transposed
+    q = (free / np.maximum(scale, 1e-9)[:, None, None] - rotation[:, :2]) @ _GRAM @ transposed
     entries = np.stack([h[:, 0, 0] + h[:, 1, 1], h[:, 1, 2], h[:, 0, 2], h[:, 2, 2]], axis=1)
     slope = np.stack([q[:, 0, 0] + q[:, 1, 1], -q[:, 1, 2], q[:, 0, 2], q[:, 1, 0] - q[:, 0, 1]], axis=1)
     step = np.linalg.solve(entries[:, _ENTRY] * _SIGN + _DAMPING, slope[..., None])
