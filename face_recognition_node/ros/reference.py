@@ -55,20 +55,50 @@ def video_source_table() -> str:
     return _parameters_table(flatten(VideoSourceConfig()), frozenset({"autostart"}))
 
 
+def main_parameters_table() -> str:
+    """Return the parameters a robot is likely to set as a Markdown table."""
+    rows = [
+        (f"`{name}`", f"`{_yaml(value)}`", bounds(declared), _capital(declared.description))
+        for name, declared, value in declarations()
+        if name in MAIN_PARAMETERS
+    ]
+    return _table(("parameter", "default", "allowed", "what"), rows)
+
+
+MAIN_PARAMETERS = frozenset(
+    {
+        "image_topic",
+        "image_transport",
+        "qos_reliability",
+        "rotate",
+        "gallery_path",
+        "always_on",
+        "autostart",
+        "models.backend",
+        "models.threads",
+        "detector.working_width",
+        "identity.target_false_accept_rate",
+        "strangers.enabled",
+        "enrollment.wanted_views",
+        "enrollment.timeout_s",
+        "gallery.undo_window_s",
+    }
+)
 TABLES = {
     "topics": topics_table,
     "services": services_table,
     "actions": actions_table,
     "parameters": parameters_table,
+    "main_parameters": main_parameters_table,
     "video_source_parameters": video_source_table,
 }
-"""Name of a table between ``<!-- NAME -->`` and ``<!-- end of NAME -->``, and what makes it."""
+"""Name of a table between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, and what makes it."""
 
 
 def fill_tables(document: str) -> str:
     """Return a Markdown document with every marked table in it replaced by the present one."""
     for name, make in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
         document = re.sub(
             pattern, lambda found, make=make: found[1] + make() + found[2], document, flags=re.S
         )

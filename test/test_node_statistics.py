@@ -1,0 +1,173 @@
+"""What the node counts, and how diagnostics judge it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+pytest.importorskip("diagnostic_msgs", reason="needs the ROS message packages")
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from face_recognition_node.ros.diagnostics import NodeHealth, to_diagnostics
+from face_recognition_node.ros.statistics import StreamStatistics
+
+NAN = float("nan")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def statistics(clock):
+    return StreamStatistics(window=5.0, clock=clock)
+
+
+def stream(statistics, clock, rate: float, seconds: float, latency: float = 0.02) -> None:
+    for _ in range(round(rate * seconds)):
+        clock.now += 1 / rate
+        statistics.count_received()
+        statistics.count_answered(latency, {"detect": 0.01, "embed": 0.004})
+
+
+def test_nothing_yet(statistics) -> None:
+    summary = statistics.summarize()
+    assert (summary.received, summary.answered, summary.received_hz, summary.answered_hz) == (0, 0, 0, 0)
+    assert math.isnan(summary.latency_p50)
+    assert math.isnan(summary.silence)
+    assert summary.stage_seconds == {}
+
+
+@pytest.mark.parametrize("seconds", [2.0, 20.0])
+def test_rates_and_latency_of_the_last_seconds(statistics, clock, seconds: float) -> None:
+    stream(statistics, clock, 25.0, seconds)
+    summary = statistics.summarize(dropped=3)
+    assert summary.received == summary.answered == round(25 * seconds)
+    assert summary.answered_hz == pytest.approx(25.0, rel=0.02)
+    assert summary.received_hz == pytest.approx(25.0, rel=0.02)
+    assert (summary.latency_p50, summary.latency_p95) == pytest.approx((0.02, 0.02))
+    assert summary.stage_seconds == pytest.approx({"detect": 0.01, "embed": 0.004})
+    assert summary.dropped == 3
+
+
+def test_old_latencies_are_forgotten(statistics, clock) -> None:
+    stream(statistics, clock, 10.0, 6.0, latency=1.0)
+    clock.now += 5.1
+    stream(statistics, clock, 10.0, 2.0, latency=0.03)
+    assert statistics.summarize().latency_p95 == pytest.approx(0.03)
+
+
+def test_an_unstamped_image_has_no_latency(statistics) -> None:
+    statistics.count_answered(NAN, {})
+    summary = statistics.summarize()
+    assert math.isnan(summary.latency_p95)
+    assert summary.answered == 1
+
+
+def test_the_first_bad_image_of_a_kind_is_news(statistics, clock) -> None:
+    assert [statistics.count_bad(kind) for kind in ("size", "size", "nan", "size")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    summary = statistics.summarize()
+    assert dict(summary.bad) == {"size": 3, "nan": 1}
+    assert summary.recently_bad == 4
+    clock.now += 6
+    assert statistics.summarize().recently_bad == 0
+    assert dict(statistics.summarize().bad) == {"size": 3, "nan": 1}
+
+
+def test_a_stage_that_ran_sometimes_is_averaged_over_all_images(statistics) -> None:
+    statistics.count_answered(0.01, {"embed": 0.01})
+    statistics.count_answered(0.01, {})
+    assert statistics.summarize().stage_seconds == pytest.approx({"embed": 0.005})
+
+
+def judge(health: NodeHealth) -> tuple[bytes, str]:
+    status = to_diagnostics(health, "/face_recognition", Time(sec=5)).status[0]
+    return status.level, status.message
+
+
+def active(summary, **more) -> NodeHealth:
+    return NodeHealth("active", wanted=["subscribers"], stream=summary, image_topic="/image", **more)
+
+
+def test_a_good_stream_is_ok(statistics, clock) -> None:
+    stream(statistics, clock, 30.0, 6.0)
+    level, text = judge(active(statistics.summarize()))
+    assert level == DiagnosticStatus.OK
+    assert text in ("30.0 Hz", "30.2 Hz")  # one more or less at the window's edge
+
+
+def test_silence_is_a_warning(statistics, clock) -> None:
+    level, text = judge(active(statistics.summarize()))
+    assert (level, text) == (DiagnosticStatus.WARN, "no image on /image yet")
+    stream(statistics, clock, 30.0, 1.0)
+    clock.now += 4
+    level, text = judge(active(statistics.summarize()))
+    assert (level, text) == (DiagnosticStatus.WARN, "no image on /image for 4.0 s")
+
+
+def test_bad_images_are_a_warning_or_an_error(statistics, clock) -> None:
+    statistics.count_received()
+    statistics.count_bad("encoding")
+    assert judge(active(statistics.summarize()))[0] == DiagnosticStatus.ERROR
+    stream(statistics, clock, 30.0, 1.0)
+    level, text = judge(active(statistics.summarize()))
+    assert level == DiagnosticStatus.WARN
+    assert "1 × encoding" in text
+    stream(statistics, clock, 30.0, 6.0)
+    assert judge(active(statistics.summarize()))[0] == DiagnosticStatus.OK
+
+
+def test_a_slow_machine_is_said_to_be_slow(statistics, clock) -> None:
+    for index in range(100):
+        clock.now += 0.02
+        statistics.count_received()
+        if index % 4 == 0:
+            statistics.count_answered(0.1, {})
+    level, text = judge(active(statistics.summarize()))
+    assert level == DiagnosticStatus.WARN
+    assert "too slow" in text
+
+
+def test_idle_and_inactive_are_not_faults(statistics) -> None:
+    idle = NodeHealth("active", stream=statistics.summarize())
+    assert judge(idle)[0] == DiagnosticStatus.OK
+    assert "nobody" in judge(idle)[1]
+    assert judge(NodeHealth("unconfigured"))[0] == DiagnosticStatus.OK
+
+
+def test_a_failed_transition_is_an_error_everywhere() -> None:
+    health = NodeHealth("unconfigured", error="configure failed: no model")
+    array = to_diagnostics(health, "/face_recognition", Time(sec=5))
+    assert [status.level for status in array.status] == [DiagnosticStatus.ERROR] * 3
+    assert all("no model" in status.message for status in array.status)
+    assert array.header.stamp.sec == 5
+
+
+def test_the_values_tell_stages_backends_and_kinds(statistics, clock) -> None:
+    statistics.count_bad("truncated")
+    stream(statistics, clock, 10.0, 1.0)
+    health = active(statistics.summarize(7), models={"detector backend": "openvino"}, gallery={"persons": 2})
+    stream_status, models, gallery = to_diagnostics(health, "/n", Time()).status
+    values = {pair.key: pair.value for pair in stream_status.values}
+    assert values["stage detect [ms]"] == "10.00"
+    assert values["bad images, truncated"] == "1"
+    assert values["dropped"] == "7"
+    assert (models.values[0].key, models.values[0].value) == ("detector backend", "openvino")
+    assert gallery.values[0].value == "2"
