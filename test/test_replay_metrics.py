@@ -101,6 +101,8 @@ def test_strangers_are_followed_over_recordings() -> None:
     assert (bob.who, bob.frames, bob.fragments) == ("Bob", 5, 2)
     assert bob.main_id_share == pytest.approx(3 / 5)
     assert bob.shared_ids == eve.shared_ids == ("s-2",)
+    assert (bob.id_consistency, eve.id_consistency) == (0.75, 1.0)
+    assert report_of(first, again, other).shared_ids == 1
     assert follow_strangers([]) == []
 
 

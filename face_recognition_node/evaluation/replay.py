@@ -28,9 +28,6 @@ from face_recognition_node.evaluation.scenario import EVERYWHERE, Enrolment, Epi
 from face_recognition_node.evaluation.sequences import open_sequence
 from face_recognition_node.evaluation.track_metrics import Claim, TrueTrack, follow_strangers, judge
 
-LONG_AFTER_S = 3600.0
-"""After so many seconds without a frame every enrolment has ended."""
-
 
 class ReadyModels(Protocol):
     """Loaded networks, as face_recognition_node.assembly makes them."""
@@ -262,7 +259,7 @@ class _LiveEnrolment:
         """Return the outcome and the person_id, if one was stored; an unfinished session ends now."""
         self._bench.recognizer.embed_every_face = False
         if not self._session.finished:
-            self._session.tick(self._last + LONG_AFTER_S)
+            self._session.finish()
         result = self._session.result()
         outcome = EnrolmentOutcome(
             self.wanted.name,

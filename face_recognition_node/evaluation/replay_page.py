@@ -40,6 +40,8 @@ def render_page(report: ReplayReport, missed: list[str]) -> str:
         ("Seconds under a wrong name", f"{report.wrong_seconds:.2f}"),
         ("Swaps", str(report.swaps)),
         ("Strangers' frames under one id", str(report.stranger_share)),
+        ("The same of their frames with an id", str(report.id_consistency)),
+        ("Stranger ids shared by two people", str(report.shared_ids)),
     ]
     rows = "".join(f"<tr><td>{escape(name)}<td class=n>{escape(value)}" for name, value in figures)
     key = "".join(f'<span style="background:{color}"></span>{name}' for name, color in _COLORS.items())

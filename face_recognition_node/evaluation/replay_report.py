@@ -126,6 +126,17 @@ class ReplayReport:
         return estimate([s.main_id_share for s in followed], [s.who for s in followed])
 
     @property
+    def id_consistency(self) -> Estimate:
+        """Mean over strangers who got an id of the share of frames with an id that have the main one."""
+        followed = [stranger for episode in self.episodes for stranger in episode.strangers if stranger.ids]
+        return estimate([s.id_consistency for s in followed], [s.who for s in followed])
+
+    @property
+    def shared_ids(self) -> int:
+        """How many stranger ids were given to more than one person."""
+        return len({(e.name, shared) for e in self.episodes for s in e.strangers for shared in s.shared_ids})
+
+    @property
     def named_share(self) -> dict[str, float]:
         """Share of each enrolled person's frames under the right name, the worst of his tracks."""
         shares: dict[str, float] = {}
@@ -150,6 +161,8 @@ class ReplayReport:
             "seconds_under_a_wrong_name": round(self.wrong_seconds, 4),
             "swaps": self.swaps,
             "stranger_id_share": self.stranger_share.to_dict(),
+            "stranger_id_consistency": self.id_consistency.to_dict(),
+            "stranger_ids_shared_by_persons": self.shared_ids,
             "named_share": {who: round(share, 4) for who, share in self.named_share.items()},
             "episodes": [_episode_dict(episode) for episode in self.episodes],
         }
@@ -164,11 +177,14 @@ class ReplayReport:
             f"  seconds under a wrong name              {self.wrong_seconds:.2f}",
             f"  swaps                                   {self.swaps}",
             f"  strangers' frames under one id          {self.stranger_share}",
+            f"  ... of their frames with an id          {self.id_consistency}",
         ]
         fragments = Counter(s.fragments for e in self.episodes for s in e.strangers)
         if fragments:
             told = ", ".join(f"{count} with {ids}" for ids, count in sorted(fragments.items()))
-            lines.append(f"  ids a stranger                          {told}")
+            lines.append(
+                f"  ids a stranger                          {told}; {self.shared_ids} shared by two people"
+            )
         lines += [
             f"  enrolment of {failed.name} failed: {failed.message}" for failed in self.failed_enrolments
         ]
@@ -211,6 +227,7 @@ def _episode_dict(episode: EpisodeReport) -> dict[str, Any]:
         {
             **asdict(s),
             "main_id_share": round(s.main_id_share, 4) if s.frames else None,
+            "id_consistency": round(s.id_consistency, 4) if s.ids else None,
             "fragments": s.fragments,
         }
         for s in episode.strangers

@@ -13,12 +13,16 @@ AT_LEAST: dict[str, Callable[[ReplayReport], float]] = {
     "stranger_share": lambda report: min(
         (s.main_id_share for e in report.episodes for s in e.strangers if s.frames), default=float("nan")
     ),
+    "id_consistency": lambda report: min(
+        (s.id_consistency for e in report.episodes for s in e.strangers if s.ids), default=float("nan")
+    ),
 }
-"""Figures that must reach the number that a scenario requires; the share is that of the worst stranger."""
+"""Figures that must reach the number that a scenario requires; shares are the worst stranger's."""
 AT_MOST: dict[str, Callable[[ReplayReport], float]] = {
     "false_positive_rate": lambda report: report.false_positive_rate.value,
     "wrong_seconds": lambda report: report.wrong_seconds,
     "swaps": lambda report: float(report.swaps),
+    "shared_ids": lambda report: float(report.shared_ids),
     "seconds_to_name": lambda report: report.seconds_to_name.value,
 }
 """Figures that must not exceed it."""

@@ -163,6 +163,11 @@ class StrangerOutcome:
         return max(self.ids.values(), default=0) / self.frames if self.frames else float("nan")
 
     @property
+    def id_consistency(self) -> float:
+        """Share of the frames with any stranger id that have the most frequent one; NaN where none had."""
+        return max(self.ids.values()) / sum(self.ids.values()) if self.ids else float("nan")
+
+    @property
     def fragments(self) -> int:
         """How many ids the one person got; 1 is best."""
         return len(self.ids)
