@@ -24,7 +24,9 @@ VERBS: dict[str, str] = {
     "evaluate": "measure verification, detection, identification or a replayed scenario",
     "benchmark": "measure speed and memory side by side",
     "prepare": "turn folders of photographs into aligned training faces",
+    "teacher": "compute a teacher's embeddings and feature maps to distil from",
     "train": "train a network from a recipe",
+    "unlock": "answer yes or no: is this the owner's face",
     "export": "turn a checkpoint into the files that the robot runs",
     "demo": "run the real nodes on a video and show what they say",
 }

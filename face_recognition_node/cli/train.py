@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     options = RunOptions(
         out, arguments.fast, arguments.threads, arguments.accelerator, arguments.devices, arguments.nodes
     )
-    print(KINDS[kind](values, options))
+    said = KINDS[kind](values, options)
+    # the processes of a distributed run share one terminal
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
+        print(said)
     return 0
 
 

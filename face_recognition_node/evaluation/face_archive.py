@@ -75,7 +75,7 @@ class FaceArchive:
             )
         labels = np.array([int(row["identity"]) if row["identity"] else UNLABELLED for row in rows], np.int64)
         return cls(
-            labels, np.array([row["source"] for row in rows]), ends, data, _read_teacher(teacher, len(rows))
+            labels, np.array([row["source"] for row in rows]), ends, data, read_teacher(teacher, len(rows))
         )
 
     def crop(self, index: int) -> ImageArray:
@@ -93,7 +93,12 @@ class FaceArchive:
         return np.stack([self.crop(int(index)) for index in indices])
 
 
-def _read_teacher(path: Path, rows: int) -> FloatArray | None:
+def read_teacher(path: Path, rows: int) -> FloatArray | None:
+    """Return the (rows, D) unit vectors of a teacher's int8 file, None if there is no such file.
+
+    Raises:
+        SourceError: If it has another number of rows.
+    """
     if not path.is_file():
         return None
     stored = np.load(path, mmap_mode="r")

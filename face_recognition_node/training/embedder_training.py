@@ -148,7 +148,7 @@ def _run_stage(
         ),
         ImageProgress(stage.batch.size * world, stage.steps, stage.name),
     ]
-    if len(data.split.validation):
+    if has_both_kinds_of_pairs(data.faces.labels[data.split.validation]):
         chosen = data.split.validation[: 64 if options.fast else VALIDATION_FACES]
         every = max(1, stage.steps // 2) if options.fast else recipe.validate_every
         callbacks.insert(1, ValidationCurve(data.faces, chosen, averaged, every))
@@ -186,6 +186,12 @@ def _run_stage(
         (folder / "done.ckpt").replace(last)
     trainer.strategy.barrier()
     return folder / WEIGHTS
+
+
+def has_both_kinds_of_pairs(labels: LabelArray) -> bool:
+    """Return whether there are two faces of one person and faces of two people."""
+    _, counts = np.unique(labels, return_counts=True)
+    return len(counts) > 1 and bool((counts > 1).any())
 
 
 def make_stage(stage: StageRecipe, data: TrainingData) -> EmbedderStage:

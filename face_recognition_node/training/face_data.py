@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from face_recognition_node.core.errors import SourceError
 from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.evaluation.face_archive import UNLABELLED, FaceArchive, LabelArray
+from face_recognition_node.evaluation.face_archive import UNLABELLED, FaceArchive, LabelArray, read_teacher
 from face_recognition_node.training.augmentation import Augmentation
 from face_recognition_node.training.stages import BatchRecipe
 
@@ -52,7 +52,7 @@ class PreparedFaces:
         paths: (N,) crops relative to it.
         labels: (N,) identity numbers in the alphabetical order of ``names``.
         names: Name of each identity.
-        teacher: Always None: nobody has embedded these faces.
+        teacher: (N, D) unit vectors if ``face-recognition teacher`` has run on the folder, else None.
     """
 
     folder: Path
@@ -74,7 +74,8 @@ class PreparedFaces:
         names = tuple(sorted({row["identity"] for row in rows}))
         numbers = {name: number for number, name in enumerate(names)}
         labels = np.array([numbers[row["identity"]] for row in rows], np.int64)
-        return cls(folder, tuple(row["crop"] for row in rows), labels, names)
+        teacher = read_teacher(folder / "train_teacher.npy", len(rows))
+        return cls(folder, tuple(row["crop"] for row in rows), labels, names, teacher)
 
     def crop(self, index: int) -> ImageArray:
         """Return face ``index`` as (112, 112, 3) BGR uint8."""

@@ -57,7 +57,7 @@ class TripletSettings:
 
     @property
     def production_alpha(self) -> float:
-        """Sensitivity in use: half of that in training, so that a new picture need not be as good as the old ones."""
+        """Sensitivity in use: half of that in training, since new pictures are not as good."""
         return max(0.0, self.alpha / 2)
 
 

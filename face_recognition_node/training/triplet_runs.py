@@ -136,7 +136,7 @@ def train_triplet(recipe: TripletRecipe, options: RunOptions, crop: Crop | None,
         trial = try_lock(lock, me_tests, not_me_tests)
         embedding_plots.plot_histogram(
             lock.margins(me_tests), lock.margins(not_me_tests), options.out / "margins.png",
-            "mean distance to the others minus mean distance to me", 0.0,
+            "mean distance to the others minus mean distance to me", recipe.lock.production_alpha,
         )  # fmt: skip
         report["trial"], said = asdict(trial), f"{said}\n{trial}"
     write_report(report, options.out / "report.json")

@@ -1,0 +1,29 @@
+"""``face-recognition teacher FACES MODEL``: what a teacher says of each face, to distil from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("faces", type=Path, help="folder of an archive or of prepared faces")
+    parser.add_argument(
+        "model",
+        type=Path,
+        help="ONNX: (N, 3, 112, 112) RGB 0…255 → (N, D) and optionally the last map (N, C, H, W)",
+    )
+    parser.add_argument("--out", type=Path, help="folder for train_teacher.npy and teacher_maps.npy (FACES)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compute, going on where an earlier call was cut off."""
+    from face_recognition_node.training.face_data import open_faces
+    from face_recognition_node.training.teacher import compute_teacher
+
+    out = arguments.out or arguments.faces
+    compute_teacher(open_faces(arguments.faces), arguments.model, out, arguments.threads)
+    print(f"teacher's vectors: {out}")
+    return 0

@@ -1,0 +1,116 @@
+"""Compute once what a teacher network says of every training face."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from face_recognition_node.core.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
+from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.training.face_data import FaceSet
+
+EMBEDDINGS, MAPS, STATE = "train_teacher.npy", "teacher_maps.npy", "teacher_state.json"
+_BATCH = 32
+_BATCHES_PER_SAVE = 20
+
+
+def compute_teacher(faces: FaceSet, model: Path, out: Path, threads: int = 1) -> None:
+    """Run ``model`` over all faces and their mirror images; goes on where an earlier call was cut off.
+
+    Writes ``train_teacher.npy`` (N, D) int8, the mean embedding of a face and its mirror image, and, if the
+    model has a second output, ``teacher_maps.npy`` (N, 2, C, H, W) int8, the map of the face and of its
+    mirror image; each row is scaled to its own largest value, since only directions are learned from.
+
+    Args:
+        faces: What to run it on.
+        model: ONNX; input (N, 3, 112, 112) RGB in 0 … 255 as float; outputs (N, D) and optionally (N, C, H,
+            W).
+        out: Folder for the files.
+        threads: CPU threads.
+
+    Raises:
+        ModelMissingError: If there is no such model.
+        ModelMismatchError: If its outputs have another shape.
+    """
+    session = _open(model, threads)
+    first_embedding, first_map = _run(session, np.zeros((1, 112, 112, 3), np.uint8))
+    count = len(faces.labels)
+    out.mkdir(parents=True, exist_ok=True)
+    done = _done(out, count)
+    embeddings = _table(out / EMBEDDINGS, (count, first_embedding.shape[1]), done)
+    maps = None if first_map is None else _table(out / MAPS, (count, 2, *first_map.shape[1:]), done)
+    with tqdm(total=count, initial=done, unit=" faces", unit_scale=True, desc="teacher") as bar:
+        for number, start in enumerate(range(done, count, _BATCH), 1):
+            rows = slice(start, min(start + _BATCH, count))
+            crops = np.stack([faces.crop(index) for index in range(rows.start, rows.stop)])
+            plain, plain_map = _run(session, crops)
+            mirrored, mirrored_map = _run(session, np.ascontiguousarray(crops[:, :, ::-1]))
+            embeddings[rows] = to_int8(_unit(plain) + _unit(mirrored))
+            if maps is not None and plain_map is not None and mirrored_map is not None:
+                maps[rows, 0], maps[rows, 1] = to_int8(plain_map), to_int8(mirrored_map)
+            bar.update(rows.stop - rows.start)
+            if number % _BATCHES_PER_SAVE == 0 or rows.stop == count:
+                _save([embeddings, maps], out, rows.stop, count)
+
+
+def to_int8(values: NDArray[np.floating]) -> NDArray[np.int8]:
+    """Return (N, …) as int8, each row scaled so that its largest absolute value becomes 127."""
+    axes = tuple(range(1, values.ndim))
+    largest = np.maximum(np.abs(values).max(axis=axes, keepdims=True), 1e-12)
+    return np.asarray(np.round(values * (127 / largest)), np.int8)
+
+
+def _open(model: Path, threads: int) -> Any:
+    if not model.is_file():
+        raise ModelMissingError(f"{model}: no such teacher; expected an ONNX file")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError("a teacher needs onnxruntime; pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def _run(session: Any, crops_bgr: ImageArray) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    images = np.ascontiguousarray(crops_bgr[:, :, :, ::-1].transpose(0, 3, 1, 2), np.float32)
+    outputs = session.run(None, {session.get_inputs()[0].name: images})
+    if outputs[0].ndim != 2 or (len(outputs) > 1 and outputs[1].ndim != 4):
+        shapes = [one.shape for one in outputs]
+        raise ModelMismatchError(
+            f"teacher: expected outputs (N, D) and optionally (N, C, H, W), got {shapes}"
+        )
+    return outputs[0], outputs[1] if len(outputs) > 1 else None
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
+
+
+def _done(out: Path, count: int) -> int:
+    state = out / STATE
+    if not state.is_file():
+        return 0
+    stored = json.loads(state.read_text(encoding="utf-8"))
+    return int(stored["done"]) if stored["count"] == count else 0
+
+
+def _table(path: Path, shape: tuple[int, ...], done: int) -> Any:
+    mode: Any = "r+" if done and path.is_file() else "w+"
+    return np.lib.format.open_memmap(path, mode=mode, dtype=np.int8, shape=shape)
+
+
+def _save(tables: list[Any], out: Path, done: int, count: int) -> None:
+    for table in tables:
+        if table is not None:
+            table.flush()
+    temporary = out / (STATE + ".part")
+    temporary.write_text(json.dumps({"done": done, "count": count}), encoding="utf-8")
+    os.replace(temporary, out / STATE)
