@@ -1,9 +1,13 @@
 """Whether the gallery knows a face already: who it looks like, and with what probability.
 
-The views are pooled and compared once, as a track is (:mod:`identity`). With the log-likelihood ratios
-``l_i`` of the N persons of the gallery and even odds that the face is somebody new,
+The views are pooled into one vector, as a track's are (:mod:`evidence`), and that is compared with each
+person's nearest template. With the log-likelihood ratios ``l_i`` of the N persons of the gallery and the
+prior ``P(new) = nu`` (whoever introduces himself is mostly new),
 
-    P(i) = (1/2N) e^{l_i} / (1/2 + 1/2N sum_j e^{l_j}).
+    P(i) = (1 - nu)/N e^{l_i} / (nu + (1 - nu)/N sum_j e^{l_j}).
+
+This is no claim of identity: a robot that is told a name says who else it might be, so that a person who is
+stored twice is found twice here.
 """
 
 from __future__ import annotations
@@ -15,17 +19,22 @@ import numpy as np
 
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.enrollment_values import Resemblance
-from face_recognition_node.core.faces import FaceView, FloatArray
-from face_recognition_node.core.kept_views import embedding_of, pool
-from face_recognition_node.core.person_models import Hypothesis, PersonModels
+from face_recognition_node.core.faces import FaceView
+from face_recognition_node.core.gallery_values import Match
+from face_recognition_node.core.kept_views import pool
 from face_recognition_node.core.snapshot import Snapshot
+
+NEW_PRIOR = 0.9
+"""``nu``: probability, before looking, that a face to be enrolled is nobody in the gallery."""
+CANDIDATES = 16
+"""Persons compared; those further down the search are as good as impossible."""
 
 
 class Acquaintances:
     """Looks views up in the gallery."""
 
     def __init__(self, calibration: Calibration) -> None:
-        self._models = PersonModels(calibration)
+        self._calibration = calibration
 
     def resembling(
         self, views: Sequence[FaceView], snapshot: Snapshot, without: Collection[str] = ()
@@ -37,37 +46,41 @@ class Acquaintances:
             snapshot: The gallery.
             without: Persons not to be considered, by id.
         """
-        hypotheses = [h for h in self._rank(views, snapshot) if h.person_id not in without]
-        if not hypotheses:
+        found = [(m, ratio) for m, ratio in self._compare(views, snapshot) if m.person_id not in without]
+        if not found:
             return []
         n_persons = len(snapshot.persons) - sum(person_id in snapshot.persons for person_id in without)
-        logs = np.array([h.log_ratio for h in hypotheses]) - math.log(max(n_persons, 1))
+        odds = math.log((1.0 - NEW_PRIOR) / NEW_PRIOR) - math.log(max(n_persons, 1))
+        logs = np.array([ratio for _, ratio in found]) + odds
         highest = max(float(logs.max()), 0.0)
         shares = np.exp(logs - highest)
-        probabilities = shares / (math.exp(-highest) + shares.sum())
-        vectors = np.stack([embedding_of(view) for view in views])
-        return [
-            Resemblance(
-                hypothesis.person_id,
-                snapshot.persons[hypothesis.person_id].label,
-                _highest_cosine(vectors, hypothesis.person_id, snapshot),
-                float(probability),
-            )
-            for hypothesis, probability in zip(hypotheses, probabilities, strict=True)
+        probabilities = (shares / (math.exp(-highest) + shares.sum())).tolist()
+        alike = [
+            Resemblance(m.person_id, snapshot.persons[m.person_id].label, m.similarity, probability)
+            for (m, _), probability in zip(found, probabilities, strict=True)
         ]
+        return sorted(alike, key=lambda one: (-one.probability, -one.similarity))
 
     def log_ratio_of(self, views: Sequence[FaceView], person_id: str, snapshot: Snapshot) -> float:
-        """Return the log-likelihood ratio that the views show this person; -inf if others are all nearer."""
-        found = (h.log_ratio for h in self._rank(views, snapshot) if h.person_id == person_id)
+        """Return the log-likelihood ratio that the views show this person; -inf if many others are nearer."""
+        found = (ratio for m, ratio in self._compare(views, snapshot) if m.person_id == person_id)
         return next(found, -math.inf)
 
-    def _rank(self, views: Sequence[FaceView], snapshot: Snapshot) -> tuple[Hypothesis, ...]:
-        if not snapshot.persons:
-            return ()
+    def _compare(self, views: Sequence[FaceView], snapshot: Snapshot) -> list[tuple[Match, float]]:
+        """Return the nearest template of each of the nearest persons with its log-likelihood ratio."""
+        if snapshot.n_templates == 0:
+            return []
         embedding, quality = pool(views)
-        return self._models.rank(embedding[None], [quality], snapshot)[0]
-
-
-def _highest_cosine(vectors: FloatArray, person_id: str, snapshot: Snapshot) -> float:
-    templates = [t.embedding for t in snapshot.templates_of(person_id) if not t.is_set_aside]
-    return float((vectors @ np.stack(templates).T).max()) if templates else -1.0
+        matches = snapshot.search(embedding[None], CANDIDATES)[0]
+        if not matches:
+            return []
+        stored = {t.template_id: t.embedding for t in snapshot.templates(m.template_id for m in matches)}
+        vectors = np.stack([embedding, *(stored[m.template_id] for m in matches)])
+        commonness = self._calibration.commonness(vectors)
+        ratios = self._calibration.log_likelihood_ratio(
+            [m.similarity for m in matches],
+            quality,
+            [m.template_quality for m in matches],
+            (commonness[0] + commonness[1:]) / 2,
+        )
+        return list(zip(matches, ratios.tolist(), strict=True))

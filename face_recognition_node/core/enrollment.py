@@ -261,6 +261,7 @@ class EnrollmentSession:
         if len(self._kept) < self._minimum:
             self._fail(Outcome.INCONSISTENT, f"{len(odd)} of the views do not fit the others as one person")
             return
+        before = self._acquaintances.resembling(self._kept.views, self._gallery.snapshot(), self._own_ids())
         try:
             stored = store(self._kept.views, self._goal, self._gallery, self._acquaintances)
         except EnrollmentError as error:
@@ -268,7 +269,9 @@ class EnrollmentSession:
             return
         snapshot = self._gallery.snapshot()
         person = stored.person
-        alike = self._acquaintances.resembling(self._kept.views, snapshot, (person.person_id,))
+        alike = [
+            one for one in before if one.person_id != person.person_id and one.person_id in snapshot.persons
+        ]
         nearest = max(alike, key=lambda one: one.similarity, default=None)
         self._known = next((one for one in alike if not snapshot.persons[one.person_id].is_stranger), None)
         warning = self._warning()

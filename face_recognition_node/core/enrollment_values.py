@@ -172,7 +172,7 @@ class Resemblance:
     Attributes:
         person_id: Who.
         name: Display name, or the id of somebody without one.
-        similarity: Highest cosine between a kept view and a template.
+        similarity: Cosine between the pooled views and the person's nearest template.
         probability: That it is the same person, in [0, 1]; see :mod:`acquaintance`.
     """
 
