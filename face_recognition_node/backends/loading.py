@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from face_recognition_node.core.detector import DetectorConfig
 from face_recognition_node.core.embedding import CropEmbedder
@@ -38,8 +39,20 @@ def _torch(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
     return TorchRunner(card, models, reason)
 
 
+def _torch_tensorrt(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
+    from face_recognition_node.backends.tensorrt_compiler import TorchTensorRtCompiler
+    from face_recognition_node.backends.torch_tensorrt_runner import TorchTensorRtRunner
+
+    compiler = TorchTensorRtCompiler(models.device.lower() or "cuda:0")
+    # the device is that of the engines; what serves meanwhile chooses its own
+    serving = dataclasses.replace(models, device="")
+    fallback = _first_available(AUTO_ORDER[1:], card, serving, "until the engine is ready")
+    return TorchTensorRtRunner(card, models, fallback, compiler, reason)
+
+
 Opener = Callable[[ModelCard, ModelsConfig, str], ModelRunner]
 OPENERS: dict[str, Opener] = {
+    "torch_tensorrt": _torch_tensorrt,
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
     "torch": _torch,
@@ -60,32 +73,26 @@ def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
     """
     if models.backend != "auto":
         return OPENERS[models.backend](card, models, "asked for by models.backend")
-    failures: list[str] = []
-    for name in AUTO_ORDER:
-        missing = _why_absent(name)
-        if missing:
-            failures.append(missing)
+    return _first_available(AUTO_ORDER, card, models, "auto")
+
+
+def _first_available(names: Sequence[str], card: ModelCard, models: ModelsConfig, why: str) -> ModelRunner:
+    passed_over: list[str] = []
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            passed_over.append(f"{name} is not installed")
             if name != "torch_tensorrt":
-                _log.warning("%s: %s", card.name, missing)
+                _log.warning("%s: %s", card.name, passed_over[-1])
             continue
-        reason = "auto: " + (
-            "; ".join([*failures, f"{name} is the next best"]) if failures else f"{name} is the best"
-        )
+        reason = f"{why}: {'; '.join([*passed_over, f'{name} is the next best'])}" if passed_over else why
         try:
             return OPENERS[name](card, models, reason)
         except BackendUnavailableError as error:
-            failures.append(f"{name} failed: {error}")
-            _log.warning("%s: %s", card.name, failures[-1])
+            passed_over.append(f"{name} failed: {error}")
+            _log.warning("%s: %s", card.name, passed_over[-1])
     raise BackendUnavailableError(
-        f"nothing can run {card.name}: {'; '.join(failures)}. Install one: pip install openvino"
+        f"nothing can run {card.name}: {'; '.join(passed_over)}. Install one: pip install openvino"
     )
-
-
-def _why_absent(name: str) -> str:
-    """Return why a backend is not worth trying here, cheaply and without importing it; empty if it is."""
-    if importlib.util.find_spec(name) is None:
-        return f"{name} is not installed"
-    return ""
 
 
 def load_card(models: ModelsConfig, name: str) -> ModelCard:

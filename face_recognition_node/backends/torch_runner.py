@@ -63,10 +63,11 @@ class TorchRunner:
 
     def __init__(self, card: ModelCard, models: ModelsConfig, reason: str = "") -> None:
         self._torch = import_torch()
+        from face_recognition_node.networks.folding import fold_batch_norm
         from face_recognition_node.networks.loading import load_network
 
         device = (models.device or ("cuda:0" if self._torch.cuda.is_available() else "cpu")).lower()
-        network = load_network(card)
+        network = fold_batch_norm(load_network(card))
         try:
             self._network = network.to(device)
             self._preprocess = TorchPreprocessing(card, device)

@@ -73,6 +73,8 @@ class SqueezeExcite(nn.Module):
 class SeparableBlock(nn.Module):
     """The first stage's block: depthwise, squeeze-and-excite, pointwise."""
 
+    NORMALIZED = (("conv_dw", "bn1"), ("conv_pw", "bn2"))
+
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.conv_dw = _convolution(inputs, inputs, kernel, stride, groups=inputs)
@@ -89,6 +91,8 @@ class SeparableBlock(nn.Module):
 
 class InvertedResidual(nn.Module):
     """Widen, depthwise, squeeze-and-excite, narrow; a residual where shapes allow (Sandler et al. 2018)."""
+
+    NORMALIZED = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -125,10 +129,14 @@ def _stage(inputs: int, stage: Stage) -> nn.Sequential:
 class EfficientNetEmbedder(nn.Module):
     """EfficientNet-B0 → ``gdc`` → ``embed``; its output is not normalised yet.
 
+    A block's ``NORMALIZED`` names its convolutions and the batch normalisations behind them.
+
     Args:
         embedding_size: Numbers in an embedding.
         input_size: Side of the aligned faces, pixels; a multiple of 32 or 112 (→ a 4×4 last map).
     """
+
+    NORMALIZED = (("conv_stem", "bn1"), ("conv_head", "bn2"))
 
     def __init__(self, embedding_size: int = EMBEDDING_SIZE, input_size: int = 112) -> None:
         super().__init__()

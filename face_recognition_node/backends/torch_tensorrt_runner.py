@@ -1,0 +1,148 @@
+"""TensorRT through Torch-TensorRT, with another backend serving until an engine is ready and proven.
+
+An engine is made for each size of a detector's picture when it is first seen, and one with a dynamic batch
+for an embedder. It comes from the cache or is built in the background; before it takes over, its answers
+are compared with the float32 network's. Whatever goes wrong is told by the report, and the other backend
+serves on.
+
+See tensorrt_compiler.py for what has and what has not been run.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from face_recognition_node.backends.engine_builder import EngineBuild, EngineStage
+from face_recognition_node.backends.engine_cache import EngineCache, EngineKey
+from face_recognition_node.backends.preprocessing import require_batch
+from face_recognition_node.backends.tensorrt_compiler import Engine, EngineCompiler, Shape
+from face_recognition_node.backends.torch_runner import TorchPreprocessing, as_arrays, import_torch
+from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+from face_recognition_node.core.resources import cache_directory
+from face_recognition_node.core.runner import BackendReport, ModelRunner
+
+NAME = "torch_tensorrt"
+EMBEDDER_BATCHES = (1, 4, 16)
+"""Smallest, preferred and largest batch of an embedder's engine."""
+
+
+class TorchTensorRtRunner:
+    """Runs a model with TensorRT as soon as it can, and with ``fallback`` until then.
+
+    Args:
+        card: The model's card.
+        models: Precision of the engines.
+        fallback: Serves while engines are built, and whatever shape has none.
+        compiler: Makes engines.
+        reason: Why this backend was chosen.
+        cache: Where engines are kept; by default in the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        models: ModelsConfig,
+        fallback: ModelRunner,
+        compiler: EngineCompiler,
+        reason: str = "",
+        cache: EngineCache | None = None,
+    ) -> None:
+        self._torch = import_torch()
+        self._card = card
+        self._precision = models.precision
+        self._fallback = fallback
+        self._compiler = compiler
+        self._reason = reason
+        self._cache = cache or EngineCache(cache_directory() / "tensorrt")
+        self._preprocess = TorchPreprocessing(card, compiler.device)
+        self._network: Any = None
+        self._builds: dict[tuple[int, int, int], EngineBuild] = {}
+        self._latest: EngineBuild | None = None
+        self._one_at_a_time = threading.Lock()
+        if card.input.size is not None:
+            self._latest = self._build(1, *card.input.size)
+
+    @property
+    def report(self) -> BackendReport:
+        """What answered last, and how far the engine is."""
+        build = self._latest
+        if build is not None and build.engine is not None:
+            reason = "; ".join(part for part in (self._reason, build.status.detail) if part)
+            return BackendReport(NAME, self._compiler.device, reason, self._precision)
+        serving = self._fallback.report
+        state = str(build.status) if build is not None else "built when the first picture comes"
+        reason = f"{self._reason}; its engine is {state}; meanwhile {serving.name}".removeprefix("; ")
+        return BackendReport(serving.name, serving.device, reason, serving.precision)
+
+    def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:
+        """Return the outputs for (B, H, W, 3) BGR uint8 images."""
+        require_batch(images_bgr)
+        batch, height, width, _ = images_bgr.shape
+        self._latest = build = self._build(batch, height, width)
+        if build.engine is None:
+            return self._fallback.run(images_bgr)
+        with self._torch.inference_mode():
+            return self._evaluate(build.engine, self._preprocess(images_bgr))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return whether every engine asked for so far is ready or refused by then."""
+        return all(build.wait(timeout) for build in list(self._builds.values()))
+
+    def _build(self, batch: int, height: int, width: int) -> EngineBuild:
+        """Return the engine for a picture, ordering it when it is new."""
+        batches = EMBEDDER_BATCHES if self._card.input.size is not None else (batch, batch, batch)
+        wanted = (batches[1], height, width)
+        build = self._builds.get(wanted)
+        if build is None:
+            shapes: tuple[Shape, Shape, Shape] = (
+                (batches[0], 3, height, width),
+                (batches[1], 3, height, width),
+                (batches[2], 3, height, width),
+            )
+            key = EngineKey(
+                self._card.name, self._card.sha256, shapes, self._precision, self._compiler.platform
+            )
+            build = EngineBuild(
+                key, self._reference, self._compiler, self._cache, self._evaluate, self._test_inputs
+            )
+            self._builds[wanted] = build
+            threading.Thread(
+                target=self._run, args=(build,), name=f"tensorrt-{self._card.name}", daemon=True
+            ).start()
+        return build
+
+    def _run(self, build: EngineBuild) -> None:
+        with self._one_at_a_time:
+            build.run()
+            finished = (EngineStage.READY, EngineStage.REFUSED)
+            if all(other.status.stage in finished for other in list(self._builds.values())):
+                self._network = None  # its memory is wanted elsewhere; another shape reads it again
+
+    def _reference(self) -> Any:
+        """Return the float32 network on the engines' device."""
+        if self._network is None:
+            from face_recognition_node.networks.folding import fold_batch_norm
+            from face_recognition_node.networks.loading import load_network
+
+            self._network = fold_batch_norm(load_network(self._card)).to(self._compiler.device)
+        return self._network
+
+    def _evaluate(self, engine: Engine, tensor: Any) -> tuple[FloatArray, ...]:
+        with self._torch.no_grad():
+            return as_arrays(engine(tensor))
+
+    def _test_inputs(self, shapes: tuple[Shape, Shape, Shape]) -> list[Any]:
+        """Return pictures of smooth noise in every shape: broad and fine structure, always the same."""
+        generator = np.random.default_rng(0)
+        tensors = []
+        for batch, _, height, width in dict.fromkeys(shapes):
+            coarse = generator.uniform(0, 255, (batch, -(-height // 16), -(-width // 16), 3))
+            broad = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+            fine = generator.normal(0, 20, (batch, height, width, 3))
+            pictures = np.clip(broad + fine, 0, 255).astype(np.uint8)
+            tensors.append(self._preprocess(pictures))
+        return tensors
