@@ -9,6 +9,7 @@ import traceback
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import CompressedImage, Image
 
+from face_recognition_node.core.faces import RecognitionResult
 from face_recognition_node.ros.answers import AnswerPublisher
 from face_recognition_node.ros.depth import DepthBuffer
 from face_recognition_node.ros.diagnostics import NodeHealth, to_diagnostics
@@ -80,7 +81,7 @@ class FaceRecognitionNode(LoudNode):
         runtime = open_runtime(self.settings)
         answers = AnswerPublisher(self, self.settings.node)
         self.pipeline = FramePipeline(
-            runtime.recognizer, self.settings, self._depth, self._statistics, answers, self._housekeeper.note
+            runtime.recognizer, self.settings, self._depth, self._statistics, answers, self._after_result
         )
         self.runtime, self._answers = runtime, answers
         self.publish_gallery()
@@ -169,7 +170,14 @@ class FaceRecognitionNode(LoudNode):
         pipeline.update_settings(settings)
         if settings.recognition.gallery != runtime.gallery.config:
             runtime.gallery.update_config(settings.recognition.gallery)
+        runtime.adapter.config = settings.recognition.adaptation
         self.check()
+
+    def _after_result(self, result: RecognitionResult) -> None:
+        """Do with an answer what need not delay it."""
+        self._housekeeper.note(result)
+        if self.runtime is not None:
+            self.runtime.adapter.observe(result)
 
     def publish_gallery(self) -> None:
         """Show who is known, if that has changed."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from face_recognition_node.assembly import Models, build_recognizer, load_models, open_gallery
+from face_recognition_node.core.adaptation import Adapter
 from face_recognition_node.core.faces import Frame
 from face_recognition_node.core.gallery import Gallery, SessionKind
 from face_recognition_node.core.gallery_files import default_gallery_path
@@ -24,9 +25,11 @@ class Runtime:
     models: Models
     gallery: Gallery
     recognizer: Recognizer
+    adapter: Adapter
 
     def close(self) -> None:
         """Finish what is being written and close the gallery."""
+        self.adapter.close()
         self.recognizer.close()
         self.gallery.close()
 
@@ -76,7 +79,8 @@ def open_runtime(settings: Settings) -> Runtime:
     except BaseException:
         gallery.close()
         raise
-    return Runtime(models, gallery, recognizer)
+    adapter = Adapter(gallery, models.calibration, config.adaptation, background=True)
+    return Runtime(models, gallery, recognizer, adapter)
 
 
 def _warm(models: Models, recognizer: Recognizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from face_recognition_node.core.enrollment import EnrollmentSession
@@ -25,7 +26,9 @@ def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
     result = _look(runtime, Frame(image_to_bgr(message), time.time()))
     goal = EnrollmentGoal(request.name, request.person_id or None, wanted_views=1, minimum_views=1)
     gallery, models = runtime.gallery, runtime.models
-    session = EnrollmentSession(goal, gallery, models.calibration, runtime.recognizer.config.enrollment)
+    # There is no second picture to wait for before one of the faces is chosen.
+    config = replace(runtime.recognizer.config.enrollment, selection_s=0.0)
+    session = EnrollmentSession(goal, gallery, models.calibration, config)
     session.observe(result)
     session.finish()
     outcome = session.result()

@@ -1,0 +1,352 @@
+"""The node as a process on a network: a newcomer is enrolled and recognised; services; bad images; the end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import ros_world
+from action_msgs.msg import GoalStatus
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from ros_world import NODE, PATIENCE, SOURCE, Inbox, node_processes, wait_for_subscriber
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from face_recognition_interfaces.action import EnrollPerson
+from face_recognition_interfaces.msg import Face, FaceArray, GalleryInfo
+from face_recognition_interfaces.srv import (
+    AddFaceFromImage,
+    ExportGallery,
+    ForgetPersons,
+    ImportGallery,
+    ListPersons,
+    MergePersons,
+    RenamePerson,
+    RollbackAdaptation,
+    SetSession,
+    SplitTemplate,
+    UndoGallery,
+    VerifyGallery,
+)
+from face_recognition_node.media.sample import sample_frame
+from face_recognition_node.ros.conversions import bgr_to_image, bgr_to_jpeg
+from face_recognition_node.ros.remote import Remote
+
+pytestmark = pytest.mark.ros
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """One active node with a slow sample video running beside it, for the whole module."""
+    gallery = tmp_path_factory.mktemp("gallery") / "gallery.db"
+    source = ["rate:=8.0", "wait_for_subscriber:=true", "width:=480", "height:=360"]
+    with node_processes(gallery, source=source) as (children, remote):
+        remote.bring_to(NODE, State.PRIMARY_STATE_ACTIVE, PATIENCE)
+        remote.bring_to(SOURCE, State.PRIMARY_STATE_INACTIVE, PATIENCE)
+        yield SimpleNamespace(remote=remote, children=children, gallery=gallery)
+        assert children.end() == {"node": 0, "source": 0}, "SIGINT must end both in order"
+
+
+@contextlib.contextmanager
+def playing(remote: Remote):
+    """Let the video source play while the block runs."""
+    remote.bring_to(SOURCE, State.PRIMARY_STATE_ACTIVE, PATIENCE)
+    try:
+        yield
+    finally:
+        assert remote.transition(SOURCE, 4, PATIENCE), "the source must stop"
+
+
+@pytest.fixture
+def faces(world):
+    inbox = Inbox(world.remote, FaceArray, f"{NODE}/faces")
+    yield inbox
+    inbox.close()
+
+
+def call(world, type_, service: str, /, **request):
+    return world.remote.call(type_, f"{NODE}/{service}", type_.Request(**request), PATIENCE)
+
+
+def forget_everybody(world) -> None:
+    assert call(world, ForgetPersons, "forget_persons", all=True, final=True).success
+
+
+def enroll(world, **goal):
+    """Send a goal and return the handle when it was accepted, and a list that collects its feedback."""
+    client = ActionClient(world.remote.node, EnrollPerson, f"{NODE}/enroll_person")
+    world.remote.wait_until(client.server_is_ready, PATIENCE, "the enrolment action")
+    feedback: list = []
+    future = client.send_goal_async(
+        EnrollPerson.Goal(**goal), lambda message: feedback.append(message.feedback)
+    )
+    handle = world.remote.wait_for_future(future, PATIENCE, "the goal's acceptance")
+    assert handle.accepted
+    return handle, feedback
+
+
+def result_of(world, handle):
+    wrapped = world.remote.wait_for_future(handle.get_result_async(), PATIENCE, "the enrolment's result")
+    return wrapped.status, wrapped.result
+
+
+def test_a_newcomer_is_enrolled_from_the_video_and_named(world, faces) -> None:
+    forget_everybody(world)
+    gallery = Inbox(world.remote, GalleryInfo, f"{NODE}/gallery", LATCHED)
+    with playing(world.remote):
+        faces.wait(lambda message: len(message.faces) == 1, "a face")
+        handle, feedback = enroll(world, name="Eileen", wanted_views=4)
+        status, result = result_of(world, handle)
+        assert (result.success, result.outcome) == (True, "stored"), result.message
+        assert status == GoalStatus.STATUS_SUCCEEDED
+        assert result.views_kept >= 3
+        assert result.name == "Eileen"
+        assert 0.5 < result.self_consistency <= 1
+        assert feedback
+        assert feedback[-1].wanted_views == 4
+        assert [item.views_kept for item in feedback] == sorted(item.views_kept for item in feedback)
+        named = faces.wait(
+            lambda message: any(face.identity_state == Face.KNOWN for face in message.faces), "the name"
+        )
+        face = next(face for face in named.faces if face.identity_state == Face.KNOWN)
+        assert (face.name, face.person_id) == ("Eileen", result.person_id)
+        assert face.probability > 0.9
+        assert named.gallery_version >= result.gallery_version
+        assert named.header.frame_id == "camera"
+        assert (named.image_width, named.image_height) == (480, 360)
+        assert face.box_xyxy[0] < face.landmarks_xy[0] < face.box_xyxy[2]
+        faces.wait(lambda message: any(is_other_stranger(f, result) for f in message.faces), "the stranger")
+    for message in faces.messages:
+        names = [face.name for face in message.faces if face.identity_state == Face.KNOWN]
+        assert names in ([], ["Eileen"]), "one person is at most one face, and nobody else is known"
+    stored = gallery.wait(lambda info: any(p.name == "Eileen" for p in info.persons), "the person")
+    person = next(person for person in stored.persons if person.name == "Eileen")
+    assert person.person_id == result.person_id
+    assert person.n_enrolled == result.views_kept
+    assert not person.is_stranger
+    late = Inbox(world.remote, GalleryInfo, f"{NODE}/gallery", LATCHED)
+    late.wait(lambda info: any(p.name == "Eileen" for p in info.persons), "the latched gallery")
+    gallery.close()
+    late.close()
+
+
+def is_other_stranger(face, enrolled) -> bool:
+    return face.identity_state == Face.STRANGER and face.person_id not in ("", enrolled.person_id)
+
+
+def test_enrolments_that_cannot_succeed_say_why(world) -> None:
+    status, result = result_of(world, enroll(world, name="Nobody")[0])
+    assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, "no_images")
+    goal = {"name": "Nobody", "selection": EnrollPerson.Goal.SELECT_REGION, "region": [0.5, 0.5, 0.2, 0.9]}
+    assert result_of(world, enroll(world, **goal)[0])[1].outcome == "invalid_goal"
+    assert result_of(world, enroll(world, name="x", person_id="p-nobody")[0])[1].outcome == "no_such_person"
+    for outcome in (result,):
+        assert not outcome.success
+        assert outcome.message
+        assert math.isnan(outcome.self_consistency)
+
+
+def test_a_second_goal_is_refused_and_the_first_can_be_cancelled(world, faces) -> None:
+    before = call(world, ListPersons, "list_persons").gallery_version
+    with playing(world.remote):
+        faces.wait(lambda message: message.faces, "a face")
+        first, _ = enroll(world, name="Slow", wanted_views=50)
+        second, _ = enroll(world, name="Eager")
+        status, result = result_of(world, second)
+        assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, "busy")
+        world.remote.wait_for_future(first.cancel_goal_async(), PATIENCE, "the cancellation")
+        status, result = result_of(world, first)
+        assert (status, result.outcome) == (GoalStatus.STATUS_CANCELED, "canceled")
+        assert not result.success
+    names = {
+        person.name for person in call(world, ListPersons, "list_persons", include_strangers=True).persons
+    }
+    assert not names & {"Slow", "Eager"}
+    assert call(world, ListPersons, "list_persons").gallery_version >= before
+
+
+def test_deactivating_ends_an_enrolment(world, faces) -> None:
+    with playing(world.remote):
+        faces.wait(lambda message: message.faces, "a face")
+        handle, _ = enroll(world, name="Interrupted", wanted_views=50)
+        assert world.remote.transition(NODE, 4, PATIENCE)
+        status, result = result_of(world, handle)
+        assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, "not_active")
+        assert result_of(world, enroll(world, name="Late")[0])[1].outcome == "not_active"
+    world.remote.bring_to(NODE, State.PRIMARY_STATE_ACTIVE, PATIENCE)
+
+
+def add(world, picture: np.ndarray, /, **request):
+    message = bgr_to_jpeg(picture, Header(), 95)
+    return call(world, AddFaceFromImage, "add_face_from_image", compressed_image=message, **request)
+
+
+def test_the_gallery_services(world, tmp_path: Path, guest_bgr, stranger_bgr) -> None:
+    forget_everybody(world)
+    anna = add(world, guest_bgr, name="Anna")
+    assert anna.success, anna.message
+    assert anna.view.accepted
+    assert anna.view.size_px > 50
+    image = bgr_to_image(stranger_bgr, Header())
+    grace = call(world, AddFaceFromImage, "add_face_from_image", image=image, name="Grace")
+    assert grace.success, grace.message
+
+    listed = call(world, ListPersons, "list_persons", include_templates=True)
+    assert [person.name for person in listed.persons] == ["Anna", "Grace"]
+    assert {template.person_id for template in listed.templates} == {anna.person_id, grace.person_id}
+
+    renamed = call(world, RenamePerson, "rename_person", person_id=anna.person_id, name="Anne")
+    assert (renamed.success, renamed.person.name, renamed.person.person_id) == (True, "Anne", anna.person_id)
+    assert renamed.gallery_version > listed.gallery_version
+    undone = call(world, UndoGallery, "undo_gallery")
+    assert undone.success
+    assert len(undone.changes) == 1
+    assert undone.n_redo == 1
+    assert call(world, UndoGallery, "undo_gallery", redo=True, steps=1).success
+
+    more = add(world, guest_bgr[:, ::-1], person_id=anna.person_id)
+    assert more.success, more.message
+    templates = [t.template_id for t in call(world, ListPersons, "list_persons", include_templates=True).templates
+                 if t.person_id == anna.person_id]  # fmt: skip
+    assert len(templates) == 2
+    split = call(world, SplitTemplate, "split_template", template_ids=templates[1:], name="Twin")
+    assert split.success, split.message
+    assert (split.person.n_templates, split.remaining.person_id) == (1, anna.person_id)
+    merged = call(
+        world,
+        MergePersons,
+        "merge_persons",
+        keep_person_id=anna.person_id,
+        merge_person_ids=[split.person.person_id],
+    )
+    assert (merged.success, merged.person.n_templates) == (True, 2)
+
+    path = tmp_path / "export.db"
+    exported = call(world, ExportGallery, "export_gallery", path=str(path))
+    assert (exported.success, exported.n_persons, exported.n_templates) == (True, 2, 3), exported.message
+    assert not call(world, ExportGallery, "export_gallery", path=str(path)).success
+    assert not call(world, ExportGallery, "export_gallery", path="relative.db").success
+
+    session = call(world, SetSession, "set_session", name="cup", kind=SetSession.Request.EVENT)
+    assert (session.success, session.previous_name) == (True, "")
+    gone = call(world, ForgetPersons, "forget_persons", person_ids=[anna.person_id, grace.person_id])
+    assert (gone.success, gone.n_templates) == (True, 3)
+    assert set(gone.forgotten_person_ids) == {anna.person_id, grace.person_id}
+    imported = call(world, ImportGallery, "import_gallery", path=str(path))
+    assert imported.success, imported.message
+    assert imported.n_templates == 3
+    by_session = call(world, ListPersons, "list_persons", session="cup")
+    assert {person.name for person in by_session.persons} == {"Anne", "Grace"}
+    verified = call(world, VerifyGallery, "verify_gallery")
+    assert (verified.success, list(verified.problems), verified.n_persons) == (True, [], 2)
+    rolled_back = call(world, RollbackAdaptation, "rollback_adaptation")
+    assert (rolled_back.success, rolled_back.n_templates) == (True, 0)
+    forgotten = call(world, ForgetPersons, "forget_persons", session="cup", final=True)
+    assert (forgotten.success, len(forgotten.forgotten_person_ids)) == (True, 2)
+    assert call(world, SetSession, "set_session").success
+
+
+def test_services_refuse_with_a_reason(world, two_faces_bgr) -> None:
+    assert not call(world, ForgetPersons, "forget_persons").success
+    assert not call(world, ForgetPersons, "forget_persons", session="never heard of").success
+    unknown = call(world, RenamePerson, "rename_person", person_id="p-nobody", name="X")
+    assert not unknown.success
+    assert "p-nobody" in unknown.message
+    nobody = add(world, ros_world.noise(240, 320), name="Nobody")
+    assert not nobody.success
+    assert nobody.message
+    torn = CompressedImage(format="jpeg", data=cv2.imencode(".jpg", two_faces_bgr)[1].tobytes()[:5000])
+    refused = call(world, AddFaceFromImage, "add_face_from_image", compressed_image=torn, name="Torn")
+    assert not refused.success
+    assert "end before the picture" in refused.message
+    assert not call(world, UndoGallery, "undo_gallery", steps=1000).success
+    assert not call(world, ImportGallery, "import_gallery", path="/no/such/file").success
+
+
+def set_parameter(world, name: str, value: ParameterValue) -> None:
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+    response = world.remote.call(SetParameters, f"{NODE}/set_parameters", request, PATIENCE)
+    assert response.results[0].successful, response.results[0].reason
+
+
+def test_bad_images_are_counted_and_good_ones_still_answered(world, faces) -> None:
+    diagnostics = Inbox(world.remote, DiagnosticArray, "/diagnostics")
+    publisher = world.remote.node.create_publisher(Image, "/image", qos_profile_sensor_data)
+    wait_for_subscriber(world.remote, publisher)
+    good = bgr_to_image(ros_world.noise(), Header(frame_id="hand"))
+    unknown = bgr_to_image(ros_world.noise(), Header())
+    unknown.encoding = "bgr7"
+    short = bgr_to_image(ros_world.noise(), Header())
+    short.height += 1
+    for bad in (unknown, short, Image()):
+        count = len(faces.messages)
+        publisher.publish(bad)
+        # An answer to the good image that follows proves that the bad one was survived.
+        while len(faces.messages) == count:
+            publisher.publish(good)
+            with contextlib.suppress(Exception):
+                world.remote.wait_until(lambda count=count: len(faces.messages) > count, 0.5, "an answer")
+
+    def counts(message: DiagnosticArray) -> dict[str, str]:
+        return {
+            pair.key: pair.value for status in message.status for pair in status.values if "bad" in pair.key
+        }
+
+    told = diagnostics.wait(lambda message: counts(message), "a count of bad images")
+    assert set(counts(told)) <= {"bad images, encoding", "bad images, size"}
+    models = next(status for status in told.status if status.name.endswith(": models"))
+    assert any("backend" in pair.key and pair.value for pair in models.values)
+    world.remote.node.destroy_publisher(publisher)
+    diagnostics.close()
+
+
+def test_compressed_images_upside_down_on_a_reconfigured_node(world, faces, two_faces_bgr) -> None:
+    remote = world.remote
+    for transition in (4, 2):  # deactivate, clean up
+        assert remote.transition(NODE, transition, PATIENCE)
+    compressed = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="compressed")
+    set_parameter(world, "image_transport", compressed)
+    set_parameter(world, "rotate", ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=180))
+    remote.bring_to(NODE, State.PRIMARY_STATE_ACTIVE, PATIENCE)
+    annotated = Inbox(remote, Image, f"{NODE}/annotated")
+    publisher = remote.node.create_publisher(CompressedImage, "/image/compressed", qos_profile_sensor_data)
+    wait_for_subscriber(remote, publisher)
+    picture = sample_frame(size=(640, 480), faces=2)
+    message = bgr_to_jpeg(np.ascontiguousarray(picture[::-1, ::-1]), Header(frame_id="ceiling"))
+
+    def seen() -> FaceArray | None:
+        publisher.publish(message)
+        return next((item for item in faces.messages if len(item.faces) == 2), None)
+
+    found = remote.wait_until(seen, PATIENCE, "two faces")
+    assert found.header.frame_id == "ceiling"
+    for face in found.faces:
+        eyes_y, mouth_y = face.landmarks_xy[1], face.landmarks_xy[9]
+        assert eyes_y > mouth_y, "in the picture as it was sent, the eyes are below the mouth"
+    drawn = remote.wait_until(lambda: (seen(), annotated.messages)[1], PATIENCE, "an annotated image")[0]
+    assert (drawn.width, drawn.height, drawn.header.frame_id) == (640, 480, "ceiling")
+    remote.node.destroy_publisher(publisher)
+    annotated.close()
+
+
+def test_nobody_asks_nobody_listens(world) -> None:
+    """Without subscribers the node does not even receive images."""
+    remote = world.remote
+    publisher = remote.node.create_publisher(CompressedImage, "/image/compressed", qos_profile_sensor_data)
+    remote.wait_until(lambda: publisher.get_subscription_count() == 0, PATIENCE, "the node to unsubscribe")
+    inbox = Inbox(remote, FaceArray, f"{NODE}/faces")
+    wait_for_subscriber(remote, publisher)
+    inbox.close()
+    remote.wait_until(lambda: publisher.get_subscription_count() == 0, PATIENCE, "the node to unsubscribe")
+    remote.node.destroy_publisher(publisher)
