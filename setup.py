@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+README = ROOT / "README.md"
 NAME = "face_recognition_node"
 SHARE = f"share/{NAME}"
 
@@ -38,7 +39,7 @@ setup(
     name=NAME,
     version='0.1.0',
     description="Real-time face recognition for ROS 2 service robots.",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     maintainer="The face_recognition_node developers",
