@@ -30,14 +30,11 @@ PATIENCE = 60.0
 def node_processes(gallery: Path, *, source: list[str] | None = None) -> Iterator[tuple[Children, Remote]]:
     """Run the recognition node, and a video source if its parameters are given, and a client beside them."""
     with Children() as children:
-        children.start(
-            "node", "face_recognition_node.ros.main", ["--log-level", "warn", "-p", f"gallery_path:={gallery}"]
-        )
+        quiet = ["--log-level", "warn"]
+        children.start("node", "face_recognition_node.ros.main", [*quiet, "-p", f"gallery_path:={gallery}"])
         if source is not None:
             parameters = [part for item in source for part in ("-p", item)]
-            children.start(
-                "source", "face_recognition_node.ros.video_source", ["--log-level", "warn", *parameters]
-            )
+            children.start("source", "face_recognition_node.ros.video_source", [*quiet, *parameters])
         with Remote("test_client", children.check) as remote:
             yield children, remote
 

@@ -1,4 +1,4 @@
-"""From message to answer with a recogniser that only remembers, and what the answers look like as messages."""
+"""From message to answer with a recogniser that only remembers; the answers as messages."""
 
 from __future__ import annotations
 

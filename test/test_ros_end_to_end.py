@@ -1,4 +1,4 @@
-"""The node as a process on a network: a newcomer is enrolled and recognised; services; bad images; the end."""
+"""The node as a process on a network: a newcomer is enrolled and recognised; services; bad images."""
 
 from __future__ import annotations
 
@@ -217,8 +217,8 @@ def test_the_gallery_services(world, tmp_path: Path, guest_bgr, stranger_bgr) ->
 
     more = add(world, guest_bgr[:, ::-1], person_id=anna.person_id)
     assert more.success, more.message
-    templates = [t.template_id for t in call(world, ListPersons, "list_persons", include_templates=True).templates
-                 if t.person_id == anna.person_id]  # fmt: skip
+    listed = call(world, ListPersons, "list_persons", include_templates=True)
+    templates = [t.template_id for t in listed.templates if t.person_id == anna.person_id]
     assert len(templates) == 2
     split = call(world, SplitTemplate, "split_template", template_ids=templates[1:], name="Twin")
     assert split.success, split.message

@@ -176,7 +176,7 @@ class _Newcomer:
         from face_recognition_interfaces.action import EnrollPerson
 
         self._type = EnrollPerson
-        self._client = ActionClient(remote.node, EnrollPerson, f"{NODE}/enroll_person")
+        self._client: Any = ActionClient(remote.node, EnrollPerson, f"{NODE}/enroll_person")
         self._screen, self._name = screen, name
         self._first_seen: float | None = None
         self._is_done = False

@@ -7,7 +7,6 @@ date, ``… config`` the file config/face_recognition.yaml; a test compares both
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -98,10 +97,10 @@ TABLES = {
 def fill_tables(document: str) -> str:
     """Return a Markdown document with every marked table in it replaced by the present one."""
     for name, make in TABLES.items():
-        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-        document = re.sub(
-            pattern, lambda found, make=make: found[1] + make() + found[2], document, flags=re.S
-        )
+        head, tail = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+        before, found, rest = document.partition(head)
+        if found:
+            document = before + head + make() + tail + rest.partition(tail)[2]
     return document
 
 
