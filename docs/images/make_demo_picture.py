@@ -19,7 +19,7 @@ from face_recognition_node.evaluation.replay import make_bench
 from face_recognition_node.media.annotate import draw_faces
 from face_recognition_node.media.sources import open_source
 
-MOMENTS_S = (0.1, 6.5, 11.0)
+MOMENTS_S = (0.1, 6.5, 10.6)
 HEIGHT = 300
 GAP = 6
 TARGET = Path(__file__).with_name("demo.jpg")
@@ -35,7 +35,7 @@ def main() -> None:
         if session is None and frame.stamp >= 0.2:
             session = bench.begin(EnrollmentGoal("Eileen"))
         bench.recognizer.embed_every_face = session is not None and not session.finished
-        result = bench.recognizer.process(frame)
+        result = bench.process(frame)
         if session is not None and not session.finished:
             session.observe(result)
         taken = len(kept) // 2

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from face_recognition_node.core.adaptation import Adapter
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.config import Config
 from face_recognition_node.core.detector import Detector
@@ -56,6 +57,13 @@ class Bench:
     config: Config
     gallery: Gallery
     recognizer: Recognizer
+    adapter: Adapter
+
+    def process(self, frame: Frame) -> RecognitionResult:
+        """Return one frame's answer, and learn from it as the node does."""
+        result = self.recognizer.process(frame)
+        self.adapter.observe(result)
+        return result
 
     def begin(self, goal: EnrollmentGoal) -> EnrollmentSession:
         """Start an enrolment."""
@@ -92,7 +100,7 @@ def make_bench(models: ReadyModels, config: Config) -> Bench:
     gallery = _gallery(models, config)
     recognizer = _recognizer(models, config, gallery)
     recognizer.embed_every_face = False
-    return Bench(models, config, gallery, recognizer)
+    return Bench(models, config, gallery, recognizer, Adapter(gallery, models.calibration, config.adaptation))
 
 
 def _gallery(models: ReadyModels, config: Config) -> Gallery:
@@ -184,7 +192,7 @@ class _Run:
         """Enrol from a recording of its own."""
         live = _LiveEnrolment(wanted, self._bench, self._clock)
         for frame in frames:
-            result = self._bench.recognizer.process(frame)
+            result = self._bench.process(frame)
             self._on_frame(f"enrol {wanted.name}", result)
             if live.observe(result):
                 break
@@ -207,7 +215,7 @@ class _Run:
         for frame in self._frames(play):
             while waiting and frame.stamp - start >= waiting[0].at:
                 running.append(_LiveEnrolment(waiting.pop(0), self._bench, frame.stamp))
-            result = self._bench.recognizer.process(frame)
+            result = self._bench.process(frame)
             self._on_frame(play.source, result)
             stamps.append(result.stamp)
             for who, face in assign_truth(result, play.faces, result.stamp - start):
