@@ -59,6 +59,7 @@ class GalleryEngine:
         self._next_deadline: float | None = None
         self.destroy_orphans()
         self._end_what_is_late()
+        store.scrub()  # a crash may have come between a forget and its scrubbing
         self._stop = threading.Event()
         if store.path is not None and config.poll_interval_s > 0:
             threading.Thread(

@@ -7,9 +7,9 @@ with the undo window; so do the older entries that cannot be undone without them
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from face_recognition_node.core.errors import GalleryConflictError
 from face_recognition_node.core.row_changes import Change, decode_changes, encode_changes
@@ -17,6 +17,8 @@ from face_recognition_node.core.sealing import KeyRing
 from face_recognition_node.core.store import Transaction
 
 ROWS_PER_PART = 20000
+LONGEST_WINDOW_S = 86400.0
+"""No undo window is longer (see GalleryConfig)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,13 @@ class HistoryEntry:
     deadline: float | None
 
 
+class _Key(NamedTuple):
+    """What must be known of an entry to drop it."""
+
+    entry_id: int
+    seal: str | None
+
+
 class History:
     """The changes of one gallery that can be undone or done again.
 
@@ -65,9 +74,7 @@ class History:
             "SELECT entry_id, made, sentence, is_done, persons, seal, deadline FROM history ORDER BY entry_id"
         )
         return [
-            HistoryEntry(
-                entry_id, made, sentence, bool(is_done), frozenset(json.loads(persons)), seal, deadline
-            )
+            HistoryEntry(entry_id, made, sentence, bool(is_done), frozenset(persons.split()), seal, deadline)
             for entry_id, made, sentence, is_done, persons, seal, deadline in rows
         ]
 
@@ -80,9 +87,10 @@ class History:
         now: float,
     ) -> None:
         """Add a change that was just made; what had been undone before can no longer be done again."""
-        entries = self.entries(transaction)
-        self._drop(transaction, [entry for entry in entries if not entry.is_done])
-        done = [entry for entry in entries if entry.is_done]
+        rows = transaction.connection.execute("SELECT entry_id, seal, is_done FROM history ORDER BY entry_id")
+        entries = [(_Key(entry_id, seal), is_done) for entry_id, seal, is_done in rows]
+        self._drop(transaction, [entry for entry, is_done in entries if not is_done])
+        done = [entry for entry, is_done in entries if is_done]
         self._drop(transaction, done[: max(0, len(done) + 1 - self._length)])
         carries = any(change.is_biometric for change in inverse)
         if self._length == 0 or (carries and self._window_s == 0):
@@ -90,7 +98,7 @@ class History:
             return
         cursor = transaction.connection.execute(
             "INSERT INTO history (made, sentence, is_done, persons) VALUES (?, ?, 1, ?)",
-            (now, sentence, json.dumps(sorted(persons))),
+            (now, sentence, " ".join(sorted(persons))),
         )
         self._write(transaction, int(cursor.lastrowid or 0), inverse, now)
 
@@ -155,9 +163,12 @@ class History:
         self._doomed_keys.clear()
 
     def destroy_orphans(self, transaction: Transaction) -> None:
-        """Destroy keys of entries that are not there: left by a crash between the two files."""
+        """Destroy keys of entries that are not there: left by a crash between the two files.
+
+        Only old ones, for a copy of the gallery has the same keys and may have other entries.
+        """
         used = {entry.seal for entry in self.entries(transaction)}
-        for name in self._keys.names():
+        for name in self._keys.names(older_than_s=LONGEST_WINDOW_S):
             if name.startswith("undo-") and name not in used:
                 self._keys.destroy(name)
 
@@ -190,12 +201,12 @@ class History:
     def _purpose(self, entry_id: int, part: int) -> str:
         return f"history {self._gallery_id} {entry_id} {part}"
 
-    def _erase_parts(self, transaction: Transaction, entry: HistoryEntry) -> None:
+    def _erase_parts(self, transaction: Transaction, entry: HistoryEntry | _Key) -> None:
         transaction.connection.execute("DELETE FROM history_parts WHERE entry_id = ?", (entry.entry_id,))
         if entry.seal is not None:
             self._doomed_keys.append(entry.seal)
 
-    def _drop(self, transaction: Transaction, entries: Sequence[HistoryEntry]) -> None:
+    def _drop(self, transaction: Transaction, entries: Sequence[HistoryEntry | _Key]) -> None:
         for entry in entries:
             self._erase_parts(transaction, entry)
             transaction.connection.execute("DELETE FROM history WHERE entry_id = ?", (entry.entry_id,))

@@ -24,15 +24,12 @@ def has_residue(paths: Iterable[Path], removed: Sequence[bytes]) -> bool:
         return False
     is_ending = np.zeros(2**16, bool)
     is_ending[(words >> np.uint64(48)).astype(np.int64)] = True
-    for path in paths:
-        if path.exists() and _file_has(path, words, is_ending):
-            return True
-    return False
+    return any(path.exists() and _file_has(path, words, is_ending) for path in paths)
 
 
 def _words(removed: Sequence[bytes]) -> NDArray[np.uint64]:
     """Return the words of eight bytes to look for: eight phases at three places of each item."""
-    found = set()
+    found: set[bytes] = set()
     for item in removed:
         last = len(item) - 2 * WORD
         for place in {0, max(0, last // 2), max(0, last)}:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,12 @@ class KeyRing:
             return
         sync_folder(self._folder)
 
-    def names(self) -> list[str]:
-        """Return the names of all keys."""
+    def names(self, older_than_s: float = 0.0) -> list[str]:
+        """Return the names of all keys that were made so long ago."""
         if self._folder is None:
             return sorted(self._keys)
-        return sorted(path.stem for path in self._folder.glob("*.key"))
+        newest = time.time() - older_than_s
+        return sorted(path.stem for path in self._folder.glob("*.key") if path.stat().st_mtime <= newest)
 
     def _key(self, name: str) -> bytes:
         if self._folder is None:

@@ -72,8 +72,9 @@ CREATE TABLE history_parts (
 );
 """
 """Format 1. ``changes`` says which rows each version touched, for readers that follow (kind ``p``erson,
-``t``emplate; ``*`` stands for "too many, read everything"). ``history`` holds, for every change that can be
-undone or done again, the row changes that would do so, sealed where they carry embeddings."""
+``t``emplate; ``*`` stands for "too many, read everything", ``-`` for "no row"). ``history`` holds, for every
+change that can be undone or done again, its persons (ids with blanks between) and the row changes that would
+do so, sealed where they carry embeddings."""
 
 MIGRATIONS: dict[int, str] = {}
 """SQL that turns format N into N + 1, run in one transaction at opening."""

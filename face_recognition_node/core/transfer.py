@@ -91,11 +91,11 @@ def write_export(
                     insert(f"INSERT INTO {table} VALUES ({', '.join('?' * len(COLUMNS[table]))})", content)
                 for counter in ("next_template", "next_stranger"):
                     transaction.set_meta(counter, store.meta(counter))
-                transaction.set_meta("gallery_id", store.meta("gallery_id"))
                 checksum = _checksum(
                     str(store.meta("gallery_id")), fingerprint, dimension, persons, aliases, templates
                 )
-                transaction.connection.execute("INSERT INTO meta VALUES ('checksum', ?)", (checksum,))
+                more = {"checksum": checksum, "exported_from": str(store.meta("gallery_id"))}
+                transaction.connection.executemany("INSERT INTO meta VALUES (?, ?)", more.items())
             copy.connection.execute("PRAGMA journal_mode = DELETE")
         finally:
             copy.close()
@@ -117,6 +117,17 @@ def read_export(path: Path, fingerprint: str) -> ExportFile:
         GalleryUnavailableError: It is missing, damaged or no gallery.
         GalleryMismatchError: Its embeddings come from another model or alignment.
     """
+    found = _read_checked(path)
+    if found.fingerprint != fingerprint:
+        raise GalleryMismatchError(
+            f"{path}: expected embeddings of model and alignment {fingerprint}, got those of "
+            f"{found.fingerprint}; "
+            "export it from a gallery of the same model, or enroll these people again"
+        )
+    return found
+
+
+def _read_checked(path: Path) -> ExportFile:
     if not path.is_file():
         raise GalleryUnavailableError(f"there is no file {path}")
     try:
@@ -135,13 +146,12 @@ def read_export(path: Path, fingerprint: str) -> ExportFile:
     )
     if checksum is not None and checksum[0] != expected:
         raise GalleryUnavailableError(f"{path} was changed after it was exported (checksum); export it again")
-    if found.fingerprint != fingerprint:
-        raise GalleryMismatchError(
-            f"{path}: expected embeddings of model and alignment {fingerprint}, got those of "
-            f"{found.fingerprint}; "
-            "export it from a gallery of the same model, or enroll these people again"
-        )
     return found
+
+
+def export_fingerprint(path: str | Path) -> str:
+    """Return the fingerprint of the model and alignment that a file's embeddings come from."""
+    return _read_checked(Path(path).expanduser()).fingerprint
 
 
 def _read(connection: sqlite3.Connection, path: Path) -> ExportFile:
@@ -164,7 +174,7 @@ def _read(connection: sqlite3.Connection, path: Path) -> ExportFile:
         return execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {columns[0]}").fetchall()
 
     return ExportFile(
-        str(meta["gallery_id"]), str(meta["fingerprint"]), int(meta["dimension"]),
+        str(meta.get("exported_from", meta["gallery_id"])), str(meta["fingerprint"]), int(meta["dimension"]),
         rows("persons"), rows("aliases"), rows("templates"),
     )  # fmt: skip
 

@@ -1,0 +1,129 @@
+"""``face-recognition benchmark gallery``: speed by size, and what kills and simultaneous changes do."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.options import add_progress, progress
+
+EPILOG = """\
+Faces are made up: people of about 20 views, each with a cosine of 0.6 to 0.8 to the person's mean.
+With --crash or --concurrency, these tests are made in place of the measurement.
+
+exit codes: 0 done, 1 a test found a failure, 2 wrong input
+
+examples:
+  face-recognition benchmark gallery --json
+  face-recognition benchmark gallery --sizes 100 10000
+  face-recognition benchmark gallery --crash 200
+  face-recognition benchmark gallery --concurrency 60
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[100, 10_000, 100_000, 1_000_000],
+        metavar="N",
+        help="templates",
+    )
+    parser.add_argument(
+        "--false-accept-rate",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="recall counts matches over the similarity that a stranger reaches at this rate (default 0.01)",
+    )
+    parser.add_argument("--repeats", type=int, default=100, metavar="N", help="searches timed at each size")
+    parser.add_argument("--crash", type=int, metavar="N", help="kill a writing process so many times")
+    parser.add_argument(
+        "--concurrency",
+        type=float,
+        metavar="S",
+        help="search at 30 Hz during 20 changes a second for so long",
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="where the files are made (default: the temporary folder)"
+    )
+    add_json_option(parser)
+    add_progress(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure or test, and print."""
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        if arguments.crash is not None:
+            return _crash(arguments, Path(name))
+        if arguments.concurrency is not None:
+            return _concurrency(arguments, Path(name))
+        return _speed(arguments, Path(name))
+
+
+def _speed(arguments: argparse.Namespace, folder: Path) -> int:
+    from face_recognition_node.core.errors import InputError
+    from face_recognition_node.evaluation.gallery_benchmark import GalleryFigures, measure_size
+
+    if min(arguments.sizes) < 1 or arguments.repeats < 1:
+        raise InputError("--sizes and --repeats: expected numbers from 1")
+    sizes = [
+        measure_size(n, folder, false_accept_rate=arguments.false_accept_rate, repeats=arguments.repeats)
+        for n in progress(arguments.sizes, arguments, unit="size")
+    ]
+    figures = GalleryFigures(tuple(sizes))
+    report(str(figures), {**figures.to_dict(), "machine": _machine()}, arguments.json)
+    return 0
+
+
+def _crash(arguments: argparse.Namespace, folder: Path) -> int:
+    from tqdm import tqdm
+
+    from face_recognition_node.evaluation.gallery_crash import crash_test
+
+    hidden = None if arguments.progress is None else not arguments.progress
+    with tqdm(total=arguments.crash, unit=" kills", disable=hidden, leave=False) as bar:
+        figures = crash_test(folder, arguments.crash, progress=lambda done: bar.update(1))
+    report(str(figures), figures.to_dict(), arguments.json)
+    return 1 if figures.failures else 0
+
+
+def _concurrency(arguments: argparse.Namespace, folder: Path) -> int:
+    from face_recognition_node.core.gallery import Gallery
+    from face_recognition_node.evaluation.gallery_concurrency import concurrency_test
+
+    with Gallery.open(folder / "data" / "gallery.db", "concurrency", keys_folder=folder / "keys") as gallery:
+        figures = concurrency_test(gallery, arguments.concurrency)
+        problems = gallery.verify().problems
+    report("\n".join([str(figures), *problems]), {**figures.to_dict(), "problems": problems}, arguments.json)
+    return 1 if figures.failures or problems else 0
+
+
+def _machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    import os
+    import platform
+
+    import faiss
+    import numpy as np
+
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "faiss": faiss.__version__,
+        "load_average": os.getloadavg(),
+    }

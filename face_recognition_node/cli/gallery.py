@@ -1,0 +1,296 @@
+"""``face-recognition gallery WHAT``: look after the people in a gallery file.
+
+Every change is durable when the command returns; a node that has the same file open follows within a moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from face_recognition_node.cli.gallery_text import (
+    changes_table,
+    find_person,
+    person_as_dict,
+    persons_table,
+    template_as_dict,
+    templates_table,
+)
+from face_recognition_node.cli.options import add_gallery, gallery_path_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from face_recognition_node.core.gallery import Gallery
+
+    Action = Callable[[Gallery, argparse.Namespace], tuple[str, dict[str, Any]]]
+
+EPILOG = """\
+A PERSON is a person id, its beginning, or a name that only one person has.
+
+exit codes: 0 done, 1 'verify' found a problem, 2 wrong input or failure (nothing was changed)
+
+examples:
+  face-recognition gallery list
+  face-recognition gallery rename Jane Jayne
+  face-recognition gallery forget --session party --final
+  face-recognition gallery undo
+  face-recognition gallery export people.db && face-recognition gallery import people.db --gallery other.db
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare what can be done."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    verbs = parser.add_subparsers(
+        dest="what", metavar="WHAT", required=True, parser_class=argparse.ArgumentParser
+    )
+
+    def verb(name: str, action: Action, summary: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        add_gallery(sub)
+        sub.add_argument("--json", action="store_true", help="print the answer as one JSON object")
+        sub.set_defaults(action=action)
+        return sub
+
+    sub = verb("list", _list, "show who is known")
+    sub.add_argument("--session", help="only the people of this session")
+    sub.add_argument("--templates", action="store_true", help="show each stored view, too")
+    sub = verb("rename", _rename, "give a person another name, or a stranger a name")
+    sub.add_argument("person", metavar="PERSON")
+    sub.add_argument("name", metavar="NAME")
+    sub = verb("merge", _merge, "make one person of several; the first one's id and name stay")
+    sub.add_argument("keep", metavar="PERSON")
+    sub.add_argument("others", metavar="PERSON", nargs="+")
+    sub = verb("split", _split, "make a person of their own of some templates of one person")
+    sub.add_argument("templates", metavar="TEMPLATE_ID", type=int, nargs="+", help="see list --templates")
+    sub.add_argument("--name", default="", help="without a name, it becomes a stranger")
+    sub = verb("remove", _remove, "remove single templates; their person must keep one")
+    sub.add_argument("templates", metavar="TEMPLATE_ID", type=int, nargs="+", help="see list --templates")
+    sub = verb("forget", _forget, "remove people with everything known of them")
+    sub.add_argument("persons", metavar="PERSON", nargs="*")
+    sub.add_argument("--session", help="everybody of this session")
+    sub.add_argument("--all", action="store_true", help="everybody")
+    sub.add_argument(
+        "--final", action="store_true", help="without a way back; otherwise undo works for a while"
+    )
+    for name, summary in (("undo", "take back the latest changes"), ("redo", "do again what was undone")):
+        sub = verb(name, _undo if name == "undo" else _redo, summary)
+        sub.add_argument("steps", metavar="N", type=int, nargs="?", default=1, help="how many (default 1)")
+    verb("history", _history, "show what can be undone or done again")
+    sub = verb("export", _export, "write people to one file")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("--only", metavar="PERSON", nargs="+", help="these people only")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    sub = verb("import", _import, "add the people of an exported file, all or none")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("--session", help="store them under this session (default: the current one)")
+    sub.add_argument(
+        "--on-conflict",
+        choices=["merge", "skip", "copy", "refuse"],
+        default="merge",
+        help="what to do with people who are here already: add their new templates (default), leave them as "
+        "they are, store them once more as other people, or import nothing",
+    )
+    verb("verify", _verify, "check the file, its rules, the search index, and doubtful templates")
+    sub = verb("session", _session, "show the current session, or start or continue one for newcomers")
+    sub.add_argument("name", metavar="NAME", nargs="?", help="'' for the default session")
+    sub.add_argument("--kind", choices=["permanent", "event", "run"])
+    sub.add_argument("--time-to-live", type=float, metavar="S", help="forget newcomers after so many seconds")
+    sub = verb("rollback", _rollback, "remove the templates that the node added by itself")
+    sub.add_argument("person", metavar="PERSON", nargs="?", help="of this person only")
+    sub = verb("reembed", _reembed, "carry the gallery over to the present model, from crops kept on request")
+    sub.add_argument(
+        "--remove-without-crop", action="store_true", help="remove templates of which no crop was kept"
+    )
+    sub.add_argument("--models", metavar="DIR", help="folder of model files, if not the package's own")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it and print the answer."""
+    import json
+
+    from face_recognition_node.core.gallery import Gallery
+    from face_recognition_node.core.transfer import export_fingerprint
+
+    is_import = arguments.what == "import"
+    path = gallery_path_from(arguments, must_exist=not is_import)
+    fingerprint = export_fingerprint(arguments.file) if is_import and not path.exists() else None
+    with Gallery.open(path, fingerprint, dimension=64) as gallery:
+        gallery.expire()
+        text, answer = arguments.action(gallery, arguments)
+        answer["version"] = gallery.snapshot().version
+    print(json.dumps(answer, indent=1, ensure_ascii=False) if arguments.json else text)
+    return 1 if answer.get("problems") else 0
+
+
+def _list(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    snapshot = gallery.snapshot()
+    persons = sorted(snapshot.persons.values(), key=lambda p: (p.is_stranger, p.name.casefold(), p.person_id))
+    if arguments.session is not None:
+        persons = [person for person in persons if person.session == arguments.session]
+    answer: dict[str, Any] = {
+        "gallery": str(gallery.path),
+        "fingerprint": snapshot.fingerprint,
+        "n_templates": snapshot.n_templates,
+        "session": snapshot.session,
+        "persons": [person_as_dict(person) for person in persons],
+    }
+    text = persons_table(persons)
+    if arguments.templates:
+        templates = [one for person in persons for one in snapshot.templates_of(person.person_id)]
+        answer["templates"] = [template_as_dict(template) for template in templates]
+        text += "\n\n" + templates_table(templates, snapshot.persons)
+    return text, answer
+
+
+def _rename(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    before = find_person(gallery.snapshot(), arguments.person)
+    person = gallery.rename(before.person_id, arguments.name)
+    return f"{before.label} is now {person.name} ({person.person_id})", {"person": person_as_dict(person)}
+
+
+def _merge(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    snapshot = gallery.snapshot()
+    keep = find_person(snapshot, arguments.keep)
+    others = [find_person(snapshot, text).person_id for text in arguments.others]
+    person = gallery.merge(keep.person_id, others)
+    text = f"{person.label} ({person.person_id}) now has {person.n_templates} templates"
+    return text, {"person": person_as_dict(person)}
+
+
+def _split(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    person = gallery.split(arguments.templates, arguments.name)
+    text = f"{person.label} ({person.person_id}) has {person.n_templates} templates"
+    return text, {"person": person_as_dict(person)}
+
+
+def _remove(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    persons = gallery.remove_templates(arguments.templates)
+    text = "\n".join(f"{person.label} has {person.n_templates} templates left" for person in persons)
+    return text, {"persons": [person_as_dict(person) for person in persons]}
+
+
+def _forget(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from face_recognition_node.core.errors import InputError
+
+    chosen = [bool(arguments.persons), arguments.session is not None, arguments.all]
+    if sum(chosen) != 1:
+        raise InputError("forget: expected either people, or --session NAME, or --all")
+    if arguments.all:
+        gone = gallery.forget_all(arguments.final)
+    elif arguments.session is not None:
+        gone = gallery.forget_session(arguments.session, arguments.final)
+    else:
+        snapshot = gallery.snapshot()
+        ids = [find_person(snapshot, text).person_id for text in arguments.persons]
+        gone = gallery.forget(ids, arguments.final)
+    text = f"forgot {len(gone)}: {', '.join(person.label for person in gone)}" if gone else "there was nobody"
+    window = gallery.config.undo_window_s
+    if gone and not arguments.final and window:
+        text += f"\n'undo' brings them back for {window / 60:g} minutes; '--final' would not have kept them"
+    return text, {"forgotten": [person_as_dict(person) for person in gone]}
+
+
+def _undo(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    changes = gallery.undo(arguments.steps)
+    return "\n".join(f"undone: {change}" for change in changes), {"undone": list(changes)}
+
+
+def _redo(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    changes = gallery.redo(arguments.steps)
+    return "\n".join(f"done again: {change}" for change in changes), {"redone": list(changes)}
+
+
+def _history(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    entries = gallery.history()
+    answer = [
+        {"made": e.made, "change": e.sentence, "is_done": e.is_done, "deadline": e.deadline} for e in entries
+    ]
+    return changes_table(entries), {"changes": answer}
+
+
+def _export(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    snapshot = gallery.snapshot()
+    only = arguments.only and [find_person(snapshot, text).person_id for text in arguments.only]
+    report = gallery.export_to(arguments.file, person_ids=only, overwrite=arguments.overwrite)
+    text = f"wrote {report.n_persons} persons with {report.n_templates} templates to {report.path}"
+    text += "\nit holds biometric data: keep it as you would keep their photographs"
+    return text, {"path": str(report.path), "n_persons": report.n_persons, "n_templates": report.n_templates}
+
+
+def _import(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from face_recognition_node.core.gallery_import import ImportConflict
+
+    report = gallery.import_from(
+        arguments.file, session=arguments.session, on_conflict=ImportConflict(arguments.on_conflict)
+    )
+    text = f"stored {report.n_persons} new persons and {report.n_templates} templates"
+    text += f"; {report.n_skipped} templates were skipped" if report.n_skipped else ""
+    return text, {
+        "person_ids": list(report.person_ids),
+        "n_persons": report.n_persons,
+        "n_templates": report.n_templates,
+        "n_skipped": report.n_skipped,
+    }
+
+
+def _verify(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    report = gallery.verify()
+    lines = list(report.problems) or ["no problem found"]
+    lines.append(f"{report.n_persons} persons, {report.n_templates} templates, model {report.fingerprint}")
+    if report.suspicious_template_ids:
+        ids = " ".join(map(str, report.suspicious_template_ids))
+        lines.append(f"closer to somebody else than to their own person (split or remove them?): {ids}")
+    return "\n".join(lines), {
+        "problems": list(report.problems),
+        "suspicious_template_ids": list(report.suspicious_template_ids),
+        "n_persons": report.n_persons,
+        "n_templates": report.n_templates,
+        "fingerprint": report.fingerprint,
+    }
+
+
+def _session(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from face_recognition_node.core.gallery import SessionKind
+
+    if arguments.name is not None:
+        kind = SessionKind(arguments.kind) if arguments.kind else None
+        gallery.set_session(arguments.name, kind, arguments.time_to_live)
+    session, snapshot = gallery.session, gallery.snapshot()
+    lines = []
+    for one in sorted(snapshot.sessions.values(), key=lambda one: one.name):
+        n = sum(person.session == one.name for person in snapshot.persons.values())
+        life = "" if one.time_to_live_s is None else f", newcomers forgotten after {one.time_to_live_s:g} s"
+        mark = "*" if one.name == session.name else " "
+        lines.append(f"{mark} {one.name or '(default)'}: {one.kind.value}, {n} persons{life}")
+    answer = {"name": session.name, "kind": session.kind.value, "time_to_live_s": session.time_to_live_s}
+    return "\n".join(lines), {"session": answer, "sessions": sorted(snapshot.sessions)}
+
+
+def _rollback(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    person_id = arguments.person and find_person(gallery.snapshot(), arguments.person).person_id
+    n = gallery.rollback_adaptation(person_id)
+    return f"removed {n} adapted templates", {"n_templates": n}
+
+
+def _reembed(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from face_recognition_node.backends import load_embedder
+    from face_recognition_node.core.config import Config
+    from face_recognition_node.core.parameters import with_values
+
+    config = with_values(Config(), {"models.models_dir": arguments.models} if arguments.models else {})
+    embedder = load_embedder(config.models)
+    report = gallery.reembed(embedder, remove_without_crop=arguments.remove_without_crop)
+    text = f"{report.n_embedded} templates embedded again with {embedder.fingerprint}"
+    if report.n_removed:
+        text += f"; {report.n_removed} removed"
+    if report.removed_persons:
+        text += f"; without any crop, so gone: {', '.join(report.removed_persons)}"
+    return text, {
+        "n_embedded": report.n_embedded,
+        "n_removed": report.n_removed,
+        "removed_persons": list(report.removed_persons),
+        "fingerprint": embedder.fingerprint,
+    }
