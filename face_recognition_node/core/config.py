@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from face_recognition_node.core.adaptation_values import AdaptationConfig
 from face_recognition_node.core.detector import DetectorConfig
 from face_recognition_node.core.enrollment_values import EnrollmentConfig
 from face_recognition_node.core.gallery_config import GalleryConfig
@@ -26,4 +27,5 @@ class Config:
     identity: IdentityConfig = field(default_factory=IdentityConfig)
     strangers: StrangersConfig = field(default_factory=StrangersConfig)
     enrollment: EnrollmentConfig = field(default_factory=EnrollmentConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     gallery: GalleryConfig = field(default_factory=GalleryConfig)
