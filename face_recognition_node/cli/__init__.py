@@ -35,7 +35,9 @@ VERBS: dict[str, str] = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    parser = argparse.ArgumentParser(prog="face-recognition", description="Face recognition for service robots.")
+    parser = argparse.ArgumentParser(
+        prog="face-recognition", description="Face recognition for service robots."
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
     add_verbs(parser, VERBS, dest="verb", metavar="VERB")

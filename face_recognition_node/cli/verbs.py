@@ -25,7 +25,9 @@ class VerbParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
-def add_verbs(parser: argparse.ArgumentParser, verbs: Mapping[str, str], prefix: str = "", **options: Any) -> None:
+def add_verbs(
+    parser: argparse.ArgumentParser, verbs: Mapping[str, str], prefix: str = "", **options: Any
+) -> None:
     """Give ``parser`` one verb per entry; its module is ``face_recognition_node.cli.PREFIX + verb``."""
     subparsers = parser.add_subparsers(required=True, parser_class=VerbParser, **options)
     for verb, summary in verbs.items():

@@ -109,7 +109,7 @@ def _draw_frame(canvas: ImageArray, face: IdentifiedFace, style: _Style) -> None
     line = max(1, min(style.line, round(detection.size_px / 16)))
     cv2.polylines(canvas, points, closed, _DARK, line + 2, cv2.LINE_AA, _SHIFT)
     cv2.polylines(canvas, points, closed, color, line, cv2.LINE_AA, _SHIFT)
-    radius = max(1.3, 0.012 * detection.size_px)
+    radius = max(1.0, 0.012 * detection.size_px)
     for x, y in detection.landmarks_xy:
         center = (round(float(x) * (1 << _SHIFT)), round(float(y) * (1 << _SHIFT)))
         cv2.circle(canvas, center, round(radius * (1 << _SHIFT)), color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
