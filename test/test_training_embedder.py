@@ -1,4 +1,4 @@
-"""The embedder's two stages end to end on made-up faces: resuming, averaging, several processes, the command."""
+"""The embedder's two stages end to end on made-up faces: resuming, two processes, the command."""
 
 import dataclasses
 import json
@@ -94,19 +94,19 @@ def test_a_finished_run_is_not_repeated(finished, recipe, monkeypatch):
 
 
 def test_a_run_that_was_killed_ends_like_one_that_was_not(finished, recipe, tmp_path, monkeypatch):
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     step = EmbedderStage.training_step
 
     def breaks(self, batch, index):
         if self.stage.name == "metric" and self.global_step == 2:
-            raise Killed
+            raise KilledError
         return step(self, batch, index)
 
     monkeypatch.setattr(EmbedderStage, "training_step", breaks)
     options = RunOptions(tmp_path, threads=1, accelerator="cpu")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_embedder(recipe, options)
     monkeypatch.setattr(EmbedderStage, "training_step", step)
     resumed = load_file(train_embedder(recipe, options))
@@ -216,9 +216,14 @@ def test_start_weights_must_fit(tmp_path):
 def test_lite0_names_lead_to_ours():
     own = EfficientNetEmbedder().state_dict()
     package = {
-        "_conv_stem.weight": 1, "_bn1.bias": 1, "_blocks.0._depthwise_conv.weight": 1, "_blocks.0._bn2.bias": 1,
-        "_blocks.15._project_conv.weight": 1, "_blocks.1._expand_conv.weight": 1, "_fc.weight": 1,
-    }  # fmt: skip
+        "_conv_stem.weight": 1,
+        "_bn1.bias": 1,
+        "_blocks.0._depthwise_conv.weight": 1,
+        "_blocks.0._bn2.bias": 1,
+        "_blocks.15._project_conv.weight": 1,
+        "_blocks.1._expand_conv.weight": 1,
+        "_fc.weight": 1,
+    }
     renamed = lite_names(package)
     assert set(renamed) <= set(own)
     assert len(renamed) == 6

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from face_recognition_node.core.alignment import align_faces
@@ -11,7 +13,18 @@ from face_recognition_node.core.detector import Detector, DetectorConfig
 from face_recognition_node.core.embedder import Embedder
 from face_recognition_node.core.errors import InputError, SourceError
 from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
-from face_recognition_node.core.model_card import ModelsConfig
+from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+
+_COMFORTABLE_SIDE = 320
+"""Pictures smaller than this are enlarged before the detector looks, pixels."""
+
+
+@functools.cache
+def robot_card() -> ModelCard:
+    """Return the embedder's card."""
+    from face_recognition_node.backends.loading import load_card
+
+    return load_card(ModelsConfig(), ModelsConfig().embedder)
 
 
 @functools.cache
@@ -54,6 +67,37 @@ def embed_crops(crops_bgr: ImageArray) -> FloatArray:
     embedder = robot_embedder()
     parts = [embedder.embed(crops_bgr[start : start + 16]) for start in range(0, len(crops_bgr), 16)]
     return np.concatenate(parts) if parts else np.empty((0, embedder.dimension), np.float32)
+
+
+def same_person_probabilities(pictures: Sequence[ImageArray], prior: float) -> FloatArray:
+    """Return (N, N) the robot's calibrated probability that two pictures show one person.
+
+    Args:
+        pictures: Grey or BGR, any size; small ones are enlarged first.
+        prior: Probability of "the same" before looking, in (0, 1).
+
+    A picture without a detected face has probability 0 with every other.
+    """
+    from face_recognition_node.core.calibration import Calibration
+    from face_recognition_node.core.quality import assess_quality
+
+    calibration = Calibration.from_card(robot_card())
+    embeddings = np.zeros((len(pictures), robot_embedder().dimension), np.float32)
+    quality, is_found = np.zeros(len(pictures), np.float32), np.zeros(len(pictures), bool)
+    for number, picture in enumerate(pictures):
+        image = np.asarray(
+            cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR) if picture.ndim == 2 else picture, np.uint8
+        )
+        factor = max(1.0, _COMFORTABLE_SIDE / max(image.shape[:2]))
+        image = np.asarray(cv2.resize(image, None, fx=factor, fy=factor), np.uint8)
+        face = largest_face(image)
+        if face is not None:
+            crops = align_faces(image, face.landmarks_xy[None])
+            embeddings[number] = embed_crops(crops)[0]
+            quality[number], is_found[number] = assess_quality(crops, [face])[0].overall, True
+    ratios = calibration.log_likelihood_ratio(embeddings @ embeddings.T, quality[:, None], quality[None])
+    odds = ratios + np.log(prior / (1 - prior))
+    return np.asarray((is_found[:, None] & is_found[None]) / (1 + np.exp(-odds)), np.float32)
 
 
 def read_newcomer(source: str) -> FloatArray:

@@ -9,7 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.picture_faces import crop_face, embed_crops, read_newcomer
+from face_recognition_node.cli.picture_faces import (
+    crop_face,
+    embed_crops,
+    read_newcomer,
+    same_person_probabilities,
+)
 from face_recognition_node.core.errors import ConfigurationError, FaceRecognitionError
 
 if TYPE_CHECKING:
@@ -85,7 +90,8 @@ def _olivetti_siamese(values: dict[str, Any], options: RunOptions) -> str:
 
     recipe = build(OlivettiRecipe, values)
     newcomer = None if recipe.data.newcomer is None else read_newcomer(recipe.data.newcomer)
-    return f"{train_olivetti(recipe, options, newcomer)}\npictures and report.json: {options.out}"
+    report = train_olivetti(recipe, options, newcomer, same_person_probabilities)
+    return f"{report}\npictures and report.json: {options.out}"
 
 
 def _triplet_face_id(values: dict[str, Any], options: RunOptions) -> str:

@@ -172,7 +172,15 @@ def plot_score_grid(
             axis.imshow(pictures[place], cmap="gray")
         else:
             axis.imshow([[scores[place]]], cmap="Greens", vmin=0, vmax=1)
-            axis.text(0, 0, str(place + 1), ha="center", va="center", fontsize=9, color="#555555")
+            axis.text(
+                0,
+                0,
+                str(place + 1),
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if scores[place] > 0.6 else "#555555",
+            )
         is_over = scores[place] >= threshold
         axis.set_title(f"{scores[place]:.2f}", fontsize=8, pad=2, fontweight="bold" if is_over else "normal")
         for spine in axis.spines.values():
@@ -180,4 +188,23 @@ def plot_score_grid(
                 color=SAME_COLOUR if place == truth else "#bbbbbb", linewidth=3 if place == truth else 0.5
             )
     figure.suptitle(title, fontsize=10)
+    return save_figure(figure, path)
+
+
+def plot_sweep(results: Mapping[str, Any], path: Path) -> Path:
+    """Draw DIR and its intervals; ``results`` maps a condition to an IdentificationResult."""
+    pyplot = load_pyplot()
+    figure, axis = pyplot.subplots(figsize=(9, 3.8))
+    rates = [point.fpir for point in next(iter(results.values())).points]
+    for number, rate in enumerate(rates):
+        points = [one.points[number] for one in results.values()]
+        values = np.array([point.dir for point in points])
+        spread = np.abs(np.array([[point.low, point.high] for point in points]).T - values)
+        axis.errorbar(
+            range(len(points)), values, spread, marker="o", capsize=3, label=f"FPIR {100 * rate:g} %"
+        )
+    axis.set_xticks(range(len(results)), list(results), rotation=30, ha="right")
+    axis.set(ylabel="DIR, rank 1", ylim=(0, 1))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
     return save_figure(figure, path)

@@ -29,6 +29,8 @@ VALIDATION_MODULUS, VALIDATION_REMAINDER = 50, 1
 LOOKALIKE_SIMILARITY = 0.55
 """Training faces closer than this to a held-out face (the teacher's cosine) are left out too: they may show
 the same person under no label or another one. Of pairs of different test people 0.01 % come that close."""
+DOUBLE_SIMILARITY = 0.8
+"""Identities of two collections whose mean vectors are nearer than this are one person."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,6 +153,31 @@ def split_identities(labels: LabelArray, teacher: FloatArray | None = None) -> I
         is_training &= ~near
     training, validation, test = (np.flatnonzero(part) for part in (is_training, is_validation, is_test))
     return IdentitySplit(training, validation, test, n_lookalikes)
+
+
+def merge_doubles(labels: LabelArray, sources: NDArray[np.str_], teacher: FloatArray) -> LabelArray:
+    """Return labels in which a person whom two collections hold under two numbers has the smaller one.
+
+    A stranger who is in the gallery under another number would count as falsely named. Two identities are one
+    person if they come from different collections and their mean vectors are nearer than
+    ``DOUBLE_SIMILARITY``.
+
+    Args:
+        labels: (N,) identity numbers.
+        sources: (N,) collections.
+        teacher: (N, D) unit vectors.
+    """
+    people = np.unique(labels[labels >= 0])
+    if len(people) == 0:
+        return labels.copy()
+    centres = np.stack([teacher[labels == person].mean(axis=0) for person in people])
+    centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6)
+    homes = np.array([sources[labels == person][0] for person in people])
+    merged = labels.copy()
+    for first, second in np.argwhere(np.triu(centres @ centres.T, 1) > DOUBLE_SIMILARITY):
+        if homes[first] != homes[second]:
+            merged[merged == people[second]] = people[first]
+    return merged
 
 
 def nearest_similarity(vectors: FloatArray, others: FloatArray, chunk: int = 4096) -> FloatArray:

@@ -40,8 +40,7 @@ def read_olivetti(path: Path) -> tuple[NDArray[np.uint8], LabelArray]:
 
 def grey_faces(pictures: NDArray[np.uint8]) -> FloatArray:
     """Return (N, 1, 64, 64) in [0, 1] of (N, 112, 92) pictures: the face's square, evened in contrast."""
-    faces: FloatArray = np.stack([_as_input(picture[14:106])[None] for picture in pictures])
-    return faces
+    return np.stack([_as_input(picture[14:106])[None] for picture in pictures])
 
 
 def grey_newcomer(image_bgr: ImageArray, detection: Detection) -> FloatArray:

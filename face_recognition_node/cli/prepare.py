@@ -1,0 +1,107 @@
+"""``face-recognition prepare SOURCE OUT``: a tree of photographs → aligned faces with a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face_recognition_node.cli.model_options import add_model_options, models_config
+from face_recognition_node.core.errors import InputError
+from face_recognition_node.core.model_card import ModelsConfig
+
+if TYPE_CHECKING:
+    from face_recognition_node.training.preparation import PreparationLimits, Prepared
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("source", type=Path, help="one folder of photographs per identity (as VGGFace2, LFW)")
+    parser.add_argument("out", type=Path, help="folder for faces/, manifest.csv and rejects.csv")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
+    parser.add_argument("--minimum-score", type=float, default=0.7, help="of the detection (0.7)")
+    parser.add_argument(
+        "--minimum-size", type=float, default=20.0, help="of the face in the photograph, pixels (20)"
+    )
+    add_model_options(parser, only=("models_dir", "detector", "backend"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare what is not prepared yet, then write the tables."""
+    from tqdm import tqdm
+
+    from face_recognition_node.training.preparation import (
+        JOURNAL,
+        MANIFEST,
+        REJECTS,
+        PreparationLimits,
+        find_pictures,
+        read_journal,
+        write_tables,
+    )
+
+    if arguments.workers < 1:
+        raise InputError(f"--workers: expected at least 1, got {arguments.workers}")
+    limits = PreparationLimits(arguments.minimum_score, arguments.minimum_size)
+    pictures = find_pictures(arguments.source)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    done = read_journal(arguments.out)
+    missing = [name for name in pictures if name not in done]
+    initial = (models_config(arguments), arguments.source, arguments.out, limits)
+    with (
+        open(arguments.out / JOURNAL, "a", encoding="utf-8") as journal,
+        tqdm(
+            total=len(pictures), initial=len(pictures) - len(missing), unit=" pictures", desc="preparing"
+        ) as bar,
+        ProcessPoolExecutor(arguments.workers, initializer=_start, initargs=initial) as pool,
+    ):
+        for one in pool.map(_prepare, missing, chunksize=8):
+            journal.write(json.dumps(asdict(one)) + "\n")
+            journal.flush()
+            done[one.source] = one
+            bar.update()
+    kept, rejected = write_tables([done[name] for name in pictures], arguments.out)
+    print(f"{kept} faces in {arguments.out / MANIFEST}, {rejected} rejected in {arguments.out / REJECTS}")
+    return 0 if kept else 1
+
+
+class _Worker:
+    """What each process holds: its own detector and the folders."""
+
+    def __init__(self, models: ModelsConfig, source: Path, out: Path, limits: PreparationLimits) -> None:
+        import cv2
+
+        from face_recognition_node.backends import load_detector
+        from face_recognition_node.core.detector import DetectorConfig
+
+        cv2.setNumThreads(1)
+        self.detector = load_detector(models, DetectorConfig())
+        self.source, self.out, self.limits = source, out, limits
+
+    def prepare(self, name: str) -> Prepared:
+        """Prepare one picture."""
+        from face_recognition_node.core.alignment import align_faces
+        from face_recognition_node.training.preparation import prepare_picture
+
+        return prepare_picture(
+            self.source, name, self.out, self.detector.detect,
+            lambda image, face: align_faces(image, face.landmarks_xy[None])[0], self.limits,
+        )  # fmt: skip
+
+
+_worker: _Worker | None = None
+
+
+def _start(models: ModelsConfig, source: Path, out: Path, limits: PreparationLimits) -> None:
+    global _worker
+    _worker = _Worker(models, source, out, limits)
+
+
+def _prepare(name: str) -> Prepared:
+    if _worker is None:
+        raise RuntimeError("this process was not started by prepare")
+    return _worker.prepare(name)

@@ -1,0 +1,205 @@
+"""What preparing a folder of photographs comes to: a manifest, the rejects with reasons, duplicates found."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from face_recognition_node.core.errors import SourceError
+from face_recognition_node.core.faces import Detection, ImageArray
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm")
+MANIFEST, REJECTS, JOURNAL = "manifest.csv", "rejects.csv", "journal.jsonl"
+DUPLICATE_BITS = 3
+"""Crops whose 64-bit hashes differ in at most so many bits are one picture (scaled, saved again)."""
+
+Detect = Callable[[ImageArray], Sequence[Detection]]
+Align = Callable[[ImageArray, Detection], ImageArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What became of one picture.
+
+    Attributes:
+        source: Path relative to the source folder.
+        identity: Name of its folder.
+        crop: Path of the crop relative to the output folder; empty if there is none.
+        reason: Why there is none; empty if there is one.
+        score: Of the detector.
+        size_px: Of the face.
+        picture_hash: SHA-256 of the file.
+        crop_hash: 64-bit difference hash of the crop, hexadecimal.
+    """
+
+    source: str
+    identity: str
+    crop: str = ""
+    reason: str = ""
+    score: float = 0.0
+    size_px: float = 0.0
+    picture_hash: str = ""
+    crop_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparationLimits:
+    """What is good enough to train on.
+
+    Attributes:
+        minimum_score: Of the detection.
+        minimum_size_px: Of the face in the photograph.
+        quality: WebP quality of the crops.
+    """
+
+    minimum_score: float = 0.7
+    minimum_size_px: float = 20.0
+    quality: int = 92
+
+
+def find_pictures(source: Path) -> list[str]:
+    """Return all pictures of ``source/IDENTITY/…`` relative to it, sorted.
+
+    Raises:
+        SourceError: If there are none.
+    """
+    found = (path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in PICTURES)
+    pictures = sorted(str(path) for path in found if len(path.parts) > 1)
+    if not pictures:
+        raise SourceError(f"{source}: expected one folder of pictures per identity, found no picture in any")
+    return pictures
+
+
+def prepare_picture(
+    source: Path, name: str, out: Path, detect: Detect, align: Align, limits: PreparationLimits
+) -> Prepared:
+    """Detect, align and store the face of one picture: of several, the large one near the middle.
+
+    Args:
+        source: Folder of identities.
+        name: Picture relative to it.
+        out: Where crops go.
+        detect: The robot's detector.
+        align: The robot's alignment.
+        limits: What is good enough.
+    """
+    identity = Path(name).parts[0]
+    data = (source / name).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        return Prepared(name, identity, reason="cannot be decoded", picture_hash=digest)
+    picture = np.asarray(image, np.uint8)
+    faces = [face for face in detect(picture) if face.score >= limits.minimum_score]
+    if not faces:
+        return Prepared(name, identity, reason="no face found", picture_hash=digest)
+    face = max(faces, key=lambda one: _prominence(one, picture))
+    if face.size_px < limits.minimum_size_px:
+        reason = f"face of {face.size_px:.0f} px is too small"
+        return Prepared(
+            name, identity, reason=reason, score=face.score, size_px=face.size_px, picture_hash=digest
+        )
+    crop = align(picture, face)
+    place = Path("faces") / Path(name).with_suffix(Path(name).suffix + ".webp")
+    _, encoded = cv2.imencode(".webp", crop, [cv2.IMWRITE_WEBP_QUALITY, limits.quality])
+    _write(out / place, encoded.tobytes())
+    return Prepared(
+        name,
+        identity,
+        place.as_posix(),
+        "",
+        round(face.score, 4),
+        round(face.size_px, 1),
+        digest,
+        difference_hash(crop),
+    )
+
+
+def _prominence(face: Detection, image: ImageArray) -> float:
+    middle = np.array([image.shape[1], image.shape[0]]) / 2
+    off = float(np.linalg.norm((face.center_xy - middle) / middle))
+    return face.size_px * (1 - 0.4 * min(off, 1.0))
+
+
+def difference_hash(crop: ImageArray) -> str:
+    """Return 16 hexadecimal digits: which of 8 × 9 cells is brighter than its left neighbour."""
+    grey = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(
+        int
+    )
+    bits = (grey[:, 1:] > grey[:, :-1]).ravel()
+    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
+
+
+def mark_duplicates(prepared: Iterable[Prepared]) -> list[Prepared]:
+    """Return the same list with later copies of a picture or a crop turned into rejects.
+
+    Within one identity crops may differ in ``DUPLICATE_BITS`` bits; across identities only an identical file
+    counts, since different people can have alike crops. A copy under another name says whose it is.
+    """
+    files: dict[str, Prepared] = {}
+    crops: dict[str, list[Prepared]] = {}
+    marked = []
+    for one in prepared:
+        if one.reason:
+            marked.append(one)
+            continue
+        first = files.get(one.picture_hash) or next(
+            (o for o in crops.get(one.identity, []) if _bits(o.crop_hash, one.crop_hash) <= DUPLICATE_BITS),
+            None,
+        )
+        if first is not None:
+            marked.append(Prepared(**{**asdict(one), "reason": f"duplicate of {first.source}"}))
+            continue
+        files[one.picture_hash] = one
+        crops.setdefault(one.identity, []).append(one)
+        marked.append(one)
+    return marked
+
+
+def _bits(first: str, second: str) -> int:
+    return (int(first, 16) ^ int(second, 16)).bit_count()
+
+
+def read_journal(out: Path) -> dict[str, Prepared]:
+    """Return what an earlier, cut-off call has done, by source; a torn last line is left out."""
+    done: dict[str, Prepared] = {}
+    if (out / JOURNAL).is_file():
+        for line in (out / JOURNAL).read_text(encoding="utf-8").splitlines():
+            try:
+                one = Prepared(**json.loads(line))
+            except (json.JSONDecodeError, TypeError):
+                continue
+            done[one.source] = one
+    return done
+
+
+def write_tables(prepared: Sequence[Prepared], out: Path) -> tuple[int, int]:
+    """Write the manifest and the rejects; return how many rows each has."""
+    marked = mark_duplicates(sorted(prepared, key=lambda one: one.source))
+    kept, rejected = [one for one in marked if not one.reason], [one for one in marked if one.reason]
+    for name, rows, columns in (
+        (MANIFEST, kept, ["crop", "identity", "source", "score", "size_px"]),
+        (REJECTS, rejected, ["source", "identity", "reason"]),
+    ):
+        temporary = out / (name + ".part")
+        with open(temporary, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+        os.replace(temporary, out / name)
+    return len(kept), len(rejected)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
