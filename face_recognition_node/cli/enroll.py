@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.json_output import add_json_option, report
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             return 130
         session.finish()
         result = session.result()
-    report(_sentences(result, source), _figures(result), arguments.json)
+    report(_sentences(result), _figures(result), arguments.json)
     if not result.success and arguments.json is not None:
         print(result.message, file=sys.stderr)
     return 0 if result.success else 1
@@ -103,15 +104,14 @@ def _goal(arguments: argparse.Namespace, source: FrameSource) -> EnrollmentGoal:
     if arguments.views < 0:
         raise InputError(f"--views: expected at least 1, got {arguments.views}")
     # Whoever hands over a few pictures has chosen them; a recording has no hurry.
-    few = source.n_frames if _is_stills(source) else None
-    minimum = 0 if few is None else min(few, 3)
+    minimum = 1 if _is_stills(arguments, source) else 0
     timeout_s = 0.0 if source.is_live else 3600.0
     return EnrollmentGoal(arguments.name, arguments.person, selection, arguments.views, timeout_s, minimum)
 
 
-def _is_stills(source: FrameSource) -> bool:
-    """Whether the source is so short that it can only be a picture or a handful of them."""
-    return source.n_frames is not None and not source.is_live and source.n_frames <= 3
+def _is_stills(arguments: argparse.Namespace, source: FrameSource) -> bool:
+    """Whether the source is a picture or a folder of pictures, and no recording."""
+    return source.n_frames == 1 or Path(arguments.source).expanduser().is_dir()
 
 
 def _watch(
@@ -128,7 +128,7 @@ def _watch(
             return
 
 
-def _sentences(result: EnrollmentResult, source: FrameSource) -> str:
+def _sentences(result: EnrollmentResult) -> str:
     """Return the result for people."""
     lines = [result.message[:1].upper() + result.message[1:] + "."]
     if result.success:
@@ -141,10 +141,9 @@ def _sentences(result: EnrollmentResult, source: FrameSource) -> str:
         if result.nearest is not None:
             near = result.nearest
             lines.append(f"nearest other person: {near} at similarity {near.similarity:.2f}")
-        if result.views_kept == 1:
-            lines.append("note: a single view; a short video with a turning head is recognised far better")
-    elif _is_stills(source) and source.n_frames != 1:
-        lines.append("note: a few pictures; a short video with a turning head works better")
+        if result.views_kept < 3:
+            single = "a single view" if result.views_kept == 1 else f"only {result.views_kept} views"
+            lines.append(f"note: {single}; a short video with a turning head is recognised far better")
     return "\n".join(lines)
 
 

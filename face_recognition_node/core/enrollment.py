@@ -14,7 +14,7 @@ Nothing is stored before the end, and everything at once then.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from types import MappingProxyType
 
@@ -53,6 +53,8 @@ __all__ = [
     "EnrollmentSession", "MostCentral", "Outcome", "Region", "Rejection", "Resemblance", "Track",
 ]  # fmt: skip
 
+_MOST_UNJUDGED = 60
+"""Frames kept while the face is being chosen, so that none of its views is lost."""
 _ENOUGH_FOR_MISMATCH = 3
 """Views after which those that do not look like the person they should be added to are refused."""
 
@@ -88,6 +90,7 @@ class EnrollmentSession:
         self._hints = HintChooser()
         self._rejections: Counter[Rejection] = Counter()
         self._track_id: int | None = None
+        self._unjudged: deque[RecognitionResult] = deque(maxlen=_MOST_UNJUDGED)
         self._same_person = SamePerson(calibration)
         self._first_stamp: float | None = None
         self._now = self._last_image = 0.0
@@ -147,7 +150,9 @@ class EnrollmentSession:
             if isinstance(decided, Outcome):
                 self._fail(decided, self._selector.explain(decided))
                 return
-        self._conclude(Outcome.TOO_FEW_VIEWS)
+            self._begin(decided)
+        if not self.finished:
+            self._conclude(Outcome.TOO_FEW_VIEWS)
 
     def observe(self, result: RecognitionResult) -> EnrollmentFeedback:
         """Take in the faces of one frame and say where the enrolment stands."""
@@ -158,7 +163,7 @@ class EnrollmentSession:
         self._accepted, self._reason = False, None
         if self._track_id is None:
             self._select(result)
-        if self._track_id is not None and not self.finished:
+        else:
             self._follow(result)
         if not self.finished:
             self._look_at_the_time()
@@ -174,12 +179,21 @@ class EnrollmentSession:
         )  # fmt: skip
 
     def _select(self, result: RecognitionResult) -> None:
+        self._unjudged.append(result)
         chosen = self._selector.observe(result)
         self._hint = ONE_AT_A_TIME if self._selector.is_ambiguous else STEP_IN_FRONT
         if isinstance(chosen, Outcome):
             self._fail(chosen, self._selector.explain(chosen))
         elif chosen is not None:
-            self._track_id = chosen
+            self._begin(chosen)
+
+    def _begin(self, track_id: int) -> None:
+        """Follow a track, beginning with the frames in which it was chosen."""
+        self._track_id = track_id
+        while self._unjudged and not self.finished:
+            result = self._unjudged.popleft()
+            self._now = result.stamp
+            self._follow(result)
 
     def _follow(self, result: RecognitionResult) -> None:
         """Judge the view of the chosen face, if it is to be seen."""

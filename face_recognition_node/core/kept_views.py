@@ -70,8 +70,9 @@ class KeptViews:
         """Keep a view of the right person if it shows something new; return whether it was kept.
 
         A view is new if it looks different from each kept one, covers a direction not yet covered, or comes a
-        while after the last. For the first seconds half of the places are left to directions that are still
-        missing. A view much better than the kept one that it resembles replaces that.
+        while after the last. For the first seconds a place is left for each of front, left and right that is
+        still missing, and half of the places for other directions than one. A view much better than the kept
+        one that it resembles replaces that.
         """
         if not self._views:
             self._keep(view)
@@ -122,11 +123,10 @@ class KeptViews:
         """Whether the places left should wait for other directions than this view's."""
         if view.stamp - self._views[0].stamp >= self._config.pose_patience_s:
             return False
-        if not any(direction in self.coverage.missing() for direction in ("front", "left", "right")):
-            return False
-        own = directions(view.pose)
-        alike = sum(directions(kept.pose) == own for kept in self._views)
-        return alike >= max(1, (self.wanted + 1) // 2)
+        missing = sum(d in self.coverage.missing() for d in ("front", "left", "right"))
+        alike = sum(directions(kept.pose) == directions(view.pose) for kept in self._views)
+        is_tight = self.wanted - len(self._views) <= missing or alike >= (self.wanted + 1) // 2
+        return missing > 0 and is_tight
 
 
 def pool(views: Sequence[FaceView]) -> tuple[FloatArray, float]:
