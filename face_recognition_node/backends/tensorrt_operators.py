@@ -8,6 +8,7 @@ cut the engine in two.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ _CONVERTERS = """
     upsample_trilinear3d.vec view.default where.self
 """
 
+REMOVED = frozenset({"_assert_scalar.default", "_assert_tensor_metadata.default"})
+"""Checks that Torch-TensorRT takes out before it converts."""
+
 CONVERTED = frozenset(_CONVERTERS.split())
 """Names without the leading ``aten.``."""
 
@@ -66,6 +70,6 @@ def exported_operators(program: torch.export.ExportedProgram) -> Counter[str]:
     )
 
 
-def unconverted_operators(program: torch.export.ExportedProgram) -> list[str]:
-    """Return the operators of a program that TensorRT cannot take over, sorted; empty is good."""
-    return sorted(name for name in exported_operators(program) if name not in CONVERTED)
+def unconverted_operators(operators: Iterable[str]) -> list[str]:
+    """Return those of a program's operators that TensorRT cannot take over, sorted; empty is good."""
+    return sorted(name for name in operators if name not in CONVERTED | REMOVED)

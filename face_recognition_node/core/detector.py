@@ -30,7 +30,7 @@ class DetectorConfig:
         0.9, "smallest score in [0, 1] of a face at least 96 pixels high", minimum=0.05, maximum=0.999
     )
     far_score_threshold: float = parameter(
-        0.25,
+        0.2,
         "smallest score in [0, 1] of a face at most 20 pixels high; between 20 and 96 pixels it rises",
         minimum=0.05,
         maximum=0.999,

@@ -1,0 +1,356 @@
+"""TensorRT without a GPU: graphs against the converter list, all around the compiler with a stand-in."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+
+import numpy as np
+import pytest
+
+from face_recognition_node.backends import loading
+from face_recognition_node.backends.engine_builder import LEAST_COSINE, least_cosine
+from face_recognition_node.backends.engine_cache import EngineCache, EngineKey
+from face_recognition_node.core.errors import BackendUnavailableError
+from face_recognition_node.core.model_card import ModelCard, ModelsConfig, file_sha256, write_json
+from face_recognition_node.core.resources import models_directory
+from face_recognition_node.core.runner import BackendReport
+
+torch = pytest.importorskip("torch", reason="the TensorRT backend is written in torch")
+
+from face_recognition_node.backends.tensorrt_compiler import TorchTensorRtCompiler, export_network  # noqa: E402
+from face_recognition_node.backends.tensorrt_operators import (  # noqa: E402
+    CONVERTED,
+    exported_operators,
+    unconverted_operators,
+)
+from face_recognition_node.backends.torch_tensorrt_runner import TorchTensorRtRunner  # noqa: E402
+from face_recognition_node.networks.exporting import save_weights  # noqa: E402
+from face_recognition_node.networks.folding import fold_batch_norm  # noqa: E402
+from face_recognition_node.networks.loading import load_network  # noqa: E402
+
+EMBEDDER_SHAPES = ((1, 3, 112, 112), (4, 3, 112, 112), (16, 3, 112, 112))
+DETECTOR_SHAPES = ((1, 3, 96, 128),) * 3
+
+
+def card(name: str) -> ModelCard:
+    return ModelCard.read(models_directory() / f"{name}.json")
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    """Return the embedder's network without batch normalisation and its float32 program of dynamic batch."""
+    network = fold_batch_norm(load_network(card("efficientnet_b0_64")))
+    return network, export_network(network, EMBEDDER_SHAPES, "fp32")
+
+
+@pytest.fixture(scope="module")
+def half_detector():
+    """Return the detector's float16 program."""
+    return export_network(load_network(card("retinaface_mobilenet025")), DETECTOR_SHAPES, "fp16")
+
+
+def test_every_operator_has_a_converter(embedder, half_detector):
+    for program, convolutions in ((embedder[1], 82), (half_detector, 50)):
+        operators = exported_operators(program)
+        assert operators["convolution.default"] == convolutions
+        assert unconverted_operators(operators) == []
+        assert not any("batch_norm" in operator for operator in operators)
+
+
+def test_an_operator_without_converter_is_found():
+    class Odd(torch.nn.Module):
+        def forward(self, x):
+            return torch.special.i0(x)
+
+    program = torch.export.export(Odd(), (torch.ones(2, 3),))
+    assert unconverted_operators(exported_operators(program)) == ["i0.default"]
+    assert len(CONVERTED) > 150
+
+
+def test_the_exported_embedder_takes_every_batch(embedder, rng):
+    network, program = embedder[0], embedder[1].module()
+    for batch in (1, 2, 16):
+        faces = torch.from_numpy(rng.normal(0, 0.5, (batch, 3, 112, 112)).astype(np.float32))
+        with torch.no_grad():
+            assert torch.allclose(program(faces), network(faces), atol=1e-3)
+
+
+def test_half_precision_is_inside_the_program(half_detector):
+    with torch.no_grad():
+        outputs = half_detector.module()(torch.zeros(1, 3, 96, 128))
+    assert [output.dtype for output in outputs] == [torch.float32] * 3
+    assert {value.dtype for value in half_detector.state_dict.values()} == {torch.float16}
+
+
+class ToyEmbedder(torch.nn.Module):
+    """Small enough that only the control flow takes time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 8, 16, 16)
+        self.embed = torch.nn.Linear(8 * 49, 64)
+
+    def forward(self, x):
+        return self.embed(self.convolution(x).flatten(1))
+
+
+class ToyDetector(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = torch.nn.ModuleList(torch.nn.Conv2d(3, 30, s, s) for s in (8, 16, 32))
+
+    def forward(self, x):
+        return tuple(head(x) for head in self.heads)
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    """Return a folder of model files of two small networks that the loader knows for this module."""
+    from face_recognition_node.networks import loading as networks
+
+    folder = tmp_path_factory.mktemp("toys")
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, like, network in (
+            ("toy_embedder", "efficientnet_b0_64", ToyEmbedder),
+            ("toy_detector", "retinaface_mobilenet025", ToyDetector),
+        ):
+            patch.setitem(networks.NETWORKS, name, lambda card, network=network: network())
+            save_weights(network(), folder / f"{name}.safetensors")
+            digest = file_sha256(folder / f"{name}.safetensors")
+            values = {**card(like).values, "name": name, "network": name}
+            write_json(folder / f"{name}.json", {**values, "files": {"safetensors": digest, "onnx": ""}})
+        yield folder
+
+
+class Standin:
+    """Compiles by doing nothing on the CPU, or by whatever a test wants to go wrong."""
+
+    device = "cpu"
+
+    def __init__(self, platform: str = "gpu-1", error: float = 0.0) -> None:
+        self.platform = platform
+        self.error = error
+        self.failure: Exception | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.compiled: list[tuple] = []
+        self.loaded: list[str] = []
+
+    def _engine(self, network):
+        def engine(tensor):
+            outputs = network(tensor)
+            parts = outputs if isinstance(outputs, tuple) else (outputs,)
+            torch.manual_seed(0)
+            return tuple(part + self.error * part.std() * torch.randn_like(part) for part in parts)
+
+        engine.network = network
+        return engine
+
+    def compile(self, network, shapes, precision):
+        assert self.gate.wait(30)
+        if self.failure is not None:
+            raise self.failure
+        self.compiled.append((shapes, precision))
+        return self._engine(network)
+
+    def save(self, engine, shapes, path):
+        torch.save(engine.network, path)
+
+    def load(self, path):
+        self.loaded.append(path.name)
+        return self._engine(torch.load(path, weights_only=False))
+
+
+class Fallback:
+    """Answers zeros, so that a test sees who answered."""
+
+    report = BackendReport("openvino", "CPU", "until the engine is ready", "fp32")
+
+    def run(self, images_bgr):
+        return (np.zeros((len(images_bgr), 64), np.float32),)
+
+
+@pytest.fixture
+def start(toys, tmp_path):
+    """Return a function that starts a runner of the toy embedder with its cache in the test's folder."""
+
+    def start(compiler, folder=tmp_path, precision="fp16") -> TorchTensorRtRunner:
+        models = ModelsConfig(precision=precision)
+        toy = ModelCard.read(toys / "toy_embedder.json")
+        return TorchTensorRtRunner(toy, models, Fallback(), compiler, "auto", EngineCache(folder))
+
+    return start
+
+
+@pytest.fixture
+def crops(rng) -> np.ndarray:
+    return rng.integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+
+
+def test_the_other_backend_serves_until_the_engine_is_proven(start, crops):
+    compiler = Standin()
+    compiler.gate.clear()
+    runner = start(compiler)
+    assert not runner.run(crops)[0].any()
+    report = runner.report
+    assert (report.name, report.precision) == ("openvino", "fp32")
+    assert "its engine is" in report.reason
+    assert "meanwhile openvino" in report.reason
+    compiler.gate.set()
+    assert runner.wait(60)
+    assert runner.run(crops)[0].any()
+    report = runner.report
+    assert (report.name, report.device, report.precision) == ("torch_tensorrt", "cpu", "fp16")
+    assert "self-test cosine 1.0" in report.reason
+    assert compiler.compiled == [(EMBEDDER_SHAPES, "fp16")]
+
+
+def test_a_second_start_reads_the_cache(start, tmp_path, crops):
+    first = Standin()
+    assert start(first).wait(60)
+    second = Standin()
+    runner = start(second)
+    assert runner.wait(60)
+    assert runner.run(crops)[0].any()
+    assert second.compiled == []
+    assert len(second.loaded) == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("change", ["platform", "precision"])
+def test_another_gpu_driver_version_or_precision_builds_anew(start, change):
+    assert start(Standin()).wait(60)
+    other = Standin(platform="gpu-2" if change == "platform" else "gpu-1")
+    assert start(other, precision="fp32" if change == "precision" else "fp16").wait(60)
+    assert len(other.compiled) == 1
+    assert other.loaded == []
+
+
+def test_a_torn_cache_file_is_built_anew(start, tmp_path, crops):
+    assert start(Standin()).wait(60)
+    next(tmp_path.iterdir()).write_bytes(b"torn")
+    compiler = Standin()
+    runner = start(compiler)
+    assert runner.wait(60)
+    assert len(compiler.compiled) == 1
+    assert runner.report.name == "torch_tensorrt"
+    third = Standin()
+    assert start(third).wait(60)
+    assert third.compiled == []  # the torn file was replaced by a whole one
+
+
+def test_an_inexact_engine_is_refused_and_not_kept(start, tmp_path, crops, caplog):
+    runner = start(Standin(error=0.2))
+    assert runner.wait(60)
+    assert not runner.run(crops)[0].any()
+    assert runner.report.name == "openvino"
+    assert "refused: self-test cosine" in runner.report.reason
+    assert "refused" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kept_engine_that_turns_bad_is_thrown_away(start, tmp_path):
+    assert start(Standin()).wait(60)
+    bad = Standin(error=0.2)
+    runner = start(bad)
+    assert runner.wait(60)
+    assert len(bad.loaded) == len(bad.compiled) == 1
+    assert runner.report.name == "openvino"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_build_is_reported_and_the_other_serves_on(start, crops, caplog):
+    compiler = Standin()
+    compiler.failure = RuntimeError("out of GPU memory")
+    runner = start(compiler)
+    assert runner.wait(60)
+    assert not runner.run(crops)[0].any()
+    assert "refused: RuntimeError: out of GPU memory" in runner.report.reason
+    assert "Traceback" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_serves_this_run_only(start, tmp_path, crops, caplog):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    runner = start(Standin(), blocked)
+    assert runner.wait(60)
+    assert runner.run(crops)[0].any()
+    assert "cannot be kept" in caplog.text
+
+
+def test_a_detector_gets_one_engine_for_each_size(toys, tmp_path):
+    class Maps(Fallback):
+        def run(self, images_bgr):
+            _, height, width, _ = images_bgr.shape
+            return tuple(np.zeros((1, 30, height // s, width // s), np.float32) for s in (8, 16, 32))
+
+    compiler = Standin()
+    runner = TorchTensorRtRunner(
+        ModelCard.read(toys / "toy_detector.json"),
+        ModelsConfig(),
+        Maps(),
+        compiler,
+        "auto",
+        EngineCache(tmp_path),
+    )
+    assert "when the first picture comes" in runner.report.reason
+    for height in (64, 96, 64, 96):
+        runner.run(np.zeros((1, height, 128, 3), np.uint8))
+        assert runner.wait(60)
+    assert [shapes[1][2] for shapes, _ in compiler.compiled] == [64, 96]
+    maps = runner.run(np.zeros((1, 96, 128, 3), np.uint8))
+    assert [part.shape for part in maps] == [(1, 30, 12, 16), (1, 30, 6, 8), (1, 30, 3, 4)]
+    assert maps[0].any()
+
+
+def test_keys_name_everything_an_engine_depends_on():
+    shapes = EMBEDDER_SHAPES
+    key = EngineKey("net", "weights", shapes, "fp16", "gpu")
+    variants = {
+        key,
+        EngineKey("net", "other", shapes, "fp16", "gpu"),
+        EngineKey("net", "weights", shapes, "fp32", "gpu"),
+        EngineKey("net", "weights", shapes, "fp16", "other"),
+        EngineKey("net", "weights", DETECTOR_SHAPES, "fp16", "gpu"),
+    }
+    assert len({variant.file_name for variant in variants}) == 5
+    assert key.file_name.startswith("net-112x112-fp16-")
+
+
+def test_least_cosine(rng):
+    one = rng.normal(0, 1, (3, 64)).astype(np.float32)
+    assert least_cosine((one,), (one,)) == pytest.approx(1)
+    turned = one.copy()
+    turned[1] *= -1
+    assert least_cosine((one, one), (one, turned)) == pytest.approx(-1)
+    assert least_cosine((one,), (one[:2],)) == -1
+    assert least_cosine((one,), (one, one)) == -1
+    broken = one.copy()
+    broken[0, 0] = np.nan
+    assert least_cosine((one,), (broken,)) == -1
+    near = one + 0.02 * rng.normal(0, 1, one.shape)
+    assert LEAST_COSINE < least_cosine((one,), (near,)) < 1
+
+
+def test_absent_torch_tensorrt_tells_the_cure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
+    with pytest.raises(BackendUnavailableError, match="pip install torch-tensorrt"):
+        TorchTensorRtCompiler()
+
+
+def test_auto_without_a_gpu_falls_to_the_cpu_aloud(monkeypatch, caplog):
+    """Torch-TensorRT is installed, but torch finds no GPU: said in the report and in the log."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", types.ModuleType("torch_tensorrt"))
+    real = loading.importlib.util.find_spec
+    monkeypatch.setattr(
+        loading.importlib.util, "find_spec", lambda name: real("json" if name == "torch_tensorrt" else name)
+    )
+    report = loading.load_embedder(ModelsConfig()).backend
+    assert report.name in ("openvino", "onnxruntime")
+    assert "torch_tensorrt failed: torch_tensorrt needs an NVIDIA GPU" in report.reason
+    assert "needs an NVIDIA GPU" in caplog.text
