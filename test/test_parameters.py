@@ -101,7 +101,7 @@ def test_the_node_declares_them_all_with_bounds(node, holder) -> None:
         descriptor = node.describe_parameter(name)
         assert descriptor.description == declared.description
         assert node.get_parameter(name).value == default
-        assert descriptor.read_only == (name == "autostart")
+        assert descriptor.read_only == (name in NodeParameters.FIXED)
         ranges = [*descriptor.floating_point_range, *descriptor.integer_range]
         if declared.minimum is not None and declared.maximum is not None:
             assert (ranges[0].from_value, ranges[0].to_value) == (declared.minimum, declared.maximum)

@@ -171,12 +171,10 @@ class _Newcomer:
     """Enrols the first unknown face that stays in view, once, through the action, and tells how it goes."""
 
     def __init__(self, remote: Remote, screen: Screen, name: str) -> None:
-        from rclpy.action import ActionClient
-
         from face_recognition_interfaces.action import EnrollPerson
 
         self._type = EnrollPerson
-        self._client: Any = ActionClient(remote.node, EnrollPerson, f"{NODE}/enroll_person")
+        self._client = remote.action_client(EnrollPerson, f"{NODE}/enroll_person")
         self._screen, self._name = screen, name
         self._first_seen: float | None = None
         self._is_done = False

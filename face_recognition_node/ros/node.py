@@ -6,7 +6,6 @@ import threading
 import time
 import traceback
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import CompressedImage, Image
 
 from face_recognition_node.core.faces import RecognitionResult
@@ -25,6 +24,7 @@ from face_recognition_node.ros.runtime import Runtime, open_runtime
 from face_recognition_node.ros.services import GalleryServices
 from face_recognition_node.ros.settings import Settings
 from face_recognition_node.ros.statistics import StreamStatistics
+from face_recognition_node.ros.ticker import Ticker
 from face_recognition_node.ros.worker import NewestItemWorker
 
 CHECK_PERIOD_S = 0.2
@@ -54,9 +54,9 @@ class FaceRecognitionNode(LoudNode):
         self._gallery_services = GalleryServices(self)
         self._enrollment = EnrollmentServer(self)
         self._diagnostics = self.create_publisher(DIAGNOSTICS.type, DIAGNOSTICS.name, DIAGNOSTICS.qos)
-        group = MutuallyExclusiveCallbackGroup()
-        self.create_timer(CHECK_PERIOD_S, self.check, callback_group=group)
-        self.create_timer(self.settings.node.diagnostics_period, self._diagnose, callback_group=group)
+        self._ticker = Ticker(
+            [(CHECK_PERIOD_S, self.check), (self.settings.node.diagnostics_period, self._diagnose)]
+        )
 
     @property
     def settings(self) -> Settings:
@@ -143,6 +143,8 @@ class FaceRecognitionNode(LoudNode):
 
     def destroy_node(self) -> None:
         """Take the node off the network."""
+        self._ticker.stop()
+        self._input.destroy()
         self._enrollment.close()
         super().destroy_node()
         end_forwarding(self._log_handler)

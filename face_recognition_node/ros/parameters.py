@@ -29,7 +29,7 @@ class NodeParameters:
         ConfigurationError: If a value given at start cannot be used.
     """
 
-    FIXED = frozenset({"autostart"})
+    FIXED = frozenset({"autostart", "diagnostics_period"})
 
     def __init__(
         self, node: Node, is_configured: Callable[[], bool], on_change: Callable[[Settings], None]

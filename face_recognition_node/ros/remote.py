@@ -10,6 +10,7 @@ from typing import Any
 import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -61,6 +62,15 @@ class Remote:
             self._executor.spin()
         except ExternalShutdownException:
             return
+
+    def action_client(self, type_: Any, name: str) -> Any:
+        """Return a client of an action.
+
+        It is made on the executor's thread: rclpy shows an action client to the executor before it is
+        complete, and the executor of another thread may trip over that.
+        """
+        made: Any = self._executor.create_task(lambda: ActionClient(self.node, type_, name))
+        return self.wait_for_future(made, 10.0, f"a client of {name}")
 
     def wait_until(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
         """Return the first true value of ``condition``; raise RemoteError after ``timeout`` seconds."""

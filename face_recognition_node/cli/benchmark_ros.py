@@ -1,0 +1,264 @@
+"""``face-recognition benchmark ros``: the running node over DDS: rate, drops, latency, CPU, memory, start.
+
+Three processes, as on a robot: a camera (the video source, playing prepared images from memory), the node,
+and this one, which subscribes to the answers. Latency is the time from an image's stamp to the arrival of
+its answer here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.processes import Children, isolated_environment, process_usage
+from face_recognition_node.core.errors import BackendUnavailableError, InputError
+
+if TYPE_CHECKING:
+    from face_recognition_node.ros.remote import Remote
+
+NAMESPACE = "/face_recognition_benchmark"
+NODE = f"{NAMESPACE}/face_recognition"
+SOURCE = f"{NAMESPACE}/video_source"
+N_IMAGES = 30
+"""Different images that are sent in turn: the camera sways, and its noise differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RosFigures:
+    """What was measured.
+
+    Attributes:
+        size: Of the images, WIDTHxHEIGHT.
+        faces: In each image.
+        rate: Images sent per second.
+        sent: Images sent in the measured time, by the rate.
+        answered: Answers to them.
+        answered_hz: Answers per second.
+        dropped: Images sent but not answered.
+        headers_kept: Whether every answer carried stamp and frame of an image that was sent.
+        faces_seen: Mean number of faces in an answer.
+        named: Share of answers in which the enrolled person was named.
+        latency_p50_ms: Median time from stamp to answer.
+        latency_p95_ms: 95th percentile.
+        latency_max_ms: The longest.
+        cpu_percent: CPU time of the node, percent of one core.
+        resident_mb: Resident memory of the node at the end, MB.
+        start_s: From the start of the process until the node says that it is active.
+        stages_ms: Mean time by stage, as the node tells in its diagnostics.
+        backends: What runs the networks.
+        cores: Of this machine.
+        load: Load average of this machine at the end, one minute.
+    """
+
+    size: str
+    faces: int
+    rate: float
+    sent: int
+    answered: int
+    answered_hz: float
+    dropped: int
+    headers_kept: bool
+    faces_seen: float
+    named: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    latency_max_ms: float
+    cpu_percent: float
+    resident_mb: float
+    start_s: float
+    stages_ms: dict[str, float]
+    backends: dict[str, str]
+    cores: int
+    load: float
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{name} {value:.1f}" for name, value in self.stages_ms.items())
+        backends = ", ".join(f"{role}: {what}" for role, what in self.backends.items())
+        lines = (
+            f"{self.size} at {self.rate:g} Hz, {self.faces} faces ({self.faces_seen:.2f} seen), "
+            f"{self.cores} cores, load {self.load:.1f}",
+            f"  answered   {self.answered} of {self.sent}: {self.answered_hz:.2f} Hz, {self.dropped} dropped",
+            f"  header     {'kept' if self.headers_kept else 'NOT KEPT'}",
+            f"  named      the enrolled person in {self.named:.1%} of the answers",
+            f"  latency    p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f} ms, "
+            f"longest {self.latency_max_ms:.1f} ms",
+            f"  node       {self.cpu_percent:.0f} % of a core, {self.resident_mb:.0f} MB resident",
+            f"  start      active after {self.start_s:.2f} s",
+            f"  stages     {stages} (ms, mean)",
+            f"  backends   {backends}",
+        )
+        return "\n".join(lines)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="image size (default: %(default)s)")
+    parser.add_argument("--faces", type=int, default=2, help="faces in each image, 0 to 12 (default: 2)")
+    parser.add_argument("--rate", type=float, default=30.0, help="images per second (default: 30)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="measured time (default: 20)")
+    parser.add_argument("--settle", type=float, default=3.0, help="time before it, not measured (default: 3)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME:=VALUE",
+        help="parameter of the node; may be repeated",
+    )
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print; return 0, or 1 if there was no answer at all."""
+    if importlib.util.find_spec("rclpy") is None:
+        raise BackendUnavailableError("ROS 2 is not there: use ./run exec, or source your ROS installation")
+    found = re.fullmatch(r"(\d+)x(\d+)", arguments.size)
+    if not found:
+        raise InputError(f"--size: expected WIDTHxHEIGHT, for example 640x480, got {arguments.size!r}")
+    os.environ.update(isolated_environment(os.environ))
+    with tempfile.TemporaryDirectory(prefix="face_recognition_benchmark_") as folder:
+        prepare_images(Path(folder) / "images", (int(found[1]), int(found[2])), arguments.faces)
+        figures = _measure(arguments, Path(folder))
+    report(str(figures), asdict(figures), arguments.json)
+    return 0 if figures.answered else 1
+
+
+def prepare_images(folder: Path, size: tuple[int, int], faces: int) -> None:
+    """Write N_IMAGES pictures of a wall with portraits, seen by a swaying camera with a noisy sensor."""
+    from face_recognition_node.media.sample import sample_frame
+
+    folder.mkdir()
+    still = sample_frame(size=size, faces=faces)
+    generator = np.random.default_rng(11)
+    for index in range(N_IMAGES):
+        angle = 2 * math.pi * index / N_IMAGES
+        shift = np.array(
+            [[1, 0, 0.006 * size[0] * math.cos(angle)], [0, 1, 0.006 * size[0] * math.sin(angle)]]
+        )
+        swayed = cv2.warpAffine(still, shift.astype(np.float32), size, borderMode=cv2.BORDER_REPLICATE)
+        noise = generator.normal(0, 2.5, swayed.shape).astype(np.int16)
+        cv2.imwrite(str(folder / f"{index:02d}.png"), cv2.add(swayed, noise, dtype=cv2.CV_8U))
+
+
+def _measure(arguments: argparse.Namespace, folder: Path) -> RosFigures:
+    from face_recognition_node.ros.remote import Remote
+
+    quiet = ["--log-level", "error", "-r", f"__ns:={NAMESPACE}"]
+    with Children() as children, Remote("face_recognition_benchmark", children.check) as remote:
+        began = time.monotonic()
+        given = [part for item in arguments.set for part in ("-p", item)]
+        node = children.start("recognition node", "face_recognition_node.ros.main", [
+            *quiet, "-p", "autostart:=true", "-p", f"gallery_path:={folder / 'gallery.db'}", *given,
+        ])  # fmt: skip
+        remote.wait_until(lambda: remote.state_of(NODE, 60.0) == "active", 60.0, "the node to be active")
+        start_s = time.monotonic() - began
+        _enroll_first_face(remote, folder)
+        children.start("video source", "face_recognition_node.ros.video_source", [
+            *quiet, "-p", "autostart:=true", "-p", f"source:={folder / 'images'}", "-p", "preload:=true",
+            "-p", f"rate:={arguments.rate}", "-p", "wait_for_subscriber:=true",
+        ])  # fmt: skip
+        watch = _Watch(remote)
+        remote.wait_until(lambda: watch.answers, 60.0, "the first answer")
+        time.sleep(arguments.settle)
+        return watch.measure(arguments, node.pid, start_s)
+
+
+def _enroll_first_face(remote: Remote, folder: Path) -> None:
+    """Make the guest known, so that the node does what it does in a run: recognise people."""
+    from std_msgs.msg import Header
+
+    from face_recognition_interfaces.srv import AddFaceFromImage
+    from face_recognition_node.media.sample import portrait
+    from face_recognition_node.ros.conversions import bgr_to_image
+
+    request = AddFaceFromImage.Request(image=bgr_to_image(portrait("guest"), Header()), name="Guest")
+    answer = remote.call(AddFaceFromImage, f"{NODE}/add_face_from_image", request, 30.0)
+    if not answer.success:
+        raise InputError(f"the guest could not be enrolled: {answer.message}")
+
+
+class _Watch:
+    """Collects answers, and which images were sent."""
+
+    def __init__(self, remote: Remote) -> None:
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        from face_recognition_interfaces.msg import FaceArray
+
+        self.answers: list[tuple[float, Any]] = []
+        self.diagnostics: Any = None
+        remote.node.create_subscription(FaceArray, f"{NODE}/faces", self._on_faces, 100)
+        remote.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def _on_faces(self, message: Any) -> None:
+        self.answers.append((time.time(), message))
+
+    def _on_diagnostics(self, message: Any) -> None:
+        self.diagnostics = message
+
+    def measure(self, arguments: argparse.Namespace, process_id: int, start_s: float) -> RosFigures:
+        from face_recognition_node.ros.conversions import stamp_to_seconds
+
+        before, began = process_usage(process_id)[0], time.time()
+        time.sleep(arguments.seconds)
+        after, resident = process_usage(process_id)
+        length = time.time() - began
+        time.sleep(0.5)  # the last answers are on their way
+        measured = [
+            (arrived, stamp_to_seconds(message.header.stamp), message)
+            for arrived, message in list(self.answers)
+        ]
+        measured = [item for item in measured if began <= item[1] < began + length]
+        latency = np.array([arrived - stamp for arrived, stamp, _ in measured]) * 1000
+        sent = round(length * arguments.rate)
+        people = [[face.name for face in message.faces] for _, _, message in measured]
+        p50, p95, longest = np.percentile(latency, [50, 95, 100]) if len(latency) else (math.nan,) * 3
+        values = self._diagnostic_values()
+        return RosFigures(
+            size=arguments.size,
+            faces=arguments.faces,
+            rate=arguments.rate,
+            sent=sent,
+            answered=len(measured),
+            answered_hz=len(measured) / length,
+            dropped=max(sent - len(measured), 0),
+            headers_kept=_headers_kept([message for _, _, message in measured]),
+            faces_seen=float(np.mean([len(names) for names in people])) if people else 0.0,
+            named=float(np.mean(["Guest" in names for names in people])) if people else 0.0,
+            latency_p50_ms=float(p50),
+            latency_p95_ms=float(p95),
+            latency_max_ms=float(longest),
+            cpu_percent=100 * (after - before) / length,
+            resident_mb=resident / 1e6,
+            start_s=start_s,
+            stages_ms={
+                key.split()[1]: float(value) for key, value in values.items() if key.startswith("stage ")
+            },
+            backends={
+                key: value for key, value in values.items() if key in ("detector backend", "embedder backend")
+            },
+            cores=os.cpu_count() or 1,
+            load=os.getloadavg()[0],
+        )
+
+    def _diagnostic_values(self) -> dict[str, str]:
+        statuses = self.diagnostics.status if self.diagnostics is not None else []
+        return {pair.key: pair.value for status in statuses for pair in status.values}
+
+
+def _headers_kept(messages: Sequence[Any]) -> bool:
+    """Tell whether frame ids are the camera's and no stamp comes twice or out of order."""
+    stamps = [(message.header.stamp.sec, message.header.stamp.nanosec) for message in messages]
+    return all(message.header.frame_id == "camera" for message in messages) and stamps == sorted(set(stamps))
