@@ -197,9 +197,10 @@ class ReplayReport:
                 lines += ["", f"  {episode.name}", f"    {_HEADER}"]
                 lines += [f"    {_row(outcome)}" for outcome in shown]
             rest = len(episode.outcomes) - len(shown)
-            if rest:
-                where = "" if shown else f"{episode.name}: "
-                lines.append(f"    {where}{rest} tracks as they should be")
+            if rest and shown:
+                lines.append(f"    and {rest} tracks as they should be")
+            elif rest:
+                lines += ["", f"  {episode.name}: all {rest} tracks as they should be"]
         return "\n".join(lines)
 
 
