@@ -226,6 +226,15 @@ class Calibration:
         both = (self.commonness(query[None])[0] + self.commonness(templates)) / 2
         return self.log_likelihood_ratio(templates @ query, quality_query, quality_templates, both)
 
+    @property
+    def different_people(self) -> tuple[float, float]:
+        """Mean and standard deviation of the corrected similarity of different people at the best quality."""
+        beyond = np.exp(self.false_match[-1, -1].astype(np.float64))
+        share = beyond[:-1] - beyond[1:]
+        middle = (self.similarities[:-1] + self.similarities[1:]).astype(np.float64) / 2
+        mean = float(share @ middle / share.sum())
+        return mean, float(np.sqrt(share @ (middle - mean) ** 2 / share.sum()))
+
     def _read(
         self,
         table: FloatArray,

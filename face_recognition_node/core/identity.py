@@ -29,7 +29,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from face_recognition_node.core.calibration import Calibration
-from face_recognition_node.core.faces import Candidate, Identity, IdentityState
+from face_recognition_node.core.faces import Candidate, FloatArray, Identity, IdentityState
 from face_recognition_node.core.parameters import check_section, parameter
 from face_recognition_node.core.person_models import Hypothesis, PersonModels
 from face_recognition_node.core.snapshot import Snapshot
@@ -149,20 +149,36 @@ class IdentityResolver:
 
     def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:
         """Bring the hypotheses of tracks with new evidence, or of all after a change of the gallery, up to date."""
-        asking = []
+        asking: list[Track] = []
+        queries: list[FloatArray] = []
         for track in tracks:
             if track.claim is None:
                 track.claim = Claim()
             if track.claim.answered != (track.evidence.version, snapshot.version):
                 track.claim.answered = (track.evidence.version, snapshot.version)
                 track.claim.hypotheses = ()
-                if track.evidence.embedding is not None:
+                pooled = track.evidence.embedding
+                if pooled is not None:
                     asking.append(track)
+                    queries.append(pooled)
         if asking:
-            queries = np.stack([track.evidence.embedding for track in asking])
             qualities = [track.evidence.quality for track in asking]
-            for track, found in zip(asking, self._models.rank(queries, qualities, snapshot), strict=True):
-                track.claim.hypotheses = found
+            for track, found in zip(
+                asking, self._models.rank(np.stack(queries), qualities, snapshot), strict=True
+            ):
+                track.claim.hypotheses = self._without_doubles(found, snapshot)
+
+    def _without_doubles(
+        self, hypotheses: tuple[Hypothesis, ...], snapshot: Snapshot
+    ) -> tuple[Hypothesis, ...]:
+        """Leave out strangers who are an enrolled person, met before that person was enrolled."""
+        enrolled = [h for h in hypotheses if not h.is_stranger and h.log_ratio > 0.0]
+        return tuple(
+            h
+            for h in hypotheses
+            if not h.is_stranger
+            or not any(self._models.are_one(h.person_id, e.person_id, snapshot) for e in enrolled)
+        )
 
     def _posterior(self, hypotheses: Sequence[Hypothesis], n_persons: int) -> dict[str | None, float]:
         """Return the natural log of the posterior of each hypothesis by person_id, and of "new" under None."""

@@ -12,17 +12,23 @@ corrected for commonness in both cases; the constant is flat between 2 and 8.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from face_recognition_node.core.calibration import Calibration
+from face_recognition_node.core.cohort import LARGEST, Cohort
 from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.core.gallery_values import Person
 from face_recognition_node.core.snapshot import Snapshot
 
 SHARPNESS = 4.0
 """``beta`` above."""
+_LOG_CHANCE_OF_TWO = math.log(1e-4)
+"""Entries as alike as different people are with a smaller chance than this are taken for one person."""
 CANDIDATES = 8
 """Persons compared in full for one query; those further down the search cannot be named."""
 
@@ -52,6 +58,7 @@ class Hypothesis:
 class _Model:
     templates: FloatArray  # (k, D)
     qualities: FloatArray  # (k,)
+    center: FloatArray  # (D,) weighted by quality
     commonness: float
 
 
@@ -62,6 +69,8 @@ class PersonModels:
         self._calibration = calibration
         self._models: dict[str, _Model] = {}
         self._version = -1
+        self._centers: dict[str, tuple[tuple[int, ...], FloatArray]] = {}
+        self._cohort = Cohort.of([], calibration)
 
     def rank(
         self, queries: FloatArray, qualities: Sequence[float], snapshot: Snapshot
@@ -73,27 +82,42 @@ class PersonModels:
         ranked = []
         for query, quality, own, matches in zip(queries, qualities, common.tolist(), found, strict=True):
             rows = [self._compare(query, match.person_id, snapshot) for match in matches]
-            ids = [match.person_id for match in matches]
-            ranked.append(self._judge(rows, ids, quality, own, snapshot))
+            persons = [snapshot.persons[match.person_id] for match in matches]
+            ranked.append(self._judge(query, quality, own, rows, persons))
         return ranked
 
+    def are_one(self, first_id: str, second_id: str, snapshot: Snapshot) -> bool:
+        """Say whether two entries of the gallery show one person, by the centres of their templates."""
+        first, second = self._model(first_id, snapshot), self._model(second_id, snapshot)
+        chance = self._calibration.log_false_match(
+            float(first.center @ second.center),
+            float(first.qualities.mean()),
+            float(second.qualities.mean()),
+            (first.commonness + second.commonness) / 2,
+        )
+        return float(chance) <= _LOG_CHANCE_OF_TWO
+
     def _judge(
-        self, rows: list[tuple[float, float, float, float]], ids: list[str], quality: float, own: float,
-        snapshot: Snapshot,
-    ) -> tuple[Hypothesis, ...]:  # fmt: skip
+        self,
+        query: FloatArray,
+        quality: float,
+        own: float,
+        rows: list[tuple[float, float, float, float]],
+        persons: list[Person],
+    ) -> tuple[Hypothesis, ...]:
         if not rows:
             return ()
         similarity, model_quality, model_commonness, nearest = np.array(rows, np.float64).T
-        both = (model_commonness + own) / 2
-        ratios = self._calibration.log_likelihood_ratio(similarity, quality, model_quality, both)
-        false_matches = self._calibration.log_false_match(similarity, quality, model_quality, both)
+        corrected = self._calibration.correct(similarity, (model_commonness + own) / 2).astype(np.float64)
+        comparable = self._cohort.normalize(corrected, query, own)
+        ratios = self._calibration.log_likelihood_ratio(comparable, quality, model_quality)
+        false_matches = self._calibration.log_false_match(comparable, quality, model_quality)
+        distances = np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
+        columns = (similarity.tolist(), ratios.tolist(), false_matches.tolist(), distances.tolist())
         hypotheses = [
-            Hypothesis(
-                person_id, snapshot.persons[person_id].is_stranger, float(similarity[k]), float(ratios[k]),
-                float(false_matches[k]), float(np.sqrt(max(2.0 - 2.0 * nearest[k], 0.0))),
-            )
-            for k, person_id in enumerate(ids)
-        ]  # fmt: skip
+            Hypothesis(person.person_id, person.is_stranger, *values)
+            for person, *values in zip(persons, *columns, strict=True)
+        ]
         return tuple(sorted(hypotheses, key=lambda h: (-h.log_ratio, -h.similarity)))
 
     def _compare(
@@ -117,14 +141,37 @@ class PersonModels:
             stored = [t for t in snapshot.templates_of(person_id) if not t.is_set_aside]
             templates = np.stack([t.embedding for t in stored])
             qualities = np.array([t.quality for t in stored], np.float32)
-            centre = np.maximum(qualities, 1e-3) @ templates
-            centre /= max(float(np.linalg.norm(centre)), 1e-9)
-            model = _Model(templates, qualities, float(self._calibration.commonness(centre[None])[0]))
-            self._models[person_id] = model
+            center = np.maximum(qualities, 1e-3) @ templates
+            center /= max(float(np.linalg.norm(center)), 1e-9)
+            commonness = float(self._calibration.commonness(center[None])[0])
+            model = self._models[person_id] = _Model(templates, qualities, center, commonness)
         return model
 
+    @property
+    def keeps_anything(self) -> bool:
+        """Whether embeddings of anybody are kept here."""
+        return bool(self._models or self._centers or len(self._cohort.centers))
+
     def follow(self, snapshot: Snapshot) -> None:
-        """Keep no model of an older version, so that nothing of a forgotten person stays here."""
-        if snapshot.version != self._version:
-            self._models.clear()
-            self._version = snapshot.version
+        """Take over a version of the gallery; nothing of a forgotten person stays here.
+
+        The models are made again when they are needed, but for those of the cohort.
+        """
+        if snapshot.version == self._version:
+            return
+        self._version = snapshot.version
+        self._models.clear()
+        enrolled = (p for p in snapshot.persons.values() if not p.is_stranger and p.template_ids)
+        members = list(itertools.islice(enrolled, LARGEST))
+        kept = {p.person_id: self._centers[p.person_id] for p in members if self._is_current(p)}
+        for person in members:
+            if person.person_id not in kept:
+                center = self._model(person.person_id, snapshot).center
+                kept[person.person_id] = (person.template_ids, center)
+        if [*kept] != [*self._centers] or any(kept[i][1] is not self._centers[i][1] for i in kept):
+            self._cohort = Cohort.of([center for _, center in kept.values()], self._calibration)
+        self._centers = kept
+
+    def _is_current(self, person: Person) -> bool:
+        center = self._centers.get(person.person_id)
+        return center is not None and center[0] == person.template_ids

@@ -1,4 +1,4 @@
-"""Learn what a similarity is worth, and judge what was learned on other people.
+"""Learn what a similarity is worth; ``calibration_report.py`` judges it on other people.
 
 Fitting, for each pair of quality levels:
 
@@ -9,15 +9,14 @@ Fitting, for each pair of quality levels:
   its number of pairs, with 0.5 % of a uniform density mixed in for faces that nothing can be learned from.
 * their log ratio, made monotone by isotonic regression (scikit-learn).
 
-Judging: the log-likelihood-ratio cost Cllr (Brummer and du Preez 2006, eq. 21; 0 is perfect, 1 says nothing) and
-its minimum over all monotone recalibrations, the expected calibration error of the posterior at even odds
-(Naeini et al. 2015), and the measured against the promised false match rate.
+Two more numbers of the card are measured here: the memory of the noise in a face's embedding over time, and (with
+``track_rates.py``) how many independent comparisons one whole track is worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -139,11 +138,8 @@ def fit_calibration(
         min(NEIGHBOURS, len(prototypes)), COMMONNESS_WEIGHT, 0.0, looks, correlation_s, embedder_sha256,
     )  # fmt: skip
     common = float(blank.commonness(good.embeddings[first]).mean())
-    blank = _replace(blank, mean_commonness=common)
-    groups = [
-        faces.take(_draw(np.flatnonzero(nearest_level(faces.qualities) == level), generator))
-        for level in range(n_levels)
-    ]
+    blank = replace(blank, mean_commonness=common)
+    groups = [draw_faces_of_level(faces, level, generator) for level in range(n_levels)]
     for i in range(n_levels):
         for j in range(i + 1):
             ratio, false_match = fit_cell(score_pairs(groups[i], groups[j], _corrector(blank)))
@@ -162,7 +158,7 @@ def fit_cell(scores: Scores) -> tuple[DoubleArray, DoubleArray]:
             f"quality levels, got {len(scores.same)} and {len(scores.different)}; give more people"
         )
     log_rate = _log_false_match(scores.different)
-    rate = np.exp(np.interp(_EDGES, _EDGES, log_rate))
+    rate = np.exp(log_rate)
     different = np.maximum(rate[:-1] - rate[1:], 1e-12) / _FINE
     different = _smooth(different, 0.02)
     counts, _ = np.histogram(np.clip(scores.same, _EDGES[0], _EDGES[-1]), _EDGES, weights=scores.same_weights)
@@ -200,7 +196,7 @@ def _log_false_match(different: DoubleArray) -> DoubleArray:
 
 def _smooth(density: DoubleArray, width: float) -> DoubleArray:
     """Return the density after a Gaussian of this width."""
-    reach = int(round(4 * width / _FINE))
+    reach = round(4 * width / _FINE)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * _FINE / width) ** 2)
     return np.asarray(np.convolve(density, kernel / kernel.sum(), mode="same"))
 
@@ -213,187 +209,44 @@ def _corrector(calibration: Calibration) -> Callable[[LabelledFaces, LabelledFac
     return correct
 
 
-def _draw(index: NDArray[np.intp], generator: np.random.Generator) -> NDArray[np.intp]:
-    if len(index) <= _MOST_FACES:
-        return index
-    return np.sort(generator.choice(index, _MOST_FACES, replace=False))
+def draw_faces_of_level(faces: LabelledFaces, level: int, generator: np.random.Generator) -> LabelledFaces:
+    """Return at most 2,500 of the faces whose quality is nearest to this level."""
+    index = np.flatnonzero(nearest_level(faces.qualities) == level)
+    if len(index) > _MOST_FACES:
+        index = np.sort(generator.choice(index, _MOST_FACES, replace=False))
+    return faces.take(index)
 
 
-def _replace(calibration: Calibration, **changes: Any) -> Calibration:
-    from dataclasses import replace
+def measure_correlation_time(tracks: Sequence[tuple[DoubleArray, FloatArray]]) -> float:
+    """Return the memory of the noise between the embeddings of one track, seconds.
 
-    return replace(calibration, **changes)
+    For noise that forgets exponentially (Ornstein-Uhlenbeck) the variogram, half the mean squared difference of
+    embeddings ``d`` seconds apart, is ``plateau * (1 - exp(-d / tau))``; ``tau`` is fitted by least squares over
+    the first second, the plateau being the mean between one and two seconds.
 
+    Args:
+        tracks: Of each track of one person the (n,) stamps in seconds and the (n, D) embeddings.
 
-def cllr(same: DoubleArray, different: DoubleArray) -> float:
-    """Return the log-likelihood-ratio cost of natural-log ratios, in bits (Brummer and du Preez 2006, eq. 21)."""
-    miss = np.logaddexp(0.0, -same).mean() / np.log(2)
-    alarm = np.logaddexp(0.0, different).mean() / np.log(2)
-    return float((miss + alarm) / 2)
-
-
-def minimum_cllr(same: DoubleArray, different: DoubleArray) -> float:
-    """Return the cost after the best monotone recalibration on the very same ratios (pool adjacent violators)."""
-    from sklearn.isotonic import IsotonicRegression
-
-    values = np.concatenate([same, different])
-    labels = np.concatenate([np.ones(len(same)), np.zeros(len(different))])
-    weights = np.concatenate(
-        [np.full(len(same), 0.5 / len(same)), np.full(len(different), 0.5 / len(different))]
-    )
-    fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(values, labels, sample_weight=weights)
-    fitted = np.clip(fitted, 1e-12, 1 - 1e-12)
-    best = np.log(fitted) - np.log1p(-fitted)
-    return cllr(best[: len(same)], best[len(same) :])
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityBin:
-    """Pairs whose posterior at even odds lies in one interval: its mean, and the share that are one person."""
-
-    predicted: float
-    observed: float
-    weight: float
-
-
-def reliability(same: DoubleArray, different: DoubleArray, n_bins: int = 15) -> list[ReliabilityBin]:
-    """Return the reliability curve of natural-log ratios at even odds, empty bins left out."""
-    values = 1.0 / (1.0 + np.exp(-np.concatenate([same, different])))
-    labels = np.concatenate([np.ones(len(same)), np.zeros(len(different))])
-    weights = np.concatenate(
-        [np.full(len(same), 0.5 / len(same)), np.full(len(different), 0.5 / len(different))]
-    )
-    place = np.minimum((values * n_bins).astype(int), n_bins - 1)
-    bins = []
-    for k in range(n_bins):
-        inside = place == k
-        total = float(weights[inside].sum())
-        if total > 0:
-            bins.append(
-                ReliabilityBin(
-                    float(weights[inside] @ values[inside]) / total,
-                    float(weights[inside] @ labels[inside]) / total,
-                    total,
-                )
-            )
-    return bins
-
-
-def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
-    """Return the weighted mean gap between predicted and observed (Naeini et al. 2015, eq. 3)."""
-    return float(sum(b.weight * abs(b.predicted - b.observed) for b in bins))
-
-
-@dataclass(frozen=True, slots=True)
-class LevelReport:
-    """How well the tables do where both faces are of one quality level."""
-
-    quality: float
-    n_same: int
-    n_different: int
-    cllr: float
-    cllr_minimum: float
-    expected_calibration_error: float
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationReport:
-    """What was measured on people that the tables have not seen.
-
-    Attributes:
-        n_people: Identities.
-        n_faces: Faces, degraded ones included.
-        levels: By quality level.
-        false_match: Promised and measured false match rates over all quality levels.
-        bins: Reliability curve over all quality levels.
-        cllr: Mean over all pairs of quality levels.
-        cllr_minimum: Likewise.
-        expected_calibration_error: Of ``bins``.
+    Raises:
+        InputError: If no track is longer than a second.
     """
-
-    n_people: int
-    n_faces: int
-    levels: tuple[LevelReport, ...]
-    false_match: tuple[tuple[float, float], ...]
-    bins: tuple[ReliabilityBin, ...]
-    cllr: float
-    cllr_minimum: float
-    expected_calibration_error: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.n_people} people, {self.n_faces} faces (none seen in fitting)",
-            f"Cllr {self.cllr:.3f} (best monotone {self.cllr_minimum:.3f}), "
-            f"expected calibration error {self.expected_calibration_error:.3f}",
-            "quality  same pairs  different pairs   Cllr   best    ECE",
-        ]
-        lines += [
-            f"{level.quality:7.2f}  {level.n_same:10d}  {level.n_different:15d}  {level.cllr:.3f}  "
-            f"{level.cllr_minimum:.3f}  {level.expected_calibration_error:.3f}"
-            for level in self.levels
-        ]
-        lines.append(
-            "false match rate promised -> measured: "
-            + ", ".join(f"{p:g} -> {m:.2g}" for p, m in self.false_match)
-        )
-        return "\n".join(lines)
-
-
-def judge_calibration(calibration: Calibration, faces: LabelledFaces, seed: int = 0) -> CalibrationReport:
-    """Measure a calibration on faces of people it was not fitted on."""
-    generator = np.random.default_rng(seed)
-    level_of = nearest_level(faces.qualities)
-    groups = [faces.take(_draw(np.flatnonzero(level_of == k), generator)) for k in range(len(QUALITY_LEVELS))]
-    levels, costs, minima, alike, unlike, rates = [], [], [], [], [], []
-    for i, a in enumerate(groups):
-        for j in range(i + 1):
-            same, different, tail = _pair_ratios(calibration, a, groups[j])
-            if len(same) < 50 or len(different) < 1000:
-                continue
-            thinned = different[:: max(len(different) // 100_000, 1)]
-            cost, best = cllr(same, different), minimum_cllr(same, thinned)
-            costs.append(cost)
-            minima.append(best)
-            alike.append(same)
-            unlike.append(thinned)
-            rates.append(tail)
-            if i == j:
-                error = expected_calibration_error(reliability(same, different))
-                levels.append(LevelReport(QUALITY_LEVELS[i], len(same), len(different), cost, best, error))
-    if not costs:
-        raise InputError(
-            "calibration: too few people to judge it on; expected several hundred with two photographs"
-        )
-    bins = reliability(np.concatenate(alike), np.concatenate(unlike))
-    tails = np.concatenate(rates)
-    promised = (1e-1, 1e-2, 1e-3, 1e-4)
-    return CalibrationReport(
-        n_people=len(np.unique(faces.identities)),
-        n_faces=len(faces),
-        levels=tuple(levels),
-        false_match=tuple((rate, float((tails <= np.log(rate)).mean())) for rate in promised),
-        bins=tuple(bins),
-        cllr=float(np.mean(costs)),
-        cllr_minimum=float(np.mean(minima)),
-        expected_calibration_error=expected_calibration_error(bins),
-    )
-
-
-def _pair_ratios(
-    calibration: Calibration, a: LabelledFaces, b: LabelledFaces
-) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-    """Return log ratios of same and different pairs, and the log false match rates of the different ones."""
-    common = (
-        calibration.commonness(a.embeddings)[:, None] + calibration.commonness(b.embeddings)[None, :]
-    ) / 2
-    cosines = a.embeddings @ b.embeddings.T
-    quality_a, quality_b = a.qualities[:, None], b.qualities[None, :]
-    ratios = calibration.log_likelihood_ratio(cosines, quality_a, quality_b, common)
-    is_same = a.identities[:, None] == b.identities[None, :]
-    usable = is_same & (a.photographs[:, None] != b.photographs[None, :])
-    tail = calibration.log_false_match(cosines, quality_a, quality_b, common)[~is_same]
-    return ratios[usable], ratios[~is_same], tail
+    edges = np.arange(0.0, 2.01, 0.05)
+    sums, counts = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1)
+    for stamps, embeddings in tracks:
+        first, second = np.triu_indices(len(stamps), 1)
+        gaps = np.abs(stamps[second] - stamps[first])
+        halves = ((embeddings[first] - embeddings[second]) ** 2).sum(axis=1) / 2
+        place = np.digitize(gaps, edges) - 1
+        inside = (place >= 0) & (place < len(sums))
+        in_bin = np.bincount(place[inside], minlength=len(sums))
+        sums += np.bincount(place[inside], halves[inside], len(sums)) / np.maximum(in_bin, 1)
+        counts += in_bin > 0  # every track counts alike, however many frames it has
+    middle = (edges[:-1] + edges[1:]) / 2
+    late, early = (counts > 0) & (middle > 1.0), (counts > 0) & (middle <= 1.0)
+    if not late.any() or not early.any():
+        raise InputError("correlation time: expected a track longer than one second")
+    plateau = sums[late].sum() / counts[late].sum()
+    curve = sums[early] / counts[early] / plateau
+    candidates = np.arange(0.05, 1.51, 0.01)
+    errors = [(counts[early] * (curve - (1 - np.exp(-middle[early] / tau))) ** 2).sum() for tau in candidates]
+    return float(round(candidates[int(np.argmin(errors))], 2))

@@ -1,0 +1,172 @@
+"""``face-recognition calibrate FACES``: learn from labelled faces what a similarity is worth."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.model_options import add_model_options, models_config
+
+if TYPE_CHECKING:
+    from face_recognition_node.core.calibration import Calibration
+    from face_recognition_node.core.config import Config
+    from face_recognition_node.evaluation.calibration import LabelledFaces
+    from face_recognition_node.evaluation.calibration_report import CalibrationReport
+    from face_recognition_node.evaluation.track_rates import TrackRate
+
+DEFAULT_CORRELATION_S = 0.3
+"""Memory of the noise in a face's embedding where no video is given to measure it on, seconds."""
+GALLERY_SIZES = (5, 20, 100)
+_FIT_GALLERY = 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this verb's arguments."""
+    parser.description = (
+        "Fits the tables behind every probability on one half of the people and reports on the other half. "
+        "The people must be unknown to the embedder: they may not have been in its training."
+    )
+    parser.add_argument("faces", type=Path, help="zip or folder: NAME/FILE.webp, aligned 112x112")
+    parser.add_argument(
+        "--videos", type=Path, nargs="*", default=[], metavar="VIDEO",
+        help="videos of people in front of a fixed camera, to measure how fast the noise of a face changes",
+    )  # fmt: skip
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write the reliability plot")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="report only; leave the embedder's model card as it is"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all draws")
+    add_json_option(parser)
+    add_model_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit, judge, report, and write the calibration into the model card."""
+    from face_recognition_node.backends import load_detector, load_embedder
+    from face_recognition_node.core.config import Config
+    from face_recognition_node.evaluation.calibration_report import draw_reliability, judge_calibration
+    from face_recognition_node.evaluation.track_rates import play_tracks
+
+    config = Config(models=models_config(arguments))
+    embedder = load_embedder(config.models)
+    faces, is_fitting = _embed(arguments.faces, load_detector(config.models, config.detector), embedder)
+    calibration = _fit(faces.take(np.flatnonzero(is_fitting)), embedder.card.sha256, arguments.seed)
+    if arguments.videos:
+        calibration = _measure_memory(calibration, arguments.videos, config)
+    judged_on = faces.take(np.flatnonzero(~is_fitting))
+    judgement = judge_calibration(calibration, judged_on, arguments.seed)
+    rates = [
+        play_tracks(calibration, judged_on, size, seed=arguments.seed).rate_at(0.01, calibration.looks)
+        for size in _possible_sizes(judged_on)
+    ]
+    figures = _figures(arguments.faces, calibration, judgement, rates)
+    if arguments.plot is not None:
+        draw_reliability(judgement.bins, arguments.plot)
+    text = "\n".join([str(judgement), f"looks {calibration.looks:g}, memory {calibration.correlation_s:g} s"])
+    text = "\n".join([text, *(str(rate) for rate in rates)])
+    if not arguments.dry_run:
+        embedder.card.with_calibration({**calibration.to_dict(), "report": figures}).write()
+        text += f"\nwritten into {embedder.card.path}"
+    report(text, figures, arguments.json)
+    return 0
+
+
+def _embed(
+    path: Path, detector: Any, embedder: Any
+) -> tuple[LabelledFaces, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Return all faces in all qualities, and whether each belongs to the half that is fitted on."""
+    from tqdm import tqdm
+
+    from face_recognition_node.evaluation.calibration_faces import (
+        embed_photographs,
+        is_fitting_half,
+        list_photographs,
+        person_of,
+    )
+
+    names, read = list_photographs(path)
+    with tqdm(total=len(names), unit="photo", desc="embedding") as bar:
+        faces = embed_photographs(names, read, detector, embedder, bar.update)
+    half = np.array([is_fitting_half(person_of(name)) for name in names])
+    return faces, half[faces.photographs]
+
+
+def _fit(faces: LabelledFaces, sha256: str, seed: int) -> Calibration:
+    """Fit the tables, then measure with them how many looks a track is worth."""
+    from dataclasses import replace
+
+    from face_recognition_node.evaluation.calibration import fit_calibration
+    from face_recognition_node.evaluation.track_rates import measure_looks, play_tracks
+
+    calibration = fit_calibration(
+        faces, embedder_sha256=sha256, looks=1.0, correlation_s=DEFAULT_CORRELATION_S, seed=seed
+    )
+    size = min(_FIT_GALLERY, max(_possible_sizes(faces)))
+    scores = play_tracks(calibration, faces, size, n_galleries=8, seed=seed + 1)
+    return replace(calibration, looks=measure_looks(scores))
+
+
+def _possible_sizes(faces: LabelledFaces) -> list[int]:
+    """Return the gallery sizes for which there are enough people with four photographs."""
+    from face_recognition_node.core.errors import InputError
+    from face_recognition_node.evaluation.track_rates import count_candidates
+
+    available = count_candidates(faces)
+    sizes = [size for size in GALLERY_SIZES if size <= available]
+    if not sizes:
+        raise InputError(
+            f"expected at least {GALLERY_SIZES[0]} people with four photographs in each half, got {available}"
+        )
+    return sizes
+
+
+def _measure_memory(calibration: Calibration, videos: list[Path], config: Config) -> Calibration:
+    """Return the calibration with the memory of the noise as it is in these videos."""
+    from dataclasses import replace
+
+    from face_recognition_node.evaluation.calibration import measure_correlation_time
+
+    tracks = [track for video in videos for track in _follow(video, calibration, config)]
+    return replace(calibration, correlation_s=measure_correlation_time(tracks))
+
+
+def _follow(video: Path, calibration: Calibration, config: Config) -> list[Any]:
+    """Return stamps and embeddings of each track of a video that is longer than a second."""
+    from face_recognition_node.backends import load_detector, load_embedder
+    from face_recognition_node.core.gallery import Gallery
+    from face_recognition_node.core.recognizer import Recognizer
+    from face_recognition_node.media.sources import open_source
+
+    embedder = load_embedder(config.models)
+    seen: dict[int, list[tuple[float, Any]]] = defaultdict(list)
+    with Gallery.open(None, embedder.fingerprint) as gallery:
+        detector = load_detector(config.models, config.detector)
+        recognizer = Recognizer(detector, embedder, gallery, calibration, config)
+        recognizer.embed_every_face = True
+        for frame in open_source(str(video)):
+            for face in recognizer.process(frame).faces:
+                if face.view.detection.score >= config.strangers.minimum_detection_score:
+                    seen[face.track_id].append((frame.stamp, face.view.embedding))
+        recognizer.close()
+    long = [views for views in seen.values() if views[-1][0] - views[0][0] > 1.0]
+    return [(np.array([s for s, _ in views]), np.stack([e for _, e in views])) for views in long]
+
+
+def _figures(
+    source: Path, calibration: Calibration, judgement: CalibrationReport, rates: list[TrackRate]
+) -> dict[str, Any]:
+    """Return what stands in the card for people to read."""
+    from dataclasses import asdict
+
+    return {
+        "fitted_on": f"one half of the people of {source.name}; judged on the other",
+        "looks": calibration.looks,
+        "correlation_s": calibration.correlation_s,
+        **judgement.to_dict(),
+        "tracks": [asdict(rate) for rate in rates],
+    }

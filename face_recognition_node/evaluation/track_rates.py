@@ -1,0 +1,193 @@
+"""How often a stranger's whole track gets a name: the promise of ``target_false_accept_rate``, put to the test.
+
+People with several photographs are enrolled from three of them. Tracks are made of up to four photographs of one
+person, each in three qualities, pooled as on the robot. Photographs of other days vary more than the frames of a
+video, so that a stranger's track has more chances to be mistaken here than on a robot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from face_recognition_node.core.calibration import Calibration
+from face_recognition_node.core.errors import InputError
+from face_recognition_node.core.evidence import TrackEvidence
+from face_recognition_node.core.faces import HeadPose
+from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.core.gallery_values import NewTemplate
+from face_recognition_node.core.person_models import PersonModels
+from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.evaluation.calibration import DoubleArray, IntArray, LabelledFaces
+
+TEMPLATES = 3
+_MOST_PHOTOGRAPHS = 4
+_MOST_QUALITIES = 3
+_STEP_S = 0.3
+_FRONTAL = HeadPose(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackScores:
+    """The smallest log false match rate that each track ever reached.
+
+    Attributes:
+        strangers: (S,) of tracks of people not enrolled, towards anybody.
+        enrolled: (E,) of tracks of enrolled people, towards themselves.
+        mistaken: (E,) of the same tracks, towards anybody else.
+        n_enrolled: People enrolled at a time.
+    """
+
+    strangers: DoubleArray
+    enrolled: DoubleArray
+    mistaken: DoubleArray
+    n_enrolled: int
+
+    def rate_at(self, target: float, looks: float) -> TrackRate:
+        """Return what a target false accept rate gives."""
+        limit = np.log(target / self.n_enrolled / looks)
+        return TrackRate(
+            self.n_enrolled,
+            target,
+            float((self.strangers <= limit).mean()),
+            len(self.strangers),
+            float((self.enrolled <= limit).mean()),
+            float(((self.mistaken <= limit) & (self.mistaken < self.enrolled)).mean()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRate:
+    """Open-set identification of whole tracks.
+
+    Attributes:
+        n_enrolled: People in the gallery.
+        target: Target false accept rate.
+        strangers_named: Share of strangers' tracks ever named.
+        n_strangers: Their number.
+        enrolled_named: Share of enrolled people's tracks named rightly.
+        enrolled_mistaken: Share of them that looked more like somebody else, and enough so to be named.
+    """
+
+    n_enrolled: int
+    target: float
+    strangers_named: float
+    n_strangers: int
+    enrolled_named: float
+    enrolled_mistaken: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_enrolled} enrolled, target {self.target:g}: {self.strangers_named:.4f} of {self.n_strangers} "
+            f"strangers' tracks named, {self.enrolled_named:.3f} of the enrolled people's, "
+            f"{self.enrolled_mistaken:.3f} with a wrong name"
+        )
+
+
+def play_tracks(
+    calibration: Calibration,
+    faces: LabelledFaces,
+    n_enrolled: int,
+    *,
+    n_galleries: int = 4,
+    n_strangers: int = 400,
+    seed: int = 0,
+) -> TrackScores:
+    """Enroll random people, ``n_galleries`` times, and compare tracks of them and of strangers with the gallery.
+
+    Args:
+        calibration: The tables in question.
+        faces: People to draw from, each photograph in several qualities.
+        n_enrolled: People enrolled at a time.
+        n_galleries: Galleries.
+        n_strangers: Strangers' tracks a gallery, at most.
+        seed: Of the draws.
+
+    Raises:
+        InputError: If too few people have four photographs.
+    """
+    generator = np.random.default_rng(seed)
+    people, counts = _count_photographs(faces)
+    candidates = people[counts > TEMPLATES]
+    if len(candidates) < n_enrolled:
+        raise InputError(
+            f"expected {n_enrolled} people with at least {TEMPLATES + 1} photographs, got {len(candidates)}"
+        )
+    strangers, enrolled, mistaken = [], [], []
+    for _ in range(n_galleries):
+        chosen = generator.permutation(candidates)[:n_enrolled]
+        with Gallery.open(None, "track rates", dimension=faces.embeddings.shape[1]) as gallery:
+            rest: dict[str, IntArray] = {}
+            for person in chosen.tolist():
+                shots = generator.permutation(_photographs(faces, person))
+                templates = [_template(faces, shot) for shot in shots[:TEMPLATES].tolist()]
+                rest[gallery.add_person(str(person), templates).person_id] = shots[TEMPLATES:]
+            snapshot, models = gallery.snapshot(), PersonModels(calibration)
+            for person_id, shots in rest.items():
+                own, other = _best(faces, shots, calibration, models, snapshot, person_id)
+                enrolled.append(own)
+                mistaken.append(other)
+            others = generator.permutation(np.setdiff1d(people, chosen))[:n_strangers]
+            for person in others.tolist():
+                shots = generator.permutation(_photographs(faces, person))
+                strangers.append(_best(faces, shots, calibration, models, snapshot, None)[1])
+    return TrackScores(np.array(strangers), np.array(enrolled), np.array(mistaken), n_enrolled)
+
+
+def count_candidates(faces: LabelledFaces) -> int:
+    """Return how many people have photographs enough to be enrolled and met again."""
+    return int((_count_photographs(faces)[1] > TEMPLATES).sum())
+
+
+def measure_looks(scores: TrackScores, target: float = 0.02) -> float:
+    """Return how many independent comparisons one track is worth: measured over promised rate, at least 1."""
+    measured = float((scores.strangers <= np.log(target / scores.n_enrolled)).mean())
+    return round(max(measured / target, 1.0), 1)
+
+
+def _count_photographs(faces: LabelledFaces) -> tuple[IntArray, DoubleArray]:
+    pairs = np.unique(np.stack([faces.identities, faces.photographs], axis=1), axis=0)
+    people, counts = np.unique(pairs[:, 0], return_counts=True)
+    return people, counts.astype(np.float64)
+
+
+def _photographs(faces: LabelledFaces, person: int) -> IntArray:
+    return np.unique(faces.photographs[faces.identities == person])
+
+
+def _versions(faces: LabelledFaces, photograph: int) -> list[int]:
+    """Return the rows of a photograph, best quality first."""
+    rows = np.flatnonzero(faces.photographs == photograph)
+    return [int(row) for row in rows[np.argsort(-faces.qualities[rows])][:_MOST_QUALITIES]]
+
+
+def _template(faces: LabelledFaces, photograph: int) -> NewTemplate:
+    best = _versions(faces, photograph)[0]
+    return NewTemplate(faces.embeddings[best], float(faces.qualities[best]), _FRONTAL)
+
+
+def _frames(faces: LabelledFaces, shots: IntArray) -> Iterator[tuple[int, float]]:
+    rows = [row for shot in shots[:_MOST_PHOTOGRAPHS].tolist() for row in _versions(faces, shot)]
+    for k, row in enumerate(rows):
+        yield row, k * _STEP_S
+
+
+def _best(
+    faces: LabelledFaces, shots: IntArray, calibration: Calibration,
+    models: PersonModels, snapshot: Snapshot, own_id: str | None,
+) -> tuple[float, float]:  # fmt: skip
+    """Return the smallest log false match rates ever reached towards ``own_id`` and towards anybody else."""
+    evidence = TrackEvidence(calibration.correlation_s)
+    own = other = 0.0
+    for row, stamp in _frames(faces, shots):
+        evidence.add(faces.embeddings[row], float(faces.qualities[row]), stamp)
+        if evidence.embedding is None:
+            continue
+        for hypothesis in models.rank(evidence.embedding[None], [evidence.quality], snapshot)[0]:
+            if hypothesis.person_id == own_id:
+                own = min(own, hypothesis.log_false_match)
+            else:
+                other = min(other, hypothesis.log_false_match)
+    return own, other

@@ -1,0 +1,179 @@
+"""Strangers: minted after several good views, the same id when they come back, taken back when it was wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from face_world import FaceWorld, empty_gallery, made_up_calibration
+
+from face_recognition_node.core.errors import GalleryUnavailableError
+from face_recognition_node.core.faces import FaceView, Identity, IdentityState
+from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.core.identity import IdentityConfig, IdentityResolver
+from face_recognition_node.core.parameters import with_values
+from face_recognition_node.core.strangers import StrangerBook, StrangersConfig, select_views
+from face_recognition_node.core.tracker import Look, Track, Tracker, TrackerConfig
+
+
+class Door:
+    """One face after the other before tracker, resolver and book."""
+
+    def __init__(self, *, background: bool = False, **values: object) -> None:
+        self.world, self.gallery = FaceWorld(seed=5), empty_gallery()
+        calibration = made_up_calibration()
+        self.tracker = Tracker(calibration, TrackerConfig())
+        self.resolver = IdentityResolver(calibration, IdentityConfig(), 0.02)
+        self.book = StrangerBook(self.gallery, with_values(StrangersConfig(), values), background=background)
+        self.stamp = 0.0
+
+    def show(self, view: FaceView) -> tuple[Track, Identity]:
+        plan = self.tracker.plan([view.detection], self.stamp)
+        look = None if view.embedding is None else Look(view.embedding, view.quality.overall)
+        tracks = self.tracker.update(plan, [view.detection], [look], self.stamp)
+        self.book.observe(tracks[0], view)
+        snapshot = self.gallery.snapshot()
+        tracks, identities = self.resolver.resolve(tracks, snapshot, self.stamp, self.tracker.renew)
+        self.book.update(tracks, identities, snapshot)
+        return tracks[0], identities[0]
+
+    def watch(self, person: int, seconds: float, **view: float) -> Identity:
+        """Show a person and return the last identity."""
+        for _ in range(round(seconds * 10)):
+            self.stamp += 0.1
+            _, identity = self.show(self.world.view(self.stamp, person, **view))
+        return identity
+
+    def pause(self, seconds: float = 10.0) -> None:
+        self.stamp += seconds
+
+    @property
+    def strangers(self) -> list[str]:
+        return [p.person_id for p in self.gallery.snapshot().persons.values() if p.is_stranger]
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    door = Door()
+    yield door
+    door.book.close()
+
+
+def test_minted_after_several_views_over_some_time(door: Door) -> None:
+    assert door.watch(0, 0.4).person_id is None
+    assert door.strangers == []
+    identity = door.watch(0, 1.0)
+    assert identity.state is IdentityState.STRANGER
+    assert door.strangers == [identity.person_id]
+
+
+def test_the_same_one_coming_back_gets_the_same_id(door: Door) -> None:
+    first = door.watch(0, 2.0).person_id
+    door.pause()
+    second = door.watch(1, 2.0).person_id
+    door.pause()
+    assert door.watch(0, 0.3).person_id == first
+    door.pause()
+    assert door.watch(1, 0.3).person_id == second
+    assert first != second
+    assert len(door.strangers) == 2
+
+
+@pytest.mark.parametrize(
+    "view",
+    [{"sharpness": 0.3}, {"score": 0.7}, {"has_embedding": False}],
+    ids=["blurred", "no face?", "not embedded"],
+)
+def test_poor_views_mint_nobody(door: Door, view: dict[str, float]) -> None:
+    door.watch(0, 5.0, **view)
+    assert door.strangers == []
+
+
+def test_an_enrolled_person_is_not_minted(door: Door) -> None:
+    door.gallery.add_person("Anna", door.world.templates(0))
+    assert door.watch(0, 5.0).name == "Anna"
+    assert door.strangers == []
+
+
+def test_switched_off() -> None:
+    door = Door(enabled=False)
+    assert door.watch(0, 5.0).state is IdentityState.STRANGER
+    assert door.strangers == []
+
+
+def test_named_stranger_is_the_same_person(door: Door) -> None:
+    stranger = door.watch(0, 2.0).person_id
+    assert stranger is not None
+    door.gallery.rename(stranger, "Carl")
+    identity = door.watch(0, 0.1)
+    assert (identity.state, identity.person_id, identity.name) == (IdentityState.KNOWN, stranger, "Carl")
+    door.watch(0, 2.0)
+    assert door.gallery.snapshot().persons[stranger].name == "Carl"  # and nobody took it back
+
+
+def test_forgotten_stranger_is_a_new_one(door: Door) -> None:
+    stranger = door.watch(0, 2.0).person_id
+    assert stranger is not None
+    door.gallery.forget(stranger, final=True)
+    again = door.watch(0, 2.0).person_id
+    assert again not in (None, stranger)
+
+
+def test_an_id_given_to_somebody_enrolled_is_taken_back(door: Door) -> None:
+    stranger = door.watch(0, 2.0).person_id
+    assert door.strangers == [stranger]
+    anna = door.gallery.add_person("Anna", door.world.templates(0, 8)).person_id
+    assert door.watch(0, 3.0).person_id == anna
+    assert door.strangers == []
+
+
+def test_the_longest_unseen_makes_room() -> None:
+    door = Door(maximum_strangers=2)
+    ids = []
+    for person in range(4):
+        ids.append(door.watch(person, 2.0).person_id)
+        door.pause()
+    assert door.strangers == ids[-2:]
+
+
+def test_a_commit_in_the_background_shows_soon() -> None:
+    door = Door(background=True)
+    for _ in range(100):
+        identity = door.watch(0, 0.5)
+        if identity.person_id is not None:
+            break
+    door.book.close()
+    assert door.strangers == [identity.person_id]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_stops_nothing(
+    background: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = Door(background=background)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise GalleryUnavailableError("disk full")
+
+    monkeypatch.setattr(Gallery, "add_person", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert door.watch(0, 3.0).person_id is None
+        door.book.close()
+        door.watch(0, 0.1) if not background else None
+    assert door.strangers == []
+    if not background:
+        assert "disk full" in caplog.text
+
+
+def test_views_are_good_and_differ() -> None:
+    world = FaceWorld(seed=1)
+    same = world.embedding(0)
+    views = [world.view(k, embedding=same, sharpness=q) for k, q in enumerate((0.6, 0.9, 0.7))]
+    views += [world.view(9, 0, sharpness=0.8), world.view(10, has_embedding=False)]
+    kept = select_views(views, 6)
+    assert [view.quality.sharpness for view in kept] == [0.9, 0.8]
+    assert len(select_views([world.view(k, 0) for k in range(20)], 6)) == 6
+    assert select_views([], 6) == []
+    assert np.isclose(kept[0].embedding @ same, 1.0)
