@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,22 @@ def test_looking_changes_nothing_unless_strangers_are_kept(
     said = capsys.readouterr()
     assert all(json.loads(line)["faces"] is not None for line in said.out.splitlines())
     assert "13 frames" in said.err
+
+
+def test_an_interrupt_leaves_complete_files(sample_gallery: Path, tmp_path: Path) -> None:
+    lines_path, video_path = tmp_path / "seen.jsonl", tmp_path / "seen.mp4"
+    words = ["recognize", "sample", "--gallery", str(sample_gallery), "--json", str(lines_path)]
+    command = [sys.executable, "-m", "face_recognition_node.cli", *words, "--annotated", str(video_path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        while child.poll() is None and not (lines_path.exists() and lines_path.read_text().count("\n") >= 5):
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        said, _ = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    lines = [json.loads(line) for line in lines_path.read_text().splitlines()]
+    assert child.returncode == 130
+    assert 5 <= len(lines) < 360
+    assert len(lines) - 1 <= len(list(open_source(str(video_path)))) <= len(lines)
+    assert f"{len(lines)} frames" in said or f"{len(lines) + 1} frames" in said
