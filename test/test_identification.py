@@ -112,6 +112,18 @@ def test_worse_probes_are_found_less_often(rng):
     assert worse.rank_one < clean.rank_one
 
 
+def test_only_counted_probes_count(rng):
+    embeddings, labels = people_around_centres(rng, 20, 5, 0.1)
+    spoiled = embeddings.copy()
+    counted = np.arange(len(labels)) % 5 == 4
+    spoiled[~counted] = unit(rng, int((~counted).sum()), 32)
+    good = open_set_identification(embeddings, labels, 8, 2, probes=spoiled, counted=counted)
+    assert good.rank_one > 0.9
+    assert open_set_identification(embeddings, labels, 8, 2, probes=spoiled).rank_one < 0.6
+    with pytest.raises(InputError, match="got none"):
+        open_set_identification(embeddings, labels, 8, 2, counted=np.zeros(len(labels), bool))
+
+
 def test_galleries_that_cannot_be_made_are_refused(rng):
     embeddings, labels = people_around_centres(rng, 5, 2, 0.1)
     with pytest.raises(InputError, match="over 2 faces"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from face_recognition_node.cli.json_output import add_json_option, report
@@ -18,10 +20,15 @@ from face_recognition_node.core.alignment import CROP_SIZE
 from face_recognition_node.core.embedder import Embedder
 from face_recognition_node.core.errors import InputError
 from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.core.model_card import ModelsConfig
 from face_recognition_node.evaluation.face_archive import LabelArray
+from face_recognition_node.evaluation.identification import BoolArray
 
 SWEEP_PIXELS = (64, 48, 32, 24, 16)
 SWEEP_BLUR = (1.0, 2.0, 3.0, 4.0)
+YAW_EDGES = (0, 15, 30, 45, 90)
+MINIMUM_COUNTED = 100
+"""Faces that a bin of yaw needs before it is reported."""
 _BATCH = 16
 
 Change = Callable[[ImageArray], ImageArray]
@@ -64,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--face-pixels", type=int, metavar="N", help="reduce the probes to N pixels (not the gallery)"
     )
-    parser.add_argument("--sweep", action="store_true", help="also measure against face size and blur")
+    parser.add_argument("--sweep", action="store_true", help="also measure against face size, blur and yaw")
     parser.add_argument("--report", type=Path, metavar="HTML", help="write a page with curves and pictures")
     parser.add_argument("--seed", type=int, default=0, help="of the random galleries")
     add_json_option(parser)
@@ -120,7 +127,9 @@ def run(arguments: argparse.Namespace) -> int:
     if pixels is not None:
         probes = embed_faces(embedder, faces, partial(reduce_face, side=pixels), f"{pixels} px")
 
-    def measure(size: int, shots: int, shown: FloatArray, keep: Any = slice(None)) -> IdentificationResult:
+    def measure(
+        size: int, shots: int, shown: FloatArray, keep: Any = slice(None), counted: BoolArray | None = None
+    ) -> IdentificationResult:
         return open_set_identification(
             plain[keep],
             faces.labels[keep],
@@ -130,6 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.repetitions,
             arguments.seed,
             shown[keep],
+            counted,
         )
 
     sizes, most = sorted(arguments.gallery_sizes), max(arguments.shots)
@@ -148,6 +158,12 @@ def run(arguments: argparse.Namespace) -> int:
             for name, change in (sweep_changes() if arguments.sweep else {}).items()
         },
     }
+    if arguments.sweep:
+        blocks["by yaw"] = {
+            name: measure(middle, most, plain, counted=turned)
+            for name, turned in yaw_bins(estimate_yaws(faces, models_config(arguments))).items()
+            if turned.sum() >= MINIMUM_COUNTED
+        }
     head = f"{embedder.card.name} on {embedder.backend.name}; {faces.said}"
     text = "\n".join([head, *(_lines(name, block) for name, block in blocks.items() if block)])
     figures: dict[str, Any] = {
@@ -162,6 +178,30 @@ def run(arguments: argparse.Namespace) -> int:
         _write_report(arguments.report, head, text, plain, faces, blocks["by face"])
     report(text, figures, arguments.json)
     return 0
+
+
+def estimate_yaws(faces: TestFaces, models: ModelsConfig) -> FloatArray:
+    """Return (N,) head yaws in degrees from landmarks found anew in the crops; nan where no face was found."""
+    from face_recognition_node.backends import load_detector
+    from face_recognition_node.core.detector import DetectorConfig
+    from face_recognition_node.core.pose import estimate_pose
+
+    detector = load_detector(models, DetectorConfig())
+    yaws = np.full(len(faces.labels), np.nan, np.float32)
+    for number in range(len(yaws)):
+        padded = cv2.copyMakeBorder(faces.read(number), 56, 56, 56, 56, cv2.BORDER_CONSTANT)
+        found = detector.detect(np.asarray(padded, np.uint8))
+        if found:
+            face = max(found, key=lambda one: one.size_px)
+            yaws[number] = estimate_pose(face.landmarks_xy).yaw
+    return yaws
+
+
+def yaw_bins(yaws: FloatArray) -> dict[str, BoolArray]:
+    """Return which faces are turned how far, by name; faces without an estimate are in none."""
+    turn = np.abs(yaws)
+    edges = [(low, high) for low, high in itertools.pairwise(YAW_EDGES)]
+    return {f"yaw {low} to {high}": (turn >= low) & (turn < high) for low, high in edges}
 
 
 def sweep_changes() -> dict[str, Change | None]:
@@ -200,7 +240,8 @@ def _write_report(
         others = np.einsum("pd,pd->p", embeddings[first[some]], embeddings[second[some]])
         pictures = [embedding_plots.plot_histogram(similarity, others, place / "similarity.png", "cosine")]
         values, counts = np.unique(faces.labels, return_counts=True)
-        kept = np.isin(faces.labels, values[np.argsort(-counts)][:30])
+        shown = values[np.argsort(-counts, kind="stable")][:40]
+        kept = np.concatenate([np.flatnonzero(faces.labels == person)[:25] for person in shown])
         pictures.append(
             embedding_plots.plot_projections(
                 embeddings[kept], faces.labels[kept], place / "map.png", "Test people"

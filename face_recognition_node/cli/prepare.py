@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -52,12 +53,14 @@ def run(arguments: argparse.Namespace) -> int:
     done = read_journal(arguments.out)
     missing = [name for name in pictures if name not in done]
     initial = (models_config(arguments), arguments.source, arguments.out, limits)
+    # forked copies of a process with running threads can hang
+    spawned = multiprocessing.get_context("spawn")
     with (
         open(arguments.out / JOURNAL, "a", encoding="utf-8") as journal,
         tqdm(
             total=len(pictures), initial=len(pictures) - len(missing), unit=" pictures", desc="preparing"
         ) as bar,
-        ProcessPoolExecutor(arguments.workers, initializer=_start, initargs=initial) as pool,
+        ProcessPoolExecutor(arguments.workers, spawned, initializer=_start, initargs=initial) as pool,
     ):
         for one in pool.map(_prepare, missing, chunksize=8):
             journal.write(json.dumps(asdict(one)) + "\n")

@@ -68,7 +68,9 @@ def plot_projections(embeddings: FloatArray, labels: LabelArray, path: Path, tit
     pyplot = load_pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 5))
     people = np.unique(labels)
-    colours = pyplot.get_cmap("turbo")(np.linspace(0.02, 0.98, len(people)))
+    # neighbours in number are often alike; mixed, neighbours in the picture differ in colour
+    shades = np.random.default_rng(0).permutation(np.linspace(0.02, 0.98, len(people)))
+    colours = pyplot.get_cmap("turbo")(shades)
     for axis, method, name in zip(axes, ("tsne", "pca"), ("t-SNE", "PCA"), strict=True):
         points = project(embeddings, method)
         for number, person in enumerate(people):

@@ -67,7 +67,7 @@ class IdentificationResult:
             f"DIR {100 * p.dir:5.1f} % [{100 * p.low:.1f}, {100 * p.high:.1f}] at FPIR {100 * p.fpir:g} %"
             for p in self.points
         )
-        return f"{self.gallery_size:5d} people x {self.shots}: rank 1 {100 * self.rank_one:5.1f} %  {rates}"
+        return f"rank 1 {100 * self.rank_one:5.1f} %  {rates}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -124,6 +124,7 @@ def open_set_identification(
     repetitions: int = 10,
     seed: int = 0,
     probes: FloatArray | None = None,
+    counted: BoolArray | None = None,
 ) -> IdentificationResult:
     """Enrol random people, show everybody's other faces, and count.
 
@@ -140,6 +141,7 @@ def open_set_identification(
         repetitions: Random galleries.
         seed: Of the random choice and the bootstrap.
         probes: (N, D) what the faces give when they are probes (reduced or blurred); default: ``embeddings``.
+        counted: (N,) which faces count as mated probes (those turned away, for one); default: all.
 
     Raises:
         InputError: If too few people have enough faces, or nobody is left as a stranger.
@@ -162,12 +164,18 @@ def open_set_identification(
         )
         is_mated = is_enrolled.copy()
         is_mated[chosen] = False
+        if counted is not None:
+            is_mated &= counted
+        if not is_mated.any():
+            continue
         scores, found = identify(probes, embeddings[chosen], labels[chosen])
         right = found == labels
         strangers = ~is_enrolled
         collected.append(
             (scores[is_mated], right[is_mated], labels[is_mated], scores[strangers], labels[strangers])
         )
+    if not collected:
+        raise InputError("counted: expected mated probes among these faces, got none in any gallery")
     points = tuple(_rate_point(collected, rate, random) for rate in fpir)
     return IdentificationResult(
         gallery_size,

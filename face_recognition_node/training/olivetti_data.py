@@ -56,7 +56,8 @@ def grey_newcomer(image_bgr: ImageArray, detection: Detection) -> FloatArray:
 
 def _as_input(square: NDArray[np.uint8]) -> FloatArray:
     face = cv2.resize(square, (GREY_FACE_SIZE, GREY_FACE_SIZE), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.equalizeHist(np.asarray(face, np.uint8)), np.float32) / 255
+    even = np.asarray(cv2.equalizeHist(np.asarray(face, np.uint8)), np.float32)
+    return np.asarray(even / 255, np.float32)
 
 
 def make_pairs(labels: LabelArray, seed: int) -> tuple[LabelArray, FloatArray]:
