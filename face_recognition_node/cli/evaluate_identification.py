@@ -181,7 +181,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def estimate_yaws(faces: TestFaces, models: ModelsConfig) -> FloatArray:
-    """Return (N,) head yaws in degrees from landmarks found anew in the crops; nan where no face was found."""
+    """Return (N,) head yaws in degrees from landmarks found again in the crops; nan where none was found."""
     from face_recognition_node.backends import load_detector
     from face_recognition_node.core.detector import DetectorConfig
     from face_recognition_node.core.pose import estimate_pose
