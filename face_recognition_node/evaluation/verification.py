@@ -117,10 +117,11 @@ def best_accuracy_threshold(similarity: FloatArray, is_same: BoolArray) -> float
     right = curve.true_accept_rate * n_same + (1 - curve.false_accept_rate) * (len(similarity) - n_same)
     at = int(np.argmax(right))
     if at == 0:
-        return float(np.nextafter(curve.threshold[1], np.inf))
-    if at == len(right) - 1:
-        return float(curve.threshold[at])
-    return float((curve.threshold[at] + curve.threshold[at + 1]) / 2)
+        return float(np.nextafter(np.float32(curve.threshold[1]), np.float32(np.inf)))
+    accepted, rejected = curve.threshold[at], curve.threshold[at + 1] if at + 1 < len(right) else -np.inf
+    middle = np.float32((accepted + rejected) / 2)
+    # between neighbours among float32 numbers there is no middle
+    return float(middle if rejected < middle else accepted)
 
 
 def judge_by_folds(

@@ -1,0 +1,145 @@
+"""``face-recognition export CHECKPOINT models/NAME``: from training to the files that the robot runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.core.errors import InputError, ModelMismatchError, ModelMissingError
+from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+
+LEAST_COSINE = 0.9999
+"""Below this the runtimes disagree, and nothing is written."""
+
+KINDS = ("safetensors", "onnx", "json")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this verb's arguments."""
+    parser.add_argument(
+        "checkpoint", type=Path, help="a training checkpoint (.ckpt, .pt) or weights (.safetensors)"
+    )
+    parser.add_argument(
+        "target", type=Path, help="path without ending, for instance models/efficientnet_b0_64"
+    )
+    parser.add_argument(
+        "--about",
+        type=Path,
+        metavar="FILE",
+        help="JSON with the card's words: version, about, trained_on, licence, measured …; "
+        "default: the card that TARGET has already",
+    )
+    parser.add_argument(
+        "--operators", action="store_true", help="list the operators and which TensorRT takes"
+    )
+    add_json_option(parser)
+
+
+def read_about(path: Path | None, target: Path) -> Mapping[str, Any]:
+    """Return the card's words from a file, or from the card that the target already has.
+
+    Raises:
+        ModelMissingError: If a file is named that is not there.
+        InputError: If it is no JSON object.
+    """
+    source = path or target.with_suffix(".json")
+    if not source.is_file():
+        if path is not None:
+            raise ModelMissingError(f"{path}: no such file")
+        return {}
+    try:
+        values = json.loads(source.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{source}: expected JSON, got {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: expected a JSON object, got {type(values).__name__}")
+    return values
+
+
+def check_parity(card: ModelCard) -> dict[str, float]:
+    """Return the least cosine of each installed CPU runtime's answers to the torch network's.
+
+    Raises:
+        ModelMismatchError: If one is below LEAST_COSINE.
+    """
+    import numpy as np
+
+    from face_recognition_node.backends import open_runner
+    from face_recognition_node.backends.engine_builder import least_cosine
+
+    size = card.input.size or (192, 256)
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (4, -(-size[0] // 8), -(-size[1] // 8), 3), dtype=np.uint8)
+    images = np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2)[:, : size[0], : size[1]])
+    expected = open_runner(card, ModelsConfig(backend="torch")).run(images)
+    cosines = {}
+    for name in ("onnxruntime", "openvino"):
+        if importlib.util.find_spec(name) is None:
+            continue
+        cosines[name] = least_cosine(expected, open_runner(card, ModelsConfig(backend=name)).run(images))
+        if cosines[name] < LEAST_COSINE:
+            raise ModelMismatchError(
+                f"{card.name}: expected {name} to agree with torch to a cosine of {LEAST_COSINE}, "
+                f"got {cosines[name]:.6f}; nothing was written"
+            )
+    return cosines
+
+
+def list_operators(card: ModelCard) -> dict[str, Any]:
+    """Return the operators of the exported graph, and those that TensorRT has no converter for."""
+    from face_recognition_node.backends.tensorrt_compiler import export_network
+    from face_recognition_node.backends.tensorrt_operators import exported_operators, unconverted_operators
+    from face_recognition_node.networks.folding import fold_batch_norm
+    from face_recognition_node.networks.loading import load_network
+
+    height, width = card.input.size or (480, 640)
+    batches = (1, 4, 16) if card.dimension else (1, 1, 1)
+    shapes = tuple((batch, 3, height, width) for batch in batches)
+    program = export_network(fold_batch_norm(load_network(card)), shapes, "fp16")  # type: ignore[arg-type]
+    operators = exported_operators(program)
+    return {"aten": dict(sorted(operators.items())), "not_for_tensorrt": unconverted_operators(operators)}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export beside the target, check, then put the files in place, the card last."""
+    try:
+        from face_recognition_node.networks.exporting import export, read_checkpoint
+    except ImportError as error:
+        raise ModelMissingError(
+            f"export needs torch ({error}): pip install -r requirements/train.txt"
+        ) from error
+
+    target = arguments.target
+    if target.suffix.lstrip(".") in KINDS:
+        target = target.with_suffix("")
+    about = read_about(arguments.about, target)
+    network = read_checkpoint(arguments.checkpoint)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        card = export(network, Path(folder) / target.name, about)
+        cosines = check_parity(card)
+        operators = list_operators(card) if arguments.operators else None
+        for kind in KINDS:
+            os.replace(card.path.with_suffix(f".{kind}"), target.with_suffix(f".{kind}"))
+    card = ModelCard.read(target.with_suffix(".json"))
+    figures: dict[str, Any] = {"name": card.name, "fingerprint": card.fingerprint, "parity": cosines}
+    lines = [f"{target}: {', '.join(KINDS)}", f"fingerprint {card.fingerprint}"]
+    lines += [f"{name} agrees with torch: cosine {cosine:.7f}" for name, cosine in cosines.items()]
+    lines.append(
+        "ONNX operators: " + ", ".join(f"{n} {c}" for n, c in card.values["onnx"]["operators"].items())
+    )
+    if operators is not None:
+        figures["operators"] = operators
+        lines.append("ATen operators: " + ", ".join(f"{name} {n}" for name, n in operators["aten"].items()))
+        lines.append("without TensorRT converter: " + (", ".join(operators["not_for_tensorrt"]) or "none"))
+    if card.dimension and card.calibration is None:
+        lines.append("the card has no calibration for these weights yet: face-recognition calibrate")
+    report("\n".join(lines), figures, arguments.json)
+    return 0
