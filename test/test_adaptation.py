@@ -99,8 +99,8 @@ def test_a_new_look_that_stays_is_learned_in_a_later_track(
     assert len(adapted(gallery, anna)) == 1
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("seconds", [20.0, 120.0])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seconds", [20.0, 60.0])
 def test_a_slow_morph_into_a_stranger_does_not_drag_the_templates_along(seed: int, seconds: float) -> None:
     world = FaceWorld(seed, scatter=0.1)
     with empty_gallery() as gallery:

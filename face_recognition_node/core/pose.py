@@ -24,7 +24,7 @@ from face_recognition_node.core.faces import FloatArray, HeadPose
 HEAD_XYZ: NDArray[np.float64] = np.array(
     [[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.048, -0.670], [-0.831, 1.937, 0.094], [0.831, 1.937, 0.094]]
 )
-"""(5, 3) the rigid head: right eye, left eye, nose tip, right and left mouth corner (image's left to right)."""
+"""(5, 3) the rigid head: right eye, left eye, nose tip, right and left mouth corner."""
 
 _CENTRED = HEAD_XYZ - HEAD_XYZ.mean(axis=0)
 _INVERSE = np.linalg.pinv(_CENTRED).T
@@ -120,7 +120,7 @@ def fit_heads(landmarks_xy: ArrayLike) -> HeadFit:
 
 
 def _levelled(points: NDArray[np.float64], roll: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the points centred, with the eye line horizontal and unit root mean square spread (0 stays 0)."""
+    """Return the points centred, the eye line horizontal, of unit root mean square spread (0 stays 0)."""
     centred = points - points.mean(axis=1, keepdims=True)
     cosine, sine = np.cos(roll), np.sin(roll)
     turn = np.stack([np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)], -2)
