@@ -116,5 +116,10 @@ def load_detector(models: ModelsConfig, detector: DetectorConfig) -> RetinaFaceD
     Raises:
         ModelError: If a file is missing or does not belong here, or nothing can run it.
     """
+    if models.detector == "retinaface_resnet50":
+        from face_recognition_node.backends.resnet50_runner import ResNet50Runner, resnet50_card
+
+        card = resnet50_card(models_directory(models.models_dir))
+        return RetinaFaceDetector(ResNet50Runner(card, models), card, detector)
     card = load_card(models, models.detector)
     return RetinaFaceDetector(open_runner(card, models), card, detector)
