@@ -218,7 +218,7 @@ class TestContinuity:
     def test_a_suspicious_track_bears_no_name(self, desk: Desk, world: FaceWorld) -> None:
         desk.enroll(0, "Anna")
         track = desk.track(world.embedding(0))
-        track.suspicion = -3.0
+        track.suspicion = -1.2
         assert desk.ask(track)[0].state is IdentityState.UNDECIDED
         track.suspicion = 0.0
         assert desk.ask(track)[0].name == "Anna"

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = "\n".join([str(judgement), f"looks {calibration.looks:g}, memory {calibration.correlation_s:g} s"])
     text = "\n".join([text, *(str(rate) for rate in rates)])
     if not arguments.dry_run:
-        embedder.card.with_calibration({**calibration.to_dict(), "report": figures}).write()
+        embedder.card.with_calibration({**calibration.to_dict(), "report": _without_curve(figures)}).write()
         text += f"\nwritten into {embedder.card.path}"
     report(text, figures, arguments.json)
     return 0
@@ -170,3 +170,8 @@ def _figures(
         **judgement.to_dict(),
         "tracks": [asdict(rate) for rate in rates],
     }
+
+
+def _without_curve(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures for the card, without the points of the plot."""
+    return {name: value for name, value in figures.items() if name != "bins"}

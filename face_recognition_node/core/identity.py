@@ -64,6 +64,12 @@ class IdentityConfig:
     minimum_quality: float = parameter(
         0.15, "views of lower quality are followed but count for nothing", minimum=0.0, maximum=1.0
     )
+    minimum_face_px: float = parameter(
+        18.0,
+        "faces smaller than this (root of width times height of the box) are followed but count for nothing",
+        minimum=0.0,
+        maximum=1000.0,
+    )
     minimum_detection_score: float = parameter(
         0.8, "views the detector is less sure of are followed but count for nothing", minimum=0.0, maximum=1.0
     )
@@ -199,7 +205,7 @@ class IdentityResolver:
         last = track.evidence.last_stamp
         if claim.person_id is not None:
             claim.person_id = snapshot.aliases.get(claim.person_id, claim.person_id)
-        if last is None or stamp - last > self.config.claim_timeout_s or track.suspicion < -2.0:
+        if last is None or stamp - last > self.config.claim_timeout_s or track.suspicion < 0.0:
             return {}
         options = {}
         for hypothesis in claim.hypotheses:
@@ -248,7 +254,7 @@ class IdentityResolver:
         nobody_enrolled = math.exp(posterior[None]) + sum(
             math.exp(posterior[h.person_id]) for h in claim.hypotheses if h.is_stranger
         )
-        seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion >= -2.0
+        seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion == 0.0
         stranger = seen_enough and nobody_enrolled >= self.config.minimum_probability
         return Identity(
             IdentityState.STRANGER if stranger else IdentityState.UNDECIDED,

@@ -46,6 +46,8 @@ CLOCK_JUMP_S = 0.5
 """A stamp this much older than the last one means that time was set back (a recording starts again)."""
 _SAME_PICTURE = 0.75
 """Correlation of two thumbnails of one face below which the face is looked at again at once."""
+_CUT = 0.5
+"""Correlation below which the picture of a face has changed at once."""
 _THUMBNAIL = 14
 
 
@@ -136,12 +138,16 @@ class Recognizer:
             views, thumbnails = self._look(image, detections, frame.stamp)
         with clock.stage("track"):
             plan = self._tracker.plan(detections, stamp)
-            chosen = self._choose(plan, views, thumbnails)
+            changes = [
+                1.0 if track is None else _correlation(track.thumbnail, thumbnail)
+                for track, thumbnail in zip(plan.likely, thumbnails, strict=True)
+            ]
+            chosen = self._choose(plan, views, changes)
         with clock.stage("embed"):
             views = self._embed(views, chosen)
         with clock.stage("track"):
             looks = [self._as_evidence(view) for view in views]
-            tracks = self._tracker.update(plan, detections, looks, stamp)
+            tracks = self._tracker.update(plan, detections, looks, stamp, [c < _CUT for c in changes])
             for track, view, look, thumbnail in zip(tracks, views, looks, thumbnails, strict=True):
                 track.thumbnail = thumbnail
                 if look is not None:
@@ -192,7 +198,7 @@ class Recognizer:
         ]
         return views, [_thumbnail(crop) for crop in crops]
 
-    def _choose(self, plan: Plan, views: Sequence[FaceView], thumbnails: Sequence[FloatArray]) -> list[int]:
+    def _choose(self, plan: Plan, views: Sequence[FaceView], changes: Sequence[float]) -> list[int]:
         """Return which faces have to be embedded in this frame."""
         if self.embed_every_face:
             return list(range(len(views)))
@@ -205,7 +211,7 @@ class Recognizer:
                 or track.track_id not in self._settled
                 or plan.contested[k]
                 or track.frames_unchecked + 1 >= self._config.tracker.recheck_frames
-                or _correlation(track.thumbnail, thumbnails[k]) < _SAME_PICTURE
+                or changes[k] < _SAME_PICTURE
             ):
                 chosen.append(k)
         return chosen
@@ -226,6 +232,7 @@ class Recognizer:
         return (
             view.quality.overall >= identity.minimum_quality
             and view.detection.score >= identity.minimum_detection_score
+            and view.detection.size_px >= identity.minimum_face_px
         )
 
     def _as_evidence(self, view: FaceView) -> Look | None:
@@ -249,7 +256,7 @@ def _thumbnail(crop_bgr: ImageArray) -> FloatArray:
 
 
 def _correlation(before: FloatArray | None, now: FloatArray) -> float:
-    return -1.0 if before is None else float(before @ now)
+    return 1.0 if before is None else float(before @ now)
 
 
 @dataclass(slots=True)

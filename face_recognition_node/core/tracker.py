@@ -56,6 +56,10 @@ class TrackerConfig:
         check_section(self)
 
 
+_COST_OF_A_CUT = 3.0
+"""How much less position says for a face whose picture has changed at once, nats."""
+
+
 @dataclass(slots=True, eq=False)
 class Track:
     """One face over time.
@@ -165,7 +169,12 @@ class Tracker:
         return Plan(tracks, costs, gaps, tuple(likely), contested(costs))
 
     def update(
-        self, plan: Plan, detections: Sequence[Detection], looks: Sequence[Look | None], stamp: float
+        self,
+        plan: Plan,
+        detections: Sequence[Detection],
+        looks: Sequence[Look | None],
+        stamp: float,
+        abrupt: Sequence[bool] = (),
     ) -> list[Track]:
         """Continue, split and start tracks; return the track of each detection.
 
@@ -174,9 +183,13 @@ class Tracker:
             detections: (D) the faces.
             looks: (D) their views, None where a face was not embedded or is too poor to count.
             stamp: Time of the frame, seconds.
+            abrupt: (D) whether the picture of the face has changed at once, as in a cut: position then says
+                less. Empty: none has.
         """
         agreement = self._agreement(plan.tracks, looks)
         costs = self._costs(plan, looks, agreement)
+        if len(abrupt):
+            costs[plan.gaps_s <= self.config.continuity_s] += np.where(abrupt, _COST_OF_A_CUT, 0.0)
         found: list[Track | None] = [None] * len(detections)
         for t, d in solve(costs, self.config.continuity_odds):
             found[d] = self._continue(plan.tracks[t], detections[d], looks[d], float(agreement[t, d]), stamp)

@@ -1,0 +1,264 @@
+"""The whole pipeline with the real networks on the portraits that the project carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import pytest
+
+from face_recognition_node.assembly import Models, build_recognizer, load_models
+from face_recognition_node.core.config import Config
+from face_recognition_node.core.errors import FrameError, GalleryMismatchError
+from face_recognition_node.core.faces import Frame, IdentifiedFace, IdentityState, RecognitionResult
+from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.core.gallery_values import NewTemplate
+from face_recognition_node.core.parameters import with_values
+from face_recognition_node.core.recognizer import Recognizer
+
+SIZE = (480, 270)
+
+
+class CountingEmbedder:
+    """Counts the faces that the real embedder is given."""
+
+    def __init__(self, models: Models) -> None:
+        self.inner, self.faces, self.calls = models.embedder, 0, 0
+        self.dimension, self.fingerprint = models.embedder.dimension, models.embedder.fingerprint
+
+    def embed(self, crops_bgr: np.ndarray) -> np.ndarray:
+        self.faces += len(crops_bgr)
+        self.calls += 1
+        return self.inner.embed(crops_bgr)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models(with_values(Config(), {"models.threads": 1}))
+
+
+class Stage:
+    """A recogniser and pictures with portraits put anywhere."""
+
+    def __init__(
+        self, models: Models, portraits: dict[str, np.ndarray], rotate: int = 0, **values: object
+    ) -> None:
+        self.config = with_values(
+            Config(), {name.replace("__", "."): value for name, value in values.items()}
+        )
+        self.gallery = Gallery.open(None, models.embedder.fingerprint)
+        self.embedder = CountingEmbedder(models)
+        self.recognizer = Recognizer(
+            models.detector, self.embedder, self.gallery, models.calibration, self.config, rotate=rotate
+        )
+        self.rng = np.random.default_rng(0)
+        self.portraits, self.stamp, self.rotate = portraits, 0.0, rotate
+
+    def picture(self, places: Sequence[tuple[str, float, float, float]]) -> np.ndarray:
+        """Return a picture with each portrait's face (who, x, y, height in pixels), later ones in front."""
+        image = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
+        for who, x, y, height in places:
+            face = self.portraits[who]
+            scale = height / face.shape[0]
+            matrix = np.array([[scale, 0, x - scale * face.shape[1] / 2], [0, scale, y - height / 2]])
+            cv2.warpAffine(
+                face, matrix, SIZE, dst=image, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_TRANSPARENT
+            )
+        noise = self.rng.normal(0, 2, image.shape)
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+    def show(self, *places: tuple[str, float, float, float], wait: float = 0.1) -> RecognitionResult:
+        self.stamp += wait
+        image = self.picture(places)
+        if self.rotate:
+            image = cv2.rotate(image, {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180}[self.rotate])
+        return self.recognizer.process(Frame(image, self.stamp, "camera"))
+
+    def enroll(self, who: str, name: str) -> str:
+        self.recognizer.embed_every_face = True
+        views = []
+        for shift in (0, 3, 6):
+            (face,) = self.show((who, 200 + shift, 135, 200 + 4 * shift)).faces
+            assert face.view.embedding is not None
+            views.append(NewTemplate(face.view.embedding, face.view.quality.overall, face.view.pose))
+        self.recognizer.embed_every_face = False
+        self.recognizer.reset()
+        return self.gallery.add_person(name, views).person_id
+
+
+@pytest.fixture(scope="module")
+def portraits(models: Models, guest_bgr: np.ndarray, stranger_bgr: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the heads of the two portraits, twice as high and wide as the face in their middle."""
+    heads = {}
+    for who, image in (("guest", guest_bgr), ("other", stranger_bgr)):
+        face = models.detector.detect(image)[0]
+        x, y = face.center_xy
+        reach = face.height
+        heads[who] = cv2.getRectSubPix(image, (round(2 * reach), round(2 * reach)), (float(x), float(y)))
+    return heads
+
+
+@pytest.fixture
+def stage(models: Models, portraits: dict[str, np.ndarray]) -> Iterator[Stage]:
+    stage = Stage(models, portraits, strangers__enabled=False)
+    yield stage
+    stage.recognizer.close()
+    stage.gallery.close()
+
+
+def leftmost(result: RecognitionResult) -> IdentifiedFace:
+    return min(result.faces, key=lambda face: face.view.detection.center_xy[0])
+
+
+def test_empty_picture(stage: Stage) -> None:
+    result = stage.show()
+    assert result.faces == ()
+    assert result.image_size == SIZE
+    assert set(result.stage_seconds) == {"detect", "align", "embed", "track", "search"}
+    assert stage.embedder.calls == 0
+
+
+def test_header_is_kept_and_bad_frames_are_refused(stage: Stage) -> None:
+    result = stage.show(("guest", 200, 135, 200))
+    assert (result.stamp, result.frame_id) == (stage.stamp, "camera")
+    with pytest.raises(FrameError):
+        Frame(np.zeros((0, 5, 3), np.uint8), 1.0)
+
+
+def test_named_at_once_and_the_other_never(stage: Stage) -> None:
+    anna = stage.enroll("guest", "Anna")
+    for _ in range(10):
+        result = stage.show(("guest", 120, 135, 180), ("other", 360, 135, 180))
+        assert len(result.faces) == 2
+        assert leftmost(result).identity.person_id == anna
+        other = max(result.faces, key=lambda face: face.view.detection.center_xy[0])
+        assert other.identity.state is not IdentityState.KNOWN
+    assert result.gallery_version == stage.gallery.snapshot().version
+
+
+def test_faces_of_a_frame_are_embedded_in_one_call(stage: Stage) -> None:
+    stage.show(("guest", 120, 135, 180), ("other", 360, 135, 180))
+    assert (stage.embedder.calls, stage.embedder.faces) == (1, 2)
+
+
+def test_certain_faces_are_embedded_now_and_then_undecided_ones_always(stage: Stage) -> None:
+    stage.enroll("guest", "Anna")
+    places = (("guest", 120, 135, 180), ("other", 360, 135, 180))
+    for _ in range(10):
+        stage.show(*places)
+    stage.embedder.faces = 0
+    for _ in range(20):
+        stage.show(*places)
+    assert stage.embedder.faces == 20 + 20 / stage.config.tracker.recheck_frames
+    stage.recognizer.embed_every_face = True
+    stage.embedder.faces = 0
+    result = stage.show(*places)
+    assert stage.embedder.faces == 2
+    assert all(face.view.crop_bgr is not None and face.view.embedding is not None for face in result.faces)
+
+
+def test_a_certain_face_that_is_exchanged_is_noticed_in_the_same_frame(stage: Stage) -> None:
+    """A cut in the video: somebody else's face in the very same place."""
+    stage.enroll("guest", "Anna")
+    for _ in range(11):
+        before = stage.show(("guest", 200, 135, 180))
+    assert before.faces[0].identity.name == "Anna"
+    after = stage.show(("other", 200, 135, 180), wait=0.033)
+    assert after.faces[0].identity.name == ""
+    assert after.faces[0].track_id != before.faces[0].track_id
+    back = stage.show(("guest", 200, 135, 180), wait=0.033)
+    assert back.faces[0].track_id == before.faces[0].track_id
+    assert back.faces[0].identity.name == "Anna"
+
+
+def test_two_enrolled_people_cross(stage: Stage) -> None:
+    names = {stage.enroll("guest", "Anna"): "guest", stage.enroll("other", "Bea"): "other"}
+    tracks: dict[str, set[int]] = {"Anna": set(), "Bea": set()}
+    for k in range(41):
+        x = 80 + 8 * k
+        result = stage.show(("other", 480 - x, 135, 150), ("guest", x, 135, 170), wait=0.05)
+        for face in result.faces:
+            if face.identity.person_id is None:
+                continue
+            who = names[face.identity.person_id]
+            expected = x if who == "guest" else 480 - x
+            if abs(480 - 2 * x) > 60:
+                assert abs(face.view.detection.center_xy[0] - expected) < 30, f"frame {k}"
+            tracks[face.identity.name].add(face.track_id)
+    assert [len(numbers) for numbers in tracks.values()] == [1, 1]
+
+
+def test_time_set_back_starts_afresh(stage: Stage) -> None:
+    stage.enroll("guest", "Anna")
+    for _ in range(3):
+        before = stage.show(("guest", 200, 135, 180))
+    stage.stamp = -100.0
+    after = stage.show(("guest", 200, 135, 180))
+    assert after.stamp < 0
+    assert after.faces[0].track_id > before.faces[0].track_id
+    assert after.faces[0].identity.name == "Anna"
+    assert stage.show(("guest", 200, 135, 180)).faces[0].track_id == after.faces[0].track_id
+
+
+def test_a_frame_slightly_late_changes_nothing(stage: Stage) -> None:
+    first = stage.show(("guest", 200, 135, 180), wait=1.0)
+    late = stage.show(("guest", 200, 135, 180), wait=-0.1)
+    assert late.faces[0].track_id == first.faces[0].track_id
+
+
+def test_parameters_take_effect_on_the_next_frame(stage: Stage) -> None:
+    stage.enroll("guest", "Anna")
+    assert stage.show(("guest", 200, 135, 180)).faces[0].identity.name == "Anna"
+    stage.recognizer.update_config(with_values(stage.config, {"identity.minimum_quality": 1.0}))
+    assert stage.recognizer.config.identity.minimum_quality == 1.0
+    stage.recognizer.reset()
+    result = stage.show(("guest", 200, 135, 180))
+    assert result.faces[0].identity.state is IdentityState.UNDECIDED
+    assert result.faces[0].view.embedding is None
+
+
+def test_a_tiny_face_is_followed_and_not_named(stage: Stage) -> None:
+    stage.enroll("guest", "Anna")
+    numbers = set()
+    for k in range(8):
+        (face,) = stage.show(("guest", 200 + k, 135, 44)).faces
+        assert face.view.detection.height < 20
+        assert face.identity.state is not IdentityState.KNOWN
+        numbers.add(face.track_id)
+    assert len(numbers) == 1
+
+
+def test_a_stranger_gets_an_id_and_keeps_it(models: Models, portraits: dict[str, np.ndarray]) -> None:
+    stage = Stage(models, portraits)
+    for k in range(20):
+        result = stage.show(("other", 200 + k, 135, 170 + k))
+    minted = result.faces[0].identity
+    assert minted.state is IdentityState.STRANGER
+    assert minted.person_id is not None
+    stage.show(wait=20.0)
+    again = stage.show(("other", 300, 135, 190)).faces[0]
+    assert again.track_id != result.faces[0].track_id
+    assert again.identity.person_id == minted.person_id
+    stage.gallery.rename(minted.person_id, "Bea")
+    assert stage.show(("other", 300, 135, 190)).faces[0].identity.name == "Bea"
+
+
+@pytest.mark.parametrize("rotate", [90, 180])
+def test_camera_mounted_otherwise(models: Models, portraits: dict[str, np.ndarray], rotate: int) -> None:
+    stage = Stage(models, portraits, rotate=rotate)
+    result = stage.show(("guest", 120, 100, 180))
+    assert result.image_size == (SIZE if rotate == 180 else SIZE[::-1])
+    (face,) = result.faces
+    assert abs(face.view.pose.roll) < 15  # upright in the room
+    expected = {180: (SIZE[0] - 120, SIZE[1] - 100), 90: (100, SIZE[0] - 120)}[rotate]
+    assert np.abs(face.view.detection.center_xy - expected).max() < 30
+
+
+def test_assembly_shares_models_and_opens_the_gallery(models: Models, tmp_path: object) -> None:
+    recognizer, gallery, used = build_recognizer(Config(), models=models)
+    assert used is models
+    assert recognizer.process(Frame(np.zeros((64, 64, 3), np.uint8), 0.0)).faces == ()
+    gallery.close()
+    with pytest.raises(GalleryMismatchError, match="enroll again"):
+        build_recognizer(Config(), models=models, gallery=Gallery.open(None, "another model"))
