@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import faiss
 import numpy as np
 
+from face_recognition_node.core.columns import IntArray, unit_rows
 from face_recognition_node.core.exact_search import HIDDEN, ExactSearch
 from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.core.gallery_values import Match
-from face_recognition_node.core.template_block import IntArray, TemplateBlock
+from face_recognition_node.core.template_block import TemplateBlock
 
 CELL_ROWS = 32
 """A person with more templates than this gets several cells, in the order they were stored."""
@@ -45,7 +46,7 @@ class CellIndex:
         self.lengths: IntArray = np.minimum(counts[self.slots] - within * CELL_ROWS, CELL_ROWS)
         sums = np.add.reduceat(block.columns.embeddings, self.starts, axis=0)
         self._index = faiss.IndexFlatIP(sums.shape[1])
-        self._index.add(_unit(sums))
+        self._index.add(unit_rows(sums))
 
     def nearest(self, queries: FloatArray, n: int) -> IntArray:
         """Return the (Q, n) cells whose centroids are most similar, best first; n is cut to what there is."""
@@ -61,7 +62,7 @@ class CellIndex:
         for cell in np.unique(np.searchsorted(self.starts, rows, side="right") - 1).tolist():
             start = int(self.starts[cell])
             members = block.columns.embeddings[start : start + int(self.lengths[cell])]
-            centroids[cell] = _unit(members.sum(axis=0, keepdims=True))[0]
+            centroids[cell] = unit_rows(members.sum(axis=0, keepdims=True))[0]
 
 
 class CellSearch:
@@ -122,8 +123,3 @@ def _best_of_each(matches: Sequence[Match], n: int) -> tuple[Match, ...]:
     for match in sorted(matches, key=lambda match: -match.similarity):
         best.setdefault(match.person_id, match)
     return tuple(best.values())[:n]
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), np.float32)

@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from face_recognition_node.core.columns import IntArray
 from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.core.gallery_values import Match
-from face_recognition_node.core.template_block import IntArray, TemplateBlock
+from face_recognition_node.core.template_block import TemplateBlock
 
 HIDDEN = np.float32(-2.0)
 """Similarity of a row that must not be found; no cosine is that low."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from face_recognition_node.core.columns import unit_rows
 from face_recognition_node.core.sealing import KeyRing
 from face_recognition_node.core.snapshot import Snapshot
 from face_recognition_node.core.store import Store
-from face_recognition_node.core.template_block import TemplateBlock, columns_from_rows
+from face_recognition_node.core.template_block import TemplateBlock
 
 UNIT_TOLERANCE = 1e-3
 DOUBT_SIMILARITY = 0.4
@@ -25,7 +26,7 @@ class VerificationReport:
 
     Attributes:
         problems: One sentence each; empty: all is well.
-        suspicious_template_ids: Templates closer to somebody else than to any other of their own person.
+        suspicious_template_ids: See :func:`doubtful_templates`.
         n_persons: Persons and strangers.
         n_templates: Templates.
         fingerprint: Of the model and alignment.
@@ -47,9 +48,8 @@ class VerificationReport:
 
 def verify(store: Store, snapshot: Snapshot, keys: KeyRing) -> VerificationReport:
     """Check everything; changes nothing. The snapshot must be of the version in the file."""
-    problems = [*_file_problems(store), *_row_problems(store, snapshot), *_key_problems(store, keys)]
-    if not any("bytes long" in problem for problem in problems):
-        problems += _index_problems(store, snapshot)
+    problems = [*_file_problems(store), *_row_problems(store), *_key_problems(store, keys)]
+    problems += _index_problems(store, snapshot)
     return VerificationReport(
         problems=tuple(problems),
         suspicious_template_ids=doubtful_templates(snapshot),
@@ -72,14 +72,9 @@ def _file_problems(store: Store) -> list[str]:
     return problems
 
 
-def _row_problems(store: Store, snapshot: Snapshot) -> list[str]:
+def _row_problems(store: Store) -> list[str]:
     execute = store.connection.execute
-    length = 4 * snapshot.dimension
     problems = []
-    for (template_id,) in execute(
-        "SELECT template_id FROM templates WHERE length(embedding) <> ?", (length,)
-    ):
-        problems.append(f"template {template_id}: its embedding is not {length} bytes long")
     for (person_id,) in execute(
         "SELECT person_id FROM persons WHERE person_id NOT IN (SELECT person_id FROM templates)"
     ):
@@ -110,7 +105,7 @@ def _key_problems(store: Store, keys: KeyRing) -> list[str]:
 
 
 def _index_problems(store: Store, snapshot: Snapshot) -> list[str]:
-    in_file = columns_from_rows(store.read_since(-1).templates, snapshot.dimension)
+    in_file = store.read_since(-1).templates
     lengths = np.linalg.norm(in_file.embeddings, axis=1)
     is_unit = np.abs(lengths - 1) <= UNIT_TOLERANCE  # False for NaN as well
     problems = [
@@ -132,21 +127,29 @@ def _index_problems(store: Store, snapshot: Snapshot) -> list[str]:
 
 
 def doubtful_templates(snapshot: Snapshot) -> tuple[int, ...]:
-    """Return templates that resemble somebody else more than any other template of their own person."""
+    """Return templates that resemble the mean of somebody else more than that of their person's others.
+
+    Means, not single templates: one stray template must not cast doubt on all those it resembles.
+    """
     block = TemplateBlock(snapshot.all_columns())
-    n = len(block)
-    embeddings, slots = block.columns.embeddings, block.slot_of_rows()
+    embeddings, slots, n = block.columns.embeddings, block.slot_of_rows(), len(block)
+    if n == 0:
+        return ()
+    sums = np.add.reduceat(embeddings, block.starts[:-1], axis=0)
+    means = unit_rows(sums)
     rows = (
         np.arange(n) if n <= DOUBT_LIMIT else np.random.default_rng(0).choice(n, DOUBT_LIMIT, replace=False)
     )
     doubtful: list[int] = []
-    for start in range(0, len(rows), 64):
-        batch = rows[start : start + 64]
-        similarities = embeddings[batch] @ embeddings.T
-        similarities[np.arange(len(batch)), batch] = -2
-        is_own = slots[batch][:, None] == slots[None, :]
-        own = np.where(is_own, similarities, -2).max(axis=1)
-        other = np.where(is_own, -2, similarities).max(axis=1)
-        is_doubtful = (own > -2) & (other > own) & (other >= DOUBT_SIMILARITY)
+    for start in range(0, len(rows), 256):
+        batch = rows[start : start + 256]
+        vectors, own_slots = embeddings[batch], slots[batch]
+        rest = sums[own_slots] - vectors
+        own = (unit_rows(rest) * vectors).sum(axis=1)
+        similarities = vectors @ means.T
+        similarities[np.arange(len(batch)), own_slots] = -2
+        other = similarities.max(axis=1)
+        has_others = block.starts[own_slots + 1] - block.starts[own_slots] > 1
+        is_doubtful = has_others & (other > own) & (other >= DOUBT_SIMILARITY)
         doubtful += block.columns.template_ids[batch[is_doubtful]].tolist()
     return tuple(sorted(doubtful))

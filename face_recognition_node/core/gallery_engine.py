@@ -263,7 +263,7 @@ def _removed_embeddings(inverse: Iterable[Change]) -> list[bytes]:
 
 
 def _ids(rows: Rows) -> set[int]:
-    return {int(row[0]) for row in rows.templates}  # type: ignore[arg-type]  # an integer key
+    return set(rows.templates.template_ids.tolist())
 
 
 def _follow(reference: weakref.ref[GalleryEngine], stop: threading.Event, interval_s: float) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from face_recognition_node.core.columns import Row
 from face_recognition_node.core.edits import Edit, new_person_id, person_row
 from face_recognition_node.core.errors import GalleryConflictError, GalleryMismatchError
 from face_recognition_node.core.gallery_values import Provenance
 from face_recognition_node.core.row_changes import Cell, Change
 from face_recognition_node.core.snapshot import Snapshot
-from face_recognition_node.core.store import Row, Transaction
+from face_recognition_node.core.store import Transaction
 from face_recognition_node.core.store_schema import COLUMNS
 from face_recognition_node.core.transfer import ExportFile
 

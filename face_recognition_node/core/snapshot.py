@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from face_recognition_node.core.cell_search import CellIndex
+from face_recognition_node.core.columns import Columns, IntArray
 from face_recognition_node.core.errors import GalleryConflictError, InputError, PersonNotFoundError
 from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.core.gallery_values import Match, Person, Session, Template
-from face_recognition_node.core.template_block import Columns, IntArray, TemplateBlock
+from face_recognition_node.core.template_block import TemplateBlock
 
 
 class Searcher(Protocol):
@@ -49,7 +50,7 @@ class Snapshot:
     """
 
     version: int
-    persons: Mapping[str, Person]
+    persons: MappingProxyType[str, Person]
     sessions: Mapping[str, Session]
     session: str
     fingerprint: str
@@ -59,7 +60,7 @@ class Snapshot:
     dead: IntArray
     cells: CellIndex | None
     searcher: Searcher
-    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def n_templates(self) -> int:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 
 from face_recognition_node.core.cell_search import CellIndex, CellSearch
+from face_recognition_node.core.columns import PROVENANCES, Columns, IntArray
 from face_recognition_node.core.exact_search import ExactSearch
 from face_recognition_node.core.gallery_config import GalleryConfig
 from face_recognition_node.core.gallery_values import Person, Provenance, Session, SessionKind
 from face_recognition_node.core.snapshot import Searcher, Snapshot
 from face_recognition_node.core.store import Rows
-from face_recognition_node.core.template_block import Columns, IntArray, TemplateBlock, columns_from_rows
+from face_recognition_node.core.template_block import TemplateBlock
 
 
 def first_snapshot(rows: Rows, fingerprint: str, dimension: int, config: GalleryConfig) -> Snapshot:
     """Return the snapshot of a whole gallery."""
-    base, cells = _base(columns_from_rows(rows.templates, dimension), config)
+    base, cells = _base(rows.templates, config)
     tail, dead = base.nothing(), np.zeros(0, np.int64)
     return Snapshot(
         version=rows.version,
@@ -38,18 +41,20 @@ def first_snapshot(rows: Rows, fingerprint: str, dimension: int, config: Gallery
 
 def next_snapshot(before: Snapshot, rows: Rows) -> Snapshot:
     """Return ``before`` with the touched rows replaced; the base is shared, so that the cost stays small."""
-    persons = dict(before.persons)
+    persons = before.persons.copy()
     for person_id in rows.touched_persons:
         persons.pop(person_id, None)
     persons.update(_persons(rows))
-    aliases = {alias: owner for alias, owner in before.aliases.items() if owner not in rows.touched_persons}
+    aliases = before.aliases.copy()
+    for alias in (alias for alias, owner in before.aliases.items() if owner in rows.touched_persons):
+        del aliases[alias]
     aliases.update((str(alias), str(person_id)) for alias, person_id in rows.aliases)
     touched = sorted(rows.touched_templates)
     tail, dead, searcher = before.tail, before.dead, before.searcher
     if touched:
         dead = np.union1d(dead, before.base.rows_of(touched))
         kept = np.delete(np.arange(len(tail)), tail.rows_of(touched))
-        columns = tail.columns.take(kept).joined(columns_from_rows(rows.templates, before.dimension))
+        columns = tail.columns.take(kept).joined(rows.templates)
         tail = TemplateBlock(columns)
         searcher = _searcher(before.base, before.cells, tail, dead)
     return replace(
@@ -87,10 +92,11 @@ def _searcher(base: TemplateBlock, cells: CellIndex | None, tail: TemplateBlock,
 
 def _persons(rows: Rows) -> dict[str, Person]:
     templates: dict[str, list[int]] = {}
-    counts: dict[tuple[str, str], int] = {}
-    for person_id, template_id, provenance in rows.memberships:
-        templates.setdefault(str(person_id), []).append(int(template_id))  # type: ignore[arg-type]
-        counts[str(person_id), str(provenance)] = counts.get((str(person_id), str(provenance)), 0) + 1
+    counts: Counter[tuple[str, str]] = Counter()
+    for owners, ids, provenances in _memberships(rows):
+        for owner, template_id in zip(owners, ids, strict=True):
+            templates.setdefault(owner, []).append(template_id)
+        counts.update(zip(owners, provenances, strict=True))
     aliases: dict[str, list[str]] = {}
     for alias, person_id in rows.aliases:
         aliases.setdefault(str(person_id), []).append(str(alias))
@@ -105,12 +111,32 @@ def _persons(rows: Rows) -> dict[str, Person]:
             expires=None if expires is None else float(expires),
             last_seen=None if last_seen is None else float(last_seen),
             template_ids=tuple(templates.get(str(person_id), ())),
-            n_enrolled=counts.get((str(person_id), Provenance.ENROLLED.value), 0),
-            n_adapted=counts.get((str(person_id), Provenance.ADAPTED.value), 0),
-            n_imported=counts.get((str(person_id), Provenance.IMPORTED.value), 0),
+            n_enrolled=counts[str(person_id), Provenance.ENROLLED.value],
+            n_adapted=counts[str(person_id), Provenance.ADAPTED.value],
+            n_imported=counts[str(person_id), Provenance.IMPORTED.value],
             aliases=tuple(sorted(aliases.get(str(person_id), ()))),
         )
     return persons
+
+
+def _memberships(rows: Rows) -> Iterator[tuple[list[str], list[int], list[str]]]:
+    """Yield persons, template ids and provenances, of equal length, in pieces."""
+    if not rows.is_everything:
+        yield (
+            [str(row[0]) for row in rows.memberships],
+            [int(row[1]) for row in rows.memberships],  # type: ignore[arg-type]  # an integer key
+            [str(row[2]) for row in rows.memberships],
+        )
+        return
+    names = [provenance.value for provenance in PROVENANCES]
+    for start in range(0, len(rows.templates), 20000):
+        part = slice(start, start + 20000)
+        provenances = [names[code] for code in rows.templates.codes[part, 0].tolist()]
+        yield (
+            rows.templates.person_ids[part].tolist(),
+            rows.templates.template_ids[part].tolist(),
+            provenances,
+        )
 
 
 def _sessions(rows: Rows) -> dict[str, Session]:

@@ -16,14 +16,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from face_recognition_node.core.columns import Columns, Row, columns_from_rows, joined
 from face_recognition_node.core.errors import (
     GalleryConflictError,
     GalleryMismatchError,
     GalleryUnavailableError,
+    InputError,
 )
 from face_recognition_node.core.gallery_files import journal_paths, make_private_file, make_private_folder
 from face_recognition_node.core.residue import has_residue
-from face_recognition_node.core.row_changes import Cell, Change, apply_changes
+from face_recognition_node.core.row_changes import Change, apply_changes
 from face_recognition_node.core.store_schema import (
     APPLICATION_ID,
     COLUMNS,
@@ -36,12 +38,11 @@ LOGGER = logging.getLogger(__name__)
 BUSY_SECONDS = 10.0
 LOGGED_ROWS = 5000
 """A change of more rows than this is logged as "read everything"."""
+READ_ROWS = 20000
 LOGGED_VERSIONS = 2000
 """Versions whose row log is kept for readers that follow."""
 QUICK_CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked page by page when opened."""
-
-Row = tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ class Rows:
         is_everything: The rows are the whole gallery; otherwise what was touched since the version asked for.
         persons: Rows of the table persons.
         aliases: (alias, person_id) of those persons.
-        templates: Rows of the table templates, ascending id.
-        memberships: (person_id, template_id, provenance) of all templates of those persons.
+        templates: The table templates, ascending id.
+        memberships: (person_id, template_id, provenance) of all templates of those persons; empty if the rows
+            are everything, for ``templates`` says it then.
         sessions: Rows of the table sessions, always all.
         session: Name of the current session.
         touched_persons: Ids touched; one that is not among ``persons`` is gone.
@@ -65,7 +67,7 @@ class Rows:
     is_everything: bool
     persons: list[Row]
     aliases: list[Row]
-    templates: list[Row]
+    templates: Columns
     memberships: list[Row]
     sessions: list[Row]
     session: str
@@ -136,8 +138,13 @@ class Store:
                 raise _damaged(self.path, answer)
 
     def _create_or_migrate(self, fingerprint: str | None, dimension: int) -> None:
-        with self.transaction():
-            execute = self._connection.execute
+        execute = self._connection.execute
+        if (execute("PRAGMA application_id").fetchone()[0], execute("PRAGMA user_version").fetchone()[0]) == (
+            APPLICATION_ID,
+            FORMAT_VERSION,
+        ):
+            return
+        with self.transaction():  # look again: another process may be creating it at the same time
             application = execute("PRAGMA application_id").fetchone()[0]
             version = execute("PRAGMA user_version").fetchone()[0]
             n_tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -241,13 +248,24 @@ class Store:
             finally:
                 if not nested:
                     execute("COMMIT")
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, InputError) as error:
             raise _damaged(self.path, str(error)) from error
+
+    def _templates(self, where: str, values: tuple[int | str, ...]) -> Columns:
+        """Read templates piece by piece: a million rows as Python objects would take a gigabyte."""
+        names, dimension = ", ".join(COLUMNS["templates"]), int(self.meta("dimension"))
+        cursor = self._connection.execute(
+            f"SELECT {names} FROM templates {where} ORDER BY template_id", values
+        )
+        parts = []
+        while rows := cursor.fetchmany(READ_ROWS):
+            parts.append(columns_from_rows(rows, dimension))
+        return joined(parts, dimension)
 
     def _read_since(self, version: int) -> Rows:
         execute = self._connection.execute
         now = self.version
-        persons, templates = (", ".join(COLUMNS[table]) for table in ("persons", "templates"))
+        persons = ", ".join(COLUMNS["persons"])
         memberships = "SELECT person_id, template_id, provenance FROM templates"
         sessions = execute("SELECT name, kind, time_to_live_s FROM sessions").fetchall()
         session = str(self.meta("session"))
@@ -261,8 +279,8 @@ class Store:
                 is_everything=True,
                 persons=execute(f"SELECT {persons} FROM persons").fetchall(),
                 aliases=execute("SELECT alias, person_id FROM aliases").fetchall(),
-                templates=execute(f"SELECT {templates} FROM templates ORDER BY template_id").fetchall(),
-                memberships=execute(f"{memberships} ORDER BY template_id").fetchall(),
+                templates=self._templates("", ()),
+                memberships=[],
                 sessions=sessions,
                 session=session,
             )
@@ -277,10 +295,7 @@ class Store:
             aliases=execute(
                 f"SELECT alias, person_id FROM aliases WHERE person_id IN {inside}", (version, "p")
             ).fetchall(),
-            templates=execute(
-                f"SELECT {templates} FROM templates WHERE template_id IN {inside} ORDER BY template_id",
-                (version, "t"),
-            ).fetchall(),
+            templates=self._templates(f"WHERE template_id IN {inside}", (version, "t")),
             memberships=execute(
                 f"{memberships} WHERE person_id IN {inside} ORDER BY template_id", (version, "p")
             ).fetchall(),

@@ -4,90 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.faces import FloatArray, HeadPose
-from face_recognition_node.core.gallery_values import PRECISIONS, Provenance, Template
-from face_recognition_node.core.store import Row
-
-IntArray = NDArray[np.int64]
-
-PROVENANCES = tuple(Provenance)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """Templates as columns of equal length n, in any order.
-
-    Attributes:
-        person_ids: Whose each template is.
-        template_ids: (n,) int64.
-        embeddings: (n, D) float32 unit vectors.
-        quality: (n,) float32.
-        pose: (n, 3) float32 yaw, pitch, roll in degrees.
-        created: (n,) float64 Unix seconds.
-        codes: (n, 3) uint8 position in PROVENANCES, position in PRECISIONS, 1 if set aside.
-    """
-
-    person_ids: NDArray[np.object_]
-    template_ids: IntArray
-    embeddings: FloatArray
-    quality: FloatArray
-    pose: FloatArray
-    created: NDArray[np.float64]
-    codes: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.template_ids)
-
-    def take(self, rows: NDArray[np.intp] | IntArray, is_column_major: bool = False) -> Columns:
-        """Return a copy of some rows."""
-        embeddings = self.embeddings[rows]
-        return Columns(
-            self.person_ids[rows], self.template_ids[rows],
-            np.asfortranarray(embeddings) if is_column_major else embeddings, self.quality[rows],
-            self.pose[rows], self.created[rows], self.codes[rows],
-        )  # fmt: skip
-
-    def joined(self, other: Columns) -> Columns:
-        """Return these rows and then those of ``other``."""
-        return Columns(
-            np.concatenate([self.person_ids, other.person_ids]),
-            np.concatenate([self.template_ids, other.template_ids]),
-            np.concatenate([self.embeddings, other.embeddings]),
-            np.concatenate([self.quality, other.quality]),
-            np.concatenate([self.pose, other.pose]),
-            np.concatenate([self.created, other.created]),
-            np.concatenate([self.codes, other.codes]),
-        )
-
-
-def columns_from_rows(rows: Sequence[Row], dimension: int) -> Columns:
-    """Return rows of the table templates (columns in the schema's order) as arrays."""
-    n = len(rows)
-    ids, persons, blobs, quality, yaw, pitch, roll, provenance, precision, created, aside = (
-        zip(*rows, strict=True) if rows else ((),) * 11
-    )
-    provenance_codes = {name.value: code for code, name in enumerate(PROVENANCES)}
-    precision_codes = {name: code for code, name in enumerate(PRECISIONS)}
-    codes = np.empty((n, 3), np.uint8)
-    codes[:, 0] = [provenance_codes[name] for name in provenance]
-    codes[:, 1] = [precision_codes[name] for name in precision]
-    codes[:, 2] = aside
-    person_ids = np.empty(n, object)
-    person_ids[:] = persons
-    return Columns(
-        person_ids,
-        np.array(ids, np.int64),
-        np.frombuffer(b"".join(blobs), np.float32).reshape(n, dimension),
-        np.array(quality, np.float32),
-        np.array([yaw, pitch, roll], np.float32).T.reshape(n, 3),
-        np.array(created, np.float64),
-        codes,
-    )
+from face_recognition_node.core.columns import PROVENANCES, Columns, IntArray
+from face_recognition_node.core.faces import HeadPose
+from face_recognition_node.core.gallery_values import PRECISIONS, Template
 
 
 class TemplateBlock:

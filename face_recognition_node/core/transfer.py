@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from face_recognition_node.core.columns import Row
 from face_recognition_node.core.errors import (
     GalleryConflictError,
     GalleryMismatchError,
     GalleryUnavailableError,
 )
 from face_recognition_node.core.gallery_files import make_private_folder, sync_folder, warn_if_in_source_tree
-from face_recognition_node.core.store import Row, Rows, Store
+from face_recognition_node.core.store import Rows, Store
 from face_recognition_node.core.store_schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION
 
 
@@ -76,7 +77,9 @@ def write_export(
     wanted = {row[0] for row in rows.persons} if person_ids is None else set(person_ids)
     persons = [row for row in rows.persons if row[0] in wanted]
     aliases = [row for row in rows.aliases if row[1] in wanted]
-    templates = [row for row in rows.templates if row[1] in wanted]
+    columns = ", ".join(COLUMNS["templates"])
+    stored = store.connection.execute(f"SELECT {columns} FROM templates ORDER BY template_id")
+    templates = [row for row in stored if row[1] in wanted]
     make_private_folder(path.parent)
     warn_if_in_source_tree(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -18,6 +18,7 @@ import scipy.stats
 from face_recognition_node.core.faces import FloatArray, HeadPose
 from face_recognition_node.core.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
 from face_recognition_node.core.store import Store
+from face_recognition_node.core.template_block import TemplateBlock
 
 FINGERPRINT = "benchmark"
 DIMENSION = 64
@@ -81,12 +82,20 @@ class GalleryFigures:
         rows = [(*names.split("|"), "recall best", "recall all")]
         rows += [
             (
-                f"{s.n_templates:,}", s.index, f"{s.open_s:.2f}", f"{s.search_ms:.3f} ({s.search_p95_ms:.3f})",
-                f"{s.search_top5_ms:.3f}", f"{s.faiss_flat_ms:.3f}", f"{s.add_ms:.1f} ({s.add_p95_ms:.1f})",
-                f"{s.rename_ms:.1f}", f"{s.forget_ms:.0f}", f"{s.recall_best:.4f}", f"{s.recall_all:.4f}",
+                f"{s.n_templates:,}",
+                s.index,
+                f"{s.open_s:.2f}",
+                f"{s.search_ms:.3f} ({s.search_p95_ms:.3f})",
+                f"{s.search_top5_ms:.3f}",
+                f"{s.faiss_flat_ms:.3f}",
+                f"{s.add_ms:.1f} ({s.add_p95_ms:.1f})",
+                f"{s.rename_ms:.1f}",
+                f"{s.forget_ms:.0f}",
+                f"{s.recall_best:.4f}",
+                f"{s.recall_all:.4f}",
             )
             for s in self.sizes
-        ]  # fmt: skip
+        ]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
 
@@ -219,7 +228,7 @@ def recall(snapshot: Snapshot, queries: FloatArray, threshold: float) -> tuple[f
         The part of the best matches found, the part of all matches found (up to 32 a query), and the number
         of the latter; only matches whose similarity reaches ``threshold`` count. 1.0 where there are none.
     """
-    block = snapshot.base
+    block = TemplateBlock(snapshot.all_columns())
     best_wanted = best_found = wanted = found = 0
     for start in range(0, len(queries), 50):
         batch = queries[start : start + 50]
