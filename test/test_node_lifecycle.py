@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import rclpy
-import ros_world  # noqa: F401  # a network of our own, before rclpy joins one
+import ros_world  # a network of our own, before rclpy joins one
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -51,6 +52,14 @@ def entities(node: FaceRecognitionNode) -> dict[str, int]:
     return {kind: len(list(getattr(node, kind))) for kind in kinds}
 
 
+def wait_until(condition) -> None:
+    """Wait for the graph, which learns of changes a little later."""
+    deadline = time.monotonic() + ros_world.PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_ten_rounds_leave_nothing_behind(node: FaceRecognitionNode) -> None:
     node.set_parameters([Parameter("always_on", value=True)])
     before = entities(node)
@@ -62,9 +71,9 @@ def test_ten_rounds_leave_nothing_behind(node: FaceRecognitionNode) -> None:
         versions.add(node.runtime.gallery.snapshot().version)
         assert node.trigger_activate() == SUCCESS
         assert state_label(node) == "active"
-        assert node.count_subscribers("/image") == 1
+        wait_until(lambda: node.count_subscribers("/image") == 1)
         assert node.trigger_deactivate() == SUCCESS
-        assert node.count_subscribers("/image") == 0
+        wait_until(lambda: node.count_subscribers("/image") == 0)
         assert node.trigger_cleanup() == SUCCESS
         assert state_label(node) == "unconfigured"
         assert node.runtime is None

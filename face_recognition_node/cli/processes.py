@@ -105,11 +105,15 @@ class Children:
 
 
 def _die_with_parent() -> Callable[[], None]:
-    """Return what a child has to run first so that it gets SIGTERM when its parent is gone (Linux)."""
+    """Return what a child has to run first so that it gets SIGTERM when its parent is gone (Linux).
+
+    SIGINT is held back until the child is ready for it: while Python starts, it would end in a traceback.
+    """
     prctl = ctypes.CDLL(None).prctl  # looked up before the fork: little is safe after it
 
     def run() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
 
     return run
 

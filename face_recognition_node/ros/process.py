@@ -1,12 +1,10 @@
-"""Run one node as a process: signals, executor, orderly end."""
+"""Run one node as a process: executor, orderly end."""
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
@@ -18,29 +16,26 @@ from face_recognition_node.ros.lifecycle import shut_down
 
 
 def run_node(
-    make: Callable[[threading.Event], LifecycleNode], args: Sequence[str] | None = None, threads: int = 4
+    make: Callable[[threading.Event], LifecycleNode],
+    stop: threading.Event,
+    args: Sequence[str] | None = None,
+    threads: int = 4,
 ) -> int:
-    """Spin a lifecycle node until SIGINT, SIGTERM or until it sets the event; return the exit code.
+    """Spin a lifecycle node until the event is set (see signals.py); return the exit code.
 
     The executor spins on a thread of its own and the main thread waits for signals: Python runs signal
     handlers only there, and not while it sits in the middleware's wait. rclpy's own handlers would invalidate
     the context before the node could close its gallery.
 
     Args:
-        make: Makes the node; sets the event it is given when the process should end.
+        make: Makes the node, which may set the event, too.
+        stop: Set when the process should end.
         args: Command line with ROS arguments; None: that of the process.
         threads: Of the executor.
 
     Returns:
         0 after an orderly end, 1 after the executor failed, 2 if the node could not be made.
     """
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
     rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     failed: list[BaseException] = []
     try:
