@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,37 @@ def test_nothing_is_left_after_many_random_changes(tmp_path, rng):
     assert len(gone) > 30
     assert traces(tmp_path, np.concatenate(gone)) == []
     assert traces(tmp_path, next(iter(alive.values())))
+
+
+def test_somebody_else_who_has_the_file_open_is_no_hindrance(tmp_path, rng):
+    path = tmp_path / "data" / "gallery.db"
+    vectors = face(rng, 3)
+    with open_gallery(path) as node, open_gallery(path) as command:
+        node.add_person("Stays", [template(face(rng))])
+        anna = node.add_person("Anna", [template(vector) for vector in vectors])
+        command.forget(anna.person_id, final=True)
+        assert traces(tmp_path, vectors) == []
+        node._engine.follow()
+        memory = index_memory(node)
+        assert not any(vector.tobytes()[:32] in memory for vector in vectors)
+
+
+def test_a_read_that_goes_on_delays_the_scrubbing_but_does_not_prevent_it(tmp_path, rng, caplog, monkeypatch):
+    monkeypatch.setattr("face_recognition_node.core.store.SCRUB_SECONDS", 0.05)
+    path = tmp_path / "data" / "gallery.db"
+    vectors = face(rng, 3)
+    with open_gallery(path) as gallery:
+        anna = gallery.add_person("Anna", [template(vector) for vector in vectors])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM templates").fetchone()
+        gallery.forget(anna.person_id, final=True)
+        assert "a little later" in caplog.text
+        assert traces(tmp_path, vectors)
+        other.execute("COMMIT")
+        other.close()
+        gallery._engine.follow()
+        assert traces(tmp_path, vectors) == []
 
 
 def test_forgetting_everybody_empties_the_files(gallery, tmp_path, rng):

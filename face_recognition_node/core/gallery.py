@@ -92,7 +92,8 @@ class Gallery:
             folder = None
             if file is not None:
                 folder = (keys_folder or default_keys_folder()).absolute() / str(store.meta("gallery_id"))
-                if file.parent in (folder, *folder.parents) and keys_folder is not None:
+                mine = (folder, *folder.parents) if keys_folder is not None else (folder, folder.parent)
+                if file.parent in mine:
                     raise GalleryUnavailableError(
                         f"keys must not lie with what they seal: choose a keys folder outside {file.parent}"
                     )

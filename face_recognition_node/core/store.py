@@ -11,7 +11,6 @@ import contextlib
 import logging
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from face_recognition_node.core.store_schema import (
 
 LOGGER = logging.getLogger(__name__)
 BUSY_SECONDS = 10.0
+SCRUB_SECONDS = 2.0
 LOGGED_ROWS = 5000
 """A change of more rows than this is logged as "read everything"."""
 READ_ROWS = 20000
@@ -326,17 +326,18 @@ class Store:
         return True
 
     def _truncate_log(self) -> bool:
-        deadline = time.monotonic() + 2.0
-        while True:
-            try:
-                is_busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            except sqlite3.OperationalError:
-                is_busy = 1
-            if not is_busy:
-                return True
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
+        """Fold the write-ahead log into the database; return False if readers were in the way for too long."""
+        execute = self._connection.execute
+        execute(f"PRAGMA busy_timeout = {int(1000 * SCRUB_SECONDS)}")
+        try:
+            return not execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            LOGGER.warning(
+                "the log of %s could not be folded in (%s); it will be tried again", self.path, error
+            )
+            return False
+        finally:
+            execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_SECONDS)}")
 
     @property
     def connection(self) -> sqlite3.Connection:

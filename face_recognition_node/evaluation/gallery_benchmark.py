@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
-import scipy.stats
 
 from face_recognition_node.core.faces import FloatArray, HeadPose
 from face_recognition_node.core.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
@@ -217,6 +215,8 @@ def decision_threshold(n_templates: int, false_accept_rate: float) -> float:
     follows the beta distribution with both parameters (D - 1) / 2; the rate of one template is that of all
     divided by their number (Bonferroni).
     """
+    import scipy.stats
+
     half = (DIMENSION - 1) / 2
     return float(2 * scipy.stats.beta.isf(false_accept_rate / n_templates, half, half) - 1)
 
@@ -257,6 +257,8 @@ def best_of_persons(embeddings: FloatArray, starts: np.ndarray[Any, Any], querie
 
 
 def _flat_search(snapshot: Snapshot) -> Callable[[FloatArray], object]:
+    import faiss
+
     index = faiss.IndexFlatIP(DIMENSION)
     index.add(np.ascontiguousarray(snapshot.base.columns.embeddings))
     faiss.omp_set_num_threads(1)
