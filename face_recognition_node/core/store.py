@@ -326,7 +326,7 @@ class Store:
         return True
 
     def _truncate_log(self) -> bool:
-        """Fold the write-ahead log into the database; return False if readers were in the way for too long."""
+        """Fold the write-ahead log into the database; return False if a reader was in the way."""
         execute = self._connection.execute
         execute(f"PRAGMA busy_timeout = {int(1000 * SCRUB_SECONDS)}")
         try:
