@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import add_progress, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from face_recognition_node.core.faces import FloatArray
 
 EPILOG = """\
 Faces are made up: people of about 20 views, each with a cosine of 0.6 to 0.8 to the person's mean.
@@ -75,7 +80,13 @@ def _speed(arguments: argparse.Namespace, folder: Path) -> int:
     if min(arguments.sizes) < 1 or arguments.repeats < 1:
         raise InputError("--sizes and --repeats: expected numbers from 1")
     sizes = [
-        measure_size(n, folder, false_accept_rate=arguments.false_accept_rate, repeats=arguments.repeats)
+        measure_size(
+            n,
+            folder,
+            false_accept_rate=arguments.false_accept_rate,
+            repeats=arguments.repeats,
+            rival=_faiss_flat,
+        )
         for n in progress(arguments.sizes, arguments, unit="size")
     ]
     figures = GalleryFigures(tuple(sizes))
@@ -104,6 +115,16 @@ def _concurrency(arguments: argparse.Namespace, folder: Path) -> int:
         problems = gallery.verify().problems
     report("\n".join([str(figures), *problems]), {**figures.to_dict(), "problems": problems}, arguments.json)
     return 1 if figures.failures or problems else 0
+
+
+def _faiss_flat(embeddings: FloatArray) -> Callable[[FloatArray], object]:
+    """Return the search of FAISS's flat index, which answers with templates, not with persons."""
+    import faiss
+
+    index = faiss.IndexFlatIP(embeddings.shape[1])
+    index.add(embeddings)
+    faiss.omp_set_num_threads(1)
+    return lambda queries: index.search(queries, min(128, index.ntotal))
 
 
 def _machine() -> dict[str, Any]:
