@@ -130,8 +130,8 @@ def test_a_newcomer_is_enrolled_from_the_video_and_named(world, faces) -> None:
     for message in faces.messages:
         names = [face.name for face in message.faces if face.identity_state == Face.KNOWN]
         assert names in ([], ["Eileen"]), "one person is at most one face, and nobody else is known"
-    stored = gallery.wait(lambda info: any(p.name == "Eileen" for p in info.persons), "the person")
-    person = next(person for person in stored.persons if person.name == "Eileen")
+    stored = gallery.wait(lambda info: info.version >= result.gallery_version, "the gallery with the person")
+    (person,) = [person for person in stored.persons if person.name == "Eileen"]
     assert person.person_id == result.person_id
     assert person.n_enrolled == result.views_kept
     assert not person.is_stranger
