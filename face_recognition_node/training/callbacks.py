@@ -167,10 +167,11 @@ class ImageProgress(lightning.Callback):
         images_per_step: Images of one step over all processes.
         steps: Steps of the whole run.
         name: What stands before the bar.
+        unit: What is counted; small runs count steps.
     """
 
-    def __init__(self, images_per_step: int, steps: int, name: str) -> None:
-        self.images_per_step, self.steps, self.name = images_per_step, steps, name
+    def __init__(self, images_per_step: int, steps: int, name: str, unit: str = " images") -> None:
+        self.images_per_step, self.steps, self.name, self.unit = images_per_step, steps, name, unit
         self.bar: Any = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -178,7 +179,7 @@ class ImageProgress(lightning.Callback):
         if trainer.is_global_zero:
             self.bar = tqdm(
                 total=self.steps * self.images_per_step, initial=trainer.global_step * self.images_per_step,
-                unit=" images", unit_scale=True, desc=self.name, dynamic_ncols=True,
+                unit=self.unit, unit_scale=True, desc=self.name, dynamic_ncols=True,
                 mininterval=0.5 if sys.stderr.isatty() else 30,
             )  # fmt: skip
 

@@ -11,10 +11,11 @@ from typing import Any
 import cv2
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from face_recognition_node.training.callbacks import ImageProgress
 from face_recognition_node.training.embedder_training import RunOptions
 
 LAST = "last.ckpt"
@@ -58,10 +59,10 @@ def fit_epochs(
         max_epochs=epochs,
         check_val_every_n_epoch=max(1, epochs // 50),
         log_every_n_steps=max(1, min(10, len(training))),
-        callbacks=[saving, TQDMProgressBar(refresh_rate=10)] if is_kept else [],
+        callbacks=[saving, ImageProgress(1, epochs * len(training), "training", " steps")] if is_kept else [],
         logger=loggers if is_kept else False,
         enable_checkpointing=is_kept,
-        enable_progress_bar=is_kept,
+        enable_progress_bar=False,
         enable_model_summary=False,
     )
     resumed = str(last) if is_kept and last.is_file() else None
