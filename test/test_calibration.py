@@ -1,4 +1,4 @@
-"""Calibration: tables read rightly, fits recover known densities, Cllr and the rest against direct computation."""
+"""Calibration: tables are read rightly, fits recover known densities, measures equal slow computation."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from face_recognition_node.core.alignment import ALIGNMENT_TEMPLATE
 from face_recognition_node.core.calibration import Calibration
-from face_recognition_node.core.errors import InputError, ModelMismatchError
+from face_recognition_node.core.errors import InputError, ModelMismatchError, SourceError
+from face_recognition_node.core.faces import Detection
 from face_recognition_node.core.model_card import ModelCard
 from face_recognition_node.core.resources import models_directory
 from face_recognition_node.evaluation.calibration import (
@@ -24,6 +27,14 @@ from face_recognition_node.evaluation.calibration import (
     fit_prototypes,
     measure_correlation_time,
     score_pairs,
+)
+from face_recognition_node.evaluation.calibration_faces import (
+    REDUCED_TO,
+    embed_photographs,
+    is_fitting_half,
+    list_photographs,
+    locate,
+    person_of,
 )
 from face_recognition_node.evaluation.calibration_report import (
     cllr,
@@ -197,6 +208,7 @@ class TestFitting:
         same, different = rng.normal(0.6, 0.12, 6000), rng.normal(0.0, 0.12, 2_000_000)
         ratio, rate = fit_cell(Scores(same, np.ones(len(same)), different))
         grid = np.round(np.arange(-0.6, 1.001, 0.02), 2)
+
         # what the fit says it does: smooth the densities, and mix half a percent of "anything" into the same
         def normal(x: np.ndarray, mean: float, width: float) -> np.ndarray:
             return np.exp(-0.5 * ((x - mean) / width) ** 2) / (width * math.sqrt(2 * math.pi))
@@ -298,7 +310,7 @@ class TestMeasures:
 
 class TestTracks:
     def test_a_whole_track_of_a_stranger_is_named_as_rarely_as_promised(self, fitted: Calibration) -> None:
-        """The promise of ``target_false_accept_rate``, for three sizes of gallery, on people not fitted on."""
+        """The promise of ``target_false_accept_rate`` for two sizes of gallery, on people not fitted on."""
         people = population(seed=21)
         looks = measure_looks(play_tracks(fitted, population(), 20, n_galleries=2, n_strangers=120, seed=1))
         assert 1.0 <= looks < 6.0
@@ -321,3 +333,71 @@ class TestTracks:
     def test_too_few_people(self, fitted: Calibration) -> None:
         with pytest.raises(InputError, match="at least 4 photographs"):
             play_tracks(fitted, population(5), 20)
+
+
+class TestPhotographs:
+    """Reading labelled faces, with stand-ins for the networks."""
+
+    @staticmethod
+    def tree(folder: Path, size: int = 112) -> Path:
+        rng = np.random.default_rng(0)
+        for name in ("Anna/1.png", "Anna/2.png", "Bea/1.jpg"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / name), rng.integers(0, 256, (size, size, 3), np.uint8))
+        (folder / "pairs.txt").write_text("not a picture")
+        return folder
+
+    def test_every_photograph_in_every_quality(self, tmp_path: Path) -> None:
+        class Nothing:
+            def detect(self, image_bgr: np.ndarray) -> list[Detection]:
+                assert image_bgr.shape == (160, 160, 3)
+                return []
+
+        class Means:
+            dimension, fingerprint = 3, "means"
+
+            def embed(self, crops_bgr: np.ndarray) -> np.ndarray:
+                means = crops_bgr.reshape(len(crops_bgr), -1, 3).mean(axis=1)
+                return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+
+        names, read = list_photographs(self.tree(tmp_path))
+        assert [person_of(name) for name in names] == ["Anna", "Anna", "Bea"]
+        done: list[int] = []
+        faces = embed_photographs(names, read, Nothing(), Means(), done.append)
+        versions = len(REDUCED_TO) + 2
+        assert len(faces) == 3 * versions
+        assert done == [1, 1, 1]
+        assert faces.identities.tolist() == [0] * 2 * versions + [1] * versions
+        assert faces.photographs.tolist() == [n for n in range(3) for _ in range(versions)]
+        by_size = faces.qualities[1 : 1 + len(REDUCED_TO)]
+        assert (np.diff(by_size) > 0).all()  # the further away, the poorer
+
+    def test_the_detector_is_believed_unless_it_found_something_else(self) -> None:
+        crop = np.zeros((112, 112, 3), np.uint8)
+
+        class Fixed:
+            def __init__(self, shift: float) -> None:
+                self.landmarks = ALIGNMENT_TEMPLATE + 24 + np.float32(shift)
+
+            def detect(self, image_bgr: np.ndarray) -> list[Detection]:
+                return [Detection(np.array([30.0, 30, 120, 140]), 0.9, self.landmarks)]
+
+        assert locate(crop, Fixed(5.0)).landmarks_xy == pytest.approx(ALIGNMENT_TEMPLATE + 5.0, abs=1e-3)
+        assert locate(crop, Fixed(40.0)).landmarks_xy == pytest.approx(ALIGNMENT_TEMPLATE)
+
+    def test_wrong_sources_are_named_with_the_cure(self, tmp_path: Path) -> None:
+        with pytest.raises(SourceError, match="expected aligned faces"):
+            list_photographs(tmp_path)
+        names, read = list_photographs(self.tree(tmp_path, size=90))
+        with pytest.raises(SourceError, match="face-recognition prepare"):
+            read(names[0])
+
+    def test_halves_share_no_person_and_do_not_depend_on_the_machine(self) -> None:
+        halves = [is_fitting_half(f"Person_{k}") for k in range(400)]
+        assert 150 < sum(halves) < 250
+        assert [is_fitting_half(name) for name in ("Anna", "Bea", "Carl", "Dora")] == [
+            True,
+            False,
+            True,
+            False,
+        ]

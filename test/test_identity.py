@@ -294,6 +294,14 @@ class TestPersonModels:
         assert hypothesis.similarity == pytest.approx(expected, abs=1e-4)
         assert hypothesis.distance == pytest.approx(math.sqrt(2 - 2 * max(cosines)), abs=1e-3)
 
+    def test_a_person_whose_templates_were_all_set_aside(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        gallery.add_person("Bea", world.templates(1))
+        anna = gallery.add_person("Anna", world.templates(0))
+        gallery.set_aside(anna.template_ids)
+        ranked = models.rank(world.axis(0)[None], [0.9], gallery.snapshot())[0]
+        assert anna.person_id not in [hypothesis.person_id for hypothesis in ranked]
+
     def test_nothing_of_a_forgotten_person_stays(self, world: FaceWorld) -> None:
         gallery, models = empty_gallery(), PersonModels(made_up_calibration())
         person = gallery.add_person("Anna", world.templates(0)).person_id

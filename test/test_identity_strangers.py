@@ -1,4 +1,4 @@
-"""Strangers: minted after several good views, the same id when they come back, taken back when it was wrong."""
+"""Strangers: minted after several good views, found again, taken back when it was wrong."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def door() -> Iterator[Door]:
 
 
 def test_minted_after_several_views_over_some_time(door: Door) -> None:
-    assert door.watch(0, 0.4).person_id is None
+    assert door.watch(0, 0.3).person_id is None
     assert door.strangers == []
     identity = door.watch(0, 1.0)
     assert identity.state is IdentityState.STRANGER

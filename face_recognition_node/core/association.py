@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from face_recognition_node.core.assignment import linear_sum_assignment
 from face_recognition_node.core.faces import FloatArray
 
 Costs = NDArray[np.float64]
@@ -29,8 +29,9 @@ def position_costs(
 ) -> Costs:
     """Return (T, D) costs of steps, in nats; infinite beyond :data:`GATE`.
 
-    The spread of a step is 10 % of the face's size (detector noise) plus 3.5 sizes per second (a head of 0.16 m
-    that changes its speed by 0.5 m/s), and of its log size 0.1 plus 1 per second; both stop growing after 0.5 s.
+    The spread of a step is 10 % of the face's size (detector noise) plus 3.5 sizes per second (a head of
+    0.16 m that changes its speed by 0.5 m/s), and of its log size 0.1 plus 1 per second; both stop growing
+    after 0.5 s.
 
     Args:
         predicted_xy: (T, 2) expected centres, pixels.

@@ -96,7 +96,7 @@ class Calibration:
             raise ModelMismatchError(f"calibration: expected rising qualities and an even grid; {_CURE}")
         if self.prototypes.ndim != 2 or len(self.prototypes) < self.neighbours:
             raise ModelMismatchError(
-                f"calibration prototypes: expected at least {self.neighbours} rows, got {self.prototypes.shape}"
+                f"calibration prototypes: expected {self.neighbours} or more, got {self.prototypes.shape}"
             )
 
     @classmethod
@@ -111,7 +111,7 @@ class Calibration:
         calibration = cls.from_dict(card.calibration)
         if calibration.embedder_sha256 != card.sha256:
             raise ModelMismatchError(
-                f"model card {card.name}: the calibration belongs to weights {calibration.embedder_sha256[:12]}…, "
+                f"model card {card.name}: the calibration is of weights {calibration.embedder_sha256[:12]}…, "
                 f"the card to {card.sha256[:12]}…; {_CURE}"
             )
         return calibration

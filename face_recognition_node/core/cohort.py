@@ -1,20 +1,21 @@
 """The gallery's own people as a yardstick: how alike are different persons here?
 
-The tables of the model card were learned on photographs from everywhere. Under one roof, with one camera and one
-light, and with people of one sort, all similarities between different persons are higher. The gallery shows by how
-much: its persons are known to differ. With ``m`` and ``d`` the mean and spread of the similarities between persons
-of the gallery, ``m0`` and ``d0`` those behind the tables, and a track ``x`` whose mean similarity to all persons but
-the nearest is ``r``,
+The tables of the model card were learned on photographs from everywhere. Under one roof, with one camera
+and one light, and with people of one sort, all similarities between different persons are higher. The
+gallery shows by how much: its persons are known to differ. With ``m`` and ``d`` the mean and spread of the
+similarities between persons of the gallery, ``m0`` and ``d0`` those behind the tables, and a track ``x``
+whose mean similarity to all persons but the nearest is ``r``,
 
     s'' = m0 + (s' - m0 - max(a (m - m0), b (r - m0), 0)) / max(1 + c (d - d0) / d0, 1),
 
-where ``a = n / (n + 5)``, ``b = (n - 1) / (n + 4)`` and ``c = n / (n + 20)`` shrink what n persons can tell (a
-spread needs more of them than a mean). The first term in the maximum normalises by the gallery, the second by the
-track, as the zero and test normalisation of speaker verification do (Auckenthaler et al. 2000). Only the strict
-direction is used: a gallery of very different people makes nothing easier.
+where ``a = n / (n + 5)``, ``b = (n - 1) / (n + 4)`` and ``c = n / (n + 20)`` shrink what n persons can tell
+(a spread needs more of them than a mean). The first term in the maximum normalises by the gallery, the
+second by the track, as the zero and test normalisation of speaker verification do (Auckenthaler et al.
+2000). Only the strict direction is used: a gallery of very different people makes nothing easier.
 
-With the faces of ORL (40 people, one laboratory, grey; 20 enrolled), 13 % of the strangers' tracks were named at a
-target of 1 % without this, none of 600 with it; on LFW, whose galleries are as mixed as the tables, little changed.
+With the faces of ORL (40 people, one laboratory, grey; 20 enrolled), 13 % of the strangers' tracks were
+named at a target of 1 % without this, none of 600 with it; on LFW, whose galleries are as mixed as the
+tables, little changed.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Cohort:
     def normalize(
         self, corrected: NDArray[np.float64], query: FloatArray, commonness: float
     ) -> NDArray[np.float64]:
-        """Return ``s''`` of (k,) corrected similarities between a (D,) unit vector of this commonness and persons."""
+        """Return ``s''`` of (k,) corrected similarities of persons to a (D,) query of this commonness."""
         n = len(self.centers)
         if n == 0:
             return corrected

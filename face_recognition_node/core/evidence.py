@@ -6,15 +6,17 @@ embeddings are added,
 
     pooled = unit(sum_i w_i x_i),      w_i = q_i^2 * (1 - exp(-(t_i - t_{i-1}) / tau)),
 
-and the *pooled* vector is compared, once, by the calibrated tables. For embeddings scattered around a person's
-mean direction (von Mises-Fisher) the weighted sum is the sufficient statistic of all frames, so nothing is lost;
-and the resemblance of a stranger, which is the same in every frame, is counted once and not n times.
+and the *pooled* vector is compared, once, by the calibrated tables. For embeddings scattered around a
+person's mean direction (von Mises-Fisher) the weighted sum is the sufficient statistic of all frames, so
+nothing is lost; and the resemblance of a stranger, which is the same in every frame, is counted once and
+not n times.
 
-``q`` is the view's quality. The second factor discounts the correlation of neighbours: after a pause of ``dt``
-an Ornstein-Uhlenbeck noise of memory ``tau`` has renewed itself by that share, so ten views within a tenth of
-a second weigh little more than one, at any frame rate. ``tau`` is measured on video
-(:func:`face_recognition_node.evaluation.calibration.measure_correlation_time`) and stands in the model card.
-Without the discount's time scale, Kish's design effect ``n / (1 + (n - 1) rho)`` says the same for n equal views.
+``q`` is the view's quality. The second factor discounts the correlation of neighbours: after a pause of
+``dt`` an Ornstein-Uhlenbeck noise of memory ``tau`` has renewed itself by that share, so ten views within a
+tenth of a second weigh little more than one, at any frame rate. ``tau`` is measured on video
+(:func:`face_recognition_node.evaluation.calibration.measure_correlation_time`) and stands in the model
+card. Without the discount's time scale, Kish's design effect ``n / (1 + (n - 1) rho)`` says the same for n
+equal views.
 """
 
 from __future__ import annotations

@@ -1,22 +1,25 @@
 """Whose face a track is: from evidence to a claim that an operator can trust.
 
-Hypotheses for a track: each person of the gallery, and somebody new. With the log-likelihood ratios ``l_i`` of
-:mod:`person_models` and the prior ``P(new) = nu``, the rest shared evenly by the N people of the gallery,
+Hypotheses for a track: each person of the gallery, and somebody new. With the log-likelihood ratios ``l_i``
+of :mod:`person_models` and the prior ``P(new) = nu``, the rest shared evenly by the N people of the
+gallery,
 
     P(i | track) = (1 - nu) / N e^{l_i} / (nu + (1 - nu) / N sum_j e^{l_j}).
 
 A name is claimed when two things hold.
 
-1. *Rarely false.* ``ln P(somebody else is as alike) <= ln(alpha) - ln(N) - ln(looks)``: alpha is the operator's
-   ``target_false_accept_rate``, the chance that a stranger's whole track is ever named. N comparisons are made
-   (Bonferroni's union bound over the enrolled people), and a track, whose pooled evidence changes while it
-   lasts, is worth a few independent ``looks``, a number that was measured and stands in the model card.
-   The bound through likelihood ratios alone, ``P(sup LR >= N / alpha) <= alpha / N`` (Ville 1939), needs no
-   looks but gives away most of the rate at a fixed number of looks; the measured tail is as safe and names more.
+1. *Rarely false.* ``ln P(somebody else is as alike) <= ln(alpha) - ln(N) - ln(looks)``: alpha is the
+   operator's ``target_false_accept_rate``, the chance that a stranger's whole track is ever named. N
+   comparisons are made (Bonferroni's union bound over the enrolled people), and a track, whose pooled
+   evidence changes while it lasts, is worth a few independent ``looks``, a number that was measured and
+   stands in the model card. The bound through likelihood ratios alone, ``P(sup LR >= N / alpha) <= alpha /
+   N`` (Ville 1939), needs no looks but gives away most of the rate at a fixed number of looks; the measured
+   tail is as safe and names more.
 2. *Clearly this one.* The posterior reaches ``minimum_probability``, which also keeps the runner-up at bay.
 
-A claim stands until the evidence falls well below the line (hysteresis), and a track that has borne one name never
-takes another: it is split. Within a frame the claims are one assignment, so that nobody is in two places.
+A claim stands until the evidence falls well below the line (hysteresis), and a track that has borne one
+name never takes another: it is split. Within a frame the claims are one assignment, so that nobody is in
+two places.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from face_recognition_node.core.assignment import linear_sum_assignment
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.faces import Candidate, FloatArray, Identity, IdentityState
 from face_recognition_node.core.parameters import check_section, parameter
@@ -143,7 +146,7 @@ class IdentityResolver:
         return visible, identities
 
     def log_limit(self, n_enrolled: int) -> float:
-        """Return the largest log false match rate at which a name may be claimed with so many people enrolled."""
+        """Return the largest log false match rate of a claim, with so many people enrolled."""
         return (
             math.log(self.config.target_false_accept_rate)
             - math.log(max(n_enrolled, 1))
@@ -154,7 +157,7 @@ class IdentityResolver:
         return math.log(self.stranger_false_match_rate) - math.log(max(n_strangers, 1))
 
     def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:
-        """Bring the hypotheses of tracks with new evidence, or of all after a change of the gallery, up to date."""
+        """Bring hypotheses up to date where the evidence or the gallery has changed."""
         asking: list[Track] = []
         queries: list[FloatArray] = []
         for track in tracks:
@@ -187,7 +190,7 @@ class IdentityResolver:
         )
 
     def _posterior(self, hypotheses: Sequence[Hypothesis], n_persons: int) -> dict[str | None, float]:
-        """Return the natural log of the posterior of each hypothesis by person_id, and of "new" under None."""
+        """Return the natural log of each hypothesis' posterior by person_id, and of "new" under None."""
         new = math.log(self.config.new_person_prior)
         each = math.log1p(-self.config.new_person_prior) - math.log(max(n_persons, 1))
         logs: dict[str | None, float] = {h.person_id: each + h.log_ratio for h in hypotheses}

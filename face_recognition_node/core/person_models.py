@@ -1,13 +1,14 @@
 """How alike a track and a person are, when the person has several enrolled views.
 
-The best of k templates grows with k even for strangers, and the mean of all templates blurs a person who was
-enrolled from several sides. The templates are therefore pooled with weights that lean to those near the query,
+The best of k templates grows with k even for strangers, and the mean of all templates blurs a person who
+was enrolled from several sides. The templates are therefore pooled with weights that lean to those near the
+query,
 
     model(x) = unit(sum_j q_j^2 exp(beta (t_j . x - max_j t_j . x)) t_j),        beta = 4,
 
-between the centroid (beta = 0) and the nearest template (beta = infinity). On LFW (three enrolled views, people
-unseen) this found 6 % more people at a false match rate of 1e-4 than the nearest template, with the similarity
-corrected for commonness in both cases; the constant is flat between 2 and 8.
+between the centroid (beta = 0) and the nearest template (beta = infinity). On LFW (three enrolled views,
+people unseen) this found 6 % more people at a false match rate of 1e-4 than the nearest template, with the
+similarity corrected for commonness in both cases; the constant is flat between 2 and 8.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ class PersonModels:
     def _model(self, person_id: str, snapshot: Snapshot) -> _Model:
         model = self._models.get(person_id)
         if model is None:
-            stored = [t for t in snapshot.templates_of(person_id) if not t.is_set_aside]
+            everything = snapshot.templates_of(person_id)
+            stored = [t for t in everything if not t.is_set_aside] or everything
             templates = np.stack([t.embedding for t in stored])
             qualities = np.array([t.quality for t in stored], np.float32)
             center = np.maximum(qualities, 1e-3) @ templates

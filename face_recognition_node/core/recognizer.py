@@ -64,8 +64,8 @@ class Recognizer:
         background_writes: Store strangers on a thread of their own (a live camera) or at once (reproducible).
 
     Attributes:
-        embed_every_face: Embed every face in every frame (an enrolment wants that); otherwise faces whose identity
-            is certain are embedded every ``tracker.recheck_frames`` frames.
+        embed_every_face: Embed every face in every frame (an enrolment wants that); otherwise faces whose
+            identity is certain are embedded every ``tracker.recheck_frames`` frames.
 
     Raises:
         GalleryMismatchError: If the gallery belongs to another model or alignment.
@@ -84,7 +84,7 @@ class Recognizer:
     ) -> None:
         if gallery.fingerprint != embedder.fingerprint:
             raise GalleryMismatchError(
-                f"the gallery holds faces of model {gallery.fingerprint}, the embedder is {embedder.fingerprint}; "
+                f"the gallery is of model {gallery.fingerprint}, the embedder is {embedder.fingerprint}; "
                 "enroll again, or use the model it was made with"
             )
         self.embed_every_face = False

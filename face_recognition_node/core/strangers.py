@@ -1,9 +1,9 @@
 """The same unknown as before: give lasting ids to people nobody has enrolled.
 
-A track that clearly belongs to nobody in the gallery, and has shown several good and consistent views over some
-time, is written into the gallery as a provisional person. From then on the ordinary comparison finds it again.
-A stranger's id that this very track received is taken back when the track turns out to show an enrolled person.
-Naming, merging and expiry are the gallery's.
+A track that clearly belongs to nobody in the gallery, and has shown several good and consistent views over
+some time, is written into the gallery as a provisional person. From then on the ordinary comparison finds
+it again. A stranger's id that this very track received is taken back when the track turns out to show an
+enrolled person. Naming, merging and expiry are the gallery's.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ class StrangersConfig:
     minimum_views: int = parameter(
         5, "good views needed before a stranger gets an id", minimum=2, maximum=100
     )
-    minimum_span_s: float = parameter(
-        0.5, "seconds that these views must span", minimum=0.0, maximum=60.0
-    )  # fmt: skip
+    minimum_span_s: float = parameter(0.2, "seconds that these views must span", minimum=0.0, maximum=60.0)
     minimum_quality: float = parameter(0.5, "quality of a good view", minimum=0.1, maximum=1.0)
     minimum_detection_score: float = parameter(
         0.9, "how sure the detector must be of a good view", minimum=0.0, maximum=1.0
@@ -92,8 +90,8 @@ class StrangerBook:
     Args:
         gallery: Where they are written.
         config: See :class:`StrangersConfig`.
-        background: Commit on a thread of its own, so that a frame never waits for the disk; the id then shows a
-            frame or two later. Without it the outcome does not depend on timing.
+        background: Commit on a thread of its own, so that a frame never waits for the disk; the id then
+            shows a frame or two later. Without it the outcome does not depend on timing.
     """
 
     def __init__(self, gallery: Gallery, config: StrangersConfig, *, background: bool) -> None:
@@ -129,8 +127,8 @@ class StrangerBook:
             if identity.state is IdentityState.KNOWN:
                 self._take_back(record, identity, snapshot)
             elif record.minted_id is not None and record.minted_id not in snapshot.persons:
-                if record.pending is None:
-                    record.minted_id = None
+                # forgotten by somebody: whoever is still there has to earn an id anew
+                track.stranger = StrangerRecord()
             elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
                 self._mint(record, snapshot)
 
@@ -204,7 +202,7 @@ class StrangerBook:
 
 
 def select_views(views: Sequence[FaceView], limit: int, too_alike: float = 0.97) -> list[FaceView]:
-    """Return at most ``limit`` embedded views, best quality first, none more alike than ``too_alike`` (cosine)."""
+    """Return at most ``limit`` views, best quality first, no two more alike than ``too_alike`` (cosine)."""
     kept: list[FaceView] = []
     vectors: list[FloatArray] = []
     for view in sorted(views, key=lambda v: -v.quality.overall):

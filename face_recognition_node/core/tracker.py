@@ -1,7 +1,8 @@
 """One face followed over frames: born, continued, lost, found again, split.
 
-Nothing is inherited by position alone. A face that was visible a moment ago is continued by position as long as
-its look does not contradict it; after a gap, or where two faces meet, the embedding has to speak for it.
+Nothing is inherited by position alone. A face that was visible a moment ago is continued by position as
+long as its look does not contradict it; after a gap, or where two faces meet, the embedding has to speak
+for it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class TrackerConfig:
     )
     continuity_odds: float = parameter(
         4.0,
-        "natural log of the odds that a face continued by position is the same; contradiction beyond it splits",
+        "natural log of the odds that a face continued by position is the same; more contradiction splits",
         minimum=1.0,
         maximum=12.0,
     )
@@ -199,7 +200,7 @@ class Tracker:
         return visible
 
     def renew(self, track: Track) -> Track:
-        """Split a track whose evidence has come to speak for somebody else: same face, new number, no claim."""
+        """Split a track whose evidence now speaks for somebody else: same face, new number, no claim."""
         split = Track(
             next(self._numbers), track.detection, track.first_stamp, track.last_stamp, track.evidence,
             velocity_xy=track.velocity_xy, thumbnail=track.thumbnail,
@@ -224,7 +225,7 @@ class Tracker:
         return ratios
 
     def _costs(self, plan: Plan, looks: Sequence[Look | None], agreement: Costs) -> Costs:
-        """Return (T, D) total costs: position and look for what was just visible, look alone for what was lost."""
+        """Return (T, D) total costs; for a track that was lost only the look counts."""
         costs = plan.costs - agreement
         for t, track in enumerate(plan.tracks):
             if plan.gaps_s[t] > self.config.continuity_s:
@@ -236,8 +237,8 @@ class Tracker:
 
     def _continue(
         self, track: Track, detection: Detection, look: Look | None, agreement: float, stamp: float
-    ) -> Track | None:
-        """Move a track and weigh its new look; None if that look was the one too many and the track is split."""
+    ) -> Track:
+        """Move a track and weigh its new look; return the track, or the new one if that look splits it."""
         if look is None:
             track.frames_unchecked += 1
         elif agreement >= -1.0 or track.evidence.embedding is None:

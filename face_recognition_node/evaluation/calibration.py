@@ -2,15 +2,16 @@
 
 Fitting, for each pair of quality levels:
 
-* different people: all pairs of different identities; the false match rate ``P(S >= s)`` is the empirical one
-  down to where thirty pairs remain, and continues beyond with the slope it has there (an exponential tail), but
-  never below one in a million: data cannot tell more.
-* same person: a smoothed histogram of pairs of different photographs, each identity weighing the square root of
-  its number of pairs, with 0.5 % of a uniform density mixed in for faces that nothing can be learned from.
+* different people: all pairs of different identities; the false match rate ``P(S >= s)`` is the empirical
+  one down to where thirty pairs remain, and continues beyond with the slope it has there (an exponential
+  tail), but never below one in a million: data cannot tell more.
+* same person: a smoothed histogram of pairs of different photographs, each identity weighing the square
+  root of its number of pairs, with 0.5 % of a uniform density mixed in for faces that nothing can be
+  learned from.
 * their log ratio, made monotone by isotonic regression (scikit-learn).
 
-Two more numbers of the card are measured here: the memory of the noise in a face's embedding over time, and (with
-``track_rates.py``) how many independent comparisons one whole track is worth.
+Two more numbers of the card are measured here: the memory of the noise in a face's embedding over time, and
+(with ``track_rates.py``) how many independent comparisons one whole track is worth.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def fit_cell(scores: Scores) -> tuple[DoubleArray, DoubleArray]:
 
     if len(scores.same) < 100 or len(scores.different) < 10_000:
         raise InputError(
-            f"calibration: expected at least 100 pairs of one person and 10,000 of different people at each pair of "
+            f"calibration: expected 100 pairs of one person and 10,000 of different people at each pair of "
             f"quality levels, got {len(scores.same)} and {len(scores.different)}; give more people"
         )
     log_rate = _log_false_match(scores.different)
@@ -220,9 +221,9 @@ def draw_faces_of_level(faces: LabelledFaces, level: int, generator: np.random.G
 def measure_correlation_time(tracks: Sequence[tuple[DoubleArray, FloatArray]]) -> float:
     """Return the memory of the noise between the embeddings of one track, seconds.
 
-    For noise that forgets exponentially (Ornstein-Uhlenbeck) the variogram, half the mean squared difference of
-    embeddings ``d`` seconds apart, is ``plateau * (1 - exp(-d / tau))``; ``tau`` is fitted by least squares over
-    the first second, the plateau being the mean between one and two seconds.
+    For noise that forgets exponentially (Ornstein-Uhlenbeck) the variogram, half the mean squared
+    difference of embeddings ``d`` seconds apart, is ``plateau * (1 - exp(-d / tau))``; ``tau`` is fitted by
+    least squares over the first second, the plateau being the mean between one and two seconds.
 
     Args:
         tracks: Of each track of one person the (n,) stamps in seconds and the (n, D) embeddings.

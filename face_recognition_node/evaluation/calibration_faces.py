@@ -13,7 +13,7 @@ from face_recognition_node.core.alignment import ALIGNMENT_TEMPLATE, CROP_SIZE
 from face_recognition_node.core.detector import Detector
 from face_recognition_node.core.embedder import Embedder
 from face_recognition_node.core.errors import SourceError
-from face_recognition_node.core.faces import Detection, ImageArray
+from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.core.quality import assess_quality
 from face_recognition_node.evaluation.calibration import LabelledFaces
 from face_recognition_node.evaluation.degradation import blur_face, reduce_face
@@ -70,7 +70,7 @@ def degrade(crop_bgr: ImageArray) -> Iterable[tuple[ImageArray, float]]:
 
 
 def locate(crop_bgr: ImageArray, detector: Detector) -> Detection:
-    """Return where the face lies in an aligned crop: the detector's opinion, or the template where it has none."""
+    """Return where the face lies in an aligned crop: by the detector, or by the template if it finds none."""
     padded = cv2.copyMakeBorder(crop_bgr, _BORDER, _BORDER, _BORDER, _BORDER, cv2.BORDER_CONSTANT)
     for found in detector.detect(np.asarray(padded, np.uint8)):
         landmarks = found.landmarks_xy - _BORDER
@@ -96,7 +96,10 @@ def embed_photographs(
         on_progress: Called with the number of photographs done since the last call.
     """
     people = {person: number for number, person in enumerate(sorted({person_of(name) for name in names}))}
-    embeddings, qualities, identities, photographs = [], [], [], []
+    embeddings: list[FloatArray] = []
+    qualities: list[float] = []
+    identities: list[int] = []
+    photographs: list[int] = []
     for number, name in enumerate(names):
         crop = read(name)
         place = locate(crop, detector)

@@ -1,8 +1,8 @@
 """How good a calibration is, on people it was not fitted on.
 
-The log-likelihood-ratio cost Cllr (Brummer and du Preez 2006, eq. 21; 0 is perfect, 1 says nothing) and its minimum
-over all monotone recalibrations, the expected calibration error of the posterior at even odds (Naeini et al. 2015),
-and the measured against the promised false match rate.
+The log-likelihood-ratio cost Cllr (Brummer and du Preez 2006, eq. 21; 0 is perfect, 1 says nothing) and its
+minimum over all monotone recalibrations, the expected calibration error of the posterior at even odds
+(Naeini et al. 2015), and the measured against the promised false match rate.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PROMISED_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
 def cllr(same: DoubleArray, different: DoubleArray) -> float:
-    """Return the log-likelihood-ratio cost of natural-log ratios, in bits (Brummer and du Preez 2006, eq. 21)."""
+    """Return the cost of natural-log likelihood ratios, in bits (Brummer and du Preez 2006, eq. 21)."""
     miss = np.logaddexp(0.0, -same).mean() / np.log(2)
     alarm = np.logaddexp(0.0, different).mean() / np.log(2)
     return float((miss + alarm) / 2)
 
 
 def minimum_cllr(same: DoubleArray, different: DoubleArray) -> float:
-    """Return the cost after the best monotone recalibration on the very same ratios (pool adjacent violators)."""
+    """Return the cost after the best monotone recalibration on the very ratios (pool adjacent violators)."""
     from sklearn.isotonic import IsotonicRegression
 
     values = np.concatenate([same, different])
@@ -50,7 +50,7 @@ def minimum_cllr(same: DoubleArray, different: DoubleArray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Pairs whose posterior at even odds lies in one interval: its mean, and the share that are one person."""
+    """Pairs whose posterior lies in one interval: its mean, and the share that are one person."""
 
     predicted: float
     observed: float
@@ -199,7 +199,7 @@ def _pair_ratios(
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin], path: Path) -> None:
-    """Write the reliability plot as PNG: the share of pairs that are one person against the posterior claimed."""
+    """Write a PNG of the share of pairs that are one person against the posterior claimed."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -1,8 +1,8 @@
-"""How often a stranger's whole track gets a name: the promise of ``target_false_accept_rate``, put to the test.
+"""How often a stranger's whole track gets a name: ``target_false_accept_rate`` put to the test.
 
-People with several photographs are enrolled from three of them. Tracks are made of up to four photographs of one
-person, each in three qualities, pooled as on the robot. Photographs of other days vary more than the frames of a
-video, so that a stranger's track has more chances to be mistaken here than on a robot.
+People with several photographs are enrolled from three of them. Tracks are made of up to four photographs
+of one person, each in three qualities, pooled as on the robot. Photographs of other days vary more than the
+frames of a video, so that a stranger's track has more chances to be mistaken here than on a robot.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class TrackRate:
 
     def __str__(self) -> str:
         return (
-            f"{self.n_enrolled} enrolled, target {self.target:g}: {self.strangers_named:.4f} of {self.n_strangers} "
-            f"strangers' tracks named, {self.enrolled_named:.3f} of the enrolled people's, "
-            f"{self.enrolled_mistaken:.3f} with a wrong name"
+            f"{self.n_enrolled} enrolled, target {self.target:g}: named are {self.strangers_named:.4f} of "
+            f"{self.n_strangers} strangers' tracks and {self.enrolled_named:.3f} of the enrolled people's, "
+            f"{self.enrolled_mistaken:.3f} of these wrongly"
         )
 
 
@@ -95,7 +95,7 @@ def play_tracks(
     n_strangers: int = 400,
     seed: int = 0,
 ) -> TrackScores:
-    """Enroll random people, ``n_galleries`` times, and compare tracks of them and of strangers with the gallery.
+    """Enroll random people several times, and compare tracks of them and of strangers with the gallery.
 
     Args:
         calibration: The tables in question.
