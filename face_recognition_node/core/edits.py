@@ -13,7 +13,7 @@ from face_recognition_node.core.errors import GalleryConflictError, InputError
 from face_recognition_node.core.gallery_values import NewTemplate, Person, Provenance, Session
 from face_recognition_node.core.row_changes import Cell, Change
 from face_recognition_node.core.snapshot import Snapshot
-from face_recognition_node.core.store import Transaction
+from face_recognition_node.core.transaction import Transaction
 
 SealCrop = Callable[[int, NewTemplate], bytes | None]
 """Returns the encrypted crop of a new template, or None where none is kept."""

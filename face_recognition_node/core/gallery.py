@@ -34,7 +34,8 @@ from face_recognition_node.core.reembedding import ReembeddingReport, reembed
 from face_recognition_node.core.row_changes import Change
 from face_recognition_node.core.sealing import KeyRing
 from face_recognition_node.core.snapshot import Snapshot
-from face_recognition_node.core.store import Store, Transaction
+from face_recognition_node.core.store import Store
+from face_recognition_node.core.transaction import Transaction
 from face_recognition_node.core.transfer import ExportReport, read_export, write_export
 
 __all__ = [

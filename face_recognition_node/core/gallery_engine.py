@@ -20,8 +20,10 @@ from face_recognition_node.core.row_changes import Change
 from face_recognition_node.core.sealing import KeyRing
 from face_recognition_node.core.snapshot import Snapshot
 from face_recognition_node.core.snapshot_builder import compacted, first_snapshot, next_snapshot
-from face_recognition_node.core.store import Rows, Store, Transaction
+from face_recognition_node.core.store import Store
+from face_recognition_node.core.store_reading import Rows
 from face_recognition_node.core.template_block import TemplateBlock
+from face_recognition_node.core.transaction import Transaction
 
 LOGGER = logging.getLogger(__name__)
 INLINE_ROWS = 20000

@@ -11,8 +11,8 @@ from face_recognition_node.core.errors import GalleryConflictError, GalleryMisma
 from face_recognition_node.core.gallery_values import Provenance
 from face_recognition_node.core.row_changes import Cell, Change
 from face_recognition_node.core.snapshot import Snapshot
-from face_recognition_node.core.store import Transaction
 from face_recognition_node.core.store_schema import COLUMNS
+from face_recognition_node.core.transaction import Transaction
 from face_recognition_node.core.transfer import ExportFile
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from face_recognition_node.core.errors import GalleryConflictError
 from face_recognition_node.core.row_changes import Change, decode_changes, encode_changes
 from face_recognition_node.core.sealing import KeyRing
-from face_recognition_node.core.store import Transaction
+from face_recognition_node.core.transaction import Transaction
 
 ROWS_PER_PART = 20000
 LONGEST_WINDOW_S = 86400.0

@@ -15,7 +15,7 @@ from face_recognition_node.core.exact_search import ExactSearch
 from face_recognition_node.core.gallery_config import GalleryConfig
 from face_recognition_node.core.gallery_values import Person, Provenance, Session, SessionKind
 from face_recognition_node.core.snapshot import Searcher, Snapshot
-from face_recognition_node.core.store import Rows
+from face_recognition_node.core.store_reading import Rows
 from face_recognition_node.core.template_block import TemplateBlock
 
 

@@ -12,10 +12,8 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from face_recognition_node.core.columns import Columns, Row, columns_from_rows, joined
 from face_recognition_node.core.errors import (
     GalleryConflictError,
     GalleryMismatchError,
@@ -24,55 +22,21 @@ from face_recognition_node.core.errors import (
 )
 from face_recognition_node.core.gallery_files import journal_paths, make_private_file, make_private_folder
 from face_recognition_node.core.residue import has_residue
-from face_recognition_node.core.row_changes import Change, apply_changes
+from face_recognition_node.core.store_reading import Rows, read_rows
 from face_recognition_node.core.store_schema import (
     APPLICATION_ID,
-    COLUMNS,
     FORMAT_VERSION,
     MIGRATIONS,
     SCHEMA,
 )
+from face_recognition_node.core.transaction import Transaction
 
 LOGGER = logging.getLogger(__name__)
 BUSY_SECONDS = 10.0
 SCRUB_SECONDS = 2.0
-LOGGED_ROWS = 5000
 """A change of more rows than this is logged as "read everything"."""
-READ_ROWS = 20000
-LOGGED_VERSIONS = 2000
-"""Versions whose row log is kept for readers that follow."""
 QUICK_CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked page by page when opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows read for a reader that follows.
-
-    Attributes:
-        version: Of the gallery they belong to.
-        is_everything: The rows are the whole gallery; otherwise what was touched since the version asked for.
-        persons: Rows of the table persons.
-        aliases: (alias, person_id) of those persons.
-        templates: The table templates, ascending id.
-        memberships: (person_id, template_id, provenance) of all templates of those persons; empty if the rows
-            are everything, for ``templates`` says it then.
-        sessions: Rows of the table sessions, always all.
-        session: Name of the current session.
-        touched_persons: Ids touched; one that is not among ``persons`` is gone.
-        touched_templates: Ids touched; one that is not among ``templates`` is gone.
-    """
-
-    version: int
-    is_everything: bool
-    persons: list[Row]
-    aliases: list[Row]
-    templates: Columns
-    memberships: list[Row]
-    sessions: list[Row]
-    session: str
-    touched_persons: frozenset[str] = frozenset()
-    touched_templates: frozenset[int] = frozenset()
 
 
 class Store:
@@ -244,66 +208,12 @@ class Store:
             if not nested:
                 execute("BEGIN")
             try:
-                return self._read_since(version)
+                return read_rows(self._connection, version)
             finally:
                 if not nested:
                     execute("COMMIT")
         except (sqlite3.DatabaseError, InputError) as error:
             raise _damaged(self.path, str(error)) from error
-
-    def _templates(self, where: str, values: tuple[int | str, ...]) -> Columns:
-        """Read templates piece by piece: a million rows as Python objects would take a gigabyte."""
-        names, dimension = ", ".join(COLUMNS["templates"]), int(self.meta("dimension"))
-        cursor = self._connection.execute(
-            f"SELECT {names} FROM templates {where} ORDER BY template_id", values
-        )
-        parts = []
-        while rows := cursor.fetchmany(READ_ROWS):
-            parts.append(columns_from_rows(rows, dimension))
-        return joined(parts, dimension)
-
-    def _read_since(self, version: int) -> Rows:
-        execute = self._connection.execute
-        now = self.version
-        persons = ", ".join(COLUMNS["persons"])
-        memberships = "SELECT person_id, template_id, provenance FROM templates"
-        sessions = execute("SELECT name, kind, time_to_live_s FROM sessions").fetchall()
-        session = str(self.meta("session"))
-        n_versions = execute(
-            "SELECT count(DISTINCT version) FROM changes WHERE version > ?", (version,)
-        ).fetchone()[0]
-        bulk = execute("SELECT 1 FROM changes WHERE version > ? AND kind = '*'", (version,)).fetchone()
-        if version < 0 or bulk or n_versions != now - version:
-            return Rows(
-                version=now,
-                is_everything=True,
-                persons=execute(f"SELECT {persons} FROM persons").fetchall(),
-                aliases=execute("SELECT alias, person_id FROM aliases").fetchall(),
-                templates=self._templates("", ()),
-                memberships=[],
-                sessions=sessions,
-                session=session,
-            )
-        inside = "(SELECT DISTINCT key FROM changes WHERE version > ? AND kind = ?)"
-        touched = execute("SELECT DISTINCT kind, key FROM changes WHERE version > ?", (version,)).fetchall()
-        return Rows(
-            version=now,
-            is_everything=False,
-            persons=execute(
-                f"SELECT {persons} FROM persons WHERE person_id IN {inside}", (version, "p")
-            ).fetchall(),
-            aliases=execute(
-                f"SELECT alias, person_id FROM aliases WHERE person_id IN {inside}", (version, "p")
-            ).fetchall(),
-            templates=self._templates(f"WHERE template_id IN {inside}", (version, "t")),
-            memberships=execute(
-                f"{memberships} WHERE person_id IN {inside} ORDER BY template_id", (version, "p")
-            ).fetchall(),
-            sessions=sessions,
-            session=session,
-            touched_persons=frozenset(str(key) for kind, key in touched if kind == "p"),
-            touched_templates=frozenset(int(key) for kind, key in touched if kind == "t"),
-        )
 
     def scrub(self, removed: Sequence[bytes] = (), must_rewrite: bool = False) -> bool:
         """Make removed bytes leave the files; return False if another process's read is still in the way.
@@ -347,52 +257,6 @@ class Store:
     def close(self) -> None:
         """Close the file; the last one to close folds the write-ahead log into the database."""
         self._connection.close()
-
-
-class Transaction:
-    """A running change."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-        self._touched: set[tuple[str, str | int]] = set()
-
-    def apply(self, changes: Sequence[Change]) -> list[Change]:
-        """Make the row changes and return those that take them back."""
-        inverse = apply_changes(self.connection, changes)
-        for change in changes:
-            self._touch(change)
-        for change in inverse:
-            self._touch(change)
-        return inverse
-
-    def _touch(self, change: Change) -> None:
-        if change.table == "persons":
-            self._touched.add(("p", change.key))
-        elif change.table == "templates":
-            self._touched.add(("t", change.key))
-        if "person_id" in change.values:
-            self._touched.add(("p", str(change.values["person_id"])))
-
-    def allocate(self, counter: str, n: int = 1) -> range:
-        """Return the next ``n`` numbers of a counter in meta; a number is never given out twice."""
-        first = int(self.connection.execute("SELECT value FROM meta WHERE key = ?", (counter,)).fetchone()[0])
-        self.set_meta(counter, first + n)
-        return range(first, first + n)
-
-    def set_meta(self, key: str, value: str | int) -> None:
-        """Change an entry of the table meta."""
-        self.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
-
-    def bump_version(self, is_everything: bool = False) -> int:
-        """Give the change its version and log what it touched, or that it touched everything."""
-        (version,) = self.allocate("version")
-        version += 1
-        rows = [(version, kind, key) for kind, key in self._touched]
-        if is_everything or not rows or len(rows) > LOGGED_ROWS:
-            rows = [(version, "*" if is_everything or rows else "-", "")]
-        self.connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
-        self.connection.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
-        return version
 
 
 def _damaged(path: Path | None, what: str) -> GalleryUnavailableError:

@@ -18,7 +18,8 @@ from face_recognition_node.core.errors import (
     GalleryUnavailableError,
 )
 from face_recognition_node.core.gallery_files import make_private_folder, sync_folder, warn_if_in_source_tree
-from face_recognition_node.core.store import Rows, Store
+from face_recognition_node.core.store import Store
+from face_recognition_node.core.store_reading import Rows
 from face_recognition_node.core.store_schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION
 
 
