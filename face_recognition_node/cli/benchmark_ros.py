@@ -151,11 +151,10 @@ def prepare_images(folder: Path, size: tuple[int, int], faces: int) -> None:
     generator = np.random.default_rng(11)
     for index in range(N_IMAGES):
         angle = 2 * math.pi * index / N_IMAGES
-        shift = np.array(
-            [[1, 0, 0.006 * size[0] * math.cos(angle)], [0, 1, 0.006 * size[0] * math.sin(angle)]]
-        )
-        swayed = cv2.warpAffine(still, shift.astype(np.float32), size, borderMode=cv2.BORDER_REPLICATE)
-        noise = generator.normal(0, 2.5, swayed.shape).astype(np.int16)
+        x, y = (0.006 * size[0] * value for value in (math.cos(angle), math.sin(angle)))
+        shift = np.array([[1, 0, x], [0, 1, y]], np.float32)
+        swayed = cv2.warpAffine(still, shift, size, borderMode=cv2.BORDER_REPLICATE)
+        noise = np.rint(2.5 * generator.standard_normal((size[1], size[0], 3))).astype(np.int16)
         cv2.imwrite(str(folder / f"{index:02d}.png"), cv2.add(swayed, noise, dtype=cv2.CV_8U))
 
 

@@ -203,16 +203,15 @@ class _Newcomer:
 
     def _on_feedback(self, message: Any) -> None:
         feedback = message.feedback
-        verdict = (
-            "" if feedback.last_view_accepted or not feedback.last_reason else f" ({feedback.last_reason})"
-        )
-        text = f"{feedback.views_kept} of {feedback.wanted_views} views{verdict}  {feedback.hint}"
+        text = f"{feedback.views_kept} of {feedback.wanted_views} views  {feedback.hint}"
         if text != self._said:
             self._said = text
             self._screen.line(f"           enrolment: {text}")
 
     def _on_result(self, future: Any) -> None:
         result = future.result().result
+        rejected = ", ".join(f"{item.count} {item.reason}" for item in result.rejections) or "none"
+        self._screen.line(f"           enrolment: views kept {result.views_kept}, not kept: {rejected}")
         if result.success:
             text = f"{result.name} is stored with {result.views_kept} views, as {result.person_id}"
         else:
