@@ -56,12 +56,7 @@ class ExactSearch:
         best = np.maximum.reduceat(similarities, self._starts[:-1], axis=1)
         if len(self._in_base):
             self._keep_better_group(best)
-        k = min(per_query, n_groups)
-        groups = np.argpartition(best, n_groups - k, axis=1)[:, n_groups - k :] if k < n_groups else None
-        values = best if groups is None else np.take_along_axis(best, groups, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        values = np.take_along_axis(values, order, axis=1)
-        groups = order if groups is None else np.take_along_axis(groups, order, axis=1)
+        groups, values = _largest(best, min(per_query, n_groups))
         rows = self._find_rows(similarities, groups, values)
         return self._matches(groups, values, rows)
 
@@ -87,12 +82,11 @@ class ExactSearch:
         """Return for each (query, group) the first row of the group that has the value."""
         starts = self._starts[groups]
         lengths = self._starts[groups + 1] - starts
-        longest = int(lengths.max())
-        offsets = np.minimum(np.arange(longest), lengths[..., None] - 1)  # short groups repeat their last row
-        candidates = starts[..., None] + offsets
-        seen = similarities[np.arange(len(groups))[:, None, None], candidates]
-        at = (seen == values[..., None]).argmax(axis=2)
-        found: IntArray = starts + at
+        # Groups of different lengths are made equally long: short ones repeat their last row.
+        candidates = starts[..., None] + np.minimum(np.arange(lengths.max()), lengths[..., None] - 1)
+        n_rows = similarities.shape[1]
+        seen = similarities.ravel().take(candidates + (np.arange(len(groups)) * n_rows)[:, None, None])
+        found: IntArray = starts + (seen == values[..., None]).argmax(axis=2)
         return found
 
     def _matches(self, groups: IntArray, values: FloatArray, rows: IntArray) -> list[tuple[Match, ...]]:
@@ -113,6 +107,15 @@ class ExactSearch:
         matches = list(map(_match, zip(*fields, strict=True)))
         k = groups.shape[1]
         return [tuple(matches[query * k : query * k + n]) for query, n in enumerate(n_found)]
+
+
+def _largest(best: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+    """Return the (Q, k) columns of the largest numbers of each row and the numbers, largest first."""
+    first = (np.arange(len(best)) * best.shape[1])[:, None]  # flat positions are taken faster than pairs
+    columns = np.argpartition(best, -k, axis=1)[:, -k:]
+    values = best.ravel().take(columns + first)
+    order = values.argsort(axis=1)[:, ::-1] + (np.arange(len(best)) * k)[:, None]
+    return columns.ravel().take(order), values.ravel().take(order)
 
 
 _match = partial(tuple.__new__, Match)

@@ -39,6 +39,7 @@ class SizeFigures:
         open_s: Seconds to open the file and build the index.
         file_mib: Size of the file.
         search_ms: Search of 5 queries, 32 persons each.
+        search_min_ms: Its minimum: what it takes when no other process is in the way.
         search_p95_ms: Its 95th percentile.
         search_top5_ms: Search of 5 queries, 5 persons each.
         rival_ms: The same by what is given for comparison (FAISS's flat index, 128 templates); NaN: nothing.
@@ -59,6 +60,7 @@ class SizeFigures:
     open_s: float
     file_mib: float
     search_ms: float
+    search_min_ms: float
     search_p95_ms: float
     search_top5_ms: float
     rival_ms: float
@@ -80,14 +82,14 @@ class GalleryFigures:
 
     def __str__(self) -> str:
         """Return a table."""
-        names = "templates|index|open s|search ms (p95)|top-5 ms|FAISS flat|add ms (p95)|rename|forget"
+        names = "templates|index|open s|search ms (min, p95)|top-5 ms|FAISS flat|add ms (p95)|rename|forget"
         rows = [(*names.split("|"), "recall best", "recall all")]
         rows += [
             (
                 f"{s.n_templates:,}",
                 s.index,
                 f"{s.open_s:.2f}",
-                f"{s.search_ms:.3f} ({s.search_p95_ms:.3f})",
+                f"{s.search_ms:.3f} ({s.search_min_ms:.3f}, {s.search_p95_ms:.3f})",
                 f"{s.search_top5_ms:.3f}",
                 f"{s.rival_ms:.3f}",
                 f"{s.add_ms:.1f} ({s.add_p95_ms:.1f})",
@@ -198,6 +200,7 @@ def measure_size(
             open_s=open_s,
             file_mib=path.stat().st_size / 2**20,
             search_ms=statistics.median(search),
+            search_min_ms=min(search),
             search_p95_ms=float(np.percentile(search, 95)),
             search_top5_ms=statistics.median(top5),
             rival_ms=statistics.median(rival_times),
