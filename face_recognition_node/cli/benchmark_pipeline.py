@@ -1,0 +1,266 @@
+"""``face-recognition benchmark pipeline``: from image to identity without ROS, beside networks and peers.
+
+The first row is the whole pipeline once everybody in view is certain (faces are then embedded every few
+frames only); then the pipeline embedding every face of every frame; then the bare networks on the same
+pictures: one detector call and one embedder call for all faces. What peers do is the same task: find,
+embed, name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from face_recognition_node.cli.benchmark_frames import (
+    FRAMES,
+    add_benchmark_options,
+    parse_size,
+    sway,
+    swaying_frames,
+)
+from face_recognition_node.cli.json_output import report
+from face_recognition_node.cli.options import progress
+from face_recognition_node.core.errors import InputError
+from face_recognition_node.core.faces import Frame, ImageArray
+
+if TYPE_CHECKING:
+    from face_recognition_node.assembly import Models
+    from face_recognition_node.core.config import Config
+    from face_recognition_node.core.recognizer import Recognizer
+    from face_recognition_node.evaluation.timing import Contestant, TimingTable
+
+RATE_HZ = 30.0
+SETTLING_FRAMES = 60
+
+_START = """
+import json, time
+began = time.perf_counter()
+import numpy as np
+from face_recognition_node.assembly import build_recognizer
+from face_recognition_node.core.config import Config
+from face_recognition_node.core.faces import Frame
+from face_recognition_node.evaluation.timing import resident_mb
+recognizer, gallery, models = build_recognizer(Config())
+loaded = time.perf_counter() - began
+recognizer.process(Frame(np.zeros(({height}, {width}, 3), np.uint8), 0.0))
+first = time.perf_counter() - began
+print(json.dumps({{"loaded_s": loaded, "first_frame_s": first, "resident_mb": resident_mb()}}))
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this benchmark's arguments."""
+    parser.add_argument(
+        "--scenes", nargs="+", default=["640x480:2", "1280x720:5"], metavar="WxH:FACES", help="size and faces"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="ARCHIVE",
+        help="zip or folder of photographs of different people to hang on the wall; the package carries "
+        "only two people, so with more faces some of them cannot become certain",
+    )
+    parser.add_argument("--backend", default="auto", help="what runs our networks (default %(default)s)")
+    add_benchmark_options(parser, rounds=60)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Race the pipelines in each scene."""
+    from face_recognition_node.assembly import load_models
+    from face_recognition_node.core.config import Config
+    from face_recognition_node.core.model_card import ModelsConfig
+    from face_recognition_node.evaluation.timing import Machine, resident_mb
+
+    machine = Machine.here()
+    config = Config(models=ModelsConfig(backend=arguments.backend, threads=arguments.threads))
+    scenes = []
+    for text in arguments.scenes:
+        size, count = parse_scene(text)
+        if arguments.pictures:
+            frames = photographs_on_a_wall(arguments.pictures, size, count)
+        else:
+            frames = swaying_frames(size, count)
+        scenes.append(_race(text, frames, load_models(config), config, arguments))
+    start = _measure_start(parse_scene(arguments.scenes[0])[0])
+    figures = {
+        "machine": dataclasses.asdict(machine),
+        "start": start,
+        "resident_mb_at_the_end": resident_mb(),
+        "scenes": [{**table.to_dict(), "profile_ms": profile, **facts} for table, profile, facts in scenes],
+    }
+    lines = [
+        str(machine),
+        f"start: models loaded after {start['loaded_s']:.2f} s, first frame answered after "
+        f"{start['first_frame_s']:.2f} s, {start['resident_mb']:.0f} MB resident",
+    ]
+    for table, profile, facts in scenes:
+        stages = ", ".join(f"{name} {value:.2f}" for name, value in profile.items())
+        lines += ["", str(table), f"  stages of the first row, mean ms: {stages}"]
+        lines.append(
+            f"  faces seen {facts['faces_seen']:.2f}, of them certain {facts['certain']:.2f} a frame"
+        )
+    report("\n".join(lines), figures, arguments.json)
+    return 0
+
+
+def parse_scene(text: str) -> tuple[tuple[int, int], int]:
+    """Return ((width, height), faces) of "640x480:2"."""
+    size, _, faces = text.partition(":")
+    if not faces.isdigit() or not 1 <= int(faces) <= 12:
+        raise InputError(f"{text}: expected WxH:FACES with 1 to 12 faces")
+    return parse_size(size), int(faces)
+
+
+def _race(
+    text: str, frames: list[ImageArray], models: Models, config: Config, arguments: argparse.Namespace
+) -> tuple[TimingTable, dict[str, float], dict[str, Any]]:
+    from face_recognition_node.evaluation.timing import Contestant, race
+
+    steady, every = (_recognizer(frames, models, config) for _ in range(2))
+    every.embed_every_face = True
+    clocks = {"steady": 0, "every": 0}
+
+    def recognize(which: str, recognizer: Recognizer) -> Any:
+        clocks[which] += 1
+        number = clocks[which]
+        return recognizer.process(Frame(frames[number % FRAMES], number / RATE_HZ))
+
+    for _ in range(SETTLING_FRAMES):
+        recognize("steady", steady)
+        recognize("every", every)
+    contestants = [
+        Contestant(
+            "pipeline", lambda _: recognize("steady", steady), "everybody certain: re-checked now and then"
+        ),
+        Contestant("pipeline, every face", lambda _: recognize("every", every), "every face in every frame"),
+        *_networks_alone(frames, models),
+    ]
+    if not arguments.no_peers:
+        contestants += _peers(frames)
+    table = race(
+        f"image to identity, {text}",
+        contestants,
+        arguments.rounds,
+        warm_up=2,
+        progress=lambda rounds: progress(rounds, arguments, unit="round"),
+    )
+    results = [recognize("steady", steady) for _ in range(FRAMES)]
+    stages = sorted({name for result in results for name in result.stage_seconds})
+    profile = {s: 1e3 * float(np.mean([r.stage_seconds.get(s, 0.0) for r in results])) for s in stages}
+    facts = {
+        "faces_seen": float(np.mean([len(r.faces) for r in results])),
+        "certain": float(np.mean([sum(f.identity.person_id is not None for f in r.faces) for r in results])),
+        "frames_per_second": {t.name: 1e3 / t.median_ms for t in table.timings},
+    }
+    return table, profile, facts
+
+
+def _recognizer(frames: list[ImageArray], models: Models, config: Config) -> Recognizer:
+    """Return a recogniser whose gallery knows everybody in the frames."""
+    from face_recognition_node.assembly import build_recognizer
+    from face_recognition_node.core.alignment import align_faces
+    from face_recognition_node.core.faces import HeadPose
+    from face_recognition_node.core.gallery_values import NewTemplate
+
+    recognizer, gallery, _ = build_recognizer(config, models=models)
+    centers: list[Any] = []
+    people: list[list[NewTemplate]] = []
+    for frame in frames[:: FRAMES // 3]:
+        faces = models.detector.detect(frame)
+        if not faces:
+            raise InputError("no face was found in the benchmark's pictures")
+        vectors = models.embedder.embed(align_faces(frame, [face.landmarks_xy for face in faces]))
+        for face, vector in zip(faces, vectors, strict=True):
+            distances = [float(np.linalg.norm(face.center_xy - center)) for center in centers]
+            if not distances or min(distances) > face.size_px / 2:
+                centers.append(face.center_xy)
+                people.append([])
+                distances.append(0.0)
+            people[int(np.argmin(distances))].append(NewTemplate(vector, 1.0, HeadPose(0.0, 0.0, 0.0)))
+    for number, templates in enumerate(people):
+        gallery.add_person(f"person {number + 1}", templates)
+    return recognizer
+
+
+def _networks_alone(frames: list[ImageArray], models: Models) -> list[Contestant]:
+    """Return the two networks' own time: no decoding, alignment, tracking or search."""
+    from face_recognition_node.core.alignment import align_faces
+    from face_recognition_node.core.retinaface import RetinaFaceDetector
+    from face_recognition_node.evaluation.timing import Contestant
+
+    detector, embedder = models.detector, models.embedder
+    if not isinstance(detector, RetinaFaceDetector):
+        return []
+    canvases = detector.network_inputs(frames[0])
+    crops = align_faces(frames[0], [face.landmarks_xy for face in detector.detect(frames[0])])
+
+    def detect_only(_: int) -> None:
+        for canvas in canvases:
+            detector.runner.run(canvas)
+
+    def both(_: int) -> None:
+        detect_only(0)
+        embedder.runner.run(crops)
+
+    return [
+        Contestant("networks alone", both, "detector, and embedder for every face"),
+        Contestant("detector network alone", detect_only),
+    ]
+
+
+def _peers(frames: list[ImageArray]) -> list[Contestant]:
+    from face_recognition_node.evaluation import peers
+    from face_recognition_node.evaluation.timing import Contestant
+
+    if not peers.is_installed("dlib", "face_recognition_models"):
+        return []
+    dlib = peers.DlibFaces()
+    known = dlib.embed(frames[0], dlib.detect(frames[0]))
+    note = f"HOG, 5 points, 128-d; {len(known)} faces found"
+    return [Contestant("dlib", lambda number: dlib.recognize(frames[number % FRAMES], known), note)]
+
+
+def photographs_on_a_wall(source: Path, size: tuple[int, int], count: int) -> list[ImageArray]:
+    """Return swaying frames of a grey wall with photographs of ``count`` different people.
+
+    Raises:
+        SourceError: If ``source`` is neither zip nor folder.
+        InputError: If it has fewer pictures.
+    """
+    from face_recognition_node.evaluation.lfw import IMAGE_ENDINGS, decode_image, open_files
+
+    names, read = open_files(source)
+    pictures = sorted(name for name in names if name.lower().endswith(IMAGE_ENDINGS))
+    if len(pictures) < count:
+        raise InputError(f"{source}: expected at least {count} pictures, got {len(pictures)}")
+    chosen = [pictures[len(pictures) * number // count] for number in range(count)]
+    width, height = size
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    side = int(min(width / columns, height / rows) * 0.9)
+    wall = np.full((height, width, 3), 150, np.uint8)
+    for number, name in enumerate(chosen):
+        picture = decode_image(read(name), name)
+        scale = side / max(picture.shape[:2])
+        hung = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        row, column = divmod(number, columns)
+        top = int((row + 0.5) * height / rows - hung.shape[0] / 2)
+        left = int((column + 0.5) * width / columns - hung.shape[1] / 2)
+        wall[top : top + hung.shape[0], left : left + hung.shape[1]] = hung
+    return sway(wall)
+
+
+def _measure_start(size: tuple[int, int]) -> dict[str, float]:
+    """Return how long a fresh process takes to its first answer, caches warm, and its memory then."""
+    code = _START.format(width=size[0], height=size[1])
+    for _ in range(2):  # the first one warms the caches
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name: float(value) for name, value in json.loads(done.stdout.splitlines()[-1]).items()}

@@ -1,0 +1,248 @@
+"""Time several ways to do the same thing, fairly: interleaved, with warm-up, medians and intervals.
+
+Runs of all contestants alternate in one process, each round in another order, so that whatever else the
+machine does meanwhile hits all alike. Ratios are taken round by round and their median is reported, which a
+slow minute shifts far less than a ratio of separate medians. Intervals are 95 % bootstrap intervals of
+medians (Efron 1979).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.core.errors import InputError
+
+RESAMPLES = 1000
+LIBRARIES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "torch", "faiss-cpu", "dlib-bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One way to do it.
+
+    Attributes:
+        name: How the table calls it.
+        run: Does it once; called with the number of the round, so that it may take another frame each time.
+        note: What is worth knowing of it.
+    """
+
+    name: str
+    run: Callable[[int], object]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one contestant took.
+
+    Attributes:
+        name: Its name.
+        median_ms: Median wall time, milliseconds.
+        low_ms: Lower end of the median's interval.
+        high_ms: Upper end.
+        p95_ms: 95th percentile of the wall time.
+        cpu_ms: Median processor time over all threads.
+        ratio: Its time over the baseline's, median of the rounds; 1 for the baseline.
+        ratio_low: Lower end of the ratio's interval.
+        ratio_high: Upper end.
+        runs: How often it ran.
+        note: What is worth knowing of it.
+    """
+
+    name: str
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    p95_ms: float
+    cpu_ms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    runs: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where it was measured.
+
+    Attributes:
+        processor: Model of the CPU.
+        cores: Cores that this process may use.
+        memory_gb: Of the machine.
+        system: Operating system and Python.
+        load: Load average of one minute at the start: above zero something else was running.
+        libraries: Versions of what takes part.
+    """
+
+    processor: str
+    cores: int
+    memory_gb: float
+    system: str
+    load: float
+    libraries: dict[str, str]
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Return this machine."""
+        versions = {}
+        for name in LIBRARIES:
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        return cls(_processor(), cores, round(memory, 1), system, round(os.getloadavg()[0], 2), versions)
+
+    def __str__(self) -> str:
+        versions = ", ".join(f"{name} {version}" for name, version in self.libraries.items())
+        return (
+            f"{self.processor}, {self.cores} cores, {self.memory_gb:g} GB; {self.system}; "
+            f"load {self.load:g} at the start\n{versions}"
+        )
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"
+
+
+@dataclass(frozen=True, slots=True)
+class TimingTable:
+    """All contestants at one task.
+
+    Attributes:
+        task: What they did.
+        baseline: Name of the contestant that ratios refer to.
+        timings: One for each.
+    """
+
+    task: str
+    baseline: str
+    timings: tuple[Timing, ...]
+
+    def of(self, name: str) -> Timing:
+        """Return one contestant's timing."""
+        for timing in self.timings:
+            if timing.name == name:
+                return timing
+        raise InputError(f"{name}: no such contestant; there are {[timing.name for timing in self.timings]}")
+
+    def __str__(self) -> str:
+        width = max(len(timing.name) for timing in self.timings)
+        lines = [
+            self.task,
+            f"  {'':{width}}    median ms         95 %       p95    cpu ms   × {self.baseline}",
+        ]
+        for timing in self.timings:
+            interval = f"{timing.low_ms:.2f}-{timing.high_ms:.2f}"
+            ratios = f"{timing.ratio:.2f} [{timing.ratio_low:.2f}, {timing.ratio_high:.2f}]"
+            lines.append(
+                f"  {timing.name:{width}}  {timing.median_ms:11.2f}  {interval:>13}  {timing.p95_ms:8.2f}  "
+                f"{timing.cpu_ms:8.2f}   {ratios}" + (f"  {timing.note}" if timing.note else "")
+            )
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def race(
+    task: str,
+    contestants: Sequence[Contestant],
+    rounds: int,
+    *,
+    warm_up: int = 3,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    clock: Callable[[], float] = time.perf_counter,
+) -> TimingTable:
+    """Let all contestants run in turn; the first one is the baseline.
+
+    Args:
+        task: What they do, for the table.
+        contestants: At least one, names distinct.
+        rounds: How often each runs.
+        warm_up: Runs of each before, not counted.
+        progress: Wraps the rounds, for a progress bar.
+        clock: Seconds; another one for tests.
+
+    Raises:
+        InputError: For no contestants, equal names or no rounds.
+    """
+    names = [contestant.name for contestant in contestants]
+    if not names or len(set(names)) != len(names) or rounds < 1:
+        raise InputError(
+            f"race: expected contestants with distinct names and a round, got {names} and {rounds}"
+        )
+    for contestant in contestants:
+        for number in range(warm_up):
+            contestant.run(number)
+    wall, cpu = (np.empty((rounds, len(names))) for _ in range(2))
+    generator = np.random.default_rng(0)
+    gc.collect()
+    for number in progress(range(rounds)):
+        for column in generator.permutation(len(names)):
+            run = contestants[column].run
+            began, worked = clock(), time.process_time()
+            run(number)
+            wall[number, column], cpu[number, column] = clock() - began, time.process_time() - worked
+    timings = tuple(
+        _timing(contestant, wall[:, column], cpu[:, column], wall[:, 0])
+        for column, contestant in enumerate(contestants)
+    )
+    return TimingTable(task, names[0], timings)
+
+
+def _timing(
+    contestant: Contestant, wall: NDArray[np.float64], cpu: NDArray[np.float64], base: NDArray[np.float64]
+) -> Timing:
+    low, high = median_interval(wall)
+    ratios = wall / np.maximum(base, 1e-9)
+    ratio_low, ratio_high = median_interval(ratios)
+    return Timing(
+        contestant.name,
+        float(np.median(wall)) * 1e3,
+        low * 1e3,
+        high * 1e3,
+        float(np.quantile(wall, 0.95)) * 1e3,
+        float(np.median(cpu)) * 1e3,
+        float(np.median(ratios)),
+        ratio_low,
+        ratio_high,
+        len(wall),
+        contestant.note,
+    )
+
+
+def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the median of (N,) values."""
+    generator = np.random.default_rng(seed)
+    medians = np.median(values[generator.integers(0, len(values), (RESAMPLES, len(values)))], axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def resident_mb() -> float:
+    """Return the resident memory of this process in megabytes, 0 where the system does not tell."""
+    status = Path("/proc/self/statm")
+    if not status.is_file():
+        return 0.0
+    return int(status.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
