@@ -37,7 +37,7 @@ def demo(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "face_recognition_node.cli", "demo", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, process_group=0
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )
 
 
@@ -140,6 +140,6 @@ def test_one_line_per_change_of_identity() -> None:
         ["1", "now:", "Anna", "(99", "%)"],
         ["2", "new", "face:", "undecided"],
     ]
-    assert watch.named == {"p-1": "Anna"}
+    assert watch.identified == {"stranger-1": "stranger-1", "p-1": "Anna"}
     assert "6 images answered; undecided in 3, Anna in 2, stranger-1 in 1" in watch.summary()
     assert "in view: nobody" in watch.status()

@@ -30,6 +30,9 @@ SOURCE = f"{NAMESPACE}/video_source"
 LOOK_S = 0.7
 """A face has to be in view for this long before it is decided whether it is a newcomer."""
 
+CUT_SHORT_S = 5.0
+"""How long the end of an enrolment is waited for after the last image."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -44,12 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--annotated", metavar="OUT.mp4", help="write a video of what was seen")
     parser.add_argument(
-        "--once", action="store_true", help="end with the clip; exit code 0 only if somebody was recognised"
+        "--once", action="store_true", help="end with the clip; exit code 0 only if people were identified"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo; return 0, or with --once 1 if nobody was recognised."""
+    """Run the demo; return 0, or 1 if nobody was identified."""
     if importlib.util.find_spec("rclpy") is None:
         raise BackendUnavailableError(
             "ROS 2 is not there: run ./run demo, or source your ROS installation first"
@@ -116,11 +119,12 @@ def _play(arguments: argparse.Namespace, source: FrameSource | None, gallery: st
                 screen.status(watch.status())
                 time.sleep(0.02)
             _drain(watch)
+            newcomer.wait()
         screen.end()
         screen.line(watch.summary())
-    if not watch.named:
-        screen.line("Nobody was recognised.")
-    return 0 if watch.named else 1
+    if not watch.identified:
+        screen.line("Nobody was identified.")
+    return 0 if watch.identified else 1
 
 
 def _start_nodes(remote: Remote, screen: Screen) -> None:
@@ -177,7 +181,7 @@ class _Newcomer:
         self._client = remote.action_client(EnrollPerson, f"{NODE}/enroll_person")
         self._screen, self._name = screen, name
         self._first_seen: float | None = None
-        self._is_done = False
+        self._is_done = self._is_running = False
         self._said = ""
 
     def step(self, watch: IdentityWatch) -> None:
@@ -195,8 +199,15 @@ class _Newcomer:
             self._screen.line(
                 f"           Somebody new: enrolling as {self._name!r} from the running video …"
             )
+            self._is_running = True
             goal = self._type.Goal(name=self._name)
             self._client.send_goal_async(goal, self._on_feedback).add_done_callback(self._on_accepted)
+
+    def wait(self) -> None:
+        """Wait for the end of an enrolment that the end of the video has cut short."""
+        deadline = time.monotonic() + CUT_SHORT_S
+        while self._is_running and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _on_accepted(self, future: Any) -> None:
         future.result().get_result_async().add_done_callback(self._on_result)
@@ -217,6 +228,7 @@ class _Newcomer:
         else:
             text = f"nobody was enrolled ({result.outcome}): {result.message}"
         self._screen.line(f"           enrolment: {text}.")
+        self._is_running = False
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ class IdentityWatch:
     Attributes:
         n_messages: Messages received.
         latest: The last message, or None.
-        named: Display name by person_id of everybody who was named.
+        identified: What people were called by person_id: names, and the ids of strangers.
     """
 
     def __init__(self, screen: Screen) -> None:
@@ -79,7 +79,7 @@ class IdentityWatch:
         self._frames_of: dict[str, int] = {}
         self.n_messages = 0
         self.latest: Any = None
-        self.named: dict[str, str] = {}
+        self.identified: dict[str, str] = {}
 
     def take(self, message: FaceArray) -> None:
         """Take one message."""
@@ -95,8 +95,8 @@ class IdentityWatch:
         for face in message.faces:
             label = label_of(face)
             self._frames_of[label] = self._frames_of.get(label, 0) + 1
-            if face.identity_state == Face.KNOWN:
-                self.named[face.person_id] = face.name
+            if face.person_id and face.identity_state != Face.UNDECIDED:
+                self.identified[face.person_id] = label
             claim = (face.identity_state, face.person_id, face.name)
             if self._claims.get(face.track_id) != claim:
                 before = self._claims.get(face.track_id)

@@ -79,7 +79,11 @@ class FaceRecognitionNode(LoudNode):
     def on_configure(self) -> None:
         """Load and warm the models, open the gallery, and show who is in it."""
         runtime = open_runtime(self.settings)
-        answers = AnswerPublisher(self, self.settings.node)
+        try:
+            answers = AnswerPublisher(self, self.settings.node)
+        except BaseException:
+            runtime.close()
+            raise
         self.pipeline = FramePipeline(
             runtime.recognizer, self.settings, self._depth, self._statistics, answers, self._after_result
         )
