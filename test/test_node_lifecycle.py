@@ -174,3 +174,9 @@ def test_what_configure_reads_cannot_be_set_after_it(node) -> None:
     (result,) = node.set_parameters([Parameter("identity.target_false_accept_rate", value=0.05)])
     assert result.successful
     assert node.runtime.recognizer.config.identity.target_false_accept_rate == 0.05
+    node.set_parameters([Parameter("detector.score_threshold", value=0.7)])
+    assert node.runtime.models.detector.config.score_threshold == 0.7
+    node.set_parameters([Parameter("gallery.max_templates_per_person", value=7)])
+    assert node.runtime.gallery.config.max_templates_per_person == 7
+    node.set_parameters([Parameter("adaptation.enabled", value=False)])
+    assert not node.runtime.adapter.config.enabled

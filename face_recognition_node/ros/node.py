@@ -174,6 +174,7 @@ class FaceRecognitionNode(LoudNode):
             return
         answers.config = settings.node
         pipeline.update_settings(settings)
+        runtime.update_detector(settings.recognition.detector)
         if settings.recognition.gallery != runtime.gallery.config:
             runtime.gallery.update_config(settings.recognition.gallery)
         runtime.adapter.config = settings.recognition.adaptation

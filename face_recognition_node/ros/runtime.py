@@ -10,10 +10,12 @@ import numpy as np
 
 from face_recognition_node.assembly import Models, build_recognizer, load_models, open_gallery
 from face_recognition_node.core.adaptation import Adapter
+from face_recognition_node.core.detector import DetectorConfig
 from face_recognition_node.core.faces import Frame
 from face_recognition_node.core.gallery import Gallery, SessionKind
 from face_recognition_node.core.gallery_files import default_gallery_path
 from face_recognition_node.core.recognizer import Recognizer
+from face_recognition_node.core.retinaface import RetinaFaceDetector
 from face_recognition_node.core.runner import BackendReport
 from face_recognition_node.ros.settings import Settings
 
@@ -32,6 +34,11 @@ class Runtime:
         self.adapter.close()
         self.recognizer.close()
         self.gallery.close()
+
+    def update_detector(self, config: DetectorConfig) -> None:
+        """Let the detector use other thresholds from the next image on."""
+        if isinstance(self.models.detector, RetinaFaceDetector):
+            self.models.detector.update_config(config)
 
     def describe_models(self) -> dict[str, object]:
         """Return what runs where and why, for diagnostics."""
