@@ -52,7 +52,7 @@ TABLE = {
         words("core"),
         ARRAYS,
         late_rooms=words("networks"),
-        late_libraries=words("openvino onnxruntime torch torch_tensorrt tensorrt safetensors nncf"),
+        late_libraries=words("openvino onnxruntime torch torch_tensorrt tensorrt safetensors retinaface"),
     ),
     # Puts the parts of core and backends together for whoever runs them.
     "assembly": Room(words("core"), ARRAYS, late_rooms=words("backends")),

@@ -37,7 +37,12 @@ def demo(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "face_recognition_node.cli", "demo", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
 
 
@@ -123,8 +128,9 @@ def face(track: int, state: int, person_id: str = "", name: str = ""):
 
 def test_one_line_per_change_of_identity() -> None:
     from builtin_interfaces.msg import Time
-    from face_recognition_interfaces.msg import FaceArray
     from std_msgs.msg import Header
+
+    from face_recognition_interfaces.msg import FaceArray
 
     stream = io.StringIO()
     watch = IdentityWatch(Screen(stream))

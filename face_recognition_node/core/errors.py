@@ -15,6 +15,8 @@
     │   ├── PersonNotFoundError
     │   └── GalleryConflictError     the change contradicts what the gallery holds
     └── EnrollmentError         an enrolment that ended without storing anything; ``reason`` says why
+
+Every message says what was expected, what came and what to do.
 """
 
 from __future__ import annotations

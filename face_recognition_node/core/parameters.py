@@ -100,10 +100,14 @@ def with_values(section: SectionT, values: Mapping[str, object], prefix: str = "
     changes: dict[str, dict[str, object]] = {}
     for name, value in values.items():
         if name not in known:
-            raise ConfigurationError(f"{prefix}{name}: no such parameter; known are {', '.join(sorted(known))}")
+            names = ", ".join(sorted(known))
+            raise ConfigurationError(f"{prefix}{name}: no such parameter; known are {names}")
         head, _, rest = name.partition(".")
         changes.setdefault(head, {})[rest] = known[name].check(prefix + name, value)
     replaced: dict[str, Any] = {}
     for head, inner in changes.items():
-        replaced[head] = inner[""] if "" in inner else with_values(getattr(section, head), inner, f"{prefix}{head}.")
+        is_value = "" in inner
+        replaced[head] = (
+            inner[""] if is_value else with_values(getattr(section, head), inner, f"{prefix}{head}.")
+        )
     return dataclasses.replace(section, **replaced)  # type: ignore[type-var]

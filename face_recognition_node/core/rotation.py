@@ -22,7 +22,7 @@ _CODES = {
 
 
 def rotate_image(image: ImageArray, degrees: int) -> ImageArray:
-    """Return the picture (H, W) or (H, W, C) turned clockwise by 0, 90, 180 or 270 degrees; 0 copies nothing."""
+    """Return the picture (H, W) or (H, W, C) turned clockwise by 0, 90, 180 or 270 degrees; 0: no copy."""
     if degrees == 0:
         return image
     return cv2.rotate(image, _CODES[_checked(degrees)])  # type: ignore[return-value]  # same dtype as given
