@@ -9,6 +9,7 @@ from face_recognition_node.cli.verbs import add_verbs
 WHAT = {
     "pipeline": "frames per second of the whole path, without ROS",
     "ros": "latency, rate and CPU of the running node over DDS",
+    "soak": "the running node for half an hour: does its memory grow",
     "gallery": "search and update times by gallery size",
     "detector": "the face detectors side by side",
     "embedder": "the embedders side by side",

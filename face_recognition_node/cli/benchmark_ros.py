@@ -8,10 +8,8 @@ its answer here.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import os
-import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,21 +17,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
+from face_recognition_node.cli.benchmark_frames import parse_size
+from face_recognition_node.cli.benchmark_nodes import (
+    NODE,
+    enroll_first_face,
+    enter_own_network,
+    prepare_images,
+    start_camera,
+    start_node,
+)
 from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.processes import Children, isolated_environment, process_usage
-from face_recognition_node.core.errors import BackendUnavailableError, InputError
+from face_recognition_node.cli.processes import Children, process_usage
 
 if TYPE_CHECKING:
     from face_recognition_node.ros.remote import Remote
-
-NAMESPACE = "/face_recognition_benchmark"
-NODE = f"{NAMESPACE}/face_recognition"
-SOURCE = f"{NAMESPACE}/video_source"
-N_IMAGES = 30
-"""Different images that are sent in turn: the camera sways, and its noise differs."""
 
 N_CALLS = 40
 
@@ -129,70 +128,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 0, or 1 if there was no answer at all."""
-    if importlib.util.find_spec("rclpy") is None:
-        raise BackendUnavailableError("ROS 2 is not there: use ./run exec, or source your ROS installation")
-    found = re.fullmatch(r"(\d+)x(\d+)", arguments.size)
-    if not found:
-        raise InputError(f"--size: expected WIDTHxHEIGHT, for example 640x480, got {arguments.size!r}")
-    os.environ.update(isolated_environment(os.environ))
+    size = parse_size(arguments.size)
+    enter_own_network()
     with tempfile.TemporaryDirectory(prefix="face_recognition_benchmark_") as folder:
-        prepare_images(Path(folder) / "images", (int(found[1]), int(found[2])), arguments.faces)
+        prepare_images(Path(folder) / "images", size, arguments.faces)
         figures = _measure(arguments, Path(folder))
     report(str(figures), asdict(figures), arguments.json)
     return 0 if figures.answered else 1
 
 
-def prepare_images(folder: Path, size: tuple[int, int], faces: int) -> None:
-    """Write N_IMAGES pictures of a wall with portraits, seen by a swaying camera with a noisy sensor."""
-    from face_recognition_node.media.sample import sample_frame
-
-    folder.mkdir()
-    still = sample_frame(size=size, faces=faces)
-    generator = np.random.default_rng(11)
-    for index in range(N_IMAGES):
-        angle = 2 * math.pi * index / N_IMAGES
-        x, y = (0.006 * size[0] * value for value in (math.cos(angle), math.sin(angle)))
-        shift = np.array([[1, 0, x], [0, 1, y]], np.float32)
-        swayed = cv2.warpAffine(still, shift, size, borderMode=cv2.BORDER_REPLICATE)
-        noise = np.rint(2.5 * generator.standard_normal((size[1], size[0], 3))).astype(np.int16)
-        cv2.imwrite(str(folder / f"{index:02d}.png"), cv2.add(swayed, noise, dtype=cv2.CV_8U))
-
-
 def _measure(arguments: argparse.Namespace, folder: Path) -> RosFigures:
     from face_recognition_node.ros.remote import Remote
 
-    quiet = ["--log-level", "error", "-r", f"__ns:={NAMESPACE}"]
     with Children() as children, Remote("face_recognition_benchmark", children.check) as remote:
         began = time.monotonic()
-        given = [part for item in arguments.set for part in ("-p", item)]
-        node = children.start("recognition node", "face_recognition_node.ros.main", [
-            *quiet, "-p", "autostart:=true", "-p", f"gallery_path:={folder / 'gallery.db'}", *given,
-        ])  # fmt: skip
+        node = start_node(children, folder / "gallery.db", arguments.set)
         remote.wait_until(lambda: remote.state_of(NODE, 60.0) == "active", 60.0, "the node to be active")
         start_s = time.monotonic() - began
-        _enroll_first_face(remote, folder)
-        children.start("video source", "face_recognition_node.ros.video_source", [
-            *quiet, "-p", "autostart:=true", "-p", f"source:={folder / 'images'}", "-p", "preload:=true",
-            "-p", f"rate:={arguments.rate}", "-p", "wait_for_subscriber:=true",
-        ])  # fmt: skip
+        enroll_first_face(remote)
+        start_camera(children, folder / "images", arguments.rate)
         watch = _Watch(remote)
         remote.wait_until(lambda: watch.answers, 60.0, "the first answer")
         time.sleep(arguments.settle)
         return watch.measure(arguments, node.pid, start_s)
-
-
-def _enroll_first_face(remote: Remote, folder: Path) -> None:
-    """Make the guest known, so that the node does what it does in a run: recognise people."""
-    from std_msgs.msg import Header
-
-    from face_recognition_interfaces.srv import AddFaceFromImage
-    from face_recognition_node.media.sample import portrait
-    from face_recognition_node.ros.conversions import bgr_to_image
-
-    request = AddFaceFromImage.Request(image=bgr_to_image(portrait("guest"), Header()), name="Guest")
-    answer = remote.call(AddFaceFromImage, f"{NODE}/add_face_from_image", request, 30.0)
-    if not answer.success:
-        raise InputError(f"the guest could not be enrolled: {answer.message}")
 
 
 class _Watch:
