@@ -318,6 +318,35 @@ def test_everything_is_there_after_reopening(tmp_path, rng):
         assert gallery.snapshot().resolve(bob.person_id) == anna.person_id
 
 
+def test_persons_are_listed_in_the_order_of_their_creation(tmp_path, rng):
+    clock, path = Clock(), tmp_path / "data" / "gallery.db"
+    with open_gallery(path, clock) as gallery:
+        ids = []
+        for k in range(8):
+            clock.now = 1000.0 + k // 2  # two at a time: these go by their ids
+            ids.append(gallery.add_person(f"P{k}", templates(rng, 2)).person_id)
+        expected = [key for k in range(0, 8, 2) for key in sorted(ids[k : k + 2])]
+
+        def is_in_order() -> bool:
+            return list(gallery.snapshot().persons) == expected
+
+        assert is_in_order()
+        gallery.rename(expected[2], "Zoe")
+        assert is_in_order()
+        gallery.forget([expected[1], expected[4]])
+        assert list(gallery.snapshot().persons) == [expected[k] for k in (0, 2, 3, 5, 6, 7)]
+        gallery.undo()
+        assert is_in_order()
+        gallery.merge(expected[6], expected[0])  # takes over the earlier date
+        people = gallery.snapshot().persons
+        assert list(people) == sorted(people, key=lambda key: (people[key].created, key))
+        merged = list(people)
+    with open_gallery(path, clock) as gallery:
+        assert list(gallery.snapshot().persons) == merged
+        gallery.undo()
+        assert is_in_order()
+
+
 def test_a_closed_gallery_refuses_changes_but_its_snapshot_lives(tmp_path, rng):
     gallery = open_gallery(tmp_path / "data" / "gallery.db")
     vector = face(rng)

@@ -36,7 +36,7 @@ class Snapshot:
 
     Attributes:
         version: Grows with every change.
-        persons: Persons and strangers by id.
+        persons: Persons and strangers by id, in the order in which they were created, then by id.
         sessions: Sessions by name.
         session: Name of the current session.
         fingerprint: Of the model and alignment the embeddings come from.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -41,10 +42,7 @@ def first_snapshot(rows: Rows, fingerprint: str, dimension: int, config: Gallery
 
 def next_snapshot(before: Snapshot, rows: Rows) -> Snapshot:
     """Return ``before`` with the touched rows replaced; the base is shared, so that the cost stays small."""
-    persons = before.persons.copy()
-    for person_id in rows.touched_persons:
-        persons.pop(person_id, None)
-    persons.update(_persons(rows))
+    persons = _persons_after(before.persons, rows)
     aliases = before.aliases.copy()
     for alias in (alias for alias, owner in before.aliases.items() if owner in rows.touched_persons):
         del aliases[alias]
@@ -88,6 +86,26 @@ def _base(columns: Columns, config: GalleryConfig) -> tuple[TemplateBlock, CellI
 
 def _searcher(base: TemplateBlock, cells: CellIndex | None, tail: TemplateBlock, dead: IntArray) -> Searcher:
     return ExactSearch(base, tail, dead) if cells is None else CellSearch(base, cells, tail, dead)
+
+
+def _persons_after(before: Mapping[str, Person], rows: Rows) -> dict[str, Person]:
+    """Return the persons with the touched ones replaced, in the order of :attr:`Snapshot.persons`."""
+    persons, touched = dict(before), _persons(rows)
+    for person_id in rows.touched_persons - touched.keys():
+        persons.pop(person_id, None)
+    last = _rank(persons[next(reversed(persons))]) if persons else (-math.inf, "")
+    persons.update(touched)
+    # Who was there keeps the place, a newcomer is the last: sorting is for those who come back (undo, import)
+    # and for merged persons, who take over the earlier date.
+    is_in_order = all(
+        person.created == before[person_id].created if person_id in before else _rank(person) > last
+        for person_id, person in touched.items()
+    )
+    return persons if is_in_order else dict(sorted(persons.items(), key=lambda item: _rank(item[1])))
+
+
+def _rank(person: Person) -> tuple[float, str]:
+    return person.created, person.person_id
 
 
 def _persons(rows: Rows) -> dict[str, Person]:

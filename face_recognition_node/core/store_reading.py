@@ -18,7 +18,7 @@ class Rows:
     Attributes:
         version: Of the gallery they belong to.
         is_everything: The rows are the whole gallery; otherwise what was touched since the version asked for.
-        persons: Rows of the table persons.
+        persons: Rows of the table persons, in the order in which they were created, then by id.
         aliases: (alias, person_id) of those persons.
         templates: The table templates, ascending id.
         memberships: (person_id, template_id, provenance) of all templates of those persons; empty if the rows
@@ -62,7 +62,8 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
     execute = connection.execute
     meta = dict(execute("SELECT key, value FROM meta").fetchall())
     now, dimension = int(meta["version"]), int(meta["dimension"])
-    persons = ", ".join(COLUMNS["persons"])
+    persons = f"SELECT {', '.join(COLUMNS['persons'])} FROM persons"
+    in_order = "ORDER BY created, person_id"
     memberships = "SELECT person_id, template_id, provenance FROM templates"
     sessions = execute("SELECT name, kind, time_to_live_s FROM sessions").fetchall()
     session = str(meta["session"])
@@ -74,7 +75,7 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
         return Rows(
             version=now,
             is_everything=True,
-            persons=execute(f"SELECT {persons} FROM persons").fetchall(),
+            persons=execute(f"{persons} {in_order}").fetchall(),
             aliases=execute("SELECT alias, person_id FROM aliases").fetchall(),
             templates=_templates(connection, dimension),
             memberships=[],
@@ -86,9 +87,7 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
     return Rows(
         version=now,
         is_everything=False,
-        persons=execute(
-            f"SELECT {persons} FROM persons WHERE person_id IN {inside}", (version, "p")
-        ).fetchall(),
+        persons=execute(f"{persons} WHERE person_id IN {inside} {in_order}", (version, "p")).fetchall(),
         aliases=execute(
             f"SELECT alias, person_id FROM aliases WHERE person_id IN {inside}", (version, "p")
         ).fetchall(),
