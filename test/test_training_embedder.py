@@ -18,9 +18,9 @@ torch = pytest.importorskip("torch", reason="the train extra is not installed: n
 
 # ruff: noqa: E402  # what follows needs lightning
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
+from face_recognition_node.networks.efficientnet import DepthwiseConvolution, EfficientNetEmbedder
 from face_recognition_node.training import embedder_training
 from face_recognition_node.training.embedder_module import EmbedderStage, rate_factor
 from face_recognition_node.training.embedder_training import RunOptions, train_embedder
@@ -128,6 +128,30 @@ def test_two_processes_train_together(archive, tmp_path):
     assert checkpoint["global_step"] == 4
 
 
+def test_bfloat16_and_frozen_stages_leave_early_layers_alone_and_train_the_rest(recipe, tmp_path):
+    stage = dataclasses.replace(recipe.stages[1], frozen_stages=2, average=0.0)
+    quick = dataclasses.replace(recipe, stages=(stage,), precision="bf16-mixed")
+    torch.manual_seed(0)
+    start = EfficientNetEmbedder().state_dict()
+    save_file({name: value.contiguous() for name, value in start.items()}, tmp_path / "start.safetensors")
+    quick = dataclasses.replace(quick, start=str(tmp_path / "start.safetensors"))
+    trained = load_file(train_embedder(quick, RunOptions(tmp_path, threads=1, accelerator="cpu")))
+    assert all(value.dtype is not torch.bfloat16 for value in trained.values())
+    changed = {name for name, value in trained.items() if not torch.equal(value, start[name])}
+    frozen = ("conv_stem.", "bn1.", "blocks.0.", "blocks.1.")
+    assert not [name for name in changed if name.startswith(frozen)]
+    assert {"blocks.2.0.conv_dw.weight", "blocks.2.0.bn1.running_mean", "embed.weight"} <= changed
+
+
+def test_depthwise_convolutions_compute_in_float32_under_autocast():
+    layer = DepthwiseConvolution(8, 3, padding=1)
+    x = torch.randn(2, 8, 7, 7, generator=torch.Generator().manual_seed(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = layer(x)
+    assert under_autocast.dtype is torch.bfloat16
+    assert torch.equal(under_autocast, layer(x).to(torch.bfloat16))
+
+
 def test_a_faulty_recipe_says_where(tmp_path):
     with pytest.raises(ConfigurationError, match=r"stages\.0.*unknown \['step'\]"):
         build(EmbedderRecipe, {"kind": "embedder", "name": "x", "stages": [{"name": "a", "step": 3}]})
@@ -135,6 +159,11 @@ def test_a_faulty_recipe_says_where(tmp_path):
         build(EmbedderRecipe, {"kind": "embedder", "name": "x", "stages": [], "seed": "three"})
     with pytest.raises(ConfigurationError, match="config/training"):
         read_recipe(tmp_path / "none.yaml")
+    with pytest.raises(ConfigurationError, match="frozen_stages: expected 0 to 7"):
+        build(StageRecipe, {"name": "a", "steps": 3, "frozen_stages": 8})
+    with pytest.raises(ConfigurationError, match="precision: expected one of"):
+        build(EmbedderRecipe, {"kind": "embedder", "name": "x", "stages": [{"name": "a", "steps": 1,
+              "identity": {}}], "precision": "16"})  # fmt: skip
     with pytest.raises(ConfigurationError, match="identities of at least 2"):
         build(StageRecipe, {"name": "a", "steps": 3, "metric": {}})
 
@@ -231,9 +260,11 @@ def test_lite0_names_lead_to_ours():
 
 
 def test_the_last_stage_of_a_run_can_start_another(finished, recipe, tmp_path):
-    module = EmbedderStage(recipe.stages[0], 3, 16)
-    said = load_start(module, str(finished[0] / "metric" / "last.ckpt"))
-    assert "last.ckpt" in said
+    last = finished[0] / "metric" / "last.ckpt"
+    size = torch.load(last, weights_only=True)["state_dict"]["project.weight"].shape[0]
+    module = EmbedderStage(recipe.stages[1], 3, size)
+    said = load_start(module, str(last))
+    assert said == "started from last.ckpt, and project"
     averaged = load_file(finished[1])
     assert torch.equal(module.network.embed.weight, averaged["embed.weight"])
 

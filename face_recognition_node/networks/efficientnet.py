@@ -52,8 +52,30 @@ B0_STAGES = (
 )
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+class DepthwiseConvolution(nn.Conv2d):
+    """One kernel a channel; under bfloat16 autocast on a CPU it stays in float32.
+
+    oneDNN's gradient of a depthwise convolution takes two to five times longer in bfloat16 than in float32,
+    which would undo what bfloat16 gains everywhere else.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H', W') of (B, C, H, W)."""
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))
+        return super().forward(x)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+
+
+def _depthwise(channels: int, kernel: int, stride: int) -> nn.Conv2d:
+    return DepthwiseConvolution(channels, kernel, stride, kernel // 2)
 
 
 class SqueezeExcite(nn.Module):
@@ -77,7 +99,7 @@ class SeparableBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.conv_dw = _convolution(inputs, inputs, kernel, stride, groups=inputs)
+        self.conv_dw = _depthwise(inputs, kernel, stride)
         self.bn1 = nn.BatchNorm2d(inputs)
         self.se = SqueezeExcite(inputs, inputs // 4)
         self.conv_pw = _convolution(inputs, outputs, 1)
@@ -99,7 +121,7 @@ class InvertedResidual(nn.Module):
         inner = inputs * expansion
         self.conv_pw = _convolution(inputs, inner, 1)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv_dw = _convolution(inner, inner, kernel, stride, groups=inner)
+        self.conv_dw = _depthwise(inner, kernel, stride)
         self.bn2 = nn.BatchNorm2d(inner)
         self.se = SqueezeExcite(inner, inputs // 4)
         self.conv_pwl = _convolution(inner, outputs, 1)
@@ -155,10 +177,12 @@ class EfficientNetEmbedder(nn.Module):
         self.conv_head = _convolution(channels, FEATURE_CHANNELS, 1)
         self.bn2 = nn.BatchNorm2d(FEATURE_CHANNELS)
         last_map = -(-input_size // STRIDE)
-        self.gdc = nn.Conv2d(
-            FEATURE_CHANNELS, FEATURE_CHANNELS, last_map, groups=FEATURE_CHANNELS, bias=False
-        )
+        self.gdc = DepthwiseConvolution(FEATURE_CHANNELS, last_map)
         self.embed = nn.Linear(FEATURE_CHANNELS, embedding_size)
+
+    def early_layers(self, stages: int) -> list[nn.Module]:
+        """Return the stem and the first ``stages`` of the trunk's seven stages; nothing for 0."""
+        return [self.conv_stem, self.bn1, *self.blocks[:stages]] if stages else []
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (B, 1280, 4, 4) for 112×112 faces."""

@@ -60,7 +60,17 @@ class EmbedderStage(lightning.LightningModule):
         ):
             # nothing reaches the embedding layer in this stage; the next one trains it
             self.network.embed.requires_grad_(False)
+        for layer in self.network.early_layers(stage.frozen_stages):
+            layer.requires_grad_(False)
+        self.train()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a keyword torch documents
+
+    def train(self, mode: bool = True) -> EmbedderStage:
+        """Switch to training or evaluation; the statistics of frozen layers stay as they are."""
+        super().train(mode)
+        for layer in self.network.early_layers(self.stage.frozen_stages):
+            layer.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, 64) unit vectors of (B, 3, 112, 112) RGB uint8 faces."""
@@ -69,8 +79,9 @@ class EmbedderStage(lightning.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """Return the weighted sum of the stage's losses; each is logged."""
         maps = self.network.features(normalise_images(batch["image"]))
-        features = self.network.gdc(maps).flatten(1)
-        losses = self._losses(batch, maps, features)
+        with torch.autocast(self.device.type, enabled=False):  # bfloat16 is too coarse for distances
+            maps = maps.float()
+            losses = self._losses(batch, maps, self.network.gdc(maps).flatten(1))
         total = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("train/loss", total.detach())

@@ -161,6 +161,7 @@ def _run_stage(
         max_steps=stage.steps,
         max_epochs=-1,
         gradient_clip_val=stage.clip,
+        precision=recipe.precision,  # type: ignore[arg-type]  # one of PRECISIONS
         log_every_n_steps=10 if options.fast else 50,
         callbacks=callbacks,
         logger=[CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")],

@@ -9,6 +9,7 @@ from face_recognition_node.core.errors import ConfigurationError
 from face_recognition_node.training.augmentation import Augmentation
 
 FEATURES, EMBEDDING = "features", "embedding"
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,9 @@ class StageRecipe:
         cooldown: Last steps over which a constant rate falls linearly to zero.
         average: Decay of the moving average of the weights, which is what is judged and exported.
         clip: Largest norm of the gradient.
+        frozen_stages: The stem and so many of the trunk's seven stages stay as they are, weights and
+            statistics. They see the largest maps and so cost most, and change least: with 2 of 7 frozen a
+            step on a CPU takes two thirds of the time.
     """
 
     name: str
@@ -151,8 +155,11 @@ class StageRecipe:
     cooldown: int = 0
     average: float = 0.9995
     clip: float = 5.0
+    frozen_stages: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.frozen_stages <= 7:
+            raise ConfigurationError(f"{self.name}.frozen_stages: expected 0 to 7, got {self.frozen_stages}")
         if self.steps < 1:
             raise ConfigurationError(f"{self.name}.steps: expected at least 1, got {self.steps}")
         if self.schedule not in ("cosine", "constant"):
@@ -182,6 +189,8 @@ class EmbedderRecipe:
         workers: Processes that decode and augment; 0 does it in the training process.
         validate_every: Steps between two validations.
         save_every_s: Seconds between two checkpoints: what a kill can lose.
+        precision: ``32-true``, or ``bf16-mixed``: weights and their updates in float32, most of the
+            arithmetic in bfloat16, a quarter faster on CPUs with AMX.
     """
 
     kind: str
@@ -194,8 +203,13 @@ class EmbedderRecipe:
     workers: int = 0
     validate_every: int = 1000
     save_every_s: float = 60.0
+    precision: str = "32-true"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigurationError(
+                f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise ConfigurationError(f"stages: expected one or more with different names, got {names}")

@@ -43,10 +43,22 @@ def load_start(module: EmbedderStage, start: str) -> str:
             said += ", and its projection to the teacher"
         return said
     if "state_dict" in checkpoint:
-        return _load_network(module.network, averaged_weights(checkpoint), path)
+        said = _load_network(module.network, averaged_weights(checkpoint), path)
+        heads = _load_heads(module, checkpoint["state_dict"])
+        return said + (f", and {', '.join(heads)}" if heads else "")
     raise ConfigurationError(
         f"{path}: expected a checkpoint with 'state_dict' or 'net', got {sorted(checkpoint)[:6]}"
     )
+
+
+def _load_heads(module: EmbedderStage, weights: dict[str, Tensor]) -> list[str]:
+    """Take over what else of an earlier stage fits in name and shape; return the names of those parts."""
+    own = {name: value for name, value in module.state_dict().items() if not name.startswith("network.")}
+    fitting = {
+        name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape
+    }
+    module.load_state_dict(fitting, strict=False)
+    return sorted({name.split(".")[0] for name in fitting})
 
 
 def averaged_weights(checkpoint: dict[str, dict[str, dict[str, dict[str, Tensor]]]]) -> dict[str, Tensor]:
