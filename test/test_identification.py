@@ -1,10 +1,13 @@
 """Open-set identification against slow loops, and the archive's test people."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from face_recognition_node.cli import main
 from face_recognition_node.core.errors import InputError
 from face_recognition_node.evaluation.face_archive import merge_doubles
 from face_recognition_node.evaluation.identification import (
@@ -139,3 +142,65 @@ def test_one_person_of_two_collections_is_merged():
     same_home = np.array(["a"] * 5)
     assert merge_doubles(labels, same_home, teacher).tolist() == labels.tolist()
     assert labels.tolist() == [3, 3, 8, 9, 10]
+
+
+def test_strangers_of_a_group_are_counted_at_everybodys_threshold(rng):
+    embeddings, labels = people_around_centres(rng, 20, 5, 0.1)
+    group = labels < 10
+    # the group's people all look alike, so its strangers are taken for its members
+    embeddings[group] = embeddings[0] + 0.05 * unit(rng, int(group.sum()), 32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    alike, others = (
+        open_set_identification(embeddings, labels, 8, 2, fpir=(0.2,), counted=mask).points[0]
+        for mask in (group, ~group)
+    )
+    assert alike.counted_fpir > 0.2 > others.counted_fpir
+    assert alike.threshold == others.threshold
+    everybody = open_set_identification(embeddings, labels, 8, 2, fpir=(0.2,)).points[0]
+    assert everybody.counted_fpir is None
+    all_counted = open_set_identification(embeddings, labels, 8, 2, fpir=(0.2,), counted=labels >= 0)
+    assert all_counted.points[0].counted_fpir == pytest.approx(0.2, abs=0.02)
+    assert all_counted.points[0].dir == everybody.dir
+    assert "of these" in str(all_counted)
+
+
+@pytest.fixture
+def made_up_lfw(tmp_path, rng):
+    """Return a folder in LFW's layout: 8 made-up people, coloured noise, 16 pictures each."""
+    import cv2
+
+    folder = tmp_path / "lfw"
+    for person in range(8):
+        base = np.random.default_rng(person).integers(0, 256, (14, 14, 3)).repeat(8, 0).repeat(8, 1)
+        (folder / f"P{person}").mkdir(parents=True)
+        for number in range(1, 17):
+            noisy = np.clip(base + rng.normal(0, 9, base.shape), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / f"P{person}" / f"P{person}_{number:04d}.png"), noisy)
+    (folder / "pairs.txt").write_text(
+        "2\t2\nP0\t1\t2\nP1\t1\t2\nP0\t1\tP1\t1\nP2\t3\tP3\t2\n"
+        "P2\t1\t2\nP3\t1\t2\nP4\t1\tP5\t1\nP6\t3\tP7\t2\n"
+    )
+    return folder
+
+
+def test_the_command_reports_groups_and_pictures(made_up_lfw, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib of the train extra")
+    pytest.importorskip("sklearn", reason="projections need scikit-learn of the train extra")
+    table, page = tmp_path / "groups.csv", tmp_path / "report.html"
+    table.write_text("identity,group\n" + "".join(f"P{n},{'few' if n == 7 else 'many'}\n" for n in range(8)))
+    command = ["evaluate", "identification", str(made_up_lfw), "--gallery-sizes", "3", "--shots", "2"]
+    command += ["--repetitions", "2", "--groups", str(table), "--report", str(page), "--json"]
+    assert main(command) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert list(figures["by_group"]) == ["many"]
+    assert figures["left_out"] == ["few: 16"]
+    assert figures["by_group"]["many"]["points"][0]["counted_fpir"] is not None
+    assert page.read_text().count("data:image/png") == 3
+    assert main(["evaluate", "verification", str(made_up_lfw), "--report", str(page)]) == 0
+    assert page.read_text().count("data:image/png") == 3
+    table.write_text("identity,group\nNobody,a\n")
+    assert main(command) == 2
+    assert "names nobody" in capsys.readouterr().err
+    table.write_text("who,what\n")
+    assert main(command) == 2
+    assert "columns identity and group" in capsys.readouterr().err

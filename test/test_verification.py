@@ -22,6 +22,7 @@ from face_recognition_node.evaluation.verification import (
     evaluate_all_pairs,
     evaluate_pairs,
     judge_by_folds,
+    judged_f1,
     roc_curve,
 )
 
@@ -52,6 +53,18 @@ def test_f1_equals_scikit_learn(scores):
     assert value == pytest.approx(metrics.f1_score(is_same, similarity >= threshold))
     others = [metrics.f1_score(is_same, similarity >= other) for other in np.unique(similarity)]
     assert value == pytest.approx(max(others))
+
+
+def test_f1_of_the_folds_equals_scikit_learn(scores):
+    metrics = pytest.importorskip("sklearn.metrics", reason="the independent computation is scikit-learn's")
+    similarity, is_same, fold = scores
+    right, _ = judge_by_folds(similarity, is_same, fold)
+    said_same = np.where(right, is_same, ~is_same)
+    assert judged_f1(right, is_same) == pytest.approx(metrics.f1_score(is_same, said_same))
+    result = evaluate_pairs(similarity, is_same, fold)
+    assert result.f1 == pytest.approx(judged_f1(right, is_same))
+    assert result.f1 <= result.best_f1
+    assert judged_f1(np.zeros(2, bool), np.array([True, False])) == 0
 
 
 def test_accept_points_equal_scikit_learn(scores):

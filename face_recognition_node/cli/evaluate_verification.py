@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from face_recognition_node.cli.json_output import add_json_option, report
@@ -15,6 +15,8 @@ from face_recognition_node.core.alignment import CROP_SIZE
 from face_recognition_node.core.embedder import Embedder
 from face_recognition_node.core.embedding import normalize
 from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.evaluation.degradation import reduce_face
+from face_recognition_node.evaluation.lfw import LabelledPairs
 
 BATCH = 16
 
@@ -30,14 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mirror", action="store_true", help="average each face's embedding with its mirror image's"
     )
+    parser.add_argument("--report", type=Path, metavar="HTML", help="write a page with curves and pictures")
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "embedder", "backend", "device", "precision", "threads"))
-
-
-def reduce_face(crop_bgr: ImageArray, pixels: int) -> ImageArray:
-    """Return the crop as a camera far away would give it: shrunk to ``pixels`` and enlarged again."""
-    small = cv2.resize(crop_bgr, (pixels, pixels), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def embed_all(
@@ -91,5 +88,34 @@ def run(arguments: argparse.Namespace) -> int:
         "all_pairs": every.to_dict(),
     }
     head = f"{embedder.card.name} on {backend.name} ({backend.device}, {backend.precision})"
-    report(f"{head}\n{official}\n{every}", figures, arguments.json)
+    text = f"{official}\n{every}"
+    if arguments.report is not None:
+        _write_report(arguments.report, head, text, similarity, pairs, embeddings, archive.people)
+    report(f"{head}\n{text}", figures, arguments.json)
     return 0
+
+
+def _write_report(
+    path: Path,
+    head: str,
+    text: str,
+    similarity: FloatArray,
+    pairs: LabelledPairs,
+    embeddings: FloatArray,
+    people: Sequence[str],
+) -> None:
+    from face_recognition_node.evaluation import embedding_plots, rate_plots
+    from face_recognition_node.evaluation.report_page import Section, write_page
+    from face_recognition_node.evaluation.verification import roc_curve
+
+    _, labels = np.unique(people, return_inverse=True)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        pictures = (
+            rate_plots.plot_roc_and_det(roc_curve(similarity, pairs.is_same), place / "roc_det.png"),
+            embedding_plots.plot_histogram(
+                similarity[pairs.is_same], similarity[~pairs.is_same], place / "similarity.png", "cosine"
+            ),
+            embedding_plots.plot_most_pictured(embeddings, labels, place / "map.png", "People"),
+        )
+        write_page(path, "Verification", [Section(head, text), Section("Pictures", pictures=pictures)])

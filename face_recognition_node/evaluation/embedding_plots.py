@@ -83,6 +83,16 @@ def plot_projections(embeddings: FloatArray, labels: LabelArray, path: Path, tit
     return save_figure(figure, path)
 
 
+def plot_most_pictured(
+    embeddings: FloatArray, labels: LabelArray, path: Path, title: str, people: int = 40, faces: int = 25
+) -> Path:
+    """Draw the projections of the ``people`` with the most faces, at most ``faces`` of each."""
+    values, counts = np.unique(labels, return_counts=True)
+    shown = values[np.argsort(-counts, kind="stable")][:people]
+    kept = np.concatenate([np.flatnonzero(labels == person)[:faces] for person in shown])
+    return plot_projections(embeddings[kept], labels[kept], path, title)
+
+
 def plot_histogram(
     same: NDArray[np.floating],
     different: NDArray[np.floating],
@@ -190,23 +200,4 @@ def plot_score_grid(
                 color=SAME_COLOUR if place == truth else "#bbbbbb", linewidth=3 if place == truth else 0.5
             )
     figure.suptitle(title, fontsize=10)
-    return save_figure(figure, path)
-
-
-def plot_sweep(results: Mapping[str, Any], path: Path) -> Path:
-    """Draw DIR and its intervals; ``results`` maps a condition to an IdentificationResult."""
-    pyplot = load_pyplot()
-    figure, axis = pyplot.subplots(figsize=(9, 3.8))
-    rates = [point.fpir for point in next(iter(results.values())).points]
-    for number, rate in enumerate(rates):
-        points = [one.points[number] for one in results.values()]
-        values = np.array([point.dir for point in points])
-        spread = np.abs(np.array([[point.low, point.high] for point in points]).T - values)
-        axis.errorbar(
-            range(len(points)), values, spread, marker="o", capsize=3, label=f"FPIR {100 * rate:g} %"
-        )
-    axis.set_xticks(range(len(results)), list(results), rotation=30, ha="right")
-    axis.set(ylabel="DIR, rank 1", ylim=(0, 1))
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
     return save_figure(figure, path)

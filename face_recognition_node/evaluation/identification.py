@@ -31,6 +31,8 @@ class RatePoint:
         low: Lower end of the interval of ``dir``.
         high: Upper end.
         threshold: Cosine at which the rate is met (mean over repetitions).
+        counted_fpir: Where only some faces are counted (a group, a range of yaw): the share of *their*
+            strangers that reach the threshold, which all strangers set; nan if there are none.
     """
 
     fpir: float
@@ -38,6 +40,7 @@ class RatePoint:
     low: float
     high: float
     threshold: float
+    counted_fpir: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class IdentificationResult:
     def __str__(self) -> str:
         rates = "  ".join(
             f"DIR {100 * p.dir:5.1f} % [{100 * p.low:.1f}, {100 * p.high:.1f}] at FPIR {100 * p.fpir:g} %"
+            + ("" if p.counted_fpir is None else f" (of these {100 * p.counted_fpir:.1f} %)")
             for p in self.points
         )
         return f"rank 1 {100 * self.rank_one:5.1f} %  {rates}"
@@ -141,7 +145,8 @@ def open_set_identification(
         repetitions: Random galleries.
         seed: Of the random choice and the bootstrap.
         probes: (N, D) what the faces give when they are probes (reduced or blurred); default: ``embeddings``.
-        counted: (N,) which faces count as mated probes (those turned away, for one); default: all.
+        counted: (N,) which faces count as mated probes (those turned away, those of a group); default: all.
+            Of strangers all set the threshold, and how many of the counted ones reach it is reported beside.
 
     Raises:
         InputError: If too few people have enough faces, or nobody is left as a stranger.
@@ -155,7 +160,7 @@ def open_set_identification(
             f"{shots} faces among {len(values)}"
         )
     random = np.random.default_rng(seed)
-    collected: list[tuple[FloatArray, BoolArray, LabelArray, FloatArray, LabelArray]] = []
+    trials: list[_Trial] = []
     for _ in range(repetitions):
         enrolled = random.choice(able, gallery_size, replace=False)
         is_enrolled = np.isin(labels, enrolled)
@@ -171,38 +176,73 @@ def open_set_identification(
         scores, found = identify(probes, embeddings[chosen], labels[chosen])
         right = found == labels
         strangers = ~is_enrolled
-        collected.append(
-            (scores[is_mated], right[is_mated], labels[is_mated], scores[strangers], labels[strangers])
+        trials.append(
+            _Trial(
+                scores[is_mated],
+                right[is_mated],
+                labels[is_mated],
+                scores[strangers],
+                labels[strangers],
+                None if counted is None else counted[strangers],
+            )
         )
-    if not collected:
+    if not trials:
         raise InputError("counted: expected mated probes among these faces, got none in any gallery")
-    points = tuple(_rate_point(collected, rate, random) for rate in fpir)
+    points = tuple(_rate_point(trials, rate, random) for rate in fpir)
     return IdentificationResult(
         gallery_size,
         shots,
         repetitions,
-        float(np.mean([len(one[0]) for one in collected])),
-        float(np.mean([len(one[3]) for one in collected])),
-        float(np.mean([one[1].mean() for one in collected])),
+        float(np.mean([len(trial.scores) for trial in trials])),
+        float(np.mean([len(trial.strangers) for trial in trials])),
+        float(np.mean([trial.right.mean() for trial in trials])),
         points,
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """One random gallery.
+
+    Attributes:
+        scores: (M,) best scores of the mated probes.
+        right: (M,) whether the best candidate is the right person.
+        people: (M,) whose probes they are.
+        strangers: (S,) best scores of the non-mated probes.
+        stranger_people: (S,) whose probes they are.
+        counted: (S,) which of them are counted; None for all.
+    """
+
+    scores: FloatArray
+    right: BoolArray
+    people: LabelArray
+    strangers: FloatArray
+    stranger_people: LabelArray
+    counted: BoolArray | None
+
+
 def _rate_point(
-    collected: list[Any], fpir: float, random: np.random.Generator, resamples: int = 20
+    trials: Sequence[_Trial], fpir: float, random: np.random.Generator, resamples: int = 20
 ) -> RatePoint:
-    rates, thresholds, spread = [], [], []
-    for scores, right, people, strangers, stranger_people in collected:
-        limit = rejection_threshold(strangers, fpir)
+    rates, thresholds, spread, of_counted = [], [], [], []
+    for trial in trials:
+        limit = rejection_threshold(trial.strangers, fpir)
         thresholds.append(limit)
-        rates.append(float((right & (scores > limit)).mean()))
+        rates.append(float((trial.right & (trial.scores > limit)).mean()))
+        if trial.counted is not None and trial.counted.any():
+            of_counted.append(float((trial.strangers[trial.counted] > limit).mean()))
         for _ in range(resamples):
-            drawn = _resample_people(stranger_people, random)
-            kept = _resample_people(people, random)
-            again = rejection_threshold(strangers[drawn], fpir)
-            spread.append(float((right[kept] & (scores[kept] > again)).mean()))
+            drawn = _resample_people(trial.stranger_people, random)
+            kept = _resample_people(trial.people, random)
+            again = rejection_threshold(trial.strangers[drawn], fpir)
+            spread.append(float((trial.right[kept] & (trial.scores[kept] > again)).mean()))
     low, high = np.quantile(spread, [0.05, 0.95])
-    return RatePoint(fpir, float(np.mean(rates)), float(low), float(high), float(np.mean(thresholds)))
+    counted_fpir = None
+    if any(trial.counted is not None for trial in trials):
+        counted_fpir = float(np.mean(of_counted)) if of_counted else float("nan")
+    return RatePoint(
+        fpir, float(np.mean(rates)), float(low), float(high), float(np.mean(thresholds)), counted_fpir
+    )
 
 
 def _resample_people(people: LabelArray, random: np.random.Generator) -> LabelArray:

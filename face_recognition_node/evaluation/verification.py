@@ -142,6 +142,12 @@ def judge_by_folds(
     return right, np.asarray(thresholds, np.float32)
 
 
+def judged_f1(right: BoolArray, is_same: BoolArray) -> float:
+    """Return F1 = 2 TP / (2 TP + FP + FN) of "same person" from whether each pair was judged right."""
+    hits = int(np.count_nonzero(right & is_same))
+    return 2 * hits / max(1, 2 * hits + int(np.count_nonzero(~right)))
+
+
 def best_f1(curve: RocCurve, n_same: int, n_different: int) -> tuple[float, float]:
     """Return the best F1 of "same person" over all thresholds, and its threshold."""
     hits = curve.true_accept_rate * n_same
@@ -163,8 +169,9 @@ class VerificationResult:
         area: Under the ROC curve.
         equal_error_rate: See RocCurve.
         accept: TAR at false accept rates.
-        f1: Best F1 of "same person".
-        f1_threshold: Similarity that gives it.
+        f1: Of "same person", each fold judged by the threshold that is best on the others, like accuracy.
+        best_f1: Best F1 over all thresholds, chosen on the same pairs: what is usually reported.
+        best_f1_threshold: Similarity that gives it.
         n_pairs: Pairs judged.
     """
 
@@ -176,7 +183,8 @@ class VerificationResult:
     equal_error_rate: float
     accept: tuple[AcceptPoint, ...]
     f1: float
-    f1_threshold: float
+    best_f1: float
+    best_f1_threshold: float
     n_pairs: int
 
     def __str__(self) -> str:
@@ -185,7 +193,7 @@ class VerificationResult:
             f"all folds       {self.accuracy_interval}",
             f"threshold       {self.threshold:.3f} (cosine)",
             f"area, EER       {self.area:.4f}, {self.equal_error_rate:.4f}",
-            f"best F1         {self.f1:.4f} at cosine {self.f1_threshold:.3f}",
+            f"F1              {self.f1:.4f}, best {self.best_f1:.4f} at cosine {self.best_f1_threshold:.3f}",
             *format_accept(self.accept),
         ]
         return "\n".join(lines)
@@ -222,7 +230,7 @@ def evaluate_pairs(
     by_fold = [float(right[fold == number].mean()) for number in np.unique(fold)]
     n_same = int(np.count_nonzero(is_same))
     n_different = len(is_same) - n_same
-    f1, f1_threshold = best_f1(curve, n_same, n_different)
+    best, best_threshold = best_f1(curve, n_same, n_different)
     return VerificationResult(
         accuracy=float(np.mean(by_fold)),
         accuracy_std=float(np.std(by_fold)),
@@ -231,8 +239,9 @@ def evaluate_pairs(
         area=curve.area,
         equal_error_rate=curve.equal_error_rate,
         accept=accept_points(curve, n_different),
-        f1=f1,
-        f1_threshold=f1_threshold,
+        f1=judged_f1(right, is_same),
+        best_f1=best,
+        best_f1_threshold=best_threshold,
         n_pairs=len(is_same),
     )
 
