@@ -83,33 +83,32 @@ class CellSearch:
 
     def search(self, queries: FloatArray, per_query: int) -> list[tuple[Match, ...]]:
         """Return the best persons for (Q, D) unit vectors, Q > 0, best first."""
-        cells = self._cells.nearest(queries, max(MINIMUM_CELLS, 3 * per_query))
-        starts, lengths = self._cells.starts[cells], self._cells.lengths[cells]
-        longest = int(lengths.max(initial=0))
-        rows = starts[..., None] + np.minimum(np.arange(longest), lengths[..., None] - 1)
-        n_queries = len(queries)
-        members = self._base.columns.embeddings[rows.reshape(n_queries, -1)]
-        similarities = np.matmul(members, queries[:, :, None]).reshape(rows.shape)
+        nearest = self._cells.nearest(queries, max(MINIMUM_CELLS, 3 * per_query))
+        in_tail = self._tail_search.search(queries, per_query)
+        return [
+            _best_of_each([*self._best_of_cells(query, cells), *rest], per_query)
+            for query, cells, rest in zip(queries, nearest, in_tail, strict=True)
+        ]
+
+    def _best_of_cells(self, query: FloatArray, cells: IntArray) -> list[Match]:
+        """Return the best template of each cell; one query at a time, so that its rows stay in the cache."""
+        columns, person_ids = self._base.columns, self._base.person_ids
+        lengths = self._cells.lengths[cells]
+        ends = np.cumsum(lengths)
+        firsts = ends - lengths
+        rows = np.arange(ends[-1]) + np.repeat(self._cells.starts[cells] - firsts, lengths)
+        similarities = columns.embeddings.take(rows, axis=0) @ query
         if len(self._hidden):
             at = np.minimum(np.searchsorted(self._hidden, rows), len(self._hidden) - 1)
             similarities[self._hidden[at] == rows] = HIDDEN
-        best = similarities.argmax(axis=2)
-        rows = np.take_along_axis(rows, best[..., None], axis=2)[..., 0]
-        values = np.take_along_axis(similarities, best[..., None], axis=2)[..., 0]
-        slots = self._cells.slots[cells]
-        found = []
-        for query, rest in enumerate(self._tail_search.search(queries, per_query)):
-            mine = self._matches(slots[query], rows[query], values[query])
-            found.append(_best_of_each([*mine, *rest], per_query))
-        return found
-
-    def _matches(self, slots: IntArray, rows: IntArray, values: FloatArray) -> list[Match]:
-        columns, person_ids = self._base.columns, self._base.person_ids
+        best = np.maximum.reduceat(similarities, firsts)
+        hits = np.flatnonzero(similarities == np.repeat(best, lengths))
+        rows = rows[hits[np.searchsorted(hits, firsts)]]  # the first hit of each cell
         return [
             Match(person_ids[slot], value, template_id, quality)
             for slot, value, template_id, quality in zip(
-                slots.tolist(),
-                values.tolist(),
+                self._cells.slots[cells].tolist(),
+                best.tolist(),
                 columns.template_ids[rows].tolist(),
                 columns.quality[rows].tolist(),
                 strict=True,
