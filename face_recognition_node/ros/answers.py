@@ -17,6 +17,7 @@ from face_recognition_node.media.annotate import draw_faces
 from face_recognition_node.ros.conversions import bgr_to_image
 from face_recognition_node.ros.interface import ANNOTATED, FACES, GALLERY, Topic
 from face_recognition_node.ros.messages import to_face_array, to_gallery_info
+from face_recognition_node.ros.optional_outputs import make_outputs
 from face_recognition_node.ros.settings import NodeConfig
 
 
@@ -26,11 +27,15 @@ class AnswerPublisher:
     Args:
         node: Makes the publishers.
         config: Parameters; may be replaced at any time.
+
+    Raises:
+        ConfigurationError: An output is asked for whose messages are not installed.
     """
 
     def __init__(self, node: LifecycleNode, config: NodeConfig) -> None:
         self.config = config
         self._node = node
+        self._optional = make_outputs(node, config)
         self._made = {topic.name: self._make(topic) for topic in (FACES, ANNOTATED)}
         # A plain publisher: the gallery can be read and edited while the node is inactive.
         self._gallery = node.create_publisher(GALLERY.type, GALLERY.name, GALLERY.qos)
@@ -50,16 +55,21 @@ class AnswerPublisher:
         """Hold faces and annotated images back."""
         for publisher in self._made.values():
             publisher.on_deactivate(None)
+        for output in self._optional:
+            output.clear()
 
     def close(self) -> None:
         """Take the publishers off the network."""
         for publisher in self._made.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._node.destroy_publisher(self._gallery)
+        for output in self._optional:
+            output.close()
 
     def count_subscribers(self) -> int:
-        """Return how many want faces or annotated images."""
-        return sum(publisher.get_subscription_count() for publisher in self._made.values())
+        """Return how many want faces, in whatever form, or annotated images."""
+        subscribers: int = sum(publisher.get_subscription_count() for publisher in self._made.values())
+        return subscribers + sum(output.count_subscribers() for output in self._optional)
 
     def now(self) -> float:
         """Return seconds of the node's clock."""
@@ -67,7 +77,10 @@ class AnswerPublisher:
 
     def publish_faces(self, result: RecognitionResult, header: Header) -> None:
         """Publish the answer to one image."""
-        self._made[FACES.name].publish(to_face_array(result, header, self.config.publish_embeddings))
+        message = to_face_array(result, header, self.config.publish_embeddings)
+        self._made[FACES.name].publish(message)
+        for output in self._optional:
+            output.publish(message)
 
     def publish_annotated(self, image_bgr: ImageArray, result: RecognitionResult, header: Header) -> None:
         """Publish the upright picture with the faces drawn in, if somebody looks and it is time."""

@@ -45,6 +45,25 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
+class OptionalTopic:
+    """A topic in the messages of a package that need not be installed.
+
+    Attributes:
+        name: Relative to the node (``~/``) or absolute; FACE stands for the id of a face.
+        type_name: Message type, as ``ros2 topic list -t`` prints it.
+        qos: Offered quality of service.
+        text: What it carries.
+        parameter: Switches it.
+    """
+
+    name: str
+    type_name: str
+    qos: QoSProfile
+    text: str
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A service or action the node offers.
 
@@ -84,6 +103,36 @@ DIAGNOSTICS = Topic(
     "Rates, drops, latency by stage, bad images by kind, the backend in use and why, the gallery's state.",
 )
 TOPICS = (FACES, GALLERY, ANNOTATED, DIAGNOSTICS)
+
+DETECTIONS = OptionalTopic(
+    "~/detections",
+    "vision_msgs/msg/Detection2DArray",
+    QoSProfile(depth=10),
+    "The faces of an image: id is the track, class_id the person's id or face, score the probability.",
+    "publish_detections",
+)
+FACES_TRACKED = OptionalTopic(
+    "/humans/faces/tracked",
+    "hri_msgs/msg/IdsList",
+    QoSProfile(depth=10),
+    "Ids of the faces in view; a face is announced in the third image of its track.",
+    "publish_humans",
+)
+FACE_REGION = OptionalTopic(
+    "/humans/faces/FACE/roi",
+    "hri_msgs/msg/NormalizedRegionOfInterest2D",
+    QoSProfile(depth=1),
+    "Where the face FACE (face_12 for track 12) is.",
+    "publish_humans",
+)
+MATCHES = OptionalTopic(
+    "/humans/candidate_matches",
+    "hri_msgs/msg/IdsMatch",
+    QoSProfile(depth=100),
+    "Whose face it is, the person's id with _ for -; a confidence of 0 takes a match back.",
+    "publish_humans",
+)
+OPTIONAL_TOPICS = (DETECTIONS, FACES_TRACKED, FACE_REGION, MATCHES)
 
 SERVICES = (
     Call("~/list_persons", ListPersons, "Who is in the gallery, with their templates if asked for."),

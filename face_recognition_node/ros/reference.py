@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from face_recognition_node.core.parameters import Parameter, Value, flatten
 from face_recognition_node.ros.declare import bounds
-from face_recognition_node.ros.interface import ENROLL_PERSON, SERVICES, TOPICS
+from face_recognition_node.ros.interface import ENROLL_PERSON, OPTIONAL_TOPICS, SERVICES, TOPICS
 from face_recognition_node.ros.parameters import NodeParameters
 from face_recognition_node.ros.settings import declarations
 from face_recognition_node.ros.video_source import VideoSourceConfig
@@ -30,6 +30,15 @@ def topics_table() -> str:
         (f"`{topic.name}`", f"`{_type_name(topic.type)}`", _qos(topic.qos), topic.text) for topic in TOPICS
     ]
     return _table(("topic", "type", "offered QoS", "what"), rows)
+
+
+def optional_topics_table() -> str:
+    """Return the topics in messages of other packages as a Markdown table."""
+    rows = [
+        (f"`{topic.name}`", f"`{topic.type_name}`", _qos(topic.qos), f"`{topic.parameter}`", topic.text)
+        for topic in OPTIONAL_TOPICS
+    ]
+    return _table(("topic", "type", "offered QoS", "parameter", "what"), rows)
 
 
 def services_table() -> str:
@@ -85,6 +94,7 @@ MAIN_PARAMETERS = frozenset(
 )
 TABLES = {
     "topics": topics_table,
+    "optional_topics": optional_topics_table,
     "services": services_table,
     "actions": actions_table,
     "parameters": parameters_table,

@@ -16,6 +16,9 @@ from face_recognition_node.core.parameters import (
     with_values,
 )
 
+OUTPUT_CHOICES = ("auto", "always", "never")
+"""Words that YAML takes for words: it would read ``on`` and ``off`` as true and false."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
@@ -71,6 +74,18 @@ class NodeConfig:
     )
     publish_embeddings: bool = parameter(
         False, "Publish the embedding of each face (biometric data) along with it."
+    )
+    publish_detections: str = parameter(
+        "auto",
+        "Also publish the faces as vision_msgs/Detection2DArray; auto: where vision_msgs is installed.",
+        choices=OUTPUT_CHOICES,
+        read_only=True,
+    )
+    publish_humans: str = parameter(
+        "never",
+        "Also publish the faces by ROS4HRI (REP 155) below /humans; auto: where hri_msgs is installed.",
+        choices=OUTPUT_CHOICES,
+        read_only=True,
     )
     annotated_rate: float = parameter(
         10.0,
