@@ -68,12 +68,17 @@ class Stage:
         noise = self.rng.normal(0, 2, image.shape)
         return np.clip(image + noise, 0, 255).astype(np.uint8)
 
-    def show(self, *places: tuple[str, float, float, float], wait: float = 0.1) -> RecognitionResult:
+    def show(
+        self,
+        *places: tuple[str, float, float, float],
+        wait: float = 0.1,
+        depth_m: np.ndarray | None = None,
+    ) -> RecognitionResult:
         self.stamp += wait
         image = self.picture(places)
         if self.rotate:
             image = cv2.rotate(image, {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180}[self.rotate])
-        return self.recognizer.process(Frame(image, self.stamp, "camera"))
+        return self.recognizer.process(Frame(image, self.stamp, "camera", depth_m))
 
     def enroll(self, who: str, name: str) -> str:
         self.recognizer.embed_every_face = True
@@ -262,3 +267,37 @@ def test_assembly_shares_models_and_opens_the_gallery(models: Models, tmp_path: 
     gallery.close()
     with pytest.raises(GalleryMismatchError, match="enroll again"):
         build_recognizer(Config(), models=models, gallery=Gallery.open(None, "another model"))
+
+
+def bulging(places: Sequence[tuple[str, float, float, float]], relief_m: float) -> np.ndarray:
+    """Return depth of a wall at 1.5 m from which each face stands out, by ``relief_m`` from rim to middle."""
+    v, u = np.mgrid[: SIZE[1], : SIZE[0]]
+    depth = np.full((SIZE[1], SIZE[0]), 1.5, np.float32)
+    for _, x, y, height in places:
+        away = ((u - x) ** 2 + (v - y) ** 2) / (0.4 * height) ** 2
+        depth -= (relief_m * np.maximum(1 - away, 0)).astype(np.float32)
+    return depth
+
+
+def test_a_portrait_on_the_wall_is_never_named_where_there_is_depth(
+    models: Models, portraits: dict[str, np.ndarray]
+) -> None:
+    stage = Stage(models, portraits)
+    stage.enroll("guest", "Eileen")
+    place = ("guest", 240, 135, 150)
+    flat = [stage.show(place, depth_m=bulging([place], 0.0)).faces for _ in range(50)]
+    stage.recognizer.close()
+    assert all(len(faces) == 1 for faces in flat)
+    assert {faces[0].flatness for faces in flat} == {"flat"}
+    assert {faces[0].identity.state for faces in flat[1:]} == {IdentityState.UNDECIDED}
+    assert not any(person.is_stranger for person in stage.gallery.snapshot().persons.values())
+
+
+def test_a_head_is_named_and_called_solid_and_without_depth_unverified(stage: Stage) -> None:
+    stage.enroll("guest", "Eileen")
+    place = ("guest", 240, 135, 150)
+    for depth, verdict in ((bulging([place], 0.08), "solid"), (None, "unverified")):
+        stage.recognizer.reset()
+        last = [stage.show(place, depth_m=depth).faces[0] for _ in range(8)][-1]
+        assert last.flatness == verdict
+        assert last.identity.name == "Eileen"

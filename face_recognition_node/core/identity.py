@@ -210,6 +210,8 @@ class IdentityResolver:
             claim.person_id = snapshot.aliases.get(claim.person_id, claim.person_id)
         if last is None or stamp - last > self.config.claim_timeout_s or track.suspicion < 0.0:
             return {}
+        if track.is_flat:  # a portrait may well be Anna's, but she is not there
+            return {}
         options = {}
         for hypothesis in claim.hypotheses:
             limit = limits[1] if hypothesis.is_stranger else limits[0]
@@ -257,7 +259,7 @@ class IdentityResolver:
         nobody_enrolled = math.exp(posterior[None]) + sum(
             math.exp(posterior[h.person_id]) for h in claim.hypotheses if h.is_stranger
         )
-        seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion == 0.0
+        seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion == 0.0 and not track.is_flat
         stranger = seen_enough and nobody_enrolled >= self.config.minimum_probability
         return Identity(
             IdentityState.STRANGER if stranger else IdentityState.UNDECIDED,

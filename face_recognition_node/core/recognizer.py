@@ -30,6 +30,7 @@ from face_recognition_node.core.faces import (
     ImageArray,
     RecognitionResult,
 )
+from face_recognition_node.core.flatness import measure_relief
 from face_recognition_node.core.identity import IdentityResolver
 from face_recognition_node.core.pose import fit_heads
 from face_recognition_node.core.quality import assess_quality
@@ -148,6 +149,7 @@ class Recognizer:
         with clock.stage("track"):
             looks = [self._as_evidence(view) for view in views]
             tracks = self._tracker.update(plan, detections, looks, stamp, [c < _CUT for c in changes])
+            self._note_relief(frame, tracks)
             for track, view, look, thumbnail in zip(tracks, views, looks, thumbnails, strict=True):
                 track.thumbnail = thumbnail
                 if look is not None:
@@ -158,7 +160,7 @@ class Recognizer:
             self._strangers.update(tracks, identities, snapshot)
         self._settled = {t.track_id for t, i in zip(tracks, identities, strict=True) if _is_settled(t, i)}
         faces = tuple(
-            IdentifiedFace(track.track_id, view, identity)
+            IdentifiedFace(track.track_id, view, identity, flatness=track.relief.verdict)
             for track, view, identity in zip(tracks, views, identities, strict=True)
         )
         height, width = image.shape[:2]
@@ -198,13 +200,22 @@ class Recognizer:
         ]
         return views, [_thumbnail(crop) for crop in crops]
 
+    def _note_relief(self, frame: Frame, tracks: Sequence[Track]) -> None:
+        """Tell the tracks by how much their faces bulge in the depth image, if there is one."""
+        if frame.depth_m is None:
+            return
+        depth = rotate_image(frame.depth_m, self.rotate)
+        for track in tracks:
+            if (relief := measure_relief(depth, track.detection)) is not None:
+                track.relief.add(relief)
+
     def _choose(self, plan: Plan, views: Sequence[FaceView], changes: Sequence[float]) -> list[int]:
         """Return which faces have to be embedded in this frame."""
         if self.embed_every_face:
             return list(range(len(views)))
         chosen = []
         for k, (view, track) in enumerate(zip(views, plan.likely, strict=True)):
-            if not self._counts(view):
+            if not self._counts(view) or (track is not None and track.is_flat):
                 continue
             if (
                 track is None

@@ -7,12 +7,16 @@ W pixels wide picture is x = W.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from face_recognition_node.core.errors import InputError
 from face_recognition_node.core.faces import FloatArray, IdentifiedFace, ImageArray, RecognitionResult
+
+Picture = TypeVar("Picture", ImageArray, FloatArray)
+"""A colour image, or depth."""
 
 _CODES = {
     90: cv2.ROTATE_90_CLOCKWISE,
@@ -21,7 +25,7 @@ _CODES = {
 }
 
 
-def rotate_image(image: ImageArray, degrees: int) -> ImageArray:
+def rotate_image(image: Picture, degrees: int) -> Picture:
     """Return the picture (H, W) or (H, W, C) turned clockwise by 0, 90, 180 or 270 degrees; 0: no copy."""
     if degrees == 0:
         return image

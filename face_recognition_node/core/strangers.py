@@ -106,7 +106,7 @@ class StrangerBook:
 
     def observe(self, track: Track, view: FaceView) -> None:
         """Note a view that has just been added to the track's evidence."""
-        if view.embedding is None or track.suspicion < 0.0:
+        if view.embedding is None or track.suspicion < 0.0 or track.is_flat:
             return
         if view.quality.overall < self.config.minimum_quality:
             return
@@ -140,6 +140,8 @@ class StrangerBook:
 
     def _is_due(self, track: Track, record: StrangerRecord, identity: Identity) -> bool:
         if record.minted_id is not None or record.pending is not None or track.suspicion < 0.0:
+            return False
+        if track.is_flat:
             return False
         if record.n_good < self.config.minimum_views or record.span_s < self.config.minimum_span_s:
             return False

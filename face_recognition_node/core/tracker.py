@@ -18,6 +18,7 @@ from face_recognition_node.core.association import Costs, contested, position_co
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.evidence import TrackEvidence
 from face_recognition_node.core.faces import Detection, FloatArray
+from face_recognition_node.core.flatness import FLAT, ReliefEvidence
 from face_recognition_node.core.parameters import check_section, parameter
 
 
@@ -76,6 +77,7 @@ class Track:
         suspicion: Sum of their log-likelihood ratios of being the same person, at most 0.
         frames_unchecked: Frames since a view of it was embedded.
         thumbnail: Small picture of the last aligned crop, to notice a sudden change of the face.
+        relief: What depth says of it: a head or a picture of one.
         claim: What the identity resolver claims of it (see ``identity.py``).
         stranger: What the stranger book keeps on it (see ``strangers.py``).
     """
@@ -90,8 +92,14 @@ class Track:
     suspicion: float = 0.0
     frames_unchecked: int = 0
     thumbnail: FloatArray | None = None
+    relief: ReliefEvidence = field(default_factory=ReliefEvidence)
     claim: Any = None
     stranger: Any = None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether depth shows a picture of a face."""
+        return self.relief.verdict == FLAT
 
     def predict(self, stamp: float) -> FloatArray:
         """Return the (2,) expected centre at ``stamp``, pixels."""
@@ -203,7 +211,7 @@ class Tracker:
         """Split a track whose evidence now speaks for somebody else: same face, new number, no claim."""
         split = Track(
             next(self._numbers), track.detection, track.first_stamp, track.last_stamp, track.evidence,
-            velocity_xy=track.velocity_xy, thumbnail=track.thumbnail,
+            velocity_xy=track.velocity_xy, thumbnail=track.thumbnail, relief=track.relief,
         )  # fmt: skip
         self._tracks = [split if t is track else t for t in self._tracks]
         return split
