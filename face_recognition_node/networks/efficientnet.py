@@ -182,7 +182,7 @@ class EfficientNetEmbedder(nn.Module):
 
     def early_layers(self, stages: int) -> list[nn.Module]:
         """Return the stem and the first ``stages`` of the trunk's seven stages; nothing for 0."""
-        return [self.conv_stem, self.bn1, *self.blocks[:stages]] if stages else []
+        return [self.conv_stem, self.bn1, *self.blocks[:stages].children()] if stages else []
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature map, (B, 1280, 4, 4) for 112×112 faces."""
