@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -135,3 +138,28 @@ def test_prepare_from_the_command_line(tree, tmp_path, guest_bgr, capsys):
     journal = (out / "journal.jsonl").read_text()
     assert main(["prepare", str(tree), str(out), "--workers", "1"]) == 0
     assert (out / "journal.jsonl").read_text() == journal
+
+
+def test_a_killed_preparation_leaves_no_process_and_goes_on(tmp_path, guest_bgr):
+    """Kill the command outright after its first pictures: its pool ends with it, the next call takes over."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    (source / "anna").mkdir(parents=True)
+    for number in range(40):
+        cv2.imwrite(str(source / "anna" / f"{number}.png"), np.roll(guest_bgr, number, axis=1))
+    command = [sys.executable, "-m", "face_recognition_node.cli", "prepare", str(source), str(out)]
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, start_new_session=True)
+    journal = out / "journal.jsonl"
+    try:
+        while not (journal.is_file() and journal.stat().st_size):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+    finally:
+        process.kill()
+    # the pipe closes when the last process that inherited it has ended
+    process.communicate(timeout=60)
+    done = len(read_journal(out))
+    assert done >= 1
+    assert main(["prepare", str(source), str(out), "--workers", "1"]) == 0
+    rows = [json.loads(line)["source"] for line in journal.read_text().splitlines()]
+    assert sorted(set(rows)) == find_pictures(source)
+    assert len(rows) == 40

@@ -18,8 +18,11 @@ from face_recognition_node.core.faces import Detection, ImageArray
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm")
 MANIFEST, REJECTS, JOURNAL = "manifest.csv", "rejects.csv", "journal.jsonl"
-DUPLICATE_BITS = 3
-"""Crops whose 64-bit hashes differ in at most so many bits are one picture (scaled, saved again)."""
+DUPLICATE_BITS = 7
+"""Crops of one person whose 64-bit hashes differ in at most so many bits are one picture (scaled, cut, saved
+again). Of 80 photographs, found anew after each change, this finds all that were compressed, 96 % of those
+made grey, 78 % of those enlarged or cut and 59 % of those reduced to 0.7; of different pictures of one person
+in LFW 0.5 % come as close."""
 
 Detect = Callable[[ImageArray], Sequence[Detection]]
 Align = Callable[[ImageArray, Detection], ImageArray]
