@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from face_recognition_node.training.preparation import PreparationLimits, Prepared
 
 SLICE = 10_000
-"""Pictures handed to the processes at once: VGGFace2's 3.3 million would take a gigabyte as waiting tasks."""
+"""Pictures handed to the processes at once; VGGFace2 has 3.3 million, too many to wait as tasks."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
