@@ -39,6 +39,7 @@ ARGUMENTS = {
         ["", "raw", "compressed"],
     ),
     "depth": ("", "Topic of depth images registered to the camera's; empty: that of the parameter file."),
+    "camera_info": ("", "Topic of the camera's CameraInfo; empty: that of the parameter file."),
     "namespace": ("", "Namespace of the node."),
     "params_file": (str(SHARE / "config" / "face_recognition.yaml"), "Parameter file (YAML)."),
     "gallery_path": ("", "Gallery file; empty: that of the parameter file (the user's data folder)."),
@@ -57,6 +58,7 @@ PARAMETERS = {
     "image": "image_topic",
     "image_transport": "image_transport",
     "depth": "depth_topic",
+    "camera_info": "camera_info_topic",
     "gallery_path": "gallery_path",
     "models_dir": "models.models_dir",
 }

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from face_recognition_node.core.faces import Detection
+from face_recognition_node.core import flatness
+from face_recognition_node.core.face_depth import locate_face, sample_face_depth
+from face_recognition_node.core.faces import Detection, Intrinsics
 from face_recognition_node.core.flatness import (
     FLAT,
     LEAST_RELIEF_M,
@@ -14,12 +16,16 @@ from face_recognition_node.core.flatness import (
     UNVERIFIED,
     Relief,
     ReliefEvidence,
-    measure_relief,
 )
 
 FOCAL_PX = 525.0
 SIZE = (480, 640)
 CENTRE = (320.0, 240.0)
+
+
+def measure_relief(depth_m: np.ndarray, detection: Detection) -> Relief | None:
+    face = sample_face_depth(depth_m, detection)
+    return None if face is None else flatness.measure_relief(face)
 
 
 def noisy(depth: np.ndarray, seed: int) -> np.ndarray:
@@ -115,6 +121,15 @@ def test_little_depth_gives_no_verdict() -> None:
     six_pixels = Detection(np.array([317, 236, 323, 244], np.float32), 0.9, np.zeros((5, 2), np.float32))
     assert measure_relief(noisy(head(1.0), 0), six_pixels) is None
     assert ReliefEvidence().verdict == UNVERIFIED
+
+
+def test_a_face_is_located_at_its_depth_along_its_ray() -> None:
+    box = np.array([420, 100, 480, 180], np.float32)
+    detection = Detection(box, 0.99, np.zeros((5, 2), np.float32))
+    face = sample_face_depth(np.full(SIZE, 2.0, np.float32), detection)
+    assert face is not None
+    position = locate_face(face, detection, Intrinsics(FOCAL_PX, FOCAL_PX, *CENTRE))
+    assert position == pytest.approx([(450 - 320) / FOCAL_PX * 2, (140 - 240) / FOCAL_PX * 2, 2.0])
 
 
 def test_an_unclear_relief_is_no_verdict_and_a_lasting_change_turns_it() -> None:

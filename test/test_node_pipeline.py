@@ -12,7 +12,7 @@ pytest.importorskip("sensor_msgs", reason="needs the ROS message packages")
 pytest.importorskip("face_recognition_interfaces.msg", reason="needs the built interface package")
 
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from face_recognition_interfaces.msg import Face
@@ -27,6 +27,7 @@ from face_recognition_node.core.faces import (
     IdentifiedFace,
     Identity,
     IdentityState,
+    Intrinsics,
     RecognitionResult,
 )
 from face_recognition_node.ros.conversions import bgr_to_image
@@ -133,6 +134,30 @@ def test_an_unstamped_image_gets_its_time_of_arrival(bench) -> None:
     bench.send(image(0, 0), arrived=123.5)
     assert bench.recognizer.frames[0].stamp == 123.5
     assert math.isnan(bench.statistics.summarize().latency_p50)
+
+
+def camera_info(width: int, height: int, focal: float = 500.0) -> CameraInfo:
+    k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
+    return CameraInfo(width=width, height=height, k=k)
+
+
+def test_the_camera_model_comes_along_with_depth_scaled_to_the_image(bench) -> None:
+    bench.depth.camera.add(camera_info(12, 8))
+    bench.send(image())
+    assert bench.recognizer.frames[0].intrinsics is None  # of no use without depth
+    bench.depth.add(depth_image(250_000_000, 1500))
+    bench.send(image())
+    assert bench.recognizer.frames[1].intrinsics == Intrinsics(250.0, 250.0, 3.0, 2.0)
+
+
+@pytest.mark.parametrize("info", [camera_info(6, 6), camera_info(0, 0), camera_info(6, 4, focal=0.0)])
+def test_a_camera_model_of_something_else_is_told_once_and_the_image_answered(bench, info) -> None:
+    bench.depth.camera.add(info)
+    bench.depth.add(depth_image(250_000_000, 1500))
+    for _ in range(2):
+        bench.send(image())
+    assert bench.sink.bad == [("camera_info", True), ("camera_info", False)]
+    assert len(bench.sink.faces) == 2
 
 
 def test_bad_images_are_counted_and_the_next_one_is_answered(bench) -> None:

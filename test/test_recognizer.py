@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,11 +13,18 @@ import pytest
 from face_recognition_node.assembly import Models, build_recognizer, load_models
 from face_recognition_node.core.config import Config
 from face_recognition_node.core.errors import FrameError, GalleryMismatchError
-from face_recognition_node.core.faces import Frame, IdentifiedFace, IdentityState, RecognitionResult
+from face_recognition_node.core.faces import (
+    Detection,
+    Frame,
+    IdentifiedFace,
+    IdentityState,
+    RecognitionResult,
+)
 from face_recognition_node.core.gallery import Gallery
 from face_recognition_node.core.gallery_values import NewTemplate
 from face_recognition_node.core.parameters import with_values
 from face_recognition_node.core.recognizer import Recognizer
+from face_recognition_node.core.stages import StageClock
 
 SIZE = (480, 270)
 
@@ -120,7 +129,7 @@ def test_empty_picture(stage: Stage) -> None:
     result = stage.show()
     assert result.faces == ()
     assert result.image_size == SIZE
-    assert set(result.stage_seconds) == {"detect", "align", "embed", "track", "search"}
+    assert set(result.stage_seconds) == {"resize", "detect", "align", "embed", "track", "search"}
     assert stage.embedder.calls == 0
 
 
@@ -301,3 +310,42 @@ def test_a_head_is_named_and_called_solid_and_without_depth_unverified(stage: St
         last = [stage.show(place, depth_m=depth).faces[0] for _ in range(8)][-1]
         assert last.flatness == verdict
         assert last.identity.name == "Eileen"
+
+
+class CountingDetector:
+    """Counts the frames that the real detector searches."""
+
+    def __init__(self, models: Models) -> None:
+        self.inner, self.calls = models.detector, 0
+
+    def detect(self, image_bgr: np.ndarray, clock: StageClock | None = None) -> list[Detection]:
+        self.calls += 1
+        return self.inner.detect(image_bgr, clock)
+
+
+def test_identity_is_carried_between_searches(models: Models, portraits: dict[str, np.ndarray]) -> None:
+    """Two people walk past each other's places; every third frame is searched, names and tracks stay."""
+    detector = CountingDetector(models)
+    stage = Stage(
+        replace(models, detector=detector), portraits, strangers__enabled=False, detector__interval_frames=3
+    )
+    guest = stage.enroll("guest", "Guest")
+    searched = detector.calls
+    tracks = set()
+    for step in range(24):
+        reach = 40 * math.sin(step / 4)
+        result = stage.show(("guest", 120 + reach, 135, 150), ("other", 350 - reach, 135, 150), wait=1 / 30)
+        assert len(result.faces) == 2
+        left, right = sorted(result.faces, key=lambda face: face.view.detection.center_xy[0])
+        assert left.view.detection.center_xy[0] == pytest.approx(120 + reach, abs=15)
+        if step > 3:
+            assert left.identity.person_id == guest
+        assert right.identity.person_id is None
+        tracks |= {left.track_id, right.track_id}
+    assert len(tracks) == 2
+    assert detector.calls - searched == 8
+    stage.recognizer.embed_every_face = True  # an enrolment wants what the detector sees
+    stage.show(("guest", 120, 135, 150), wait=1 / 30)
+    stage.show(("guest", 120, 135, 150), wait=1 / 30)
+    assert detector.calls - searched == 10
+    stage.gallery.close()

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from face_recognition_node.core.errors import ConfigurationError
 from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.core.parameters import check_section, parameter
+from face_recognition_node.core.stages import StageClock
 
 FAR_FACE_PX = 20.0
 NEAR_FACE_PX = 96.0
@@ -47,6 +48,13 @@ class DetectorConfig:
         minimum=160,
         maximum=3840,
     )
+    interval_frames: int = parameter(
+        1,
+        "faces are searched in every this many images and followed by optical flow in between; a face that "
+        "comes into view waits for the next search",
+        minimum=1,
+        maximum=30,
+    )
     close_pass: bool = parameter(
         True, "look a second time at a small copy of a large image, for faces that fill it"
     )
@@ -78,6 +86,9 @@ class DetectorConfig:
 class Detector(Protocol):
     """Finds faces in an image."""
 
-    def detect(self, image_bgr: ImageArray) -> list[Detection]:
-        """Return the faces of a (H, W, 3) BGR uint8 image, best score first, in its pixel coordinates."""
+    def detect(self, image_bgr: ImageArray, clock: StageClock | None = None) -> list[Detection]:
+        """Return the faces of a (H, W, 3) BGR uint8 image, best score first, in its pixel coordinates.
+
+        ``clock`` takes the time that the stage "resize" needs, which is then no part of the caller's stage.
+        """
         ...

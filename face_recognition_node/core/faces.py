@@ -44,6 +44,20 @@ def require_image(image_bgr: ImageArray, name: str = "image_bgr") -> ImageArray:
     return image_bgr
 
 
+@dataclass(frozen=True, slots=True)
+class Intrinsics:
+    """A pinhole camera: focal lengths and principal point, pixels."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    def __post_init__(self) -> None:
+        if not (self.fx > 0 and self.fy > 0 and math.isfinite(self.cx) and math.isfinite(self.cy)):
+            raise InputError(f"intrinsics: expected positive focal lengths and a finite centre, got {self}")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One camera image with what its header says.
@@ -53,12 +67,14 @@ class Frame:
         stamp: Acquisition time, seconds.
         frame_id: Coordinate frame of the camera, kept for the answer.
         depth_m: Optional (H, W) float32 depth registered to the image, metres, NaN where unknown.
+        intrinsics: Optional camera model of the image; with depth it gives faces a position.
     """
 
     image_bgr: ImageArray
     stamp: float
     frame_id: str = ""
     depth_m: FloatArray | None = None
+    intrinsics: Intrinsics | None = None
 
     def __post_init__(self) -> None:
         require_image(self.image_bgr)
@@ -240,7 +256,7 @@ class RecognitionResult:
         image_size: (width, height) in pixels.
         faces: One entry per visible face.
         gallery_version: Version of the gallery the identities were decided with.
-        stage_seconds: Time spent by stage: detect, align, embed, track, search.
+        stage_seconds: Time spent by stage: resize, detect, align, embed, track, search.
     """
 
     stamp: float

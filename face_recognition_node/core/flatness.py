@@ -20,20 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_recognition_node.core.faces import Detection, FloatArray
+from face_recognition_node.core.face_depth import FaceDepth
 
 UNVERIFIED, SOLID, FLAT = "unverified", "solid", "flat"
 
 LEAST_RELIEF_M = 0.008
 """Between a print on a chest (up to 5 mm) and the head of a child (12 mm and more)."""
-_ELLIPSE = (0.36, 0.40)
-"""Half axes of the part of the box that is looked at: the face without hair, ears and background."""
-_GRID = 32
-"""Samples along each axis; more say little that is new, as the noise of depth cameras is smooth."""
-_LEAST_SAMPLES = 60
-_LEAST_COVERAGE = 0.5
-_DEEPEST_FACE_M = 0.12
-"""What lies farther than this from the median is background, hair or a hand before the face."""
 _SMOOTH_NOISE = 2.0
 """Factor on the standard error: neighbouring depth pixels share their errors."""
 _SYSTEMATIC_M = 0.002
@@ -55,42 +47,13 @@ class Relief:
     error: float
 
 
-def measure_relief(depth_m: FloatArray, detection: Detection) -> Relief | None:
-    """Return the relief of a face, or None where the depth image says too little of it.
-
-    Args:
-        depth_m: (H, W) float32 depth registered to the colour image, metres; NaN where nothing is known.
-        detection: The face, in pixels of that image.
-    """
-    places = np.linspace(-1.0, 1.0, _GRID)
-    x, y = (a.ravel() for a in np.meshgrid(places, places))
-    on_disc = x * x + y * y <= 1.0
-    x, y = x[on_disc], y[on_disc]
-    columns = np.floor(detection.center_xy[0] + _ELLIPSE[0] * detection.width * x).astype(np.int64)
-    rows = np.floor(detection.center_xy[1] + _ELLIPSE[1] * detection.height * y).astype(np.int64)
-    height, width = depth_m.shape
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    depth = np.full(len(x), np.nan)
-    depth[inside] = depth_m[rows[inside], columns[inside]]
-    # A small face has fewer pixels than samples: the same pixel twice is no second measurement.
-    _, first = np.unique(rows * max(width, 1) + columns, return_index=True)
-    is_new = np.zeros(len(x), bool)
-    is_new[first] = True
-    known = is_new & np.isfinite(depth) & (depth > 0)
-    if known.sum() < max(_LEAST_SAMPLES, _LEAST_COVERAGE * is_new.sum()):
-        return None
-    middle = float(np.median(depth[known]))
-    known &= np.abs(depth - middle) <= _DEEPEST_FACE_M
-    if known.sum() < max(_LEAST_SAMPLES, _LEAST_COVERAGE * is_new.sum()):
-        return None
-    return _fit(x[known], y[known], depth[known], middle)
-
-
-def _fit(x: FloatArray, y: FloatArray, depth: FloatArray, middle: float) -> Relief | None:
+def measure_relief(face: FaceDepth) -> Relief | None:
+    """Return by how much a face bulges, or None where what is known of it is a line or a corner."""
+    x, y = face.x, face.y
     design = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
-    inverse_depth = 1.0 / depth
+    inverse_depth = 1.0 / face.metres.astype(np.float64)
     normal = design.T @ design
-    if np.linalg.cond(normal) > 1e8:  # the known part is a line or a corner
+    if np.linalg.cond(normal) > 1e8:
         return None
     covariance = np.linalg.inv(normal)
     coefficients = covariance @ (design.T @ inverse_depth)
@@ -98,7 +61,7 @@ def _fit(x: FloatArray, y: FloatArray, depth: FloatArray, middle: float) -> Reli
     bend = np.array([0.0, 0.0, 0.0, 0.5, 0.0, 0.5])
     variance = float(residual @ residual) / max(len(x) - design.shape[1], 1)
     error = _SMOOTH_NOISE * math.sqrt(variance * float(bend @ covariance @ bend))
-    scale = middle * middle
+    scale = face.median**2
     return Relief(-scale * float(bend @ coefficients), math.hypot(scale * error, _SYSTEMATIC_M))
 
 

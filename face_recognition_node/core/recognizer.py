@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -18,6 +16,8 @@ from face_recognition_node.core.config import Config
 from face_recognition_node.core.detector import Detector
 from face_recognition_node.core.embedder import Embedder
 from face_recognition_node.core.errors import GalleryMismatchError
+from face_recognition_node.core.face_depth import FaceDepth, locate_face, sample_face_depth
+from face_recognition_node.core.face_finder import FaceFinder
 from face_recognition_node.core.faces import (
     Detection,
     FaceView,
@@ -28,6 +28,7 @@ from face_recognition_node.core.faces import (
     Identity,
     IdentityState,
     ImageArray,
+    Intrinsics,
     RecognitionResult,
 )
 from face_recognition_node.core.flatness import measure_relief
@@ -35,12 +36,11 @@ from face_recognition_node.core.identity import IdentityResolver
 from face_recognition_node.core.pose import fit_heads
 from face_recognition_node.core.quality import assess_quality
 from face_recognition_node.core.rotation import rotate_image, to_original
+from face_recognition_node.core.stages import StageClock
 from face_recognition_node.core.strangers import StrangerBook
 from face_recognition_node.core.tracker import Look, Plan, Track, Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from face_recognition_node.core.gallery import Gallery
 
 CLOCK_JUMP_S = 0.5
@@ -65,8 +65,9 @@ class Recognizer:
         background_writes: Store strangers on a thread of their own (a live camera) or at once (reproducible).
 
     Attributes:
-        embed_every_face: Embed every face in every frame (an enrolment wants that); otherwise faces whose
-            identity is certain are embedded every ``tracker.recheck_frames`` frames.
+        embed_every_face: Search every frame and embed every face in it (an enrolment wants that); otherwise
+            frames are searched every ``detector.interval_frames`` and faces whose identity is certain
+            embedded every ``tracker.recheck_frames`` frames.
 
     Raises:
         GalleryMismatchError: If the gallery belongs to another model or alignment.
@@ -90,7 +91,7 @@ class Recognizer:
             )
         self.embed_every_face = False
         self.rotate = rotate
-        self._detector, self._embedder, self._gallery = detector, embedder, gallery
+        self._finder, self._embedder, self._gallery = FaceFinder(detector), embedder, gallery
         self._config, self._new_config = config, config
         self._config_lock = threading.Lock()
         self._tracker = Tracker(calibration, config.tracker)
@@ -112,6 +113,7 @@ class Recognizer:
 
     def reset(self) -> None:
         """Forget all tracks (not the gallery)."""
+        self._finder.reset()
         self._tracker.reset()
         self._settled.clear()
         self._last_stamp = None
@@ -131,12 +133,13 @@ class Recognizer:
             self.reset()
         stamp = frame.stamp if self._last_stamp is None else max(frame.stamp, self._last_stamp)
         self._last_stamp = stamp
-        clock = _StageClock()
+        clock = StageClock()
         image = rotate_image(frame.image_bgr, self.rotate)
-        with clock.stage("detect"):
-            detections = self._detector.detect(image)
+        interval = 1 if self.embed_every_face else self._config.detector.interval_frames
+        detections = self._finder.find(image, interval, clock)
         with clock.stage("align"):
             views, thumbnails = self._look(image, detections, frame.stamp)
+            depths = self._depths(frame, detections)
         with clock.stage("track"):
             plan = self._tracker.plan(detections, stamp)
             changes = [
@@ -149,7 +152,9 @@ class Recognizer:
         with clock.stage("track"):
             looks = [self._as_evidence(view) for view in views]
             tracks = self._tracker.update(plan, detections, looks, stamp, [c < _CUT for c in changes])
-            self._note_relief(frame, tracks)
+            for track, face_depth in zip(tracks, depths, strict=True):
+                if face_depth is not None and (relief := measure_relief(face_depth)) is not None:
+                    track.relief.add(relief)
             for track, view, look, thumbnail in zip(tracks, views, looks, thumbnails, strict=True):
                 track.thumbnail = thumbnail
                 if look is not None:
@@ -167,7 +172,7 @@ class Recognizer:
         result = RecognitionResult(
             frame.stamp, frame.frame_id, (width, height), faces, snapshot.version, clock.seconds
         )
-        return to_original(result, self.rotate)
+        return _with_positions(to_original(result, self.rotate), depths, frame.intrinsics)
 
     def _adopt_config(self) -> None:
         config = self.config
@@ -200,14 +205,12 @@ class Recognizer:
         ]
         return views, [_thumbnail(crop) for crop in crops]
 
-    def _note_relief(self, frame: Frame, tracks: Sequence[Track]) -> None:
-        """Tell the tracks by how much their faces bulge in the depth image, if there is one."""
+    def _depths(self, frame: Frame, detections: Sequence[Detection]) -> list[FaceDepth | None]:
+        """Return the depth over each face; None where there is no depth image or it says too little."""
         if frame.depth_m is None:
-            return
+            return [None] * len(detections)
         depth = rotate_image(frame.depth_m, self.rotate)
-        for track in tracks:
-            if (relief := measure_relief(depth, track.detection)) is not None:
-                track.relief.add(relief)
+        return [sample_face_depth(depth, detection) for detection in detections]
 
     def _choose(self, plan: Plan, views: Sequence[FaceView], changes: Sequence[float]) -> list[int]:
         """Return which faces have to be embedded in this frame."""
@@ -258,6 +261,20 @@ def _is_settled(track: Track, identity: Identity) -> bool:
     return decided and track.suspicion == 0.0 and track.evidence.effective_views >= 1.0
 
 
+def _with_positions(
+    result: RecognitionResult, depths: Sequence[FaceDepth | None], intrinsics: Intrinsics | None
+) -> RecognitionResult:
+    """Return the result with each face's place in space, where depth and camera model tell it."""
+    if intrinsics is None:
+        return result
+    faces = tuple(
+        face if depth is None
+        else replace(face, position_m=locate_face(depth, face.view.detection, intrinsics))
+        for face, depth in zip(result.faces, depths, strict=True)
+    )  # fmt: skip
+    return replace(result, faces=faces)
+
+
 def _thumbnail(crop_bgr: ImageArray) -> FloatArray:
     """Return a small grey picture as a vector of mean 0 and length 1."""
     small = cv2.resize(crop_bgr[16:, 16:96], (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
@@ -268,16 +285,3 @@ def _thumbnail(crop_bgr: ImageArray) -> FloatArray:
 
 def _correlation(before: FloatArray | None, now: FloatArray) -> float:
     return 1.0 if before is None else float(before @ now)
-
-
-@dataclass(slots=True)
-class _StageClock:
-    """Seconds by stage; a stage may be entered several times."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -1,15 +1,51 @@
-"""The depth image that belongs to a colour image."""
+"""The depth image that belongs to a colour image, and the camera's model."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
-from face_recognition_node.core.errors import FrameError
-from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.core.errors import FrameError, InputError
+from face_recognition_node.core.faces import FloatArray, Intrinsics
 from face_recognition_node.ros.conversions import depth_to_metres, stamp_to_seconds
+
+
+class CameraModel:
+    """Keeps the latest CameraInfo."""
+
+    def __init__(self) -> None:
+        self._message: CameraInfo | None = None
+
+    def add(self, message: CameraInfo) -> None:
+        """Take a message over."""
+        self._message = message
+
+    def intrinsics(self, size: tuple[int, int]) -> Intrinsics | None:
+        """Return the model for an image of (height, width), or None where none has come.
+
+        An image smaller or larger than the one that was calibrated gets the model scaled.
+
+        Raises:
+            FrameError: If what came is no calibration of such an image.
+        """
+        message = self._message
+        if message is None:
+            return None
+        height, width = int(message.height), int(message.width)
+        if 0 in (height, width) or height * size[1] != width * size[0]:
+            raise FrameError(
+                "camera_info",
+                f"camera info: expected one for an image of the proportions {size[1]}x{size[0]}, got "
+                f"{width}x{height}; is camera_info_topic that of the same camera?",
+            )
+        scale = size[1] / width
+        k = [float(value) * scale for value in message.k]
+        try:
+            return Intrinsics(fx=k[0], fy=k[4], cx=k[2], cy=k[5])
+        except InputError as error:
+            raise FrameError("camera_info", f"camera info: {error}; calibrate the camera") from error
 
 
 class DepthBuffer:
@@ -17,9 +53,13 @@ class DepthBuffer:
 
     Args:
         length: How many messages are kept.
+
+    Attributes:
+        camera: The model of the camera.
     """
 
     def __init__(self, length: int = 10) -> None:
+        self.camera = CameraModel()
         self._lock = threading.Lock()
         self._messages: deque[tuple[float, Image]] = deque(maxlen=length)
 

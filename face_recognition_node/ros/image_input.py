@@ -10,7 +10,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from face_recognition_node.ros.settings import NodeConfig
 
@@ -28,6 +28,7 @@ class ImageInput:
         node: The node in whose name, namespace and remappings it happens.
         on_image: Called with every image message; must return at once.
         on_depth: Called with every depth message; must return at once.
+        on_camera_info: Called with every CameraInfo; must return at once.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class ImageInput:
         node: Node,
         on_image: Callable[[Image | CompressedImage], None],
         on_depth: Callable[[Image], None],
+        on_camera_info: Callable[[CameraInfo], None],
     ) -> None:
         self._node = node
         self._on_image = on_image
-        self._on_depth = on_depth
+        self._on_depth, self._on_camera_info = on_depth, on_camera_info
         self._lock = threading.Lock()
         self._subscriptions: list[Any] = []
         self._companion = Node(
@@ -86,6 +88,9 @@ class ImageInput:
             if config.depth_topic:
                 depth_topic = str(self._node.resolve_topic_name(config.depth_topic))
                 self._subscribe(Image, depth_topic, self._on_depth, qos)
+            if config.camera_info_topic:
+                info_topic = str(self._node.resolve_topic_name(config.camera_info_topic))
+                self._subscribe(CameraInfo, info_topic, self._on_camera_info, qos)
 
     def _subscribe(self, type_: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         self._subscriptions.append(self._companion.create_subscription(type_, topic, callback, qos))

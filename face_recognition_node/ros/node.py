@@ -50,7 +50,7 @@ class FaceRecognitionNode(LoudNode):
         self._housekeeper = Housekeeper()
         self._last_wanted = 0.0
         self.node_parameters = NodeParameters(self, lambda: self.runtime is not None, self._on_settings)
-        self._input = ImageInput(self, self._on_image, self._depth.add)
+        self._input = ImageInput(self, self._on_image, self._depth.add, self._depth.camera.add)
         self._gallery_services = GalleryServices(self)
         self._enrollment = EnrollmentServer(self)
         self._diagnostics = self.create_publisher(DIAGNOSTICS.type, DIAGNOSTICS.name, DIAGNOSTICS.qos)

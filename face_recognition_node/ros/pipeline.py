@@ -156,11 +156,14 @@ class FramePipeline:
         # A driver that does not stamp gets the time of arrival, for the tracker's sake.
         stamp = stamp_to_seconds(packet.message.header.stamp) or packet.arrived
         image = image_to_bgr(packet.message)
-        depth = None
+        depth = intrinsics = None
         try:
             depth = self._depth.find(stamp, self._settings.node.depth_tolerance, image.shape[:2])
+            if depth is not None:
+                intrinsics = self._depth.camera.intrinsics(image.shape[:2])
         except FrameError as error:  # the colour image is good without it
             self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
         decoded = time.perf_counter() - started
-        result = self.recognizer.process(Frame(image, stamp, packet.message.header.frame_id, depth))
+        frame = Frame(image, stamp, packet.message.header.frame_id, depth, intrinsics)
+        result = self.recognizer.process(frame)
         return replace(result, stage_seconds={"decode": decoded, **result.stage_seconds}), image

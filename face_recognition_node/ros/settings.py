@@ -42,6 +42,12 @@ class NodeConfig:
         "Topic of depth images registered to the camera's (16UC1 in mm or 32FC1 in m); empty: none.",
         read_only=True,
     )
+    camera_info_topic: str = parameter(
+        "",
+        "Topic of the camera's sensor_msgs/CameraInfo; with it and depth, faces get a position in space; "
+        "empty: none.",
+        read_only=True,
+    )
     depth_tolerance: float = parameter(
         0.05, "Largest difference of stamps between image and depth image, seconds.", minimum=0.0, maximum=1.0
     )
