@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from face_recognition_node import __version__
 from face_recognition_node.cli.verbs import add_verbs
 from face_recognition_node.core.errors import FaceRecognitionError
+from face_recognition_node.core.libraries import missing_library
 
 VERBS: dict[str, str] = {
     "recognize": "say who is in a video, camera, picture or folder",
@@ -52,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except FaceRecognitionError as error:
         print(f"face-recognition {arguments.verb}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (cure := missing_library(error)) is None:
+            raise
+        print(f"face-recognition {arguments.verb}: {cure}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

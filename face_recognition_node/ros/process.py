@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.signals import SignalHandlerOptions
 
 from face_recognition_node.core.errors import FaceRecognitionError
+from face_recognition_node.core.libraries import missing_library
 from face_recognition_node.ros.lifecycle import shut_down
 
 
@@ -43,6 +44,11 @@ def run_node(
             node = make(stop)
         except FaceRecognitionError as error:
             sys.stderr.write(f"{error}\n")
+            return 2
+        except ModuleNotFoundError as error:
+            if (cure := missing_library(error)) is None:
+                raise
+            sys.stderr.write(f"{cure}\n")
             return 2
         executor = MultiThreadedExecutor(num_threads=threads)
         executor.add_node(node)

@@ -1,0 +1,25 @@
+"""What to install where a library that everything needs is not there: ROS's rosdep does not know them all."""
+
+from __future__ import annotations
+
+PACKAGES = {
+    "cryptography": "cryptography",
+    "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
+    "numpy": "numpy",
+    "tqdm": "tqdm",
+    "yaml": "PyYAML",
+}
+"""Module → package on PyPI. Backends are not among them: each says for itself what it lacks."""
+
+
+def missing_library(error: ModuleNotFoundError) -> str | None:
+    """Return what is missing and its cure, or None if the import that failed is not of one of these."""
+    module = (error.name or "").partition(".")[0]
+    package = PACKAGES.get(module)
+    if package is None:
+        return None
+    return (
+        f"the Python library {module} is not installed; cure: python3 -m pip install {package} "
+        "(on a robot, all at once: -r requirements/robot.txt of the source tree)"
+    )
