@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import cv2
@@ -23,6 +24,7 @@ from face_recognition_node.core.geometry import box_areas, intersection_matrix, 
 from face_recognition_node.core.model_card import ModelCard
 from face_recognition_node.core.retinaface_decoding import Candidates, decode_maps
 from face_recognition_node.core.runner import BackendReport, ModelRunner
+from face_recognition_node.core.stages import StageClock
 
 SIZE_MULTIPLE = 32
 """The network takes pictures whose sides are multiples of this."""
@@ -116,8 +118,12 @@ class RetinaFaceDetector:
         """Compile what frames of ``size`` (height, width) need, so that the first one is not late."""
         self.detect(np.zeros((*size, 3), np.uint8))
 
-    def detect(self, image_bgr: ImageArray) -> list[Detection]:
+    def detect(self, image_bgr: ImageArray, clock: StageClock | None = None) -> list[Detection]:
         """Return the faces of a (H, W, 3) BGR uint8 image, best score first, in its pixel coordinates.
+
+        Args:
+            image_bgr: The picture.
+            clock: Takes the time of the stage "resize".
 
         Raises:
             FrameError: For something that is no image.
@@ -128,7 +134,7 @@ class RetinaFaceDetector:
         placements = _placements(size, config)
         scale = placements[0].scale
         with self._lock:
-            passes = [self._pass(image_bgr, placement, config) for placement in placements]
+            passes = [self._pass(image_bgr, placement, config, clock) for placement in placements]
         if len(passes) == 2:
             passes[0] = passes[0].of_heights(0, MAIN_PASS_UP_TO * scale)
             passes[1] = passes[1].of_heights(CLOSE_PASS_FACES_FROM * scale, math.inf)
@@ -141,8 +147,12 @@ class RetinaFaceDetector:
         with self._lock:
             return [self._place(image_bgr, p)[None].copy() for p in _placements(size, self._config)]
 
-    def _pass(self, image_bgr: ImageArray, placement: Placement, config: DetectorConfig) -> Candidates:
-        outputs = self._runner.run(self._place(image_bgr, placement)[None])
+    def _pass(
+        self, image_bgr: ImageArray, placement: Placement, config: DetectorConfig, clock: StageClock | None
+    ) -> Candidates:
+        with clock.stage("resize") if clock is not None else nullcontext():
+            picture = self._place(image_bgr, placement)
+        outputs = self._runner.run(picture[None])
         found = decode_maps([output[0] for output in outputs], config.far_score_threshold)
         return found.mapped(placement.scale, placement.left, placement.top)
 
