@@ -102,6 +102,7 @@ class FaceWorld:
             HeadPose(yaw, pitch, 0.0),
             np.full((112, 112, 3), crop_value, np.uint8),
             vector if has_embedding else None,
+            precision="fp16",
         )
 
     def templates(self, person: int, number: int = 4, scatter: float | None = None) -> list[NewTemplate]:

@@ -86,6 +86,8 @@ def test_a_new_look_of_a_certain_person_is_learned(gallery: Gallery, world: Face
     assert len(learned) == 1
     assert max(float(learned[0] @ view) for view in hat) == pytest.approx(1.0, abs=1e-5)
     assert adapter.reports[-1].action == "added"
+    precisions = [t.precision for t in gallery.snapshot().templates_of(anna)]
+    assert precisions.count("fp16") == 1, "of what was learned, the arithmetic of its view is recorded"
     assert gallery.rollback_adaptation() == 1
     assert not adapted(gallery, anna)
 

@@ -99,6 +99,7 @@ def test_a_turning_head_is_enrolled_within_three_seconds(gallery: Gallery, world
     templates = gallery.snapshot().templates_of(result.person_id or "")
     assert len(templates) == result.views_kept == 6
     assert {template.provenance for template in templates} == {Provenance.ENROLLED}
+    assert {template.precision for template in templates} == {"fp16"}
     assert result.gallery_version == gallery.snapshot().version
     assert gallery.snapshot().persons[result.person_id or ""].name == "Anna"
 

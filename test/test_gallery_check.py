@@ -84,6 +84,7 @@ class OtherEmbedder:
 
     dimension = 32
     fingerprint = "model-b/alignment-1"
+    precision = "fp16"
 
     def embed(self, crops_bgr):
         flat = crops_bgr.reshape(len(crops_bgr), -1)[:, : 32 * 1000].reshape(len(crops_bgr), 32, -1)
@@ -143,6 +144,7 @@ def test_reembedding_carries_people_over_to_another_model(tmp_path, rng):
         snapshot = gallery.snapshot()
         assert snapshot.fingerprint == OtherEmbedder.fingerprint
         assert snapshot.dimension == 32
+        assert {t.precision for t in snapshot.templates_of(anna.person_id)} == {"fp16"}
         assert set(snapshot.persons) == {anna.person_id, bob.person_id}
         expected = OtherEmbedder().embed(np.stack(images))
         for query, owner in zip(expected, (anna, anna, bob), strict=True):

@@ -35,6 +35,7 @@ class CountingEmbedder:
     def __init__(self, models: Models) -> None:
         self.inner, self.faces, self.calls = models.embedder, 0, 0
         self.dimension, self.fingerprint = models.embedder.dimension, models.embedder.fingerprint
+        self.precision = "fp32"
 
     def embed(self, crops_bgr: np.ndarray) -> np.ndarray:
         self.faces += len(crops_bgr)
@@ -245,11 +246,13 @@ def test_a_tiny_face_is_followed_and_not_named(stage: Stage) -> None:
 
 def test_a_stranger_gets_an_id_and_keeps_it(models: Models, portraits: dict[str, np.ndarray]) -> None:
     stage = Stage(models, portraits)
+    stage.embedder.precision = "fp16"
     for k in range(20):
         result = stage.show(("other", 200 + k, 135, 170 + k))
     minted = result.faces[0].identity
     assert minted.state is IdentityState.STRANGER
     assert minted.person_id is not None
+    assert {t.precision for t in stage.gallery.snapshot().templates_of(minted.person_id)} == {"fp16"}
     stage.show(wait=20.0)
     again = stage.show(("other", 300, 135, 190)).faces[0]
     assert again.track_id != result.faces[0].track_id

@@ -196,7 +196,8 @@ class Adapter:
                 return
             outgoing = [redundant.template_id]
         quality, crop = view.quality.overall, view.crop_bgr
-        new = NewTemplate(embedding_of(view), quality, view.pose, Provenance.ADAPTED, crop_bgr=crop)
+        vector = embedding_of(view)
+        new = NewTemplate(vector, quality, view.pose, Provenance.ADAPTED, view.precision, crop)
         self._gallery.add_templates(person_id, [new])
         if outgoing:
             self._gallery.remove_templates(outgoing)

@@ -20,6 +20,11 @@ class Embedder(Protocol):
         """Identifies weights + alignment; embeddings of different fingerprints must never be compared."""
         ...
 
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the latest embeddings: "fp32", "fp16" …; templates record it."""
+        ...
+
     def embed(self, crops_bgr: ImageArray) -> FloatArray:
         """Return (N, D) float32 unit vectors of (N, 112, 112, 3) BGR uint8 aligned crops; N may be 0."""
         ...

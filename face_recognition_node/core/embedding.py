@@ -62,6 +62,11 @@ class CropEmbedder:
         """Names weights and alignment."""
         return self._card.fingerprint
 
+    @property
+    def precision(self) -> str:
+        """Arithmetic of what runs the network now; it changes when an engine takes over."""
+        return self._runner.report.precision
+
     def embed(self, crops_bgr: ImageArray) -> FloatArray:
         """Return (N, D) float32 unit vectors of (N, 112, 112, 3) BGR uint8 crops; N may be 0.
 

@@ -93,7 +93,12 @@ def store(
     snapshot = gallery.snapshot()
     templates = [
         NewTemplate(
-            embedding_of(view), view.quality.overall, view.pose, Provenance.ENROLLED, crop_bgr=view.crop_bgr
+            embedding_of(view),
+            view.quality.overall,
+            view.pose,
+            Provenance.ENROLLED,
+            view.precision,
+            view.crop_bgr,
         )
         for view in views
     ]

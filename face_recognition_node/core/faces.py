@@ -171,6 +171,7 @@ class FaceView:
         pose: Estimated head pose.
         crop_bgr: Aligned (112, 112, 3) uint8, or None where it was not needed.
         embedding: (64,) float32 of unit length, or None where it was not computed in this frame.
+        precision: Arithmetic that the embedding was computed in; a template made of the view records it.
     """
 
     detection: Detection
@@ -179,6 +180,7 @@ class FaceView:
     pose: HeadPose
     crop_bgr: ImageArray | None = None
     embedding: FloatArray | None = None
+    precision: str = "fp32"
 
 
 class IdentityState(str, Enum):

@@ -388,7 +388,6 @@ class Gallery:
         self,
         embedder: Embedder,
         *,
-        precision: str = "fp32",
         remove_without_crop: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> ReembeddingReport:
@@ -400,7 +399,6 @@ class Gallery:
                 engine.store,
                 engine.crops,
                 embedder,
-                precision=precision,
                 remove_without_crop=remove_without_crop,
                 progress=progress,
             )

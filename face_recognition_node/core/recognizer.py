@@ -236,8 +236,7 @@ class Recognizer:
         if chosen:
             crops = np.stack([views[k].crop_bgr for k in chosen])  # type: ignore[misc]  # every view was aligned
             for k, embedding in zip(chosen, self._embedder.embed(crops), strict=True):
-                v = views[k]
-                embedded[k] = FaceView(v.detection, v.stamp, v.quality, v.pose, v.crop_bgr, embedding)
+                embedded[k] = replace(views[k], embedding=embedding, precision=self._embedder.precision)
         return embedded
 
     def _counts(self, view: FaceView) -> bool:

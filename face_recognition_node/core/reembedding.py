@@ -35,7 +35,6 @@ def reembed(
     crops: CropSafe,
     embedder: Embedder,
     *,
-    precision: str = "fp32",
     remove_without_crop: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReembeddingReport:
@@ -45,7 +44,6 @@ def reembed(
         store: The gallery.
         crops: Opens its crops.
         embedder: The new model.
-        precision: Arithmetic of the new embeddings.
         remove_without_crop: Remove templates of which no crop was kept; otherwise they are an error.
         progress: Called with the number of templates done and to do.
 
@@ -69,7 +67,7 @@ def reembed(
             transaction.connection.executemany(
                 "UPDATE templates SET embedding = ?, precision = ? WHERE template_id = ?",
                 [
-                    (vector.tobytes(), precision, template_id)
+                    (vector.tobytes(), embedder.precision, template_id)
                     for vector, (template_id, _) in zip(embeddings, batch, strict=True)
                 ],
             )

@@ -150,7 +150,12 @@ class StrangerBook:
     def _mint(self, record: StrangerRecord, snapshot: Snapshot) -> None:
         templates = [
             NewTemplate(
-                view.embedding, view.quality.overall, view.pose, Provenance.ADAPTED, crop_bgr=view.crop_bgr
+                view.embedding,
+                view.quality.overall,
+                view.pose,
+                Provenance.ADAPTED,
+                view.precision,
+                view.crop_bgr,
             )
             for view in record.views
             if view.embedding is not None

@@ -88,7 +88,7 @@ class Bench:
         if not views:
             raise SourceError(f"{name}: no face found in any of the pictures to enrol from")
         templates = [
-            NewTemplate(view.embedding, view.quality.overall, view.pose)
+            NewTemplate(view.embedding, view.quality.overall, view.pose, precision=view.precision)
             for view in views
             if view.embedding is not None
         ]
