@@ -18,7 +18,6 @@ from face_recognition_node.cli.processes import Children, isolated_environment
 from face_recognition_node.core.errors import BackendUnavailableError
 from face_recognition_node.core.gallery_files import default_gallery_path
 from face_recognition_node.media.sources import FrameSource, open_source
-from face_recognition_node.media.writer import VideoWriter
 
 if TYPE_CHECKING:
     from face_recognition_node.cli.identity_watch import IdentityWatch, Screen
@@ -33,9 +32,24 @@ LOOK_S = 0.7
 CUT_SHORT_S = 5.0
 """How long the end of an enrolment is waited for after the last image."""
 
+EPILOG = """\
+The demo starts the video source and the recognition node as two processes, brings them to active, enrolls the
+first unknown face that stays in view through the action, and prints every change of identity. It runs until
+Ctrl-C, a recording over and over; --once plays it once.
+
+exit codes: 0 somebody was identified, 1 nobody was, 2 wrong input or failure, 130 interrupted (with --once)
+
+examples:
+  ./run demo                                        # the built-in clip
+  ./run demo --source 0 --name Anna                 # a webcam, and who sits before it
+  ./run demo --source party.mp4 --once --annotated seen.mp4
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
     parser.add_argument(
         "--source",
         default="sample",
@@ -43,7 +57,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="name for the newcomer (default: the guest's own, or Guest)")
     parser.add_argument(
-        "--gallery", help="gallery file to use and keep; default: one that is deleted at the end"
+        "--gallery",
+        metavar="FILE",
+        help="gallery file to use and keep, or 'default' for the user's own; without it: one that is deleted "
+        "at the end",
     )
     parser.add_argument("--annotated", metavar="OUT.mp4", help="write a video of what was seen")
     parser.add_argument(
@@ -233,30 +250,17 @@ class _Newcomer:
 
 @contextlib.contextmanager
 def _video(arguments: argparse.Namespace, source: FrameSource | None, remote: Remote) -> Iterator[None]:
-    """Write the annotated images to a video at the pace of their stamps, if that is wanted."""
+    """Write the annotated images to a video, if that is wanted."""
     if not arguments.annotated:
         yield
         return
     from sensor_msgs.msg import Image
 
-    from face_recognition_node.ros.conversions import image_to_bgr, stamp_to_seconds
+    from face_recognition_node.cli.annotated_video import AnnotatedVideo
 
     rate = source.rate_hz if source is not None else 30.0
-    with VideoWriter(arguments.annotated, rate) as writer:
-        first: list[float] = []
-        n_written = 0
-
-        def write(message: Image) -> None:
-            nonlocal n_written
-            stamp = stamp_to_seconds(message.header.stamp)
-            first.append(stamp)
-            # An image that did not come is made up for by the next one, so that the video keeps its time.
-            wanted = max(round((stamp - first[0]) * rate) + 1 - n_written, 0)
-            for _ in range(wanted):
-                writer.write(image_to_bgr(message))
-            n_written += wanted
-
-        subscription = remote.node.create_subscription(Image, f"{NODE}/annotated", write, 30)
+    with AnnotatedVideo(arguments.annotated, rate) as video:
+        subscription = remote.node.create_subscription(Image, f"{NODE}/annotated", video.take, 30)
         try:
             yield
         finally:
