@@ -20,7 +20,7 @@ class DataRecipe:
         path: Folder of an archive (``train_faces.bin``) or of prepared crops (``manifest.csv``).
         minimum_images: Identities with fewer training faces count as unlabelled.
         keep_held_out: True keeps the fixed validation and test people out (see evaluation/face_archive.py).
-        teacher_maps: Optional file made by ``teacher_maps``: the teacher's last feature maps.
+        teacher_maps: Optional file made by ``face-recognition teacher``: the teacher's last feature maps.
         labelled_only: Leave out faces without a label (where there is no teacher to learn from).
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -36,15 +37,19 @@ def compute_teacher(faces: FaceSet, model: Path, out: Path, threads: int = 1) ->
 
     Raises:
         ModelMissingError: If there is no such model.
-        ModelMismatchError: If its outputs have another shape.
+        ModelMismatchError: If its outputs have another shape, or the folder holds another teacher's files.
     """
     session = _open(model, threads)
     first_embedding, first_map = _run(session, np.zeros((1, 112, 112, 3), np.uint8))
     count = len(faces.labels)
     out.mkdir(parents=True, exist_ok=True)
-    done = _done(out, count)
-    embeddings = _table(out / EMBEDDINGS, (count, first_embedding.shape[1]), done)
-    maps = None if first_map is None else _table(out / MAPS, (count, 2, *first_map.shape[1:]), done)
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (count, first_embedding.shape[1])}
+    if first_map is not None:
+        shapes[MAPS] = (count, 2, *first_map.shape[1:])
+    state = {"model": hashlib.sha256(model.read_bytes()).hexdigest(), "faces": count}
+    done = _done(out, state, shapes)
+    tables = {name: _table(out / name, shape, done) for name, shape in shapes.items()}
+    embeddings, maps = tables[EMBEDDINGS], tables.get(MAPS)
     with tqdm(total=count, initial=done, unit=" faces", unit_scale=True, desc="teacher") as bar:
         for number, start in enumerate(range(done, count, _BATCH), 1):
             rows = slice(start, min(start + _BATCH, count))
@@ -56,7 +61,7 @@ def compute_teacher(faces: FaceSet, model: Path, out: Path, threads: int = 1) ->
                 maps[rows, 0], maps[rows, 1] = to_int8(plain_map), to_int8(mirrored_map)
             bar.update(rows.stop - rows.start)
             if number % _BATCHES_PER_SAVE == 0 or rows.stop == count:
-                _save([embeddings, maps], out, rows.stop, count)
+                _save(list(tables.values()), out, {**state, "done": rows.stop})
 
 
 def to_int8(values: NDArray[np.floating]) -> NDArray[np.int8]:
@@ -94,23 +99,37 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
 
 
-def _done(out: Path, count: int) -> int:
-    state = out / STATE
-    if not state.is_file():
+def _done(out: Path, state: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> int:
+    """Return how many faces an earlier call with the same teacher and faces has finished.
+
+    Raises:
+        ModelMismatchError: If the files there are another teacher's, or nobody knows whose.
+    """
+    present = [name for name in shapes if (out / name).is_file()]
+    stored: dict[str, Any] = {}
+    if (out / STATE).is_file():
+        stored = json.loads((out / STATE).read_text(encoding="utf-8"))
+    elif not present:
         return 0
-    stored = json.loads(state.read_text(encoding="utf-8"))
-    return int(stored["done"]) if stored["count"] == count else 0
+    if {name: stored.get(name) for name in state} != state:
+        raise ModelMismatchError(
+            f"{out}: expected no files, or those of this teacher and these faces; "
+            f"{', '.join(present) or STATE} there belongs to something else: name another folder with --out"
+        )
+    if present != list(shapes):
+        return 0
+    whole = all(np.load(out / name, mmap_mode="r").shape == shape for name, shape in shapes.items())
+    return int(stored["done"]) if whole else 0
 
 
 def _table(path: Path, shape: tuple[int, ...], done: int) -> Any:
-    mode: Any = "r+" if done and path.is_file() else "w+"
+    mode: Any = "r+" if done else "w+"
     return np.lib.format.open_memmap(path, mode=mode, dtype=np.int8, shape=shape)
 
 
-def _save(tables: list[Any], out: Path, done: int, count: int) -> None:
+def _save(tables: list[Any], out: Path, state: dict[str, Any]) -> None:
     for table in tables:
-        if table is not None:
-            table.flush()
+        table.flush()
     temporary = out / (STATE + ".part")
-    temporary.write_text(json.dumps({"done": done, "count": count}), encoding="utf-8")
+    temporary.write_text(json.dumps(state), encoding="utf-8")
     os.replace(temporary, out / STATE)
