@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = with_values(DetectorConfig(), {"score_threshold": near, "far_score_threshold": far})
     detector = load_detector(models_config(arguments), config)
     outcomes, faces, doubled = [], 0, 0
-    for number, label in enumerate(tqdm(archive.faces, unit="photo", desc="detecting")):
+    for number, label in enumerate(tqdm(archive.faces, unit="photo", desc="detecting", disable=None)):
         image = archive.read(number)
         if max(image.shape[:2]) < arguments.double_below:
             enlarged = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)

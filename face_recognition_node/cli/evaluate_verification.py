@@ -44,7 +44,7 @@ def embed_all(
     from tqdm import tqdm
 
     embeddings = np.empty((count, embedder.dimension), np.float32)
-    with tqdm(total=count, unit="face", desc="embedding") as bar:
+    with tqdm(total=count, unit="face", desc="embedding", disable=None) as bar:
         for start in range(0, count, BATCH):
             crops = [read(number) for number in range(start, min(start + BATCH, count))]
             if face_pixels is not None:
