@@ -21,7 +21,13 @@ from face_recognition_node.training.olivetti_data import grey_faces, make_pairs
 from face_recognition_node.training.olivetti_judgement import draw_references, one_shot
 from face_recognition_node.training.owner import Owner
 from face_recognition_node.training.rgbd_data import augment_rgbd, rgbd_input
-from face_recognition_node.training.rgbd_face_id import RgbdRecipe, pair_distances, try_lock
+from face_recognition_node.training.rgbd_face_id import (
+    RgbdRecipe,
+    RgbdTraining,
+    load_threshold,
+    pair_distances,
+    try_lock,
+)
 from face_recognition_node.training.triplet_face_id import (
     TripletLock,
     TripletSettings,
@@ -165,7 +171,26 @@ def test_rgbd_augmentation_keeps_shape_and_holes():
     views = [augment_rgbd(made, np.random.default_rng(seed)) for seed in range(8)]
     assert all(view.shape == made.shape and np.isfinite(view).all() for view in views)
     assert not np.allclose(views[0], views[1])
-    assert SqueezeEncoder().eval()(torch.from_numpy(np.stack(views))).shape == (8, 128)
+    with torch.no_grad():
+        vectors = SqueezeEncoder().eval()(torch.from_numpy(np.stack(views)))
+    assert vectors.shape == (8, 128)
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(8), atol=1e-5)
+
+
+def test_the_rgbd_loss_counts_all_pairs_of_one_person_and_the_near_ones_of_two():
+    training = RgbdTraining(RgbdRecipe("rgbd_face_id", margin=1.0), 1)
+    angles, people = torch.tensor([0.0, 20.0, 50.0, 170.0]), torch.tensor([0, 0, 1, 2])
+    training.network = torch.nn.Identity()
+    training.log = lambda *_, **__: None
+    turned = torch.deg2rad(angles)
+    loss = training.training_step([torch.stack([turned.cos(), turned.sin()], dim=1), people], 0)
+
+    def distance(degrees):
+        return 2 * np.sin(np.radians(degrees) / 2)
+
+    # 0-50 and 20-50 are nearer than the margin; the pairs with 170 are not and do not dilute them
+    near = np.mean([(1 - distance(50)) ** 2, (1 - distance(30)) ** 2])
+    assert float(loss) == pytest.approx(0.5 * distance(20) ** 2 + 0.5 * near, abs=1e-5)
 
 
 def test_an_owner_unlocks_adapts_and_is_stored(tmp_path):
@@ -260,4 +285,8 @@ def test_unlocking_by_rgbd_from_the_command_line(shared_data, tmp_path, capsys):
     assert main([*run, first]) == 0
     assert "yes" in capsys.readouterr().out
     assert main([*run, first, "--threshold", "-1"]) == 2
+    assert load_threshold(tmp_path) == 0.4
+    (tmp_path / "report.json").write_text('{"recipe": {"threshold": 0.7}}')
+    assert main([*run, first]) == 0
+    assert "needed below 0.70" in capsys.readouterr().out
     assert main(["unlock", str(tmp_path / "nothing"), first]) == 2

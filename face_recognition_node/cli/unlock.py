@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--adapt", action="store_true", help="RGB-D: add an accepted picture to the owner's")
     parser.add_argument(
-        "--threshold", type=float, default=0.4, help="RGB-D: distance below which a face unlocks (0.4)"
+        "--threshold", type=float, help="RGB-D: distance below which a face unlocks (the recipe's)"
     )
     parser.add_argument(
         "--alpha", type=float, help="triplet: sensitivity from -1 to 1 (half of that in training)"
@@ -79,19 +79,20 @@ def _rgbd(folder: Path, arguments: argparse.Namespace) -> int:
 
     from face_recognition_node.training.owner import Owner
     from face_recognition_node.training.rgbd_data import read_rgbd_file
-    from face_recognition_node.training.rgbd_face_id import embed_rgbd, load_rgbd
+    from face_recognition_node.training.rgbd_face_id import embed_rgbd, load_rgbd, load_threshold
 
-    if arguments.threshold <= 0:
-        raise InputError(f"--threshold: expected a distance above 0, got {arguments.threshold}")
+    threshold = load_threshold(folder) if arguments.threshold is None else arguments.threshold
+    if threshold <= 0:
+        raise InputError(f"--threshold: expected a distance above 0, got {threshold}")
     vectors = embed_rgbd(load_rgbd(folder), np.stack([read_rgbd_file(path) for path in arguments.pictures]))
     if arguments.register:
-        owner = Owner(arguments.threshold)
+        owner = Owner(threshold)
         owner.register(vectors)
         owner.save(folder / OWNER)
         print(f"registered {len(vectors)} pictures of the owner in {folder / OWNER}")
         return 0
     owner = Owner.load(folder / OWNER)
-    owner.threshold = arguments.threshold
+    owner.threshold = threshold
     answers = []
     for path, vector in zip(arguments.pictures, vectors, strict=True):
         distance = owner.distance(vector)

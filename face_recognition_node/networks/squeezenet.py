@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 RGBD_EMBEDDING_SIZE = 128
 
@@ -29,7 +30,10 @@ class Fire(nn.Module):
 
 
 class SqueezeEncoder(nn.Module):
-    """(B, channels, H, W) → (B, 128), not normalised; H and W of 32 px or more, 96 by intent.
+    """(B, channels, H, W) → (B, 128) unit vectors; H and W of 32 px or more, 80 by intent.
+
+    On the unit sphere the contrastive loss cannot be lowered by shrinking all vectors at once. A network that may
+    do so makes every distance half the margin and learns no more.
 
     Args:
         input_channels: 4 for blue, green, red and depth.
@@ -51,10 +55,12 @@ class SqueezeEncoder(nn.Module):
         )  # fmt: skip
         # a mean over 2×2 regions keeps roughly where a feature sits; SqueezeNet's own mean is over everything
         self.pool = nn.AdaptiveAvgPool2d(2)
+        # rectified features all have a large common part; without it, vectors start in all directions
+        self.centre = nn.BatchNorm1d(192 * 4)
         self.dropout = nn.Dropout(dropout)
         self.embed = nn.Linear(192 * 4, embedding_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, embedding_size) of (B, input_channels, H, W) with values around [-1, 1]."""
-        features = self.pool(self.blocks(self.stem(x))).flatten(1)
-        return cast(Tensor, self.embed(self.dropout(features)))
+        """Return (B, embedding_size) unit vectors of (B, input_channels, H, W) with values around [-1, 1]."""
+        features = self.centre(self.pool(self.blocks(self.stem(x))).flatten(1))
+        return functional.normalize(self.embed(self.dropout(features)), dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from pytorch_metric_learning import distances, miners
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,7 +26,8 @@ from face_recognition_node.training.recipe import plain_values
 from face_recognition_node.training.rgbd_data import augment_rgbd, read_rgbd
 from face_recognition_node.training.small_runs import fit_epochs, mean_or_nan, write_report
 
-WEIGHTS = "rgbd.pt"
+WEIGHTS, REPORT = "rgbd.pt", "report.json"
+ARTICLE_THRESHOLD = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +67,32 @@ class RgbdRecipe:
     views: int = 4
     margin: float = 1.0
     learning_rate: float = 1e-3
-    threshold: float = 0.4
+    threshold: float = ARTICLE_THRESHOLD
     registered_views: int = 3
     seed: int = 0
 
 
 class RgbdTraining(lightning.LightningModule):
-    """Contrastive loss over all pairs of a batch; the output is not normalised, as in the article."""
+    """Contrastive loss over all pairs of one person in a batch, and the pairs of two that are too near.
+
+    Most pairs of two people soon are further apart than the margin and cost nothing; averaged over them too,
+    the few that matter would hardly count.
+    """
 
     def __init__(self, recipe: RgbdRecipe, steps: int) -> None:
         super().__init__()
         self.network = SqueezeEncoder()
-        self.loss = HadsellContrastiveLoss(recipe.margin, is_normalised=False)
+        self.loss = HadsellContrastiveLoss(recipe.margin)
+        self.miner = miners.PairMarginMiner(
+            pos_margin=0.0, neg_margin=recipe.margin, distance=distances.LpDistance(p=2)
+        )
         self.rate, self.steps = recipe.learning_rate, steps
 
     def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
         """Return the loss of (B, 4, 80, 80) heads with (B,) people."""
         faces, people = batch
-        loss: Tensor = self.loss(self.network(faces), people)
+        vectors = self.network(faces)
+        loss: Tensor = self.loss(vectors, people, self.miner(vectors, people))
         self.log("train/loss", loss.detach(), on_step=True, prog_bar=True)
         return loss
 
@@ -206,7 +217,7 @@ def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
     embedding_plots.plot_curves(
         options.out, {"contrastive loss": ("train/loss",)}, options.out / "curves.png"
     )
-    write_report({"recipe": plain_values(recipe), **asdict(report)}, options.out / "report.json")
+    write_report({"recipe": plain_values(recipe), **asdict(report)}, options.out / REPORT)
     return report
 
 
@@ -222,6 +233,13 @@ def load_rgbd(run: Path) -> SqueezeEncoder:
     network = SqueezeEncoder()
     network.load_state_dict(torch.load(run / WEIGHTS, weights_only=True))
     return network.eval()
+
+
+def load_threshold(run: Path) -> float:
+    """Return the unlocking distance of a run's recipe; the article's for weights without a report."""
+    if not (run / REPORT).is_file():
+        return ARTICLE_THRESHOLD
+    return float(json.loads((run / REPORT).read_text(encoding="utf-8"))["recipe"]["threshold"])
 
 
 def pair_distances(embeddings: FloatArray, labels: LabelArray) -> tuple[FloatArray, FloatArray]:
