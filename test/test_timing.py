@@ -153,7 +153,13 @@ def test_the_pipeline_benchmark_runs(capsys):
     figures = run_benchmark(capsys, "pipeline", "--scenes", "320x240:2")
     (scene,) = figures["scenes"]
     names = [timing["name"] for timing in scene["timings"]]
-    assert names == ["pipeline", "pipeline, every face", "networks alone", "detector network alone"]
-    assert set(scene["profile_ms"]) >= {"detect", "align", "embed", "track", "search"}
+    assert names == [
+        "pipeline",
+        "pipeline, every face",
+        "pipeline, search 1 of 3",
+        "networks alone",
+        "detector network alone",
+    ]
+    assert set(scene["profile_ms"]) >= {"detect", "align", "embed", "track", "search", "resize"}
     assert scene["faces_seen"] == 2
     assert figures["start"]["first_frame_s"] > figures["start"]["loaded_s"] > 0

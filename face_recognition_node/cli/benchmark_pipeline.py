@@ -1,9 +1,9 @@
 """``face-recognition benchmark pipeline``: from image to identity without ROS, beside networks and peers.
 
 The first row is the whole pipeline once everybody in view is certain (faces are then embedded every few
-frames only); then the pipeline embedding every face of every frame; then the bare networks on the same
-pictures: one detector call and one embedder call for all faces. What peers do is the same task: find,
-embed, name.
+frames only); then the pipeline embedding every face of every frame; then the first one again, searching every
+n-th frame only and following the faces in between; then the bare networks on the same pictures: one detector
+call and one embedder call for all faces. What peers do is the same task: find, embed, name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from face_recognition_node.cli.benchmark_frames import (
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
 from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import Frame, ImageArray
+from face_recognition_node.core.faces import Frame, ImageArray, RecognitionResult
+from face_recognition_node.core.parameters import with_values
 
 if TYPE_CHECKING:
     from face_recognition_node.assembly import Models
@@ -69,6 +70,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "only two people, so with more faces some of them cannot become certain",
     )
     parser.add_argument("--backend", default="auto", help="what runs our networks (default %(default)s)")
+    parser.add_argument(
+        "--interval",
+        type=int,
+        default=3,
+        metavar="N",
+        help="detector.interval_frames of the row that follows faces between searches (default %(default)s)",
+    )
     add_benchmark_options(parser, rounds=60)
 
 
@@ -124,23 +132,22 @@ def _race(
 ) -> tuple[TimingTable, dict[str, float], dict[str, Any]]:
     from face_recognition_node.evaluation.timing import Contestant, race
 
-    steady, every = (_recognizer(frames, models, config) for _ in range(2))
-    every.embed_every_face = True
-    clocks = {"steady": 0, "every": 0}
-
-    def recognize(which: str, recognizer: Recognizer) -> Any:
-        clocks[which] += 1
-        number = clocks[which]
-        return recognizer.process(Frame(frames[number % FRAMES], number / RATE_HZ))
-
+    following = with_values(config, {"detector.interval_frames": arguments.interval})
+    steady, every, sparse = (
+        _Run(frames, _recognizer(frames, models, c)) for c in (config, config, following)
+    )
+    every.recognizer.embed_every_face = True
     for _ in range(SETTLING_FRAMES):
-        recognize("steady", steady)
-        recognize("every", every)
+        for run in (steady, every, sparse):
+            run.recognize()
     contestants = [
+        Contestant("pipeline", steady.recognize, "everybody certain: re-checked now and then"),
+        Contestant("pipeline, every face", every.recognize, "every face in every frame"),
         Contestant(
-            "pipeline", lambda _: recognize("steady", steady), "everybody certain: re-checked now and then"
+            f"pipeline, search 1 of {arguments.interval}",
+            sparse.recognize,
+            "everybody certain, followed between searches",
         ),
-        Contestant("pipeline, every face", lambda _: recognize("every", every), "every face in every frame"),
         *_networks_alone(frames, models),
     ]
     if not arguments.no_peers:
@@ -152,7 +159,7 @@ def _race(
         warm_up=2,
         progress=lambda rounds: progress(rounds, arguments, unit="round"),
     )
-    results = [recognize("steady", steady) for _ in range(FRAMES)]
+    results = [steady.recognize() for _ in range(FRAMES)]
     stages = sorted({name for result in results for name in result.stage_seconds})
     profile = {s: 1e3 * float(np.mean([r.stage_seconds.get(s, 0.0) for r in results])) for s in stages}
     facts = {
@@ -161,6 +168,19 @@ def _race(
         "frames_per_second": {t.name: 1e3 / t.median_ms for t in table.timings},
     }
     return table, profile, facts
+
+
+class _Run:
+    """A recogniser that is shown the frames in turn, as by a camera of RATE_HZ."""
+
+    def __init__(self, frames: list[ImageArray], recognizer: Recognizer) -> None:
+        self.recognizer = recognizer
+        self._frames, self._number = frames, 0
+
+    def recognize(self, _: int = 0) -> RecognitionResult:
+        """Process the next frame."""
+        self._number += 1
+        return self.recognizer.process(Frame(self._frames[self._number % FRAMES], self._number / RATE_HZ))
 
 
 def _recognizer(frames: list[ImageArray], models: Models, config: Config) -> Recognizer:
