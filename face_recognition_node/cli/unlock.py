@@ -70,7 +70,7 @@ def _triplet(folder: Path, pictures: list[Path], alpha: float | None) -> int:
         crops = read_face(path, crop_face)[None]
         margin = float(lock.margins(embed_crops(crops) if lock.settings.network == HEAD else crops)[0])
         answers.append(margin >= limit)
-        print(f"{_word(answers[-1])}  {path}  nearer to the owner by {margin:+.2f}, needed {limit:+.2f}")
+        print(f"{_word(answers[-1])}  {path}  nearer to the owner by {margin:+.3f}, needed {limit:+.3f}")
     return 0 if all(answers) else 1
 
 
