@@ -313,19 +313,26 @@ class TestPersonModels:
 
 
 class TestCohort:
-    def test_too_few_people_change_nothing(self, world: FaceWorld) -> None:
+    def test_before_anything_is_measured_people_are_expected_to_be_alike(self, world: FaceWorld) -> None:
         calibration = made_up_calibration()
+        _, spread = calibration.different_people
         for centers in ([], [world.axis(0)]):
             cohort = Cohort.of(centers, calibration)
             values = np.array([0.1, 0.9])
-            assert cohort.normalize(values, world.axis(0), 0.0) == pytest.approx(values)
+            assert cohort.normalize(values, world.axis(0), 0.0) == pytest.approx(values - spread / 2)
+
+    def test_the_expectation_gives_way_to_what_is_measured(self, world: FaceWorld) -> None:
+        calibration = made_up_calibration()
+        people = [world.axis(k) for k in range(40)]
+        shifts = [Cohort.of(people[:n], calibration).shift for n in (1, 2, 5, 10, 40)]
+        assert shifts == sorted(shifts, reverse=True)
+        assert shifts[0] > 0.02 > 0.01 > shifts[-1]
 
     def test_different_people_make_nothing_easier(self, world: FaceWorld) -> None:
         """Axes are less alike than the tables expect of different people."""
-        cohort = Cohort.of([world.axis(k) for k in range(10)], made_up_calibration())
-        assert cohort.shift == 0.0
+        cohort = Cohort.of([world.axis(k) for k in range(40)], made_up_calibration())
         assert cohort.stretch == 1.0
-        assert cohort.normalize(np.array([0.7]), world.axis(20), 0.0) == pytest.approx([0.7])
+        assert cohort.normalize(np.array([0.7]), world.axis(50), 0.0) <= 0.7
 
     def test_alike_people_lower_all_similarities(self, world: FaceWorld) -> None:
         calibration = made_up_calibration()
@@ -333,8 +340,8 @@ class TestCohort:
         people = [unit(world.axis(k) + np.float32(1.5) * common) for k in range(20)]
         cohort = Cohort.of(people, calibration)
         pairs = [float(a @ b) for i, a in enumerate(people) for b in people[:i]]
-        mean, _ = calibration.different_people
-        assert cohort.shift == pytest.approx(20 / 25 * (np.mean(pairs) - mean), abs=1e-3)
+        mean, spread = calibration.different_people
+        assert cohort.shift == pytest.approx((20 * (np.mean(pairs) - mean) + 5 * spread / 2) / 25, abs=1e-3)
         query = unit(world.axis(30) + np.float32(1.5) * common)
         (value,) = cohort.normalize(np.array([float(query @ people[0])]), query, 0.0)
         assert value == pytest.approx(float(query @ people[0]) - cohort.shift, abs=0.05)
