@@ -169,6 +169,9 @@ def test_equal_values_get_the_exact_interval() -> None:
     assert estimate([1.0] * 20).low == pytest.approx(reference.low)
     assert estimate([0.0] * 20).high == pytest.approx(1 - reference.low)
     assert estimate([0.3] * 5).low == 0.3
+    # Five tracks of each of twenty people are no more than twenty independent trials.
+    people = [index % 20 for index in range(100)]
+    assert estimate([1.0] * 100, people).low == pytest.approx(reference.low)
 
 
 def test_clusters_widen_the_interval() -> None:

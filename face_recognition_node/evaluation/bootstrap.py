@@ -2,7 +2,8 @@
 
 The bootstrap of Efron (1979), over whole clusters (Davison & Hinkley 1997, §3.8): tracks of one person are
 alike, so persons are drawn with replacement, not tracks. Where every value is equal the bootstrap says
-nothing, and a proportion gets the exact interval of Clopper & Pearson (1934) instead.
+nothing, and a proportion gets the exact interval of Clopper & Pearson (1934) instead, for as many trials as
+there are clusters.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ def estimate(
     if len(data) == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     value = float(statistic(data))
-    if np.all(data == data[0]):
-        low, high = _exact(data[0], len(data)) if statistic is np.mean else (value, value)
-        return Estimate(value, low, high, len(data))
     labels = list(clusters) if clusters is not None else list(range(len(data)))
+    if np.all(data == data[0]):
+        low, high = _exact(data[0], len(set(labels))) if statistic is np.mean else (value, value)
+        return Estimate(value, low, high, len(data))
     groups: dict[Hashable, list[int]] = {}
     for index, label in enumerate(labels):
         groups.setdefault(label, []).append(index)
