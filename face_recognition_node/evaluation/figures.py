@@ -1,0 +1,190 @@
+"""The figures that stand in README.md and docs/identity.md, as Markdown, from what the commands measured.
+
+``docs/update_figures.py`` writes them into the pages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from face_recognition_node.core.errors import ConfigurationError
+
+Report = Mapping[str, Any]
+SCENARIOS = ("orl", "orl_few", "lfw", "signers", "couple", "nobody_enrolled")
+"""The scenarios whose reports :func:`replay_table` needs."""
+INTRODUCTION = (
+    "Measured with the weights in `models/`; each line names the command that prints it. `[ ]` are 95 % "
+    "intervals.\n\n"
+)
+
+
+def replay_table(reports: Mapping[str, Report]) -> str:
+    """Return the README's table of the scenarios' figures; ``reports`` by name of the scenario."""
+    orl, few, lfw = reports["orl"], reports["orl_few"], reports["lfw"]
+    signers, couple, nobody = reports["signers"], reports["couple"], reports["nobody_enrolled"]
+    tracks = _enrolled(lfw)
+    single = sum(track["frames"] == 1 for track in tracks)
+    return _table(
+        ("what", "figure", "command"),
+        [
+            (
+                "ORL faces: 20 people enrolled from three pictures each, five splits",
+                f"{_identified(orl)}, {_wrong(orl)}",
+                _command("orl"),
+            ),
+            ("the same, 20 strangers a split", _named_strangers(orl), ""),
+            (
+                "ORL faces: three people enrolled, 37 strangers, five splits",
+                f"{_identified(few)}, {_wrong(few)}; {_named_strangers(few)}",
+                _command("orl_few"),
+            ),
+            (
+                "LFW people, every picture of another day, 100 enrolled "
+                f"({single} of their {len(tracks)} tracks a single picture), 200 strangers",
+                f"{_identified(lfw)}, {_wrong(lfw)}; {_named_strangers(lfw)} (target 1 %; half of these "
+                "people also served the calibration)",
+                _command("lfw"),
+            ),
+            (
+                "video, three people enrolled from one clip each, faces of 35–45 pixels, hands before them",
+                f"{_right_frames(signers)}, {_wrong_seconds(signers)}; {_time_to_name(signers)}",
+                _command("signers"),
+            ),
+            (
+                "video, two enrolled people side by side, heads tilted; two strangers, twice",
+                f"{_right_frames(couple)}, {_wrong_seconds(couple)}; strangers: {_stranger_ids(couple)}",
+                _command("couple"),
+            ),
+            (
+                "video, nobody enrolled, six strangers; then one of them enrolled",
+                f"{_named_strangers(nobody)}; {_stranger_ids(nobody)}",
+                _command("nobody_enrolled"),
+            ),
+        ],
+    )
+
+
+def calibration_table(report: Report) -> str:
+    """Return docs/identity.md's table of how well the calibration holds, from the model card's report."""
+    promised = " / ".join(f"{_power(rate)}" for rate, _ in report["false_match"])
+    measured = " / ".join(f"{_power(rate)}" for _, rate in report["false_match"])
+    return _table(
+        (f"on {report['n_people']:,} people not fitted on", ""),
+        [
+            (
+                "Cllr (best possible by any monotone recalibration)",
+                f"{report['cllr']:.3f} ({report['cllr_minimum']:.3f})",
+            ),
+            ("expected calibration error at even odds", f"{report['expected_calibration_error']:.3f}"),
+            (f"false match rate promised {promised}", measured),
+        ],
+    )
+
+
+def track_table(report: Report) -> str:
+    """Return docs/identity.md's table of whole tracks at the default target."""
+    rows = [
+        (
+            f"LFW, {rate['n_enrolled']} enrolled",
+            f"{100 * rate['strangers_named']:.1f} % of {rate['n_strangers']:,}",
+            f"{100 * rate['enrolled_named']:.0f} %",
+            f"{100 * rate['enrolled_mistaken']:.1f} %",
+        )
+        for rate in report["tracks"]
+    ]
+    return _table(
+        (
+            "whole tracks, target 0.01",
+            "strangers' tracks named",
+            "enrolled people's tracks named",
+            "wrong name",
+        ),
+        rows,
+    )
+
+
+def fill(text: str, section: str, content: str) -> str:
+    """Return a page with what stands between the markers of a section replaced.
+
+    Raises:
+        ConfigurationError: If the page has no such section.
+    """
+    begin, end = f"<!-- begin {section} -->\n", f"<!-- end {section} -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ConfigurationError(f"expected one pair of markers {begin.strip()} and {end}")
+    before, rest = text.split(begin)
+    return before + begin + content + end + rest.split(end)[1]
+
+
+def _enrolled(report: Report) -> list[Mapping[str, Any]]:
+    return [track for episode in report["episodes"] for track in episode["tracks"] if track["is_enrolled"]]
+
+
+def _share(estimate: Mapping[str, float], digits: int = 0) -> str:
+    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
+    return f"{value:.{digits}f} % [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _identified(report: Report) -> str:
+    estimate = report["identification_rate"]
+    return f"{_share(estimate)} of {estimate['count']} tracks identified"
+
+
+def _wrong(report: Report) -> str:
+    count = sum(track["wrong_frames"] > 0 for track in _enrolled(report))
+    return f"{count or 'none'} under a wrong name"
+
+
+def _named_strangers(report: Report) -> str:
+    estimate = report["false_positive_identification_rate"]
+    named = round(estimate["value"] * estimate["count"])
+    return f"{named} of {estimate['count']} strangers' tracks named: {_share(estimate, 1)}"
+
+
+def _right_frames(report: Report) -> str:
+    tracks = _enrolled(report)
+    right, frames = (sum(track[key] for track in tracks) for key in ("right_frames", "enrolled_frames"))
+    where = f"of the frames of {len(tracks)} tracks"
+    if right == frames:
+        return f"the right name in all {where}"
+    worst = min(track["named_share"] for track in tracks)
+    return f"the right name in {100 * right / frames:.1f} % {where} ({100 * worst:.0f} % of the worst)"
+
+
+def _wrong_seconds(report: Report) -> str:
+    return f"{report['seconds_under_a_wrong_name']:.2g} s under a wrong one"
+
+
+def _time_to_name(report: Report) -> str:
+    times = sorted(t["seconds_to_name"] for t in _enrolled(report) if t["seconds_to_name"] is not None)
+    return f"named after {times[len(times) // 2]:.2f} s (median), {times[-1]:.2f} s at most" if times else "-"
+
+
+def _stranger_ids(report: Report) -> str:
+    strangers = [one for episode in report["episodes"] for one in episode["strangers"] if one["frames"]]
+    steady = [one["id_consistency"] for one in strangers if one["ids"]]
+    main = sum(one["main_id_share"] for one in strangers) / len(strangers)
+    share = f"{100 * main:.0f} % of frames under one id"
+    if steady:
+        share += f", {100 * sum(steady) / len(steady):.0f} % of those with an id"
+    counts = Counter(one["fragments"] for one in strangers)
+    told = ", ".join(f"{count} with {ids}" for ids, count in sorted(counts.items()))
+    return f"{share}; ids a stranger: {told}; {report['stranger_ids_shared_by_persons']} shared by two people"
+
+
+def _command(scenario: str) -> str:
+    return f"`face-recognition evaluate replay {scenario}`"
+
+
+def _power(rate: float) -> str:
+    """Return a rate as ``9.3·10⁻⁴``, a power of ten as ``10⁻⁴``."""
+    mantissa, exponent = f"{rate:.1e}".split("e")
+    ten = f"10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return ten if mantissa == "1.0" else f"{mantissa}·{ten}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
