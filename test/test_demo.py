@@ -86,6 +86,7 @@ def test_ctrl_c_ends_it_and_its_children(clip: Path) -> None:
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0, output
+    assert "images answered" in output
     assert "Traceback" not in output
     assert not any(is_alive(child) for child in children)
 

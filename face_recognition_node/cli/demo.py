@@ -77,9 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
     source = _look_at(arguments.source)
     os.environ.update(isolated_environment(os.environ))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from face_recognition_node.cli.identity_watch import Screen
+    from face_recognition_node.cli.identity_watch import IdentityWatch, Screen
 
     screen = Screen()
+    watch = IdentityWatch(screen)
     with contextlib.ExitStack() as stack:
         gallery = arguments.gallery
         if gallery is None:
@@ -89,9 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
         elif gallery == "default":
             gallery = str(default_gallery_path())
         try:
-            return _play(arguments, source, str(Path(gallery).absolute()), screen)
+            return _play(arguments, source, str(Path(gallery).absolute()), screen, watch)
         except KeyboardInterrupt:
             screen.end()
+            screen.line(watch.summary())
             return 130 if arguments.once else 0
 
 
@@ -102,8 +104,13 @@ def _look_at(text: str) -> FrameSource | None:
     return open_source(text)
 
 
-def _play(arguments: argparse.Namespace, source: FrameSource | None, gallery: str, screen: Screen) -> int:
-    from face_recognition_node.cli.identity_watch import IdentityWatch
+def _play(
+    arguments: argparse.Namespace,
+    source: FrameSource | None,
+    gallery: str,
+    screen: Screen,
+    watch: IdentityWatch,
+) -> int:
     from face_recognition_node.ros.remote import Remote
 
     at_end = "stop" if arguments.once else "loop"
@@ -121,7 +128,6 @@ def _play(arguments: argparse.Namespace, source: FrameSource | None, gallery: st
             "--log-level", "warn", "-r", f"__ns:={NAMESPACE}",
             "-p", f"source:='{clip}'", "-p", f"at_end:={at_end}", "-p", "wait_for_subscriber:=true",
         ])  # fmt: skip
-        watch = IdentityWatch(screen)
         with Remote("face_recognition_demo", children.check) as remote, _video(arguments, source, remote):
             ended = _follow(remote, watch)
             began = time.monotonic()
