@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
+import subprocess
 import sys
 
 import numpy as np
@@ -188,6 +189,18 @@ def test_torch_asked_for_but_absent_tells_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendUnavailableError, match="pip install torch"):
         load_embedder(ModelsConfig(backend="torch"))
+
+
+def test_openvino_comes_without_its_converter_and_lets_others_have_it():
+    pytest.importorskip("openvino.tools.ovc")
+    code = (
+        "import sys; from face_recognition_node.backends.openvino_runner import import_openvino; "
+        "openvino = import_openvino(); assert openvino.Core; "
+        "assert not [name for name in sys.modules if 'ovc' in name or 'telemetry' in name]; "
+        "import openvino.tools.ovc; assert openvino.tools.ovc.convert_model; "
+        "assert import_openvino() is openvino"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("backend_name", NAMES)

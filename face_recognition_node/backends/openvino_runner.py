@@ -9,6 +9,7 @@ disk, outside the source tree, which makes the next start fast.
 from __future__ import annotations
 
 import logging
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,28 @@ from face_recognition_node.core.runner import BackendReport
 
 NAME = "openvino"
 _KEPT_SHAPES = 4
+_CONVERTER = "openvino.tools.ovc"
 _log = logging.getLogger(__name__)
+
+
+def import_openvino() -> Any:
+    """Return the openvino module or raise BackendUnavailableError telling the cure.
+
+    OpenVINO imports its model converter if it can, with a command-line parser and a telemetry client that a
+    robot has no use for: measured, 17 of 30 MB and 0.1 of 0.15 s of processor time. It is kept out unless
+    somebody has imported it already, and can be imported by its own name afterwards.
+    """
+    is_first = not {"openvino", _CONVERTER} & sys.modules.keys()
+    if is_first:
+        sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # Python's way of saying "not importable"
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError(f"openvino is not installed ({error}): pip install openvino") from error
+    finally:
+        if is_first:
+            del sys.modules[_CONVERTER]
+    return openvino
 
 
 class OpenVinoRunner:
@@ -40,13 +62,7 @@ class OpenVinoRunner:
     """
 
     def __init__(self, card: ModelCard, models: ModelsConfig, reason: str = "") -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise BackendUnavailableError(
-                f"openvino is not installed ({error}): pip install openvino"
-            ) from error
-        self._openvino = openvino
+        self._openvino = openvino = import_openvino()
         self._card = card
         self._device = models.device or "CPU"
         self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
