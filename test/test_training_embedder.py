@@ -21,6 +21,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from face_recognition_node.networks.efficientnet import DepthwiseConvolution, EfficientNetEmbedder
+from face_recognition_node.networks.exporting import read_checkpoint
 from face_recognition_node.training import embedder_training
 from face_recognition_node.training.embedder_module import EmbedderStage, rate_factor
 from face_recognition_node.training.embedder_training import RunOptions, train_embedder
@@ -85,6 +86,14 @@ def test_both_stages_leave_weights_that_the_robots_network_loads(finished):
     assert logs
     assert "validation/tar_at_far_0.01_24px" in logs[0].read_text()
     assert list((out / "metric").rglob("events.out.tfevents*"))
+
+
+def test_export_takes_the_averaged_weights_of_a_checkpoint(finished):
+    out, weights = finished
+    averaged, read = load_file(weights), read_checkpoint(out / "metric" / "last.ckpt").state_dict()
+    assert all(torch.equal(read[name], value) for name, value in averaged.items())
+    stored = torch.load(out / "metric" / "last.ckpt", weights_only=True)["state_dict"]
+    assert any(not torch.equal(stored[f"network.{name}"], value) for name, value in averaged.items())
 
 
 def test_a_finished_run_is_not_repeated(finished, recipe, monkeypatch):

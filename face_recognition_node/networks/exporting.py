@@ -112,7 +112,9 @@ def read_checkpoint(path: Path) -> nn.Module:
 
         return _fit([load_file(path)], path)
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    return _fit([stored[key] for key in EPOCH_KEYS if key in stored] or [stored], path)
+    # Lightning keeps the moving average with the callback that makes it
+    averages = [state["average"] for state in stored.get("callbacks", {}).values() if "average" in state]
+    return _fit([*averages, *(stored[key] for key in EPOCH_KEYS if key in stored)] or [stored], path)
 
 
 def _fit(states: list[Mapping[str, Any]], path: Path) -> nn.Module:
