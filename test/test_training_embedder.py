@@ -86,6 +86,7 @@ def test_both_stages_leave_weights_that_the_robots_network_loads(finished):
     assert logs
     assert "validation/tar_at_far_0.01_24px" in logs[0].read_text()
     assert list((out / "metric").rglob("events.out.tfevents*"))
+    assert (out / "metric" / "curves.png").stat().st_size > 1000
 
 
 def test_export_takes_the_averaged_weights_of_a_checkpoint(finished):

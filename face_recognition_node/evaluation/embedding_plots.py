@@ -152,7 +152,8 @@ def plot_curves(
                 axis.plot(np.asarray(steps) / per_epoch, values, label=name)
         axis.set(title=title, xlabel="step" if per_epoch == 1 else "epoch")
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+        if axis.lines:
+            axis.legend(frameon=False, fontsize=8)
     return save_figure(figure, path)
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from face_recognition_node.core.errors import ConfigurationError, SourceError
+from face_recognition_node.evaluation.embedding_plots import plot_curves
 from face_recognition_node.evaluation.face_archive import IdentitySplit, LabelArray, split_identities
 from face_recognition_node.training.callbacks import WEIGHTS, AveragedWeights, ImageProgress, ValidationCurve
 from face_recognition_node.training.embedder_module import EmbedderStage
@@ -35,6 +36,13 @@ log = logging.getLogger(__name__)
 CHECKPOINT = "last.ckpt"
 FAST_STEPS = 12
 VALIDATION_FACES = 600
+CURVES = {
+    "loss": ("train/loss", "train/identity", "train/metric", "train/distillation"),
+    "true accept rate, validation people": tuple(
+        f"validation/tar_at_far_{rate}_{size}" for size in ("112px", "24px") for rate in ("0.01", "0.001")
+    ),
+}
+"""What each stage's ``curves.png`` shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +193,7 @@ def _run_stage(
     trainer.save_checkpoint(folder / "done.ckpt")
     if trainer.is_global_zero:
         (folder / "done.ckpt").replace(last)
+        plot_curves(folder, CURVES, folder / "curves.png")
     trainer.strategy.barrier()
     return folder / WEIGHTS
 
