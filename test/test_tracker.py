@@ -202,6 +202,30 @@ class TestTracks:
         (after,) = scene.step((detection(100), look(world, 0)))
         assert after.track_id != before.track_id
 
+    def test_a_speck_without_a_look_contests_nobody_once_it_is_gone(self, world: FaceWorld) -> None:
+        """False detections flicker; the faces around them would be embedded in every frame for seconds."""
+        scene = Scene(make_tracker())
+        faces = [(detection(100), look(world, 0)), (detection(400), look(world, 1))]
+        for _ in range(10):
+            scene.step(*faces)
+        scene.step(*faces, (detection(200, size=50), None))
+        for _ in range(6):  # 0.3 s: more than continuity_s
+            scene.step(*faces)
+        plan = scene.tracker.plan([face[0] for face in faces], scene.stamp + 0.05)
+        assert len(plan.tracks) == 2
+        assert not plan.contested.any()
+
+    def test_somebody_lost_contests_whom_he_may_come_back_as(self, world: FaceWorld) -> None:
+        scene = Scene(make_tracker())
+        faces = [(detection(100), look(world, 0)), (detection(200, size=50), look(world, 1))]
+        for _ in range(10):
+            scene.step(*faces)
+        for _ in range(10):
+            scene.step(faces[0])
+        plan = scene.tracker.plan([faces[0][0]], scene.stamp + 0.05)
+        assert len(plan.tracks) == 2
+        assert plan.contested.all()
+
     def test_another_face_in_the_same_place_at_once(self, world: FaceWorld) -> None:
         scene = Scene(make_tracker())
         for _ in range(10):

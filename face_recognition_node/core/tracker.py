@@ -161,7 +161,7 @@ class Tracker:
 
     def plan(self, detections: Sequence[Detection], stamp: float) -> Plan:
         """Forget tracks lost for too long and say which detections position alone can place."""
-        self._tracks = [t for t in self._tracks if stamp - t.last_stamp <= self.config.lost_after_s]
+        self._tracks = [t for t in self._tracks if stamp - t.last_stamp <= self._patience_s(t)]
         tracks = tuple(self._tracks)
         gaps = np.array([max(stamp - t.last_stamp, 0.0) for t in tracks], np.float32)
         costs = position_costs(
@@ -206,6 +206,15 @@ class Tracker:
         for detection, look, track in zip(detections, looks, found, strict=True):
             visible.append(track if track is not None else self._start(detection, look, stamp))
         return visible
+
+    def _patience_s(self, track: Track) -> float:
+        """Return for how long an unseen track may be found again, seconds.
+
+        After a short gap only the look counts. Without one there is nothing to find the track again by, and
+        keeping it would make every face near it contested: embedded in each frame for nothing.
+        """
+        has_look = track.evidence.embedding is not None
+        return self.config.lost_after_s if has_look else self.config.continuity_s
 
     def renew(self, track: Track) -> Track:
         """Split a track whose evidence now speaks for somebody else: same face, new number, no claim."""
