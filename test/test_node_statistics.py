@@ -11,7 +11,7 @@ pytest.importorskip("diagnostic_msgs", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from face_recognition_node.ros.diagnostics import NodeHealth, to_diagnostics
+from face_recognition_node.ros.diagnostics import NodeHealth, TroubleLog, to_diagnostics
 from face_recognition_node.ros.statistics import StreamStatistics
 
 NAN = float("nan")
@@ -120,6 +120,22 @@ def test_silence_is_a_warning(statistics, clock) -> None:
     clock.now += 4
     level, text = judge(active(statistics.summarize()))
     assert (level, text) == (DiagnosticStatus.WARN, "no image on /image for 4.0 s")
+
+
+def test_silence_is_explained(statistics) -> None:
+    summary = statistics.summarize()
+    assert "nobody publishes there" in judge(active(summary, publishers=0))[1]
+    assert "Fast DDS profile" in judge(active(summary, publishers=1))[1]
+
+
+def test_trouble_that_stays_is_logged_once_and_so_is_its_end(statistics) -> None:
+    bad = to_diagnostics(active(statistics.summarize()), "/n", Time())
+    good = to_diagnostics(NodeHealth("inactive"), "/n", Time())
+    log = TroubleLog(patience=3)
+    told = [log.news(message) for message in (bad, bad, good, bad, bad, bad, bad, bad, good, good)]
+    silence, end = (True, "no image on /image yet"), (False, "all is well again: the node is inactive")
+    # Models and gallery are not loaded in either message, which is no trouble.
+    assert told == [[], [], [], [], [], [silence], [], [], [end], []]
 
 
 def test_bad_images_are_a_warning_or_an_error(statistics, clock) -> None:

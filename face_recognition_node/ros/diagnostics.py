@@ -23,6 +23,7 @@ class NodeHealth:
         stream: Figures of the image stream, or None before the first activation.
         image_topic: Where images are expected.
         image_timeout: Silence that is worth a warning, seconds.
+        publishers: How many publish there; None: not known.
         models: Key to value about networks and backends: which, where it runs, and why there.
         gallery: Key to value about the gallery.
     """
@@ -33,6 +34,7 @@ class NodeHealth:
     stream: StreamSummary | None = None
     image_topic: str = ""
     image_timeout: float = 2.0
+    publishers: int | None = None
     models: Mapping[str, object] = field(default_factory=dict)
     gallery: Mapping[str, object] = field(default_factory=dict)
 
@@ -48,6 +50,31 @@ def to_diagnostics(health: NodeHealth, name: str, stamp: Time) -> DiagnosticArra
         _status(f"{name}: gallery", *_judge_loaded(health, health.gallery, "open"), health.gallery),
     ]
     return message
+
+
+class TroubleLog:
+    """Decides what of the diagnostics is worth a line in the log: trouble that stays, once, and its end.
+
+    Args:
+        patience: After how many messages in a row trouble is told; a short one is nobody's business.
+    """
+
+    def __init__(self, patience: int = 3) -> None:
+        self._patience = patience
+        self._rounds: dict[str, int] = {}
+
+    def news(self, message: DiagnosticArray) -> list[tuple[bool, str]]:
+        """Return (is it trouble, sentence) for every entry that has become worth telling."""
+        told = []
+        for status in message.status:
+            rounds = self._rounds.get(status.name, 0)
+            is_trouble = status.level != DiagnosticStatus.OK
+            self._rounds[status.name] = rounds + 1 if is_trouble else 0
+            if is_trouble and rounds + 1 == self._patience:
+                told.append((True, status.message))
+            elif not is_trouble and rounds >= self._patience:
+                told.append((False, f"all is well again: {status.message}"))
+        return told
 
 
 def _judge_loaded(health: NodeHealth, values: Mapping[str, object], word: str) -> tuple[bytes, str]:
@@ -69,7 +96,7 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
         return DiagnosticStatus.OK, "idle: nobody subscribes (parameter always_on)"
     if stream.received == 0 or stream.silence > health.image_timeout:
         since = "yet" if stream.received == 0 else f"for {stream.silence:.1f} s"
-        return DiagnosticStatus.WARN, f"no image on {health.image_topic} {since}"
+        return DiagnosticStatus.WARN, f"no image on {health.image_topic} {since}{_why_silent(health)}"
     if stream.answered_hz == 0 and stream.recently_bad:
         return DiagnosticStatus.ERROR, f"no usable image: {_counts(stream.bad)}"
     if stream.recently_bad:
@@ -80,6 +107,17 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
             f"{stream.answered_hz:.1f} of {stream.received_hz:.1f} Hz: too slow a machine for the stream",
         )
     return DiagnosticStatus.OK, f"{stream.answered_hz:.1f} Hz"
+
+
+def _why_silent(health: NodeHealth) -> str:
+    if health.publishers is None:
+        return ""
+    if health.publishers == 0:
+        return "; nobody publishes there: is the camera running, and is that its topic?"
+    return (
+        f", though {health.publishers} publish there: does the camera use the Fast DDS profile, and "
+        "does its quality of service fit qos_reliability?"
+    )
 
 
 def _stream_values(health: NodeHealth) -> dict[str, object]:

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from face_recognition_node.core.faces import RecognitionResult
 from face_recognition_node.ros.answers import AnswerPublisher
 from face_recognition_node.ros.depth import DepthBuffer
-from face_recognition_node.ros.diagnostics import NodeHealth, to_diagnostics
+from face_recognition_node.ros.diagnostics import NodeHealth, TroubleLog, to_diagnostics
 from face_recognition_node.ros.enrollment_server import EnrollmentServer
 from face_recognition_node.ros.housekeeping import Housekeeper
 from face_recognition_node.ros.image_input import ImageInput
@@ -48,6 +48,7 @@ class FaceRecognitionNode(LoudNode):
         self._statistics = StreamStatistics()
         self._depth = DepthBuffer()
         self._housekeeper = Housekeeper()
+        self._trouble = TroubleLog()
         self._last_wanted = 0.0
         self.node_parameters = NodeParameters(self, lambda: self.runtime is not None, self._on_settings)
         self._input = ImageInput(self, self._on_image, self._depth.add, self._depth.camera.add)
@@ -227,8 +228,16 @@ class FaceRecognitionNode(LoudNode):
             stream=self._statistics.summarize(worker.counts.dropped) if worker is not None else None,
             image_topic=self.image_topic,
             image_timeout=self.settings.node.image_timeout,
+            publishers=self.count_publishers(self.image_topic),
             models=runtime.describe_models() if runtime is not None else {},
             gallery=runtime.describe_gallery() if runtime is not None else {},
         )
         stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(to_diagnostics(health, self.get_fully_qualified_name(), stamp))
+        message = to_diagnostics(health, self.get_fully_qualified_name(), stamp)
+        self._diagnostics.publish(message)
+        if not health.error:  # that was logged when it happened
+            for is_trouble, text in self._trouble.news(message):
+                if is_trouble:  # two calls: rclpy refuses another severity from the same line
+                    self.get_logger().warning(text)
+                elif health.state == "active":
+                    self.get_logger().info(text)
