@@ -168,6 +168,7 @@ def test_export_writes_three_files_that_belong_together(tmp_path, trained):
     card = export(trained, tmp_path / "new", {"version": "7", "calibration": {"x": 1}, "name": "old"})
     assert {path.name for path in tmp_path.iterdir()} == {"new.safetensors", "new.onnx", "new.json"}
     assert card.weights("onnx").is_file()
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in tmp_path.iterdir())
     assert (card.name, card.dimension, card.values["version"]) == ("new", 32, "7")
     assert card.calibration is None  # it was learnt for other weights
     assert "BatchNormalization" not in card.values["onnx"]["operators"]

@@ -169,6 +169,8 @@ def save_weights(network: nn.Module, path: Path) -> None:
 
     state = network.state_dict().items()
     save_file({name: value.contiguous() for name, value in state if value.is_floating_point()}, path)
+    # safetensors makes files that only their owner may read; the node may run as somebody else
+    path.chmod(0o644)
 
 
 def export(network: nn.Module, target: Path, about: Mapping[str, Any]) -> ModelCard:
