@@ -147,6 +147,10 @@ def _play(
         screen.line(watch.summary())
     if not watch.identified:
         screen.line("Nobody was identified.")
+        if not newcomer.has_begun:
+            screen.line(
+                "The clip was over before anybody could be enrolled; without --once it plays over and over."
+            )
     return 0 if watch.identified else 1
 
 
@@ -206,6 +210,11 @@ class _Newcomer:
         self._first_seen: float | None = None
         self._is_done = self._is_running = False
         self._said = ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was time to enrol somebody, or no need to."""
+        return self._is_done
 
     def step(self, watch: IdentityWatch) -> None:
         """Look whether it is time to enrol somebody."""
