@@ -115,8 +115,8 @@ def _why_silent(health: NodeHealth) -> str:
     if health.publishers == 0:
         return "; nobody publishes there: is the camera running, and is that its topic?"
     return (
-        f", though {health.publishers} publish there: does the camera use the Fast DDS profile, and "
-        "does its quality of service fit qos_reliability?"
+        f"; publishers there: {health.publishers}. Is the camera active, does its process use the Fast DDS "
+        "profile, and does its quality of service fit qos_reliability?"
     )
 
 
