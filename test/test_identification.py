@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from face_recognition_node.cli import main
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.cli.identification_faces import open_judged_faces
+from face_recognition_node.core.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import merge_doubles
 from face_recognition_node.evaluation.identification import (
     identify,
@@ -204,3 +205,16 @@ def test_the_command_reports_groups_and_pictures(made_up_lfw, tmp_path, capsys):
     table.write_text("who,what\n")
     assert main(command) == 2
     assert "columns identity and group" in capsys.readouterr().err
+
+
+def test_a_prepared_folder_gives_its_held_out_people(tmp_path):
+    pytest.importorskip("torch", reason="the train extra is not installed: no torch")
+    rows = [f"faces/n{n:02d}/{k}.webp,n{n:02d},x,0.9,50" for n in range(12) for k in range(2)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["crop,identity,source,score,size_px", *rows]) + "\n")
+    faces = open_judged_faces(tmp_path)
+    assert faces.names.tolist() == ["n00", "n00", "n10", "n10"]
+    assert faces.labels.tolist() == [0, 0, 10, 10]
+    assert set(faces.collections) == {tmp_path.name}
+    assert "4 faces of 2 people" in faces.said
+    with pytest.raises(SourceError, match=r"n00/0\.webp"):
+        faces.read(0)
