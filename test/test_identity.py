@@ -316,23 +316,40 @@ class TestCohort:
     def test_before_anything_is_measured_people_are_expected_to_be_alike(self, world: FaceWorld) -> None:
         calibration = made_up_calibration()
         _, spread = calibration.different_people
+        values = np.array([0.1, 0.9])
         for centers in ([], [world.axis(0)]):
             cohort = Cohort.of(centers, calibration)
-            values = np.array([0.1, 0.9])
-            assert cohort.normalize(values, world.axis(0), 0.0) == pytest.approx(values - spread / 2)
+            assert cohort.resemblance(world.axis(0), 0.0) == 0.0
+            assert cohort.normalize(values, 0.0) == pytest.approx(values)
+            assert cohort.normalize(values, 0.0, cohort.expected) == pytest.approx(values - spread / 2)
 
     def test_the_expectation_gives_way_to_what_is_measured(self, world: FaceWorld) -> None:
         calibration = made_up_calibration()
-        people = [world.axis(k) for k in range(40)]
-        shifts = [Cohort.of(people[:n], calibration).shift for n in (1, 2, 5, 10, 40)]
-        assert shifts == sorted(shifts, reverse=True)
-        assert shifts[0] > 0.02 > 0.01 > shifts[-1]
+        lifts = []
+        for n in (1, 2, 5, 10, 40):
+            cohort = Cohort.of([world.axis(k) for k in range(n)], calibration)
+            resemblance = cohort.resemblance(world.axis(50), 0.0)
+            lifts.append(0.7 - float(cohort.normalize(np.array([0.7]), resemblance, cohort.expected)[0]))
+        assert lifts == sorted(lifts, reverse=True)
+        assert lifts[0] > 0.02 > 0.01 > lifts[-1] >= 0.0
+
+    def test_it_concerns_names_not_strangers_nor_probabilities(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        view = NewTemplate(unit(world.axis(0) + world.axis(1)), 0.9, HeadPose(0, 0, 0))
+        gallery.add_person("Anna", [view])
+        gallery.add_person("", [view], is_stranger=True)
+        ranked = models.rank(world.axis(0)[None], [0.9], gallery.snapshot())[0]
+        anna, stranger = sorted(ranked, key=lambda hypothesis: hypothesis.is_stranger)
+        assert anna.log_ratio == stranger.log_ratio
+        assert anna.log_false_match > stranger.log_false_match + 0.1
 
     def test_different_people_make_nothing_easier(self, world: FaceWorld) -> None:
         """Axes are less alike than the tables expect of different people."""
-        cohort = Cohort.of([world.axis(k) for k in range(40)], made_up_calibration())
+        cohort = Cohort.of([world.axis(k) for k in range(10)], made_up_calibration())
+        assert cohort.excess <= 0.0
         assert cohort.stretch == 1.0
-        assert cohort.normalize(np.array([0.7]), world.axis(50), 0.0) <= 0.7
+        resemblance = cohort.resemblance(world.axis(20), 0.0)
+        assert cohort.normalize(np.array([0.7]), resemblance) == pytest.approx([0.7])
 
     def test_alike_people_lower_all_similarities(self, world: FaceWorld) -> None:
         calibration = made_up_calibration()
@@ -340,11 +357,11 @@ class TestCohort:
         people = [unit(world.axis(k) + np.float32(1.5) * common) for k in range(20)]
         cohort = Cohort.of(people, calibration)
         pairs = [float(a @ b) for i, a in enumerate(people) for b in people[:i]]
-        mean, spread = calibration.different_people
-        assert cohort.shift == pytest.approx((20 * (np.mean(pairs) - mean) + 5 * spread / 2) / 25, abs=1e-3)
+        mean, _ = calibration.different_people
+        assert cohort.excess == pytest.approx(np.mean(pairs) - mean, abs=1e-3)
         query = unit(world.axis(30) + np.float32(1.5) * common)
-        (value,) = cohort.normalize(np.array([float(query @ people[0])]), query, 0.0)
-        assert value == pytest.approx(float(query @ people[0]) - cohort.shift, abs=0.05)
+        (value,) = cohort.normalize(np.array([float(query @ people[0])]), cohort.resemblance(query, 0.0))
+        assert value == pytest.approx(float(query @ people[0]) - 20 / 25 * cohort.excess, abs=0.05)
 
     def test_a_stranger_from_a_family_stays_a_stranger(self, world: FaceWorld) -> None:
         """Without the yardstick this face would be named."""

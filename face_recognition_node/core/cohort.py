@@ -15,9 +15,11 @@ The first term in the maximum normalises by the gallery, the second by the track
 normalisation of speaker verification do (Auckenthaler et al. 2000). Only the strict direction is used: a
 gallery of very different people makes nothing easier.
 
-What was measured with it stands in docs/identity.md. ``e`` is a compromise: similarities between the people
-of one laboratory (ORL) are higher by 0.9 ``d0``, between those before one depth camera (RAP3DF) by 1.5, but
-to expect that much from the first would leave guests without a name who tilt their heads.
+The expectation makes names harder to get: a false one is what must not happen. For the posterior, and to find
+a stranger again, only what was measured counts (``e = 0``). It is a compromise: similarities between people
+of one laboratory (ORL) are higher by 0.9 ``d0``, between those before one depth camera (RAP3DF) by 1.5; but
+to expect that much from the first would leave guests without a name who tilt their heads. What it is worth
+stands in docs/identity.md.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ class Cohort:
         calibration: The tables.
         centers: (n, D) unit vectors of different persons.
         commonness: (n,) of the centres.
-        expected: How much higher similarities are here, as long as nothing has been measured.
-        shift: How much higher similarities between different persons are here, after shrinkage.
+        expected: ``e`` above.
+        excess: How much higher similarities between different persons are here, ``m - m0``; 0 for nobody.
         stretch: How much wider they spread, at least 1, after shrinkage.
     """
 
@@ -57,7 +59,7 @@ class Cohort:
     centers: FloatArray
     commonness: FloatArray
     expected: float
-    shift: float
+    excess: float
     stretch: float
 
     @classmethod
@@ -68,29 +70,44 @@ class Cohort:
         expected = _EXPECTED_SHIFT * spread
         if n < 2:
             nobody = np.zeros((0, calibration.prototypes.shape[1]), np.float32)
-            return cls(calibration, nobody, np.zeros(0, np.float32), expected, expected, 1.0)
+            return cls(calibration, nobody, np.zeros(0, np.float32), expected, 0.0, 1.0)
         stacked = np.stack(centers).astype(np.float32)
         commonness = calibration.commonness(stacked)
         pairs = calibration.correct(stacked @ stacked.T, (commonness[:, None] + commonness[None, :]) / 2)
         between = pairs[np.triu_indices(n, 1)]
-        shift = _shrink(float(between.mean()) - mean, n, expected)
+        excess = float(between.mean()) - mean
         wider = n / (n + _SPREAD_SHRINKAGE) * (_spread(between) / spread - 1.0)
         stretch = min(1.0 + max(wider, 0.0), _LARGEST_STRETCH)
-        return cls(calibration, stacked, commonness, expected, shift, stretch)
+        return cls(calibration, stacked, commonness, expected, excess, stretch)
 
-    def normalize(
-        self, corrected: NDArray[np.float64], query: FloatArray, commonness: float
-    ) -> NDArray[np.float64]:
-        """Return ``s''`` of (k,) corrected similarities of persons to a (D,) query of this commonness."""
+    def resemblance(self, query: FloatArray, commonness: float) -> float:
+        """Return by how much a (D,) query of this commonness is like everybody: ``r - m0``; 0 for nobody."""
         n = len(self.centers)
         if n == 0:
-            return np.asarray(corrected - self.expected, np.float64)
+            return 0.0
         mean, _ = self.calibration.different_people
         to_all = self.calibration.correct(
             self.centers @ query, (self.commonness + np.float32(commonness)) / 2
         )
-        rest = (float(to_all.sum()) - float(to_all.max())) / (n - 1)
-        lift = max(_shrink(rest - mean, n - 1, self.expected), self.shift, 0.0)
+        return (float(to_all.sum()) - float(to_all.max())) / (n - 1) - mean
+
+    def normalize(
+        self, corrected: NDArray[np.float64], resemblance: float, expected: float = 0.0
+    ) -> NDArray[np.float64]:
+        """Return ``s''`` of (k,) corrected similarities of persons to a query of this :meth:`resemblance`.
+
+        Args:
+            corrected: (k,) ``s'``.
+            resemblance: Of the query.
+            expected: ``e``; 0 believes in nothing but what was measured.
+        """
+        n = len(self.centers)
+        mean, _ = self.calibration.different_people
+        by_gallery, by_track = (
+            _shrink(self.excess, n, expected),
+            _shrink(resemblance, max(n - 1, 0), expected),
+        )
+        lift = max(by_gallery, by_track, 0.0)
         return np.asarray(mean + (corrected - mean - lift) / self.stretch, np.float64)
 
 

@@ -110,9 +110,14 @@ class PersonModels:
             return ()
         similarity, model_quality, model_commonness, nearest = np.array(rows, np.float64).T
         corrected = self._calibration.correct(similarity, (model_commonness + own) / 2).astype(np.float64)
-        comparable = self._cohort.normalize(corrected, query, own)
+        cohort, resemblance = self._cohort, self._cohort.resemblance(query, own)
+        comparable = cohort.normalize(corrected, resemblance)
+        cautious = cohort.normalize(corrected, resemblance, cohort.expected)
         ratios = self._calibration.log_likelihood_ratio(comparable, quality, model_quality)
-        false_matches = self._calibration.log_false_match(comparable, quality, model_quality)
+        is_stranger = np.array([person.is_stranger for person in persons])
+        false_matches = self._calibration.log_false_match(
+            np.where(is_stranger, comparable, cautious), quality, model_quality
+        )
         distances = np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
         columns = (similarity.tolist(), ratios.tolist(), false_matches.tolist(), distances.tolist())
         hypotheses = [
