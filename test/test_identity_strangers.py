@@ -91,6 +91,17 @@ def test_poor_views_mint_nobody(door: Door, view: dict[str, float]) -> None:
     assert door.strangers == []
 
 
+def test_patience_ends_although_the_good_views_have(door: Door) -> None:
+    """Between a name and nobody; five good views, then the head is tilted."""
+    door.gallery.add_person("Anna", door.world.templates(3))
+    door.resolver.config = with_values(IdentityConfig(), {"minimum_probability": 0.9999})
+    assert door.watch(0, 0.6).state is IdentityState.UNDECIDED
+    door.watch(0, 2.0, sharpness=0.3)
+    assert door.strangers == []
+    door.watch(0, 1.0, sharpness=0.3)
+    assert len(door.strangers) == 1
+
+
 def test_an_enrolled_person_is_not_minted(door: Door) -> None:
     door.gallery.add_person("Anna", door.world.templates(0))
     assert door.watch(0, 5.0).name == "Anna"

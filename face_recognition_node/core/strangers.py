@@ -145,7 +145,9 @@ class StrangerBook:
             return False
         if record.n_good < self.config.minimum_views or record.span_s < self.config.minimum_span_s:
             return False
-        return identity.state is IdentityState.STRANGER or record.span_s >= self.config.patience_s
+        # Since the first good view, whatever came after: a head that turns away for good still gets its id.
+        waited = track.last_stamp - record.first_stamp
+        return identity.state is IdentityState.STRANGER or waited >= self.config.patience_s
 
     def _mint(self, record: StrangerRecord, snapshot: Snapshot) -> None:
         templates = [
