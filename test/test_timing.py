@@ -60,6 +60,21 @@ def test_runs_are_interleaved_in_changing_order():
     assert len(set(rounds)) > 3
 
 
+def test_a_round_of_several_calls_counts_their_mean():
+    now = [0.0]
+    calls = []
+
+    def work(_: int) -> None:
+        calls.append(now[0])
+        now[0] += 5.0 if len(calls) % 5 == 0 else 1.0
+
+    contestants = [Contestant("cycle", work, calls=5)]
+    table = race("cycle", contestants, 4, warm_up=0, clock=lambda: now[0])
+    assert len(calls) == 20
+    assert table.of("cycle").median_ms == pytest.approx(1800.0)
+    assert table.of("cycle").runs == 4
+
+
 def test_the_table_prints_itself_and_becomes_json():
     clock = Clock()
     table = race(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -140,13 +141,15 @@ def _race(
     for _ in range(SETTLING_FRAMES):
         for run in (steady, every, sparse):
             run.recognize()
+    recheck = config.tracker.recheck_frames  # a round is a whole cycle: a few frames embed, the others do not
     contestants = [
-        Contestant("pipeline", steady.recognize, "everybody certain: re-checked now and then"),
+        Contestant("pipeline", steady.recognize, "everybody certain: re-checked now and then", recheck),
         Contestant("pipeline, every face", every.recognize, "every face in every frame"),
         Contestant(
             f"pipeline, search 1 of {arguments.interval}",
             sparse.recognize,
             "everybody certain, followed between searches",
+            math.lcm(recheck, arguments.interval),
         ),
         *_networks_alone(frames, models),
     ]
