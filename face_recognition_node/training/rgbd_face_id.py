@@ -65,7 +65,7 @@ class RgbdRecipe:
     steps: int = 1200
     people: int = 16
     views: int = 4
-    margin: float = 1.0
+    margin: float = 1.4
     learning_rate: float = 1e-3
     threshold: float = ARTICLE_THRESHOLD
     registered_views: int = 3
