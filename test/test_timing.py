@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 
 import cv2
@@ -178,3 +179,10 @@ def test_the_pipeline_benchmark_runs(capsys):
     assert set(scene["profile_ms"]) >= {"detect", "align", "embed", "track", "search", "resize"}
     assert scene["faces_seen"] == 2
     assert figures["start"]["first_frame_s"] > figures["start"]["loaded_s"] > 0
+
+
+def test_int8_without_nncf_tells_the_cure(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    assert main(["benchmark", "int8", "lfw.zip", "faces"]) == 2
+    assert "pip install nncf" in capsys.readouterr().err
+    assert main(["benchmark", "int8", "lfw.zip", "faces", "--samples", "0"]) == 2

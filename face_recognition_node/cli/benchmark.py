@@ -13,10 +13,10 @@ WHAT = {
     "gallery": "search and update times by gallery size",
     "detector": "the face detectors side by side",
     "embedder": "the embedders side by side",
+    "int8": "whether an embedder in 8-bit integers would pay on this CPU",
 }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the kinds of benchmark."""
     add_verbs(parser, WHAT, prefix="benchmark_", dest="what", metavar="WHAT")
-
