@@ -1,0 +1,115 @@
+"""The tables of docs/performance.md, as Markdown, from what ``face-recognition benchmark … --json`` wrote.
+
+``docs/update_performance.py`` writes them into the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Report = Mapping[str, Any]
+
+
+def machine_line(report: Report) -> str:
+    """Return on what a report was measured, and how busy it was."""
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:g} GB; "
+        f"{machine['system']}; load {machine['load']:g} at the start; {versions}."
+    )
+
+
+def pipeline_section(report: Report) -> str:
+    """Return the tables, stage profiles and start of ``benchmark pipeline``."""
+    start = report["start"]
+    parts = [machine_line(report)]
+    for scene in report["scenes"]:
+        parts.append(timing_table(scene))
+        stages = ", ".join(f"{name} {value:.2f}" for name, value in scene["profile_ms"].items())
+        parts.append(
+            f"Stages of the first row, mean wall ms: {stages}. Faces seen in a frame: "
+            f"{scene['faces_seen']:.2f}, of them certain {scene['certain']:.2f}."
+        )
+    parts.append(
+        f"A fresh process without ROS, caches warm: models loaded after {start['loaded_s']:.2f} s, first "
+        f"frame answered after {start['first_frame_s']:.2f} s, {start['resident_mb']:.0f} MB resident then."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def tables_section(report: Report) -> str:
+    """Return the tables of ``benchmark detector`` or ``benchmark embedder``."""
+    return "\n\n".join([machine_line(report), *map(timing_table, report["tables"])]) + "\n"
+
+
+def timing_table(table: Report) -> str:
+    """Return one race as a table: wall time, processor time, and both over the first row's."""
+    base = table["timings"][0]
+    rows = []
+    for timing in table["timings"]:
+        ratio = f"{timing['ratio']:.2f} [{timing['ratio_low']:.2f}, {timing['ratio_high']:.2f}]"
+        interval = f"{timing['median_ms']:.1f} [{timing['low_ms']:.1f}, {timing['high_ms']:.1f}]"
+        cpu_ratio = timing["cpu_ms"] / max(base["cpu_ms"], 1e-9)
+        cells = (
+            timing["name"],
+            interval,
+            ratio,
+            f"{timing['cpu_ms']:.1f}",
+            f"{cpu_ratio:.2f}",
+            timing["note"],
+        )
+        rows.append(cells)
+    task = f"*{table['task'][:1].upper()}{table['task'][1:]}*, {base['runs']} rounds:\n\n"
+    header = ("", "wall ms", "× first row", "CPU ms", "× first row", "")
+    return task + _table(header, rows)
+
+
+def ros_section(reports: Sequence[Report]) -> str:
+    """Return one table of several runs of ``benchmark ros``."""
+    rows = []
+    for report in reports:
+        latency = f"{report['latency_p50_ms']:.1f} / {report['latency_p95_ms']:.1f}"
+        cpu_ms = 10 * report["cpu_percent"] / max(report["answered_hz"], 1e-9)
+        rows.append((
+            f"{report['size']}, {report['faces']} faces, {report['rate']:g} Hz",
+            f"{report['answered']} of {report['sent']}",
+            latency,
+            f"{report['cpu_percent']:.0f} %",
+            f"{cpu_ms:.1f}",
+            f"{report['resident_mb']:.0f}",
+            f"{report['start_s']:.2f}",
+            f"{report['load']:.1f}",
+        ))  # fmt: skip
+    header = (
+        "images", "answered", "latency p50 / p95, ms", "node's CPU, of a core", "CPU ms an answer",
+        "resident, MB", "active after, s", "load",
+    )  # fmt: skip
+    stages = [
+        f"Stages at {report['size']}, mean ms: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in report["stages_ms"].items())
+        + "."
+        for report in reports
+    ]
+    return _table(header, rows) + "\n\n" + "\n\n".join(stages) + "\n"
+
+
+def soak_section(report: Report) -> str:
+    """Return the verdict of ``benchmark soak``."""
+    growth = report["growth"]
+    verdict = "grew by more than is allowed" if growth["is_growing"] else "did not grow"
+    last = report["samples"][-1]
+    answered = sum(sample["answered_hz"] for sample in report["samples"]) / len(report["samples"])
+    return (
+        f"{report['task']}: resident memory {verdict}: slope {growth['mb_per_hour']:+.2f} MB/h "
+        f"[{growth['low']:+.2f}, {growth['high']:+.2f}] over {growth['seconds'] / 60:.0f} minutes after "
+        f"{growth['warm_up_s'] / 60:.0f} of warm-up, median {growth['resident_mb']:.0f} MB; "
+        f"{answered:.1f} answers a second, {last['tracks']} tracks begun and ended.\n\n"
+        f"{machine_line(report)}\n"
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
