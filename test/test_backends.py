@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
@@ -90,12 +91,31 @@ def test_every_backend_embeds_like_the_torch_network(backend, faces):
 
 def test_every_backend_detects_like_the_torch_network(backend, guest_bgr):
     picture = np.ascontiguousarray(guest_bgr[None, 32:288, 96:416])
-    runner = open_runner(card("retinaface_mobilenet025"), ModelsConfig(backend=backend))
+    models = ModelsConfig(backend=backend, detector_precision="fp32")
+    runner = open_runner(card("retinaface_mobilenet025"), models)
+    assert runner.report.precision == "fp32"
     got, expected = runner.run(picture), reference("retinaface_mobilenet025", picture)
     assert len(got) == 3
     for one, other in zip(got, expected, strict=True):
         assert one.shape == other.shape
         np.testing.assert_allclose(one, other, atol=2e-3)
+
+
+def test_a_detector_in_bfloat16_finds_the_same_faces(guest_bgr):
+    openvino = pytest.importorskip("openvino")
+    if openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
+        pytest.skip("this processor does not multiply in bfloat16")
+    quick, exact = (
+        load_detector(ModelsConfig(backend="openvino", detector_precision=precision), DetectorConfig())
+        for precision in ("auto", "fp32")
+    )
+    assert (quick.runner.report.precision, exact.runner.report.precision) == ("bf16", "fp32")
+    for scale in (0.25, 1.0):
+        picture = cv2.resize(guest_bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        (one,), (other,) = quick.detect(picture), exact.detect(picture)
+        assert np.abs(one.box_xyxy - other.box_xyxy).max() < 0.03 * other.size_px
+        assert np.abs(one.landmarks_xy - other.landmarks_xy).max() < 0.02 * other.size_px
+        assert one.score == pytest.approx(other.score, abs=0.02)
 
 
 def test_colour_order_is_the_cards(faces):

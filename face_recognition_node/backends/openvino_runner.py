@@ -67,18 +67,30 @@ class OpenVinoRunner:
         self._device = models.device or "CPU"
         self._options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self._device == "CPU":
-            # some CPUs would silently compute in bfloat16; embeddings must be the same everywhere
-            self._options |= {
-                "INFERENCE_NUM_THREADS": thread_count(models.threads),
-                "INFERENCE_PRECISION_HINT": "f32",
-            }
+            self._options["INFERENCE_NUM_THREADS"] = thread_count(models.threads)
         self._core = openvino.Core()
+        precision = "fp32"
+        if self._device == "CPU":
+            precision = self._cpu_precision(models.detector_precision)
+            self._options["INFERENCE_PRECISION_HINT"] = {"fp32": "f32"}.get(precision, precision)
         self._use_disk_cache(cache_directory() / "openvino")
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._file = card.weights("onnx")
-        self.report = BackendReport(NAME, self._device, reason, "fp32")
+        self.report = BackendReport(NAME, self._device, reason, precision)
         if card.input.size is not None:
             self._request((-1, *card.input.size))
+
+    def _cpu_precision(self, detector_precision: str) -> str:
+        """Return "bf16" for a detector where OpenVINO would choose that for this processor, else "fp32".
+
+        Some processors would compute in bfloat16 by default. Embeddings must be the same everywhere, and are
+        stored; where a face is may differ by a tenth of a pixel.
+        """
+        is_detector = self._card.input.size is None
+        if not is_detector or detector_precision == "fp32":
+            return "fp32"
+        native = self._core.get_property("CPU", "INFERENCE_PRECISION_HINT")
+        return "bf16" if native == self._openvino.Type.bf16 else "fp32"
 
     def _use_disk_cache(self, folder: Path) -> None:
         try:

@@ -17,4 +17,3 @@ WHAT = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the kinds of evaluation."""
     add_verbs(parser, WHAT, prefix="evaluate_", dest="what", metavar="WHAT")
-

@@ -46,6 +46,13 @@ class ModelsConfig:
         choices=("fp16", "fp32"),
         read_only=True,
     )
+    detector_precision: str = parameter(
+        "auto",
+        "number format of the detector with OpenVINO on a CPU; auto: bfloat16 where the processor multiplies "
+        "in it, at half the time; embeddings are always fp32 there",
+        choices=("auto", "fp32"),
+        read_only=True,
+    )
     threads: int = parameter(
         0,
         "CPU threads of a network; 0: one per physical core, at most 4",

@@ -16,7 +16,7 @@ class BackendReport:
         name: "openvino", "onnxruntime", "torch" or "torch_tensorrt".
         device: Where it runs, as the runtime calls it ("CPU", "cuda:0 NVIDIA …").
         reason: Why this one: asked for, first that is available, or what the preferred one failed with.
-        precision: "fp32" or "fp16".
+        precision: "fp32", "fp16" or "bf16".
     """
 
     name: str

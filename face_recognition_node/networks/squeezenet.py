@@ -32,8 +32,8 @@ class Fire(nn.Module):
 class SqueezeEncoder(nn.Module):
     """(B, channels, H, W) → (B, 128) unit vectors; H and W of 32 px or more, 80 by intent.
 
-    On the unit sphere the contrastive loss cannot be lowered by shrinking all vectors at once. A network that may
-    do so makes every distance half the margin and learns no more.
+    On the unit sphere the contrastive loss cannot be lowered by shrinking all vectors at once. A network that
+    may do so makes every distance half the margin and learns no more.
 
     Args:
         input_channels: 4 for blue, green, red and depth.
