@@ -74,16 +74,19 @@ def check_parity(card: ModelCard) -> dict[str, float]:
     from face_recognition_node.backends import open_runner
     from face_recognition_node.backends.engine_builder import least_cosine
 
+    def exact(backend: str) -> ModelsConfig:
+        return ModelsConfig(backend=backend, detector_precision="fp32")
+
     size = card.input.size or (192, 256)
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (4, -(-size[0] // 8), -(-size[1] // 8), 3), dtype=np.uint8)
     images = np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2)[:, : size[0], : size[1]])
-    expected = open_runner(card, ModelsConfig(backend="torch")).run(images)
+    expected = open_runner(card, exact("torch")).run(images)
     cosines = {}
     for name in ("onnxruntime", "openvino"):
         if importlib.util.find_spec(name) is None:
             continue
-        cosines[name] = least_cosine(expected, open_runner(card, ModelsConfig(backend=name)).run(images))
+        cosines[name] = least_cosine(expected, open_runner(card, exact(name)).run(images))
         if cosines[name] < LEAST_COSINE:
             raise ModelMismatchError(
                 f"{card.name}: expected {name} to agree with torch to a cosine of {LEAST_COSINE}, "

@@ -18,6 +18,8 @@ from rclpy.signals import SignalHandlerOptions
 from face_recognition_node.core.errors import FaceRecognitionError
 
 POLL_S = 0.01
+ASK_AGAIN_S = 5.0
+"""Seconds after which a question that changes nothing is taken for lost."""
 
 
 class RemoteError(FaceRecognitionError):
@@ -98,8 +100,21 @@ class Remote:
         return self.wait_for_future(client.call_async(request), timeout, f"an answer of {name}")
 
     def state_of(self, node: str, timeout: float = 10.0) -> str:
-        """Return the lifecycle state of a node ("active" …)."""
-        return str(self.call(GetState, f"{node}/get_state", GetState.Request(), timeout).current_state.label)
+        """Return the lifecycle state of a node ("active" …).
+
+        An answer is lost if the server has not discovered this client's side when the request comes. A
+        question that changes nothing can be asked again.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                patience = min(ASK_AGAIN_S, max(deadline - time.monotonic(), 0.0))
+                answer = self.call(GetState, f"{node}/get_state", GetState.Request(), patience)
+                return str(answer.current_state.label)
+            except RemoteError:
+                self._is_alive()
+                if time.monotonic() >= deadline:
+                    raise
 
     def transition(self, node: str, transition_id: int, timeout: float = 30.0) -> bool:
         """Ask a node for a lifecycle transition; returns whether it succeeded."""
