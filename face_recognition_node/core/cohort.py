@@ -10,7 +10,7 @@ whose mean similarity to all persons but the nearest is ``r``,
     lift = max(a (m - m0) + (1 - a) e, b (r - m0) + (1 - b) e, 0),
 
 where ``a = n / (n + 5)``, ``b = (n - 1) / (n + 4)`` and ``c = n / (n + 20)`` weigh what n persons can tell (a
-spread needs more of them than a mean) against what is expected before anything was measured, ``e = d0 / 2``.
+spread needs more of them than a mean) against what is expected before anything was measured, ``e = d0 / 4``.
 The first term in the maximum normalises by the gallery, the second by the track, as the zero and test
 normalisation of speaker verification do (Auckenthaler et al. 2000). Only the strict direction is used: a
 gallery of very different people makes nothing easier.
@@ -37,7 +37,7 @@ LARGEST = 64
 """Persons that are enough to measure by."""
 _SHRINKAGE = 5.0
 _SPREAD_SHRINKAGE = 20.0
-_EXPECTED_SHIFT = 0.5
+_EXPECTED_SHIFT = 0.25
 """How much higher similarities are expected to be under one roof, in spreads ``d0`` of the tables."""
 _LARGEST_STRETCH = 1.2
 
