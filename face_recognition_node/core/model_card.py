@@ -55,7 +55,7 @@ class ModelsConfig:
     )
     threads: int = parameter(
         0,
-        "CPU threads of a network; 0: one per physical core, at most 4",
+        "CPU threads of a network; 0: one per core but one, at most 4",
         minimum=0,
         maximum=64,
         read_only=True,
