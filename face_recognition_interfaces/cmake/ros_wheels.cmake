@@ -4,7 +4,8 @@
 # environment pass this file as -DCMAKE_PROJECT_INCLUDE=<path>/ros_wheels.cmake. With ROS from the
 # distribution it is not needed.
 
-include_guard(DIRECTORY)
+# No include guard: the targets to mend belong to a directory, and a guard would keep the file out of the
+# directories below the first one that includes it.
 
 # The wheels put the CMake files of ROS below the prefix of the Python environment.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
