@@ -22,6 +22,7 @@ from face_recognition_node.core.resources import models_directory
 from face_recognition_node.evaluation.calibration import (
     LabelledFaces,
     Scores,
+    draw_faces_of_level,
     fit_calibration,
     fit_cell,
     fit_prototypes,
@@ -91,6 +92,15 @@ def population(n_people: int = 150, seed: int = 0) -> LabelledFaces:
 @pytest.fixture(scope="module")
 def fitted() -> Calibration:
     return fit_calibration(population(), embedder_sha256="abc", looks=1.0, correlation_s=0.3)
+
+
+def test_a_level_with_few_faces_of_its_own_is_fitted_on_the_nearest() -> None:
+    faces = population()
+    good = faces.take(np.flatnonzero(faces.qualities >= np.quantile(faces.qualities, 0.5)))
+    lowest = draw_faces_of_level(good, 0, np.random.default_rng(0))
+    assert len(lowest) == min(1000, len(good))
+    assert lowest.qualities.max() <= np.sort(good.qualities)[len(lowest) - 1]
+    fit_calibration(good, embedder_sha256="abc", looks=1.0, correlation_s=0.3)
 
 
 class TestTables:

@@ -41,6 +41,7 @@ _GRID = np.round(np.arange(-0.6, 1.001, 0.02), 2)
 _UNIFORM = 0.005
 _SMALLEST_RATE = 1e-6
 _MOST_FACES = 2500
+_LEAST_FACES = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,8 +212,15 @@ def _corrector(calibration: Calibration) -> Callable[[LabelledFaces, LabelledFac
 
 
 def draw_faces_of_level(faces: LabelledFaces, level: int, generator: np.random.Generator) -> LabelledFaces:
-    """Return at most 2,500 of the faces whose quality is nearest to this level."""
+    """Return at most 2,500 of the faces whose quality is nearest to this level.
+
+    Where a level has few faces of its own (the lowest is rare in photographs), the 1,000 nearest in quality
+    stand for it.
+    """
     index = np.flatnonzero(nearest_level(faces.qualities) == level)
+    if len(index) < _LEAST_FACES:
+        away = np.abs(faces.qualities - QUALITY_LEVELS[level])
+        index = np.sort(np.argsort(away, kind="stable")[:_LEAST_FACES])
     if len(index) > _MOST_FACES:
         index = np.sort(generator.choice(index, _MOST_FACES, replace=False))
     return faces.take(index)
