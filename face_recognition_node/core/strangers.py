@@ -139,9 +139,9 @@ class StrangerBook:
         return record
 
     def _is_due(self, track: Track, record: StrangerRecord, identity: Identity) -> bool:
-        if record.minted_id is not None or record.pending is not None or track.suspicion < 0.0:
+        if record.minted_id is not None or record.pending is not None:
             return False
-        if track.is_flat:
+        if track.suspicion < 0.0 or track.is_flat:
             return False
         if record.n_good < self.config.minimum_views or record.span_s < self.config.minimum_span_s:
             return False
