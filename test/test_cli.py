@@ -43,6 +43,17 @@ def test_help_of_everything_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_log_file_is_not_flooded_by_progress_bars() -> None:
+    script = (
+        "from face_recognition_node.cli import main\nmain(['recognize', 'nothing.mp4'])\n"
+        "from time import sleep\nfrom tqdm import tqdm\n"
+        "for _ in tqdm(range(10)): sleep(0.15)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stderr.count(b"\r") <= 3  # the empty bar and the full one
+
+
+
 def test_no_verb_or_a_wrong_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["recognise"], ["evaluate"]):
         with pytest.raises(SystemExit) as ended:

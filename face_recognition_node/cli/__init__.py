@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    if not sys.stderr.isatty():  # a log file wants a line now and then, not ten a second
+        os.environ.setdefault("TQDM_MININTERVAL", "30")
     try:
         return int(arguments.run(arguments))
     except FaceRecognitionError as error:

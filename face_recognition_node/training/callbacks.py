@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +179,6 @@ class ImageProgress(lightning.Callback):
             self.bar = tqdm(
                 total=self.steps * self.images_per_step, initial=trainer.global_step * self.images_per_step,
                 unit=self.unit, unit_scale=True, desc=self.name, dynamic_ncols=True,
-                mininterval=0.5 if sys.stderr.isatty() else 30,
             )  # fmt: skip
 
     def on_train_batch_end(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -116,6 +117,8 @@ def train_embedder(recipe: EmbedderRecipe, options: RunOptions) -> Path:
     if options.threads:
         torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
+    # a run that goes on finds its own files there
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     lightning.seed_everything(recipe.seed, verbose=False)
     data = open_training_data(recipe)
     log.info("%s; %d classes", data.split, data.n_classes)
