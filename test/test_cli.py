@@ -53,7 +53,6 @@ def test_a_log_file_is_not_flooded_by_progress_bars() -> None:
     assert done.stderr.count(b"\r") <= 3  # the empty bar and the full one
 
 
-
 def test_no_verb_or_a_wrong_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["recognise"], ["evaluate"]):
         with pytest.raises(SystemExit) as ended:
