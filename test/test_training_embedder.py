@@ -153,6 +153,21 @@ def test_bfloat16_and_frozen_stages_leave_early_layers_alone_and_train_the_rest(
     assert {"blocks.2.0.conv_dw.weight", "blocks.2.0.bn1.running_mean", "embed.weight"} <= changed
 
 
+@pytest.mark.parametrize(("side", "stride"), [(4, 1), (7, 2)])
+def test_padding_a_small_map_first_changes_no_result(side: int, stride: int) -> None:
+    torch.manual_seed(0)
+    layer = DepthwiseConvolution(8, 5, stride, padding=2)
+    x = torch.randn(2, 8, side, side, requires_grad=True)
+    results = []
+    for is_training in (True, False):
+        layer.train(is_training).zero_grad()
+        y = layer(x)
+        gradients = torch.autograd.grad(y.square().sum(), (x, layer.weight))
+        results.append((y, *gradients))
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
 def test_depthwise_convolutions_compute_in_float32_under_autocast():
     layer = DepthwiseConvolution(8, 3, padding=1)
     x = torch.randn(2, 8, 7, 7, generator=torch.Generator().manual_seed(3))

@@ -53,10 +53,11 @@ B0_STAGES = (
 
 
 class DepthwiseConvolution(nn.Conv2d):
-    """One kernel a channel; under bfloat16 autocast on a CPU it stays in float32.
+    """One kernel a channel, around two weaknesses of oneDNN's gradient of it on a CPU.
 
-    oneDNN's gradient of a depthwise convolution takes two to five times longer in bfloat16 than in float32,
-    which would undo what bfloat16 gains everywhere else.
+    In bfloat16 it takes two to five times longer than in float32, which would undo what bfloat16 gains
+    everywhere else: under autocast it stays in float32. For a kernel larger than the map (5×5 on 4×4) it
+    falls back to a slow loop: the map is padded beforehand, which makes a training step a tenth faster.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
@@ -66,7 +67,14 @@ class DepthwiseConvolution(nn.Conv2d):
         """Return (B, C, H', W') of (B, C, H, W)."""
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))
+                return self._convolve(x.float()).to(torch.get_autocast_dtype("cpu"))
+        return self._convolve(x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[-1] < self.kernel_size[0]:
+            margin = int(self.padding[0])
+            padded = functional.pad(x, (margin,) * 4)
+            return functional.conv2d(padded, self.weight, None, self.stride, 0, 1, self.groups)
         return super().forward(x)
 
 
