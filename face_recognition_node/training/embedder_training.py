@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from face_recognition_node.core.errors import ConfigurationError, SourceError
 from face_recognition_node.evaluation.embedding_plots import plot_curves
 from face_recognition_node.evaluation.face_archive import IdentitySplit, LabelArray, split_identities
+from face_recognition_node.training.augmentation import NO_AUGMENTATION
 from face_recognition_node.training.callbacks import WEIGHTS, AveragedWeights, ImageProgress, ValidationCurve
 from face_recognition_node.training.embedder_module import EmbedderStage
 from face_recognition_node.training.face_data import (
@@ -30,12 +31,13 @@ from face_recognition_node.training.face_data import (
     class_numbers,
     open_faces,
 )
+from face_recognition_node.training.head_start import choose_faces, fit_heads
 from face_recognition_node.training.stages import EmbedderRecipe, StageRecipe
 from face_recognition_node.training.start_weights import load_start
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "last.ckpt"
-FAST_STEPS = 12
+FAST_STEPS, FAST_FACES = 12, 128
 VALIDATION_FACES = 600
 CURVES = {
     "loss": ("train/loss", "train/identity", "train/metric", "train/distillation"),
@@ -131,7 +133,11 @@ def train_embedder(recipe: EmbedderRecipe, options: RunOptions) -> Path:
 
 def _shortened(stage: StageRecipe) -> StageRecipe:
     return dataclasses.replace(
-        stage, steps=min(stage.steps, FAST_STEPS), warmup=min(stage.warmup, 5), cooldown=0
+        stage,
+        steps=min(stage.steps, FAST_STEPS),
+        warmup=min(stage.warmup, 5),
+        cooldown=0,
+        head_faces=min(stage.head_faces, FAST_FACES),
     )
 
 
@@ -145,6 +151,10 @@ def _run_stage(
     module = make_stage(stage, data)
     if start is not None and not last.is_file():
         log.info("%s: %s", stage.name, load_start(module, start))
+        if stage.head_faces and not start.endswith((".ckpt", ".pt")):  # those bring heads
+            plain = AugmentedFaces(data.faces, data.classes, NO_AUGMENTATION, data.maps)
+            chosen = choose_faces(data.split.training, data.classes, stage.head_faces, recipe.seed)
+            log.info("%s: %s", stage.name, fit_heads(module, plain, chosen))
     averaged = AveragedWeights(stage.average, folder)
     world = options.devices * options.nodes
     callbacks: list[lightning.Callback] = [

@@ -140,6 +140,8 @@ class StageRecipe:
         frozen_stages: The stem and so many of the trunk's seven stages stay as they are, weights and
             statistics. They see the largest maps and so cost most, and change least: with 2 of 7 frozen a
             step on a CPU takes two thirds of the time.
+        head_faces: So many faces are looked at first, to fit new heads to a network that has learned before
+            (training/head_start.py); 0 starts them at random.
     """
 
     name: str
@@ -156,8 +158,11 @@ class StageRecipe:
     average: float = 0.9995
     clip: float = 5.0
     frozen_stages: int = 0
+    head_faces: int = 0
 
     def __post_init__(self) -> None:
+        if self.head_faces < 0:
+            raise ConfigurationError(f"{self.name}.head_faces: expected at least 0, got {self.head_faces}")
         if not 0 <= self.frozen_stages <= 7:
             raise ConfigurationError(f"{self.name}.frozen_stages: expected 0 to 7, got {self.frozen_stages}")
         if self.steps < 1:
