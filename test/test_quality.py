@@ -21,6 +21,7 @@ from face_recognition_node.core.quality import (
     measure_implausibility,
     measure_sharpness,
 )
+from face_recognition_node.evaluation.degradation import darken_face
 
 TEMPLATE = ALIGNMENT_TEMPLATE.astype(np.float64)
 """Landmarks of a face that is as large in the image as in the crop."""
@@ -82,7 +83,7 @@ def test_blur_lowers_the_sharpness_alone(crop: np.ndarray, kind: str) -> None:
 
 
 def test_dark_and_burnt_out_faces_are_told_apart(crop: np.ndarray) -> None:
-    dark = np.clip(crop * 0.08, 0, 255).astype(np.uint8)
+    dark = np.clip(crop * 0.04, 0, 255).astype(np.uint8)
     bright = np.clip(crop.astype(np.float32) * 5, 0, 255).astype(np.uint8)
     lost, burnt = measure_exposure(np.stack([crop, dark, bright]))
     assert np.argmax(lost) == 1
@@ -204,6 +205,6 @@ def degraded(picture: np.ndarray) -> list[tuple[str, float, np.ndarray]]:
         ("soft", 1.0, cv2.GaussianBlur(picture, (0, 0), 2.5)),
         ("blurred", 1.0, cv2.GaussianBlur(picture, (0, 0), 5)),
         ("moving", 1.0, cv2.blur(picture, (17, 1))),
-        ("dark", 1.0, (picture * 0.07).astype(np.uint8)),
+        ("dark", 1.0, darken_face(picture, 0.07, noise=3.0)),
         ("bright", 1.0, np.clip(picture.astype(np.float32) * 4, 0, 255).astype(np.uint8)),
     ]

@@ -170,15 +170,15 @@ def recording(**config) -> tuple[RetinaFaceDetector, RecordingRunner]:
 
 def test_the_margin_has_the_mean_colour_also_after_another_frame():
     detector, runner = recording()
-    detector.detect(np.full((720, 1280, 3), 9, np.uint8))
+    detector.detect(np.full((720, 1280, 3), 190, np.uint8))
     detector.detect(np.full((500, 1280, 3), 200, np.uint8))
-    detector.detect(np.full((720, 1280, 3), 7, np.uint8))
+    detector.detect(np.full((720, 1280, 3), 170, np.uint8))
     main, close = runner.images[-2:]
     assert main.shape == (1, 736, 1280, 3)
-    assert (main[0, :720] == 7).all()
+    assert (main[0, :720] == 170).all()
     assert (main[0, 720:] == (104, 117, 123)).all()
     assert close.shape == (1, 160, 192, 3)
-    assert (close[0, 32:104, 32:160] == 7).all()
+    assert (close[0, 32:104, 32:160] == 170).all()
     assert (close[0, :32] == (104, 117, 123)).all()
     assert (close[0, :, 160:] == (104, 117, 123)).all()
 

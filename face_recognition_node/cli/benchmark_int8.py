@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         "int8": CropEmbedder(QuantizedRunner(card, models, faces.crops(chosen)), card),
     }
     pairs, count = lfw.pairs, len(lfw.names)
-    embeddings = {name: embed_all(e, lfw.read, count, None, False) for name, e in embedders.items()}
+    embeddings = {name: embed_all(e, lfw.read, count) for name, e in embedders.items()}
     reports = {}
     for name, vectors in embeddings.items():
         similarity = np.einsum("pd,pd->p", vectors[pairs.first], vectors[pairs.second])

@@ -15,7 +15,7 @@ from face_recognition_node.core.alignment import CROP_SIZE
 from face_recognition_node.core.embedder import Embedder
 from face_recognition_node.core.embedding import normalize
 from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.evaluation.degradation import reduce_face
+from face_recognition_node.evaluation.degradation import darken_face, reduce_face
 from face_recognition_node.evaluation.lfw import LabelledPairs
 
 BATCH = 16
@@ -30,6 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--face-pixels", type=int, metavar="N", help="reduce the aligned faces to N pixels first"
     )
     parser.add_argument(
+        "--light", type=float, default=1.0, metavar="SHARE",
+        help="darken the faces to this share of their light, with a camera's noise",
+    )  # fmt: skip
+    parser.add_argument(
         "--mirror", action="store_true", help="average each face's embedding with its mirror image's"
     )
     parser.add_argument("--report", type=Path, metavar="HTML", help="write a page with curves and pictures")
@@ -38,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def embed_all(
-    embedder: Embedder, read: Callable[[int], ImageArray], count: int, face_pixels: int | None, mirror: bool
+    embedder: Embedder, read: Callable[[int], ImageArray], count: int, mirror: bool = False
 ) -> FloatArray:
     """Return (count, D) embeddings of pictures 0 … count - 1, with a progress bar."""
     from tqdm import tqdm
@@ -47,8 +51,6 @@ def embed_all(
     with tqdm(total=count, unit="face", desc="embedding", disable=None) as bar:
         for start in range(0, count, BATCH):
             crops = [read(number) for number in range(start, min(start + BATCH, count))]
-            if face_pixels is not None:
-                crops = [reduce_face(crop, face_pixels) for crop in crops]
             batch = np.stack(crops)
             vectors = embedder.embed(batch)
             if mirror:
@@ -69,9 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--face-pixels: expected 4 to {CROP_SIZE}, got {arguments.face_pixels}")
     archive = LfwArchive.open(arguments.archive)
     embedder = load_embedder(models_config(arguments))
-    embeddings = embed_all(
-        embedder, archive.read, len(archive.names), arguments.face_pixels, arguments.mirror
-    )
+
+    def read(number: int) -> ImageArray:
+        crop = reduce_face(archive.read(number), arguments.face_pixels or CROP_SIZE)
+        return darken_face(crop, arguments.light)
+
+    embeddings = embed_all(embedder, read, len(archive.names), arguments.mirror)
     pairs = archive.pairs
     similarity = np.einsum("pd,pd->p", embeddings[pairs.first], embeddings[pairs.second])
     official = evaluate_pairs(similarity, pairs.is_same, pairs.fold, pairs.person)
@@ -82,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         "fingerprint": embedder.fingerprint,
         "backend": {"name": backend.name, "device": backend.device, "precision": backend.precision},
         "face_pixels": arguments.face_pixels,
+        "light": arguments.light,
         "mirror": arguments.mirror,
         "pictures": len(archive.names),
         **official.to_dict(),

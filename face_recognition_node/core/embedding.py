@@ -10,6 +10,7 @@ from face_recognition_node.core.alignment import ALIGNMENT_FINGERPRINT, require_
 from face_recognition_node.core.errors import ModelError, ModelMismatchError
 from face_recognition_node.core.faces import FloatArray, ImageArray
 from face_recognition_node.core.model_card import ModelCard
+from face_recognition_node.core.relighting import brighten_faces
 from face_recognition_node.core.runner import BackendReport, ModelRunner
 
 MAXIMUM_BATCH = 16
@@ -70,16 +71,19 @@ class CropEmbedder:
     def embed(self, crops_bgr: ImageArray) -> FloatArray:
         """Return (N, D) float32 unit vectors of (N, 112, 112, 3) BGR uint8 crops; N may be 0.
 
+        Dark faces are brightened first (:mod:`relighting`).
+
         Raises:
             InputError: For crops of another shape or type.
             ModelError: If the network answers with something that has no direction.
         """
         require_crops(crops_bgr)
         embeddings = np.empty((len(crops_bgr), self.dimension), np.float32)
+        lit = brighten_faces(crops_bgr)
         for start in range(0, len(crops_bgr), MAXIMUM_BATCH):
             part = slice(start, start + MAXIMUM_BATCH)
             with self._lock:
-                (output,) = self._runner.run(np.ascontiguousarray(crops_bgr[part]))
+                (output,) = self._runner.run(np.ascontiguousarray(lit[part]))
                 embeddings[part] = output
         return normalize(embeddings)
 

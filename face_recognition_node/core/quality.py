@@ -32,8 +32,8 @@ SHARPNESS_CURVE: Curve = (
     (0.05, 0.2, 0.4, 0.58, 0.84, 0.96, 1.0),
 )
 """Logarithm of fine over coarse contrast, 0 for a sharp face of this size -> quality."""
-DARK_CURVE: Curve = ((0.1, 0.4, 0.7, 0.85, 1.0), (1.0, 0.91, 0.68, 0.23, 0.0))
-"""Share of the face lost in the dark -> quality."""
+DARK_CURVE: Curve = ((0.1, 0.3, 0.47, 0.65, 0.77, 0.86, 1.0), (1.0, 0.98, 0.96, 0.93, 0.84, 0.65, 0.0))
+"""Share of the face lost in the dark -> quality, brightened (relighting.py), with noise of 3 grey values."""
 BRIGHT_CURVE: Curve = ((0.0, 0.23, 0.65, 0.88, 1.0), (1.0, 0.97, 0.84, 0.54, 0.0))
 """Share of the face burnt out -> quality."""
 YAW_CURVE: Curve = ((20.0, 35.0, 45.0, 60.0, 80.0), (1.0, 0.95, 0.88, 0.65, 0.3))

@@ -22,6 +22,7 @@ from face_recognition_node.core.detector import DetectorConfig
 from face_recognition_node.core.faces import Detection, FloatArray, ImageArray, require_image
 from face_recognition_node.core.geometry import box_areas, intersection_matrix, suppress_overlaps
 from face_recognition_node.core.model_card import ModelCard
+from face_recognition_node.core.relighting import brighten_frame
 from face_recognition_node.core.retinaface_decoding import Candidates, decode_maps
 from face_recognition_node.core.runner import BackendReport, ModelRunner
 from face_recognition_node.core.stages import StageClock
@@ -121,6 +122,8 @@ class RetinaFaceDetector:
     def detect(self, image_bgr: ImageArray, clock: StageClock | None = None) -> list[Detection]:
         """Return the faces of a (H, W, 3) BGR uint8 image, best score first, in its pixel coordinates.
 
+        A dark picture is brightened first (:mod:`relighting`).
+
         Args:
             image_bgr: The picture.
             clock: Takes the time of the stage "resize".
@@ -133,8 +136,9 @@ class RetinaFaceDetector:
         size = image_bgr.shape[0], image_bgr.shape[1]
         placements = _placements(size, config)
         scale = placements[0].scale
+        lit = brighten_frame(image_bgr)
         with self._lock:
-            passes = [self._pass(image_bgr, placement, config, clock) for placement in placements]
+            passes = [self._pass(lit, placement, config, clock) for placement in placements]
         if len(passes) == 2:
             passes[0] = passes[0].of_heights(0, MAIN_PASS_UP_TO * scale)
             passes[1] = passes[1].of_heights(CLOSE_PASS_FACES_FROM * scale, math.inf)

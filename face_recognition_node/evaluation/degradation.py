@@ -1,6 +1,8 @@
-"""What distance and motion do to a face, so that accuracy can be measured against them."""
+"""What distance, motion and gloom do to a face, so that accuracy can be measured against them."""
 
 from __future__ import annotations
+
+import zlib
 
 import cv2
 import numpy as np
@@ -33,3 +35,25 @@ def blur_face(image: ImageArray, sigma: float) -> ImageArray:
     if sigma < 0:
         raise InputError(f"expected a blur of at least 0 px, got {sigma}")
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8) if sigma > 0 else image
+
+
+def darken_face(image: ImageArray, light: float, noise: float = 2.0) -> ImageArray:
+    """Return the image as a camera gives it at ``light`` of the usual brightness, with its noise.
+
+    The noise follows from the picture alone, so that a measurement can be repeated.
+
+    Args:
+        image: (S, S, 3) uint8.
+        light: Factor in (0, 1]; 1 changes nothing.
+        noise: Standard deviation of the noise, grey values.
+
+    Raises:
+        InputError: If ``light`` is out of range or ``noise`` negative.
+    """
+    if not 0 < light <= 1 or noise < 0:
+        raise InputError(f"expected light in (0, 1] and noise of at least 0, got {light} and {noise}")
+    if light == 1:
+        return image
+    random = np.random.default_rng(zlib.crc32(image.tobytes()))
+    dark = image * np.float32(light) + random.standard_normal(image.shape, np.float32) * np.float32(noise)
+    return np.asarray(np.clip(np.round(dark), 0, 255), np.uint8)

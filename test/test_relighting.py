@@ -1,0 +1,69 @@
+"""A dark picture is brought back to the light the networks know; a lit one is not touched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from face_recognition_node.backends import load_detector, load_embedder
+from face_recognition_node.core.alignment import align_faces
+from face_recognition_node.core.detector import DetectorConfig
+from face_recognition_node.core.errors import InputError
+from face_recognition_node.core.model_card import ModelsConfig
+from face_recognition_node.core.relighting import LIT_LEVEL, MOST_GAIN, brighten_faces, brighten_frame
+from face_recognition_node.evaluation.degradation import darken_face
+
+
+def test_what_is_lit_comes_back_as_it_is(rng):
+    lit = rng.integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    assert brighten_faces(lit) is lit
+    frame = lit[0]
+    assert brighten_frame(frame) is frame
+    nobody = np.zeros((0, 112, 112, 3), np.uint8)
+    assert brighten_faces(nobody) is nobody
+
+
+def test_only_the_dark_face_is_changed_and_the_input_never(rng):
+    crops = rng.integers(100, 256, (3, 112, 112, 3), dtype=np.uint8)
+    crops[1] //= 8
+    before = crops.copy()
+    made = brighten_faces(crops[..., ::-1])  # a view that is not contiguous, too
+    assert np.array_equal(crops, before)
+    assert np.array_equal(made[[0, 2]], crops[[0, 2], ..., ::-1])
+    assert made[1].mean() > 3 * crops[1].mean()
+    assert made[1].max() <= LIT_LEVEL * 1.2
+
+
+def test_a_bright_window_behind_a_dark_face_does_not_hide_it():
+    crop = np.full((1, 112, 112, 3), 30, np.uint8)
+    crop[:, :, :15] = 255
+    assert brighten_faces(crop)[0, 60, 60, 1] == round(LIT_LEVEL)
+    assert brighten_faces(crop)[0, 60, 5, 1] == 255
+
+
+def test_black_stays_black_and_the_gain_has_an_end():
+    assert not brighten_frame(np.zeros((48, 64, 3), np.uint8)).any()
+    assert brighten_frame(np.full((48, 64, 3), 2, np.uint8)).max() == 2 * MOST_GAIN
+
+
+@pytest.mark.parametrize("light", [0.25, 0.12])
+def test_a_face_in_the_dark_is_found_and_known(guest_bgr, stranger_bgr, light):
+    detector = load_detector(ModelsConfig(), DetectorConfig())
+    embedder = load_embedder(ModelsConfig())
+
+    def embed(image):
+        (face, *_) = detector.detect(image)
+        return embedder.embed(align_faces(image, face.landmarks_xy[None]))[0]
+
+    dark = embed(darken_face(guest_bgr, light))
+    assert dark @ embed(guest_bgr) > 0.85
+    assert dark @ embed(stranger_bgr) < 0.4
+
+
+def test_darkening_can_be_repeated_and_refuses_nonsense(guest_bgr):
+    assert np.array_equal(darken_face(guest_bgr, 0.2), darken_face(guest_bgr, 0.2))
+    assert darken_face(guest_bgr, 1.0) is guest_bgr
+    assert abs(darken_face(guest_bgr, 0.25).mean() / guest_bgr.mean() - 0.25) < 0.02
+    for light, noise in ((0.0, 1.0), (1.5, 1.0), (0.5, -1.0)):
+        with pytest.raises(InputError):
+            darken_face(guest_bgr, light, noise)
