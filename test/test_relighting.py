@@ -10,7 +10,13 @@ from face_recognition_node.core.alignment import align_faces
 from face_recognition_node.core.detector import DetectorConfig
 from face_recognition_node.core.errors import InputError
 from face_recognition_node.core.model_card import ModelsConfig
-from face_recognition_node.core.relighting import LIT_LEVEL, MOST_GAIN, brighten_faces, brighten_frame
+from face_recognition_node.core.relighting import (
+    LIT_LEVEL,
+    MOST_GAIN,
+    brighten_faces,
+    brighten_frame,
+    measure_noise,
+)
 from face_recognition_node.evaluation.degradation import darken_face
 
 
@@ -67,3 +73,25 @@ def test_darkening_can_be_repeated_and_refuses_nonsense(guest_bgr):
     for light, noise in ((0.0, 1.0), (1.5, 1.0), (0.5, -1.0)):
         with pytest.raises(InputError):
             darken_face(guest_bgr, light, noise)
+
+
+def test_noise_is_measured_in_grey_values_and_smoothed_only_where_there_is_much(rng):
+    ramp = np.repeat(np.linspace(20, 40, 320, dtype=np.float32)[None], 240, axis=0)[..., None].repeat(
+        3, axis=2
+    )
+    clean = np.round(ramp).astype(np.uint8)
+    noisy = np.round(ramp + rng.normal(0, 3, ramp.shape)).astype(np.uint8)
+    assert measure_noise(clean) < 0.5
+    assert abs(measure_noise(noisy) - 3) < 0.3
+    assert measure_noise(brighten_frame(noisy)) < 0.6 * (LIT_LEVEL / 40) * measure_noise(noisy)
+    assert len(np.unique(brighten_frame(clean))) <= len(np.unique(clean))  # a gain alone invents no grey
+    assert measure_noise(np.zeros((2, 2, 3), np.uint8)) == 0.0
+
+
+def test_a_dim_face_is_found_and_its_quality_says_so(guest_bgr):
+    from face_recognition_node.core.quality import assess_quality
+
+    dark = darken_face(guest_bgr, 0.1, noise=3.0)
+    (face, *_) = load_detector(ModelsConfig(), DetectorConfig()).detect(dark)
+    crops = align_faces(dark, face.landmarks_xy[None])
+    assert assess_quality(crops, [face])[0].exposure < 0.97

@@ -35,6 +35,7 @@ from face_recognition_node.core.flatness import measure_relief
 from face_recognition_node.core.identity import IdentityResolver
 from face_recognition_node.core.pose import fit_heads
 from face_recognition_node.core.quality import assess_quality
+from face_recognition_node.core.relighting import brighten_frame
 from face_recognition_node.core.rotation import rotate_image, to_original
 from face_recognition_node.core.stages import StageClock
 from face_recognition_node.core.strangers import StrangerBook
@@ -136,9 +137,11 @@ class Recognizer:
         clock = StageClock()
         image = rotate_image(frame.image_bgr, self.rotate)
         interval = 1 if self.embed_every_face else self._config.detector.interval_frames
-        detections = self._finder.find(image, interval, clock)
+        with clock.stage("resize"):
+            lit = brighten_frame(image)
+        detections = self._finder.find(lit, interval, clock)
         with clock.stage("align"):
-            views, thumbnails = self._look(image, detections, frame.stamp)
+            views, thumbnails = self._look(image, lit, detections, frame.stamp)
             depths = self._depths(frame, detections)
         with clock.stage("track"):
             plan = self._tracker.plan(detections, stamp)
@@ -184,15 +187,16 @@ class Recognizer:
             self._strangers.config = config.strangers
 
     def _look(
-        self, image: ImageArray, detections: Sequence[Detection], stamp: float
+        self, image: ImageArray, lit: ImageArray, detections: Sequence[Detection], stamp: float
     ) -> tuple[list[FaceView], list[FloatArray]]:
-        """Return the aligned faces with quality and pose, and a thumbnail of each."""
+        """Return the aligned faces of the lit image with pose and the quality they have as they came."""
         landmarks = (
             np.stack([d.landmarks_xy for d in detections]) if detections else np.zeros((0, 5, 2), np.float32)
         )
-        crops = align_faces(image, landmarks)
+        crops = align_faces(lit, landmarks)
         heads = fit_heads(landmarks)
-        qualities = assess_quality(crops, detections, heads)
+        as_they_came = crops if lit is image else align_faces(image, landmarks)
+        qualities = assess_quality(as_they_came, detections, heads)
         views = [
             FaceView(
                 d,
