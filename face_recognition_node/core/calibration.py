@@ -23,7 +23,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,6 +66,8 @@ class Calibration:
         correlation_s: Time after which the noise in a face's embedding has lost 1 - 1/e of its memory.
         embedder_sha256: Weights these tables belong to.
         report: What was measured while fitting (Cllr, calibration error, counts), for people.
+        different_people: Mean and standard deviation of the corrected similarity of different people at the
+            best quality; follows from ``false_match``.
     """
 
     qualities: FloatArray
@@ -80,6 +82,7 @@ class Calibration:
     correlation_s: float
     embedder_sha256: str = ""
     report: Mapping[str, Any] | None = None
+    different_people: tuple[float, float] = field(init=False)
 
     def __post_init__(self) -> None:
         expected = (len(self.qualities), len(self.qualities), len(self.similarities))
@@ -98,6 +101,7 @@ class Calibration:
             raise ModelMismatchError(
                 f"calibration prototypes: expected {self.neighbours} or more, got {self.prototypes.shape}"
             )
+        object.__setattr__(self, "different_people", self._measure_different_people())  # asked for every face
 
     @classmethod
     def from_card(cls, card: _Card) -> Calibration:
@@ -226,11 +230,11 @@ class Calibration:
         both = (self.commonness(query[None])[0] + self.commonness(templates)) / 2
         return self.log_likelihood_ratio(templates @ query, quality_query, quality_templates, both)
 
-    @property
-    def different_people(self) -> tuple[float, float]:
-        """Mean and standard deviation of the corrected similarity of different people at the best quality."""
+    def _measure_different_people(self) -> tuple[float, float]:
         beyond = np.exp(self.false_match[-1, -1].astype(np.float64))
         share = beyond[:-1] - beyond[1:]
+        if not share.any():  # a table that is still to be filled in
+            return float("nan"), float("nan")
         middle = (self.similarities[:-1] + self.similarities[1:]).astype(np.float64) / 2
         mean = float(share @ middle / share.sum())
         return mean, float(np.sqrt(share @ (middle - mean) ** 2 / share.sum()))
@@ -252,18 +256,21 @@ class Calibration:
         index = np.arange(len(levels), dtype=np.float64)
         i, ti = _cell(np.interp(np.asarray(quality_a, np.float64), levels, index), len(levels))
         j, tj = _cell(np.interp(np.asarray(quality_b, np.float64), levels, index), len(levels))
+        # One number for the three indices: a gather by it takes a quarter of the time.
+        flat, column, row = table.reshape(-1), len(grid), len(levels) * len(grid)
+        corner = row * i + column * j + k
 
-        def along(a: Any, b: Any) -> Any:
-            return table[a, b, k] * (1 - tk) + table[a, b, k + 1] * tk
+        def along(start: Any) -> Any:
+            return flat[start] * (1 - tk) + flat[start + 1] * tk
 
-        low = along(i, j) * (1 - tj) + along(i, j + 1) * tj
-        high = along(i + 1, j) * (1 - tj) + along(i + 1, j + 1) * tj
+        low = along(corner) * (1 - tj) + along(corner + column) * tj
+        high = along(corner + row) * (1 - tj) + along(corner + row + column) * tj
         return np.asarray(low * (1 - ti) + high * ti, np.float64)
 
 
 def _cell(place: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Split places on a grid of ``length`` >= 2 nodes into the node below and the fraction beyond it."""
-    held = np.clip(place, 0.0, length - 1.0)
+    held = np.minimum(np.maximum(place, 0.0), length - 1.0)
     below = np.minimum(held.astype(np.intp), length - 2)
     return below, held - below
 

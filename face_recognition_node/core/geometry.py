@@ -107,8 +107,8 @@ def estimate_similarities(src_xy: ArrayLike, dst_xy: ArrayLike) -> NDArray[np.fl
         raise InputError("src_xy: expected points that differ, got a set that lies all in one place")
     a = (p_centred.conj() * (q - q_mean)).sum(axis=1) / spread
     b = q_mean - a * p_mean[:, 0]
-    rows = [np.stack([a.real, -a.imag, b.real], axis=-1), np.stack([a.imag, a.real, b.imag], axis=-1)]
-    return np.stack(rows, axis=1)
+    rows = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    return np.ascontiguousarray(np.moveaxis(rows, 2, 0))
 
 
 def estimate_similarity(src_xy: ArrayLike, dst_xy: ArrayLike) -> NDArray[np.float64]:

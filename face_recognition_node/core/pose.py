@@ -13,7 +13,10 @@ from the camera; so the tip of the nose stands out by about 21 mm.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,19 +24,23 @@ from numpy.typing import ArrayLike, NDArray
 from face_recognition_node.core.errors import InputError
 from face_recognition_node.core.faces import FloatArray, HeadPose
 
+Vector = tuple[float, float, float]
+Rotation = tuple[Vector, Vector, Vector]
+"""The rows of a rotation matrix."""
+
 HEAD_XYZ: NDArray[np.float64] = np.array(
     [[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.048, -0.670], [-0.831, 1.937, 0.094], [0.831, 1.937, 0.094]]
 )
 """(5, 3) the rigid head: right eye, left eye, nose tip, right and left mouth corner."""
 
 _CENTRED = HEAD_XYZ - HEAD_XYZ.mean(axis=0)
-_INVERSE = np.linalg.pinv(_CENTRED).T
-_GRAM = _CENTRED.T @ _CENTRED
-_NEXT, _AFTER = [1, 2, 0], [2, 0, 1]
+_POINTS: list[Vector] = [(x, y, z) for x, y, z in _CENTRED.tolist()]
+_INVERSE: list[list[float]] = np.linalg.pinv(_CENTRED).tolist()
+(_XX, _, _), (_, _YY, _YZ), (_, _, _ZZ) = (_CENTRED.T @ _CENTRED).tolist()
 _STEPS = 3
-_DAMPING = 1e-3 * np.eye(4)
-_ENTRY = np.array([[0, 1, 2, 0], [1, 3, 0, 2], [2, 0, 3, 1], [0, 2, 1, 0]])
-_SIGN = np.array([[1, -1, 1, 0], [-1, 1, 0, -1], [1, 0, 1, -1], [0, -1, -1, 1]], np.float64)
+_DAMPING = 1e-3
+_LONGEST_STEP = 0.5
+_FLAT = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,65 +103,129 @@ def fit_heads(landmarks_xy: ArrayLike) -> HeadFit:
         raise InputError(f"landmarks_xy: expected shape (N, 5, 2), got {points.shape}")
     if not np.isfinite(points).all():
         raise InputError("landmarks_xy: expected finite numbers, got NaN or infinity")
-    if len(points) == 0:
-        empty = np.zeros(0)
-        return HeadFit(empty, empty, empty, empty)
-    eye_line = points[:, 1] - points[:, 0]
-    roll = np.arctan2(eye_line[:, 1], eye_line[:, 0])
+    # Face by face and in plain numbers: on arrays this small NumPy takes ten times as long.
+    fits = [_fit_head(face) for face in points.tolist()]
+    yaw, pitch, roll, residual = np.array(fits, np.float64).reshape(-1, 4).T
+    return HeadFit(yaw, pitch, roll, residual)
+
+
+def _fit_head(points: list[list[float]]) -> tuple[float, float, float, float]:
+    """Return yaw, pitch and roll in degrees and the residual of five (x, y)."""
+    (left_x, left_y), (right_x, right_y) = points[:2]
+    roll = math.atan2(right_y - left_y, right_x - left_x)
     level = _levelled(points, roll)
-    free = np.swapaxes(level, 1, 2) @ _INVERSE
-    u, singular, v = np.linalg.svd(free, full_matrices=False)
-    start = u @ v
-    rotation, scale = _rotation(start[:, 0], start[:, 1]), singular.mean(axis=1)
+    if not any(x or y for x, y in level):
+        return 0.0, 0.0, math.degrees(roll), 1.0
+    across, down = _product(_INVERSE, [x for x, _ in level]), _product(_INVERSE, [y for _, y in level])
+    rotation, scale = _nearest_rotation(across, down)
     for _ in range(_STEPS):
-        rotation, scale = _improve(free, rotation, scale)
-    error = level - scale[:, None, None] * (_CENTRED @ np.swapaxes(rotation[:, :2], 1, 2))
-    residual = np.sqrt((error**2).sum(axis=(1, 2)) / 5)
-    degenerate = (level == 0).all(axis=(1, 2))
-    rotation[degenerate], residual[degenerate] = np.eye(3), 1.0
+        rotation, scale = _improve(across, down, rotation, scale)
+    first, second, third = rotation
+    error = sum(
+        (x - scale * _dot(first, point)) ** 2 + (y - scale * _dot(second, point)) ** 2
+        for (x, y), point in zip(level, _POINTS, strict=True)
+    )
     # The face looks along the head's -z axis: minus the third column of R.
-    sideways, down, ahead = -rotation[:, 0, 2], -rotation[:, 1, 2], rotation[:, 2, 2]
-    yaw = np.degrees(np.arctan2(sideways, ahead))
-    pitch = np.degrees(np.arcsin(np.clip(-down, -1.0, 1.0)))
-    return HeadFit(yaw, pitch, np.degrees(roll), residual)
+    yaw = math.degrees(math.atan2(-first[2], third[2]))
+    pitch = math.degrees(math.asin(min(max(second[2], -1.0), 1.0)))
+    return yaw, pitch, math.degrees(roll), math.sqrt(error / 5)
 
 
-def _levelled(points: NDArray[np.float64], roll: NDArray[np.float64]) -> NDArray[np.float64]:
+def _levelled(points: list[list[float]], roll: float) -> list[tuple[float, float]]:
     """Return the points centred, the eye line horizontal, of unit root mean square spread (0 stays 0)."""
-    centred = points - points.mean(axis=1, keepdims=True)
-    cosine, sine = np.cos(roll), np.sin(roll)
-    turn = np.stack([np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)], -2)
-    spread = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True) / 5)
-    level: NDArray[np.float64] = (centred / np.maximum(spread, 1e-9)) @ turn
-    return level
+    middle_x, middle_y = sum(x for x, _ in points) / 5, sum(y for _, y in points) / 5
+    centred = [(x - middle_x, y - middle_y) for x, y in points]
+    spread = max(math.sqrt(sum(x * x + y * y for x, y in centred) / 5), 1e-9)
+    cosine, sine = math.cos(roll) / spread, math.sin(roll) / spread
+    return [(cosine * x + sine * y, cosine * y - sine * x) for x, y in centred]
 
 
-def _improve(
-    free: NDArray[np.float64], rotation: NDArray[np.float64], scale: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _nearest_rotation(across: Vector, down: Vector) -> tuple[Rotation, float]:
+    """Return the rotation and scale nearest to ``M``, the least squares solution for ``s P R``.
+
+    ``across`` and ``down`` are the rows of ``M``. The rotation's first two rows are ``(M M')^(-1/2) M``; of a
+    2x2 matrix the square root has a closed form (Cayley-Hamilton), in which the determinant of ``M M'`` is
+    the squared area between the rows.
+    """
+    a, b, d = _dot(across, across), _dot(across, down), _dot(down, down)
+    normal = _cross(across, down)
+    area = math.sqrt(_dot(normal, normal))
+    total = math.sqrt(a + d + 2 * area)  # of M's two singular values
+    if area > _FLAT * (a + d):
+        first = _combined(d + area, across, -b, down)
+        second = _combined(-b, across, a + area, down)
+    else:  # points on one line: any rotation about it is as near
+        u, _, v = np.linalg.svd(np.array([across, down]), full_matrices=False)
+        first, second = (u @ v).tolist()
+    return _rotation(first, second), total / 2
+
+
+def _improve(across: Vector, down: Vector, rotation: Rotation, scale: float) -> tuple[Rotation, float]:
     """One damped Gauss-Newton step for the log of the scale and a small rotation applied from the left.
 
-    ``free`` is the least squares solution ``M`` for ``s P R``, so that the error to minimise is
-    ``tr((M - s P R) G (M - s P R)')`` with the head's Gram matrix ``G``; every entry of the (4, 4) normal
-    equations is then one of ``H = R G R'`` and every slope one of ``Q = (M / s - P R) G R'``.
+    The error to minimise is ``tr((M - s P R) G (M - s P R)')`` with the head's Gram matrix ``G``; every entry
+    of the normal equations is then one of ``H = R G R'`` and every slope one of ``Q = (M / s - P R) G R'``.
+    With scale and rotation about z first and last they read, damping added to the diagonal::
+
+         p  -f   g   0
+        -f   w   0  -g        p = h00 + h11,   w = h22,   f = h12,   g = h02
+         g   0   w  -f
+         0  -g  -f   p
+
+    Eliminating the two in the middle leaves two equations of one unknown each.
     """
-    transposed = np.swapaxes(rotation, 1, 2)
-    h = rotation @ _GRAM @ transposed
-    q = (free / np.maximum(scale, 1e-9)[:, None, None] - rotation[:, :2]) @ _GRAM @ transposed
-    entries = np.stack([h[:, 0, 0] + h[:, 1, 1], h[:, 1, 2], h[:, 0, 2], h[:, 2, 2]], axis=1)
-    slope = np.stack([q[:, 0, 0] + q[:, 1, 1], -q[:, 1, 2], q[:, 0, 2], q[:, 1, 0] - q[:, 0, 1]], axis=1)
-    step = np.linalg.solve(entries[:, _ENTRY] * _SIGN + _DAMPING, slope[..., None])
-    step = np.minimum(np.maximum(step, -0.5), 0.5)
-    x, y, z = step[:, 1], step[:, 2], step[:, 3]
-    first, second, third = rotation[:, 0], rotation[:, 1], rotation[:, 2]
-    moved = _rotation(first + y * third - z * second, second + z * first - x * third)
-    return moved, scale * (1.0 + step[:, 0, 0])
+    first, second, third = rotation
+    weighed = [_weighed(row) for row in rotation]
+    p = _dot(first, weighed[0]) + _dot(second, weighed[1]) + _DAMPING
+    w = _dot(third, weighed[2]) + _DAMPING
+    f, g = _dot(second, weighed[2]), _dot(first, weighed[2])
+    share = 1 / max(scale, 1e-9)
+    left, below = _combined(share, across, -1.0, first), _combined(share, down, -1.0, second)
+    grow = _dot(left, weighed[0]) + _dot(below, weighed[1])
+    x, y = -_dot(below, weighed[2]), _dot(left, weighed[2])
+    z = _dot(below, weighed[0]) - _dot(left, weighed[1])
+    rest = p - (f * f + g * g) / w
+    grow, z = (grow + (f * x - g * y) / w) / rest, (z + (g * x + f * y) / w) / rest
+    x, y = (x + f * grow + g * z) / w, (y - g * grow + f * z) / w
+    grow, x, y, z = (min(max(step, -_LONGEST_STEP), _LONGEST_STEP) for step in (grow, x, y, z))
+    moved = _rotation(
+        _combined(1.0, _combined(1.0, first, y, third), -z, second),
+        _combined(1.0, _combined(1.0, second, z, first), -x, third),
+    )
+    return moved, scale * (1.0 + grow)
 
 
-def _rotation(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the (N, 3, 3) rotations whose first two rows are nearest to these (Gram-Schmidt)."""
-    first = first / np.sqrt((first * first).sum(axis=1, keepdims=True))
-    second = second - (first * second).sum(axis=1, keepdims=True) * first
-    second = second / np.sqrt((second * second).sum(axis=1, keepdims=True))
-    third = first[:, _NEXT] * second[:, _AFTER] - first[:, _AFTER] * second[:, _NEXT]
-    return np.stack([first, second, third], axis=1)
+def _rotation(first: Vector, second: Vector) -> Rotation:
+    """Return the rotation whose first two rows are nearest to these (Gram-Schmidt)."""
+    first = _unit(first)
+    second = _unit(_combined(1.0, second, -_dot(first, second), first))
+    return first, second, _cross(first, second)
+
+
+def _unit(a: Vector) -> Vector:
+    length = math.sqrt(_dot(a, a))
+    return a[0] / length, a[1] / length, a[2] / length
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _cross(a: Vector, b: Vector) -> Vector:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def _weighed(a: Vector) -> Vector:
+    """Return ``G a``; the head is its own mirror image, so x has nothing in common with y and z."""
+    return _XX * a[0], _YY * a[1] + _YZ * a[2], _YZ * a[1] + _ZZ * a[2]
+
+
+def _combined(s: float, a: Vector, t: float, b: Vector) -> Vector:
+    """Return ``s a + t b``."""
+    return s * a[0] + t * b[0], s * a[1] + t * b[1], s * a[2] + t * b[2]
+
+
+def _product(matrix: list[list[float]], vector: Sequence[float]) -> Vector:
+    """Return a matrix of three rows times a vector."""
+    x, y, z = (sum(map(mul, row, vector)) for row in matrix)
+    return x, y, z

@@ -113,8 +113,8 @@ def assess_quality(
     frontality = _read(YAW_CURVE, np.abs(heads.yaw)) * _read(PITCH_CURVE, np.abs(heads.pitch))
     plausible = _read(LANDMARKS_CURVE, measure_implausibility(boxes, landmarks, heads))
     overall = size * sharpness * exposure * frontality * plausible
-    parts = np.stack([overall, size, sharpness, exposure, frontality, plausible], axis=1)
-    return [FaceQuality(*face) for face in parts.tolist()]
+    parts = np.array([overall, size, sharpness, exposure, frontality, plausible])
+    return [FaceQuality(*face) for face in parts.T.tolist()]
 
 
 def measure_sharpness(crops_bgr: ImageArray, landmarks_xy: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -132,7 +132,7 @@ def measure_sharpness(crops_bgr: ImageArray, landmarks_xy: NDArray[np.float64]) 
     """
     centred = landmarks_xy - landmarks_xy.mean(axis=1, keepdims=True)
     scales = np.sqrt((centred**2).sum(axis=(1, 2)) / 5) / _CROP_SPREAD
-    sides = np.clip(np.rint(CROP_SIZE * scales), _MINIMUM_SIDE, CROP_SIZE).astype(int)
+    sides = np.minimum(np.maximum(np.rint(CROP_SIZE * scales), _MINIMUM_SIDE), CROP_SIZE).astype(int)
     contrast = [_contrast(crop, side) for crop, side in zip(crops_bgr, sides.tolist(), strict=True)]
     expected: NDArray[np.float64] = SHARP_AT_FULL_SIZE + SHARP_BY_SIZE * np.log(sides / CROP_SIZE)
     return np.asarray(contrast, np.float64) - expected
@@ -189,13 +189,13 @@ def measure_implausibility(
     x, y = ((middle - (boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2) / size[:, None]).T
     yaw, pitch, roll = np.radians(heads.yaw), np.radians(heads.pitch), np.radians(heads.roll)
     cosine, sine = np.cos(roll), np.sin(roll)
-    terms = np.stack([np.ones_like(yaw), yaw, pitch, yaw**2, pitch**2, sine**2, yaw * sine], axis=1)
+    terms = np.array([np.ones_like(yaw), yaw, pitch, yaw**2, pitch**2, sine**2, yaw * sine])
     relative_size = np.log(size / np.maximum(spread, 1e-6))
     shape = np.log(extent[:, 1] / extent[:, 0])
     along, across = cosine * x + sine * y, cosine * y - sine * x
-    measured = np.stack([relative_size, shape, along, across, heads.residual], axis=1)
-    unlike = measured - terms @ _EXPECTED_LAYOUT
-    distance: NDArray[np.float64] = np.einsum("ni,ij,nj->n", unlike, _LAYOUT_PRECISION, unlike)
+    measured = np.array([relative_size, shape, along, across, heads.residual])
+    unlike = measured - _EXPECTED_LAYOUT.T @ terms
+    distance: NDArray[np.float64] = (unlike * (_LAYOUT_PRECISION @ unlike)).sum(axis=0)
     return distance
 
 

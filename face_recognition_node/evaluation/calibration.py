@@ -147,7 +147,7 @@ def fit_calibration(
             ratio, false_match = fit_cell(score_pairs(groups[i], groups[j], _corrector(blank)))
             empty[i, j] = empty[j, i] = ratio
             blank.false_match[i, j] = blank.false_match[j, i] = false_match
-    return blank
+    return replace(blank)  # whose derived values belong to the filled tables
 
 
 def fit_cell(scores: Scores) -> tuple[DoubleArray, DoubleArray]:
