@@ -101,6 +101,21 @@ def test_every_backend_detects_like_the_torch_network(backend, guest_bgr):
         np.testing.assert_allclose(one, other, atol=2e-3)
 
 
+def test_a_size_that_is_no_longer_asked_for_is_let_go_and_comes_back(monkeypatch):
+    pytest.importorskip("openvino")
+    from face_recognition_node.backends import openvino_runner
+
+    monkeypatch.setattr(openvino_runner, "_KEPT_RUNS", 4)
+    runner = openvino_runner.OpenVinoRunner(card("retinaface_mobilenet025"), ModelsConfig())
+    usual, rare = np.full((1, 32, 64, 3), 90, np.uint8), np.full((1, 32, 32, 3), 90, np.uint8)
+    before = [output.copy() for output in runner.run(rare)]
+    for kept in [[(1, 32, 32), (1, 32, 64)]] * 4 + [[(1, 32, 64)]] * 3:
+        runner.run(usual)
+        assert list(runner._requests) == kept
+    for one, other in zip(runner.run(rare), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_detector_in_bfloat16_finds_the_same_faces(guest_bgr):
     openvino = pytest.importorskip("openvino")
     if openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") != openvino.Type.bf16:

@@ -2,8 +2,8 @@
 
 The graph takes the camera's bytes: layout, channel order, mean and scale are folded into it, so that no
 float copy of the frame is made in Python. Sizes of a detector's picture are compiled when first seen (a
-static graph is the fastest) and kept; the batch of an embedder stays dynamic. Compiled graphs are cached on
-disk, outside the source tree, which makes the next start fast.
+static graph is the fastest) and kept while they are used; the batch of an embedder stays dynamic. Compiled
+graphs are cached on disk, outside the source tree, which makes the next start fast.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from typing import Any
 from face_recognition_node.backends.preprocessing import require_batch, thread_count
 from face_recognition_node.core.errors import BackendUnavailableError
 from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.core.memory import return_freed_memory
 from face_recognition_node.core.model_card import ModelCard, ModelsConfig
 from face_recognition_node.core.resources import cache_directory
 from face_recognition_node.core.runner import BackendReport
 
 NAME = "openvino"
 _KEPT_SHAPES = 4
+_KEPT_RUNS = 300
+"""A compiled size is let go after so many runs of others: that of 640×480 takes 20 MB."""
 _CONVERTER = "openvino.tools.ovc"
 _log = logging.getLogger(__name__)
 
@@ -74,7 +77,9 @@ class OpenVinoRunner:
             precision = self._cpu_precision(models.detector_precision)
             self._options["INFERENCE_PRECISION_HINT"] = {"fp32": "f32"}.get(precision, precision)
         self._use_disk_cache(cache_directory() / "openvino")
-        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # the one used longest ago first
+        self._last_run: dict[tuple[int, ...], int] = {}
+        self._runs = 0
         self._file = card.weights("onnx")
         self.report = BackendReport(NAME, self._device, reason, precision)
         if card.input.size is not None:
@@ -128,10 +133,18 @@ class OpenVinoRunner:
                     f"openvino cannot run {self._file} on {self._device}: {error}"
                 ) from error
             self._requests[shape] = compiled.create_infer_request()
-            if len(self._requests) > _KEPT_SHAPES:
-                self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
+        self._runs += 1
+        self._last_run[shape] = self._runs
+        self._let_go_of_unused()
         return self._requests[shape]
+
+    def _let_go_of_unused(self) -> None:
+        """Free the size used longest ago, if there are many or it has not been asked for since long."""
+        oldest = next(iter(self._requests))
+        if len(self._requests) > _KEPT_SHAPES or self._runs - self._last_run[oldest] > _KEPT_RUNS:
+            del self._requests[oldest], self._last_run[oldest]
+            return_freed_memory()
 
     def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:
         """Return the outputs for (B, H, W, 3) BGR uint8 images; valid until the next call."""

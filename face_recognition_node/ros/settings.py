@@ -58,7 +58,7 @@ class NodeConfig:
         read_only=True,
     )
     qos_depth: int = parameter(
-        5,
+        2,
         "Images the middleware holds for us; only the newest is worked on.",
         minimum=1,
         maximum=100,
