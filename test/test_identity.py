@@ -306,7 +306,9 @@ class TestPersonModels:
         gallery, models = empty_gallery(), PersonModels(made_up_calibration())
         person = gallery.add_person("Anna", world.templates(0)).person_id
         models.rank(world.axis(0)[None], [0.9], gallery.snapshot())
-        gallery.forget(person, final=True)
+        stranger = gallery.add_person("", world.templates(1), is_stranger=True).person_id
+        models.follow(gallery.snapshot())
+        gallery.forget([person, stranger], final=True)
         models.follow(gallery.snapshot())
         assert models.rank(world.axis(0)[None], [0.9], gallery.snapshot()) == [()]
         assert not models.keeps_anything
@@ -334,7 +336,7 @@ class TestCohort:
         assert lifts[0] == pytest.approx(made_up_calibration().different_people[1] / 4)
         assert lifts[0] / 2 > lifts[-1] >= 0.0
 
-    def test_it_concerns_names_not_strangers_nor_probabilities(self, world: FaceWorld) -> None:
+    def test_the_expectation_concerns_names_not_strangers_nor_probabilities(self, world: FaceWorld) -> None:
         gallery, models = empty_gallery(), PersonModels(made_up_calibration())
         view = NewTemplate(unit(world.axis(0) + world.axis(1)), 0.9, HeadPose(0, 0, 0))
         gallery.add_person("Anna", [view])
@@ -363,6 +365,84 @@ class TestCohort:
         query = unit(world.axis(30) + np.float32(1.5) * common)
         (value,) = cohort.normalize(np.array([float(query @ people[0])]), cohort.resemblance(query, 0.0))
         assert value == pytest.approx(float(query @ people[0]) - 20 / 25 * cohort.excess, abs=0.05)
+
+    def test_known_strangers_are_a_yardstick_for_names_and_ids_but_not_for_the_posterior(
+        self, world: FaceWorld
+    ) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        common = world.axis(40)
+        relatives = [NewTemplate(unit(world.axis(k) + common), 0.9, HeadPose(0, 0, 0)) for k in range(8)]
+        query = unit(world.axis(30) + common)
+        gallery.add_person("Anna", relatives[:1])
+        (alone,) = models.rank(query[None], [0.9], gallery.snapshot())[0]
+        for relative in relatives[1:]:
+            gallery.add_person("", [relative], is_stranger=True)
+        ranked = models.rank(query[None], [0.9], gallery.snapshot())[0]
+        anna = next(hypothesis for hypothesis in ranked if not hypothesis.is_stranger)
+        assert anna.log_false_match > alone.log_false_match + 1.0
+        assert anna.log_ratio == pytest.approx(alone.log_ratio)
+        _, spread = made_up_calibration().different_people
+        expected = 16.0 * spread / 4 * 5 / (5 + 8)  # what is left of the expectation that names alone bear
+        for stranger in (hypothesis for hypothesis in ranked if hypothesis.is_stranger):
+            assert stranger.similarity == pytest.approx(anna.similarity, abs=1e-4)
+            assert 0.0 < anna.log_false_match - stranger.log_false_match < 1.5 * expected
+
+    @pytest.mark.parametrize("is_enrolled", [True, False], ids=["met before", "given two ids"])
+    def test_one_person_under_two_ids_is_no_yardstick(self, world: FaceWorld, is_enrolled: bool) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        common = world.axis(40)
+
+        def add(person: int, *, is_stranger: bool = True) -> str:
+            view = NewTemplate(unit(world.axis(person) + common), 0.9, HeadPose(0, 0, 0))
+            return gallery.add_person(
+                "" if is_stranger else "Anna", [view], is_stranger=is_stranger
+            ).person_id
+
+        def chance() -> float:
+            ranked = models.rank(unit(world.axis(30) + common)[None], [0.9], gallery.snapshot())[0]
+            return next(h.log_false_match for h in ranked if h.person_id == first)
+
+        first = add(0, is_stranger=not is_enrolled)
+        add(2)
+        add(3)
+        before = chance()
+        add(0)
+        assert chance() == pytest.approx(before)
+        add(4)  # somebody else, as alike as the others, is one more to measure by
+        assert chance() > before + 0.1
+
+    def test_new_views_of_a_member_are_measured_anew(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        common = world.axis(40)
+        ids = [
+            gallery.add_person("", [NewTemplate(unit(world.axis(k) + common), 0.9, HeadPose(0, 0, 0))],
+                               is_stranger=True).person_id
+            for k in range(4)
+        ]  # fmt: skip
+
+        def chance() -> float:
+            ranked = models.rank(unit(world.axis(30) + common)[None], [0.9], gallery.snapshot())[0]
+            return next(h.log_false_match for h in ranked if h.person_id == ids[0])
+
+        before = chance()
+        gallery.add_templates(ids[1], [NewTemplate(world.axis(1), 0.9, HeadPose(0, 0, 0))])
+        assert chance() < before - 0.1  # less alike than the one view showed
+
+    def test_a_stranger_who_gets_a_name_joins_the_enrolled(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        common = world.axis(40)
+        ids = [
+            gallery.add_person(
+                "", [NewTemplate(unit(world.axis(k) + common), 0.9, HeadPose(0, 0, 0))], is_stranger=True
+            ).person_id
+            for k in range(8)
+        ]
+        query = unit(world.axis(30) + common)
+        before = models.rank(query[None], [0.9], gallery.snapshot())[0]
+        for person_id in ids:
+            gallery.rename(person_id, person_id)
+        after = models.rank(query[None], [0.9], gallery.snapshot())[0]
+        assert max(h.log_ratio for h in after) < max(h.log_ratio for h in before) - 1.0
 
     def test_a_stranger_from_a_family_stays_a_stranger(self, world: FaceWorld) -> None:
         """Without the yardstick this face would be named."""

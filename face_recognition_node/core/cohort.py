@@ -1,4 +1,4 @@
-"""The gallery's own people as a yardstick: how alike are different persons here?
+"""The gallery's people and strangers as a yardstick: how alike are different persons here?
 
 The tables of the model card were learned on photographs from everywhere. Under one roof, with one camera
 and one light, and with people of one sort, all similarities between different persons are higher. The
@@ -14,6 +14,11 @@ spread needs more of them than a mean) against what is expected before anything 
 The first term in the maximum normalises by the gallery, the second by the track, as the zero and test
 normalisation of speaker verification do (Auckenthaler et al. 2000). Only the strict direction is used: a
 gallery of very different people makes nothing easier.
+
+Two cohorts are kept (:mod:`person_models`). The false match rate, of a name and of a stranger's id, is read
+with everybody: the people enrolled and, where they are few, the known strangers, who came before this very
+camera. The posterior is read with the people enrolled alone: known strangers share its prior already, and to
+count them twice takes the names from too many who are enrolled.
 
 The expectation makes names harder to get: a false one is what must not happen. For the posterior, and to find
 a stranger again, only what was measured counts (``e = 0``). It is a compromise: similarities between people

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,16 @@ class _Model:
     commonness: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Member:
+    """One person of the cohort, as of these templates."""
+
+    template_ids: tuple[int, ...]
+    center: FloatArray  # (D,)
+    quality: float
+    is_stranger: bool
+
+
 class PersonModels:
     """The models of the persons met lately, kept while the gallery does not change."""
 
@@ -70,8 +80,8 @@ class PersonModels:
         self._calibration = calibration
         self._models: dict[str, _Model] = {}
         self._version = -1
-        self._centers: dict[str, tuple[tuple[int, ...], FloatArray]] = {}
-        self._cohort = Cohort.of([], calibration)
+        self._members: dict[str, _Member] = {}
+        self._enrolled = self._everybody = Cohort.of([], calibration)
 
     def rank(
         self, queries: FloatArray, qualities: Sequence[float], snapshot: Snapshot
@@ -110,13 +120,15 @@ class PersonModels:
             return ()
         similarity, model_quality, model_commonness, nearest = np.array(rows, np.float64).T
         corrected = self._calibration.correct(similarity, (model_commonness + own) / 2).astype(np.float64)
-        cohort, resemblance = self._cohort, self._cohort.resemblance(query, own)
-        comparable = cohort.normalize(corrected, resemblance)
-        cautious = cohort.normalize(corrected, resemblance, cohort.expected)
+        enrolled, everybody = self._enrolled, self._everybody
+        comparable = enrolled.normalize(corrected, enrolled.resemblance(query, own))
         ratios = self._calibration.log_likelihood_ratio(comparable, quality, model_quality)
+        resemblance = everybody.resemblance(query, own)
+        measured = everybody.normalize(corrected, resemblance)
+        cautious = everybody.normalize(corrected, resemblance, everybody.expected)
         is_stranger = np.array([person.is_stranger for person in persons])
         false_matches = self._calibration.log_false_match(
-            np.where(is_stranger, comparable, cautious), quality, model_quality
+            np.where(is_stranger, measured, cautious), quality, model_quality
         )
         distances = np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
         columns = (similarity.tolist(), ratios.tolist(), false_matches.tolist(), distances.tolist())
@@ -157,28 +169,67 @@ class PersonModels:
     @property
     def keeps_anything(self) -> bool:
         """Whether embeddings of anybody are kept here."""
-        return bool(self._models or self._centers or len(self._cohort.centers))
+        cohorts = (self._enrolled, self._everybody)
+        return bool(self._models or self._members or any(len(cohort.centers) for cohort in cohorts))
 
     def follow(self, snapshot: Snapshot) -> None:
         """Take over a version of the gallery; nothing of a forgotten person stays here.
 
-        The models are made again when they are needed, but for those of the cohort.
+        The models are made again when they are needed, but for those of the cohorts.
         """
         if snapshot.version == self._version:
             return
         self._version = snapshot.version
         self._models.clear()
-        enrolled = (p for p in snapshot.persons.values() if not p.is_stranger and p.template_ids)
-        members = list(itertools.islice(enrolled, LARGEST))
-        kept = {p.person_id: self._centers[p.person_id] for p in members if self._is_current(p)}
-        for person in members:
-            if person.person_id not in kept:
-                center = self._model(person.person_id, snapshot).center
-                kept[person.person_id] = (person.template_ids, center)
-        if [*kept] != [*self._centers] or any(kept[i][1] is not self._centers[i][1] for i in kept):
-            self._cohort = Cohort.of([center for _, center in kept.values()], self._calibration)
-        self._centers = kept
+        known = self._members
+        members: dict[str, _Member] = {}
+        for person in _choose(snapshot):
+            member = known.get(person.person_id)
+            if (
+                member is None
+                or member.template_ids != person.template_ids
+                or member.is_stranger != person.is_stranger  # a stranger got a name
+            ):
+                model = self._model(person.person_id, snapshot)
+                quality = float(model.qualities.mean())
+                member = _Member(person.template_ids, model.center, quality, person.is_stranger)
+            members[person.person_id] = member
+        if [*members] != [*known] or any(members[i] is not known[i] for i in members):
+            self._enrolled = Cohort.of(
+                [m.center for m in members.values() if not m.is_stranger], self._calibration
+            )
+            self._everybody = Cohort.of(self._centers_of_all(list(members.values())), self._calibration)
+        self._members = members
 
-    def _is_current(self, person: Person) -> bool:
-        center = self._centers.get(person.person_id)
-        return center is not None and center[0] == person.template_ids
+    def _centers_of_all(self, members: list[_Member]) -> list[FloatArray]:
+        """Return the centres of the enrolled and of the strangers who are none of those before them.
+
+        A person known under two ids, a stranger and enrolled or two strangers, is no measure of how alike
+        different people are.
+        """
+        if not members:
+            return []
+        centers = np.stack([member.center for member in members])
+        qualities = np.array([member.quality for member in members])
+        commonness = self._calibration.commonness(centers)
+        chances = self._calibration.log_false_match(
+            centers @ centers.T, qualities[:, None], qualities, (commonness[:, None] + commonness) / 2
+        )
+        kept: list[int] = []
+        for k, member in enumerate(members):
+            if not member.is_stranger or (chances[k, kept] > _LOG_CHANCE_OF_TWO).all():
+                kept.append(k)
+        return [members[k].center for k in kept]
+
+
+def _choose(snapshot: Snapshot) -> list[Person]:
+    """Return the persons of the cohorts: the enrolled, and where they are few the latest strangers."""
+    people = list(itertools.islice(_with_templates(snapshot, is_stranger=False), LARGEST))
+    if len(people) < LARGEST:
+        strangers = list(_with_templates(snapshot, is_stranger=True))
+        people += strangers[::-1][: LARGEST - len(people)]
+    return people
+
+
+def _with_templates(snapshot: Snapshot, *, is_stranger: bool) -> Iterator[Person]:
+    return (p for p in snapshot.persons.values() if p.is_stranger is is_stranger and p.template_ids)

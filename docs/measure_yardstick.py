@@ -1,0 +1,200 @@
+"""Measure how strangers fare while few people are enrolled, for docs/identity.md.
+
+    ./run exec python docs/measure_yardstick.py orl rap3df lfw --data ../shared/data
+
+Some people are enrolled from three pictures, then strangers come one after the other, each for half of his or
+her pictures, pooled as one track. Whoever is neither named nor taken for a stranger met before gets an id. In
+the end all come back for the other half. The rules are the node's own; only the tracker has no part in it,
+which would split tracks of pictures so different. It prints, for each collection and number of people
+enrolled, over all draws:
+
+* strangers named, before any stranger is known and as they come one after the other;
+* taken: new strangers who got the id of another one (the parameter is strangers.false_match_rate);
+* found: strangers who came back and got their own id;
+* enrolled named, before any stranger is known and with all of them known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from face_recognition_node.assembly import Models, load_models
+from face_recognition_node.core.alignment import align_faces
+from face_recognition_node.core.config import Config
+from face_recognition_node.core.evidence import TrackEvidence
+from face_recognition_node.core.faces import Detection, HeadPose, Identity, IdentityState, ImageArray
+from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.core.gallery_values import NewTemplate
+from face_recognition_node.core.identity import IdentityResolver
+from face_recognition_node.core.pose import fit_heads
+from face_recognition_node.core.quality import assess_quality
+from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.core.strangers import StrangersConfig
+from face_recognition_node.core.tracker import Track
+from face_recognition_node.evaluation.calibration_faces import (
+    is_fitting_half,
+    list_photographs,
+    locate,
+    person_of,
+)
+
+PICTURES = {"orl": ("orl_faces.zip", ".pgm"), "rap3df": ("rap3df_rgbd.zip", "_color.png")}
+LFW = "lfw_pairs_112.zip"
+ENROLLED_FROM, FEWEST, STEP_S = 3, 4, 0.5
+FRONTAL = HeadPose(0.0, 0.0, 0.0)
+
+People = dict[str, list[NewTemplate]]
+
+
+def main() -> None:
+    """Embed the collections and print a line for each number of people enrolled."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("collections", nargs="+", choices=[*PICTURES, "lfw"])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="DIR")
+    parser.add_argument("--enrolled", type=int, nargs="+", default=[1, 3], metavar="N")
+    parser.add_argument("--draws", type=int, default=40)
+    parser.add_argument("--strangers", type=int, default=25)
+    arguments = parser.parse_args()
+    models = load_models(Config())
+    for name in arguments.collections:
+        people = embed(name, arguments.data, models)
+        for n_enrolled in arguments.enrolled:
+            generator = np.random.default_rng(n_enrolled)
+            counts: Counter[str] = Counter()
+            for _ in range(arguments.draws):
+                Round(models, people, n_enrolled, arguments.strangers, generator, counts).play()
+            print(f"{name}, {n_enrolled} enrolled: {describe(counts)}", flush=True)
+
+
+def embed(name: str, data: Path, models: Models) -> People:
+    """Return the views of everybody with at least four usable pictures."""
+    people: People = {}
+    limits = Config().identity
+    for person, detection, crop in _faces(name, data, models):
+        head = fit_heads(detection.landmarks_xy[None])
+        quality = assess_quality(crop[None], [detection], head)[0].overall
+        if quality >= limits.minimum_quality and detection.score >= limits.minimum_detection_score:
+            embedding = models.embedder.embed(crop[None])[0]
+            people.setdefault(person, []).append(NewTemplate(embedding, quality, FRONTAL))
+    return {person: views for person, views in people.items() if len(views) >= FEWEST}
+
+
+def _faces(name: str, data: Path, models: Models) -> Iterator[tuple[str, Detection, ImageArray]]:
+    if name == "lfw":  # aligned already; the half of the people that the tables were not fitted on
+        names, read = list_photographs(data / LFW)
+        counts = Counter(person_of(path) for path in names)
+        for path in names:
+            if not is_fitting_half(person_of(path)) and counts[person_of(path)] >= FEWEST:
+                crop = read(path)
+                yield person_of(path), locate(crop, models.detector), crop
+        return
+    archive, ending = PICTURES[name]
+    with zipfile.ZipFile(data / archive) as pictures:
+        for path in sorted(pictures.namelist()):
+            if path.endswith(ending):
+                image = cv2.imdecode(np.frombuffer(pictures.read(path), np.uint8), cv2.IMREAD_COLOR)
+                found = models.detector.detect(np.asarray(image, np.uint8))
+                if found:
+                    face = max(found, key=lambda detection: detection.size_px)
+                    crop = align_faces(np.asarray(image, np.uint8), face.landmarks_xy[None])[0]
+                    yield path.split("/")[0], face, crop
+
+
+@dataclass
+class Round:
+    """One gallery, from empty to the return of all strangers."""
+
+    models: Models
+    people: People
+    n_enrolled: int
+    n_strangers: int
+    generator: np.random.Generator
+    counts: Counter[str]
+
+    def play(self) -> None:
+        """Add what happens to the counts."""
+        config, strangers = Config(), StrangersConfig()
+        self.resolver = IdentityResolver(self.models.calibration, config.identity, strangers.false_match_rate)
+        order = self.generator.permutation(sorted(self.people)).tolist()
+        others = order[self.n_enrolled : self.n_enrolled + self.n_strangers]
+        with Gallery.open(None, "yardstick", dimension=self.models.embedder.dimension) as gallery:
+            rest = {}
+            for person in order[: self.n_enrolled]:
+                views = self.shuffle(person)
+                added = gallery.add_person(person, views[:ENROLLED_FROM])
+                rest[added.person_id] = views[ENROLLED_FROM:]
+            alone = gallery.snapshot()
+            self.meet_enrolled(rest, alone, "alone")
+            back = {}
+            for person in others:
+                views = self.shuffle(person)
+                first, later = views[: len(views) // 2], views[len(views) // 2 :]
+                self.counts["new"] += 1
+                self.counts["named alone"] += self.meet(first, alone).state is IdentityState.KNOWN
+                identity = self.meet(first, gallery.snapshot())
+                self.counts["named"] += identity.state is IdentityState.KNOWN
+                self.counts["taken"] += _has_stranger_id(identity)
+                if identity.person_id is None:
+                    best = sorted(first, key=lambda view: -view.quality)[: strangers.maximum_views]
+                    back[gallery.add_person("", best, is_stranger=True).person_id] = later
+            full = gallery.snapshot()
+            for person_id, later in back.items():
+                identity = self.meet(later, full)
+                self.counts["back"] += 1
+                self.counts["found"] += identity.person_id == person_id
+                self.counts["other id"] += _has_stranger_id(identity) and identity.person_id != person_id
+            self.meet_enrolled(rest, full, "with strangers")
+
+    def shuffle(self, person: str) -> list[NewTemplate]:
+        """Return a person's views in random order."""
+        views = self.people[person]
+        return [views[k] for k in self.generator.permutation(len(views))]
+
+    def meet_enrolled(self, rest: People, snapshot: Snapshot, when: str) -> None:
+        """Count how many of the enrolled get their name."""
+        for person_id, views in rest.items():
+            self.counts[f"enrolled {when}"] += 1
+            self.counts[f"right {when}"] += self.meet(views, snapshot).person_id == person_id
+
+    def meet(self, views: Sequence[NewTemplate], snapshot: Snapshot) -> Identity:
+        """Return whom a track of these views is claimed to be at its end."""
+        box = Detection(np.array([0.0, 0.0, 80.0, 100.0], np.float32), 0.99, np.zeros((5, 2), np.float32))
+        last = STEP_S * (len(views) - 1)
+        track = Track(1, box, 0.0, last, TrackEvidence(self.models.calibration.correlation_s))
+        for k, view in enumerate(views):
+            track.evidence.add(view.embedding, view.quality, STEP_S * k)
+        _, (identity,) = self.resolver.resolve([track], snapshot, last, lambda same: same)
+        return identity
+
+
+def _has_stranger_id(identity: Identity) -> bool:
+    return identity.state is IdentityState.STRANGER and identity.person_id is not None
+
+
+def describe(counts: Counter[str]) -> str:
+    """Return the shares in one line."""
+
+    def share(part: str, whole: str) -> str:
+        return f"{100 * counts[part] / max(counts[whole], 1):.1f} %"
+
+    return (
+        f"strangers named {share('named alone', 'new')} before a stranger is known, {share('named', 'new')} "
+        f"one after the other; taken {share('taken', 'new')}; found {share('found', 'back')}, another's id "
+        f"{share('other id', 'back')}; enrolled named {share('right alone', 'enrolled alone')}, with "
+        f"strangers known {share('right with strangers', 'enrolled with strangers')} "
+        f"({counts['new']} strangers, {counts['enrolled alone']} enrolled)"
+    )
+
+
+if __name__ == "__main__":
+    main()
