@@ -153,6 +153,26 @@ def test_bfloat16_and_frozen_stages_leave_early_layers_alone_and_train_the_rest(
     assert {"blocks.2.0.conv_dw.weight", "blocks.2.0.bn1.running_mean", "embed.weight"} <= changed
 
 
+def test_a_compiled_run_trains_through_the_compiled_trunk_alone_to_the_same_end(
+    finished, recipe, tmp_path, monkeypatch
+):
+    calls = []
+
+    def compile_without_a_compiler(function):
+        def compiled(images):
+            calls.append(images.shape)
+            return function(images)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_without_a_compiler)
+    quick = dataclasses.replace(recipe, compiled=True)
+    weights = load_file(train_embedder(quick, RunOptions(tmp_path, threads=1, accelerator="cpu")))
+    assert calls == [(6, 3, 112, 112)] * 6  # two and four steps; validation took the plain network
+    for name, value in load_file(finished[1]).items():
+        assert torch.allclose(value.float(), weights[name].float(), atol=1e-5), name
+
+
 @pytest.mark.parametrize(("side", "stride"), [(4, 1), (7, 2)])
 def test_padding_a_small_map_first_changes_no_result(side: int, stride: int) -> None:
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -64,6 +65,11 @@ class EmbedderStage(lightning.LightningModule):
             layer.requires_grad_(False)
         self.train()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a keyword torch documents
+        self._features: Callable[[Tensor], Tensor] = self.network.features
+
+    def compile_features(self) -> None:
+        """Compile what a training step asks of the trunk; judging and export use the plain network."""
+        self._features = torch.compile(self.network.features)
 
     def train(self, mode: bool = True) -> EmbedderStage:
         """Switch to training or evaluation; the statistics of frozen layers stay as they are."""
@@ -78,7 +84,7 @@ class EmbedderStage(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         """Return the weighted sum of the stage's losses; each is logged."""
-        maps = self.network.features(normalise_images(batch["image"]))
+        maps = self._features(normalise_images(batch["image"]))
         with torch.autocast(self.device.type, enabled=False):  # bfloat16 is too coarse for distances
             maps = maps.float()
             losses = self._losses(batch, maps, self.network.gdc(maps).flatten(1))

@@ -155,6 +155,8 @@ def _run_stage(
             plain = AugmentedFaces(data.faces, data.classes, NO_AUGMENTATION, data.maps)
             chosen = choose_faces(data.split.training, data.classes, stage.head_faces, recipe.seed)
             log.info("%s: %s", stage.name, fit_heads(module, plain, chosen))
+    if recipe.compiled:
+        module.compile_features()
     averaged = AveragedWeights(stage.average, folder)
     world = options.devices * options.nodes
     callbacks: list[lightning.Callback] = [
