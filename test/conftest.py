@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from face_world import FaceWorld, empty_gallery
 from hypothesis import HealthCheck, settings
+
+from face_recognition_node.core.gallery import Gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,3 +76,16 @@ def two_faces_bgr() -> np.ndarray:
     from face_recognition_node.media.sample import sample_frame
 
     return sample_frame(size=(640, 480), faces=2)
+
+
+@pytest.fixture
+def gallery() -> Iterator[Gallery]:
+    """Open a gallery in memory that holds nobody."""
+    with empty_gallery() as opened:
+        yield opened
+
+
+@pytest.fixture
+def world() -> FaceWorld:
+    """Return made-up people whose faces have known directions."""
+    return FaceWorld()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,12 +15,6 @@ from face_recognition_node.core.faces import FloatArray, HeadPose, Identity, Ide
 from face_recognition_node.core.gallery import Gallery, NewTemplate, Provenance, SessionKind
 
 CALIBRATION = made_up_calibration()  # 16 (s - 0.3): certain (7) from 0.74 on, learnable (5) from 0.61 on
-
-
-@pytest.fixture
-def gallery() -> Iterator[Gallery]:
-    with empty_gallery() as opened:
-        yield opened
 
 
 @pytest.fixture
