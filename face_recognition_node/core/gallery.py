@@ -6,12 +6,11 @@ Every change is durable before its method returns, and the next :meth:`Gallery.s
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from face_recognition_node.core import edits
+from face_recognition_node.core import edits, retention
 from face_recognition_node.core.edits import Edit
 from face_recognition_node.core.embedder import Embedder
 from face_recognition_node.core.errors import GalleryConflictError, GalleryUnavailableError, InputError
@@ -31,7 +30,6 @@ from face_recognition_node.core.gallery_values import (
 )
 from face_recognition_node.core.history import HistoryEntry
 from face_recognition_node.core.reembedding import ReembeddingReport, reembed
-from face_recognition_node.core.row_changes import Change
 from face_recognition_node.core.sealing import KeyRing
 from face_recognition_node.core.snapshot import Snapshot
 from face_recognition_node.core.store import Store
@@ -43,11 +41,6 @@ __all__ = [
     "Snapshot", "Template",
 ]  # fmt: skip
 
-LOGGER = logging.getLogger(__name__)
-SEEN_INTERVAL_S = 60.0
-"""``last_seen`` is written at most this often for one person."""
-INLINE_ROWS = 20000
-"""Up to this many templates are joined within the change that made it necessary, else in the background."""
 Plan = Callable[[Snapshot, Transaction], Edit]
 
 
@@ -156,8 +149,8 @@ class Gallery:
 
         def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
             now, end, config = self._engine.clock(), expires, self._engine.config
-            if is_stranger and end is None and config.stranger_time_to_live_s:
-                end = now + config.stranger_time_to_live_s
+            if is_stranger and end is None:
+                end = retention.stranger_end(config, now)
             return edits.add_person(
                 snapshot, transaction, name, templates, is_stranger=is_stranger, now=now, expires=end,
                 limit=config.max_templates_per_person, seal_crop=self._seal_crop,
@@ -240,14 +233,7 @@ class Gallery:
 
     def forget_session(self, session: str, final: bool = False) -> tuple[Person, ...]:
         """Forget everybody of a session."""
-
-        def members(snapshot: Snapshot) -> list[str]:
-            if session not in snapshot.sessions:
-                known = ", ".join(repr(name) for name in sorted(snapshot.sessions))
-                raise GalleryConflictError(f"there is no session {session!r}; known are {known}")
-            return [key for key, person in snapshot.persons.items() if person.session == session]
-
-        return self._forget(members, final)
+        return self._forget(lambda snapshot: retention.members_of(snapshot, session), final)
 
     def forget_all(self, final: bool = False) -> tuple[Person, ...]:
         """Forget everybody."""
@@ -255,24 +241,14 @@ class Gallery:
 
     def start_run(self) -> tuple[Person, ...]:
         """Forget for good who was stored for an earlier run of the node only; the node calls it at start."""
-
-        def members(snapshot: Snapshot) -> list[str]:
-            runs = {session.name for session in snapshot.sessions.values() if session.kind is SessionKind.RUN}
-            return [key for key, person in snapshot.persons.items() if person.session in runs]
-
-        return self._forget(members, final=True)
+        return self._forget(retention.members_of_runs, final=True)
 
     def expire(self, now: float | None = None) -> tuple[Person, ...]:
         """Forget, for good, persons and undoable removals whose time is over; return the persons."""
         moment = self._engine.clock() if now is None else now
-
-        def late(snapshot: Snapshot) -> list[str]:
-            return [
-                key for key, person in snapshot.persons.items()
-                if person.expires is not None and person.expires <= moment
-            ]  # fmt: skip
-
-        gone = self._forget(late, final=True) if late(self._engine.snapshot) else ()
+        gone: tuple[Person, ...] = ()
+        if retention.expired(self._engine.snapshot, moment):
+            gone = self._forget(lambda snapshot: retention.expired(snapshot, moment), final=True)
         self._engine.end_removals(moment)
         return gone
 
@@ -280,19 +256,9 @@ class Gallery:
         self, name: str, kind: SessionKind | None = None, time_to_live_s: float | None = None
     ) -> Session:
         """Store newcomers under this session from now on; without a kind a known session is continued."""
-        if time_to_live_s is not None and not time_to_live_s > 0:
-            raise InputError(f"time_to_live_s: expected more than 0, got {time_to_live_s}")
 
         def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
-            checked = edits.checked_name(name, may_be_empty=True)
-            known = snapshot.sessions.get(checked)
-            session = Session(checked, kind or SessionKind.PERMANENT, time_to_live_s)
-            if kind is None and known is not None:
-                session = known
-            if not checked and session != Session():
-                raise GalleryConflictError("the default session is permanent; give the session a name")
-            transaction.set_meta("session", checked)
-            return edits.session_change(snapshot, session)
+            return retention.set_session(snapshot, transaction, name, kind, time_to_live_s)
 
         self._engine.commit(plan)
         return self.session
@@ -302,26 +268,10 @@ class Gallery:
         moment = self._engine.clock() if now is None else now
         ids = list(person_ids)
 
-        def due(snapshot: Snapshot) -> list[Person]:
-            people = [snapshot.persons[key] for key in ids if key in snapshot.persons]
-            return [p for p in people if p.last_seen is None or moment - p.last_seen >= SEEN_INTERVAL_S]
-
         def plan(snapshot: Snapshot, _: Transaction) -> Edit:
-            changes = []
-            for person in due(snapshot):
-                values: dict[str, float | str | int | None] = {"last_seen": moment}
-                if (
-                    person.is_stranger
-                    and person.expires is not None
-                    and self._engine.config.stranger_time_to_live_s
-                ):
-                    values["expires"] = max(
-                        person.expires, moment + self._engine.config.stranger_time_to_live_s
-                    )
-                changes.append(Change("update", "persons", person.person_id, values))
-            return Edit("seen", tuple(changes), (), is_recorded=False)
+            return retention.mark_seen(snapshot, ids, moment, self._engine.config)
 
-        if due(self._engine.snapshot):
+        if retention.due_to_be_seen(self._engine.snapshot, ids, moment):
             self._engine.commit(plan)
 
     def import_from(
@@ -354,9 +304,7 @@ class Gallery:
                 session=name,
                 on_conflict=on_conflict,
                 now=now,
-                stranger_ends=now + config.stranger_time_to_live_s
-                if config.stranger_time_to_live_s
-                else None,
+                stranger_ends=retention.stranger_end(config, now),
                 limit=config.max_templates_per_person,
             )
             reports.append(report)

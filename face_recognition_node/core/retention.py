@@ -1,0 +1,93 @@
+"""Who stays in the gallery for how long: sessions, strangers' ends, when somebody was last seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from face_recognition_node.core import edits
+from face_recognition_node.core.edits import Edit
+from face_recognition_node.core.errors import GalleryConflictError, InputError
+from face_recognition_node.core.gallery_config import GalleryConfig
+from face_recognition_node.core.gallery_values import Person, Session, SessionKind
+from face_recognition_node.core.row_changes import Change
+from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.core.transaction import Transaction
+
+SEEN_INTERVAL_S = 60.0
+"""``last_seen`` is written at most this often for one person."""
+
+
+def stranger_end(config: GalleryConfig, now: float) -> float | None:
+    """Return when a stranger seen at ``now`` is to be forgotten, Unix seconds; None for never."""
+    return now + config.stranger_time_to_live_s if config.stranger_time_to_live_s else None
+
+
+def expired(snapshot: Snapshot, now: float) -> list[str]:
+    """Return the ids of the persons whose time is over."""
+    return [
+        person_id
+        for person_id, person in snapshot.persons.items()
+        if person.expires is not None and person.expires <= now
+    ]
+
+
+def members_of(snapshot: Snapshot, session: str) -> list[str]:
+    """Return the ids of the persons of a session.
+
+    Raises:
+        GalleryConflictError: There is no such session.
+    """
+    if session not in snapshot.sessions:
+        known = ", ".join(repr(name) for name in sorted(snapshot.sessions))
+        raise GalleryConflictError(f"there is no session {session!r}; known are {known}")
+    return [person_id for person_id, person in snapshot.persons.items() if person.session == session]
+
+
+def members_of_runs(snapshot: Snapshot) -> list[str]:
+    """Return the ids of the persons who were stored for one run of the node only."""
+    runs = {session.name for session in snapshot.sessions.values() if session.kind is SessionKind.RUN}
+    return [person_id for person_id, person in snapshot.persons.items() if person.session in runs]
+
+
+def set_session(
+    snapshot: Snapshot,
+    transaction: Transaction,
+    name: str,
+    kind: SessionKind | None,
+    time_to_live_s: float | None,
+) -> Edit:
+    """Make a session the current one; without a kind a known session is continued.
+
+    Raises:
+        InputError: A time to live that is not positive, or a name that cannot be one.
+        GalleryConflictError: The session without a name is to be anything but permanent.
+    """
+    if time_to_live_s is not None and not time_to_live_s > 0:
+        raise InputError(f"time_to_live_s: expected more than 0, got {time_to_live_s}")
+    checked = edits.checked_name(name, may_be_empty=True)
+    known = snapshot.sessions.get(checked)
+    session = Session(checked, kind or SessionKind.PERMANENT, time_to_live_s)
+    if kind is None and known is not None:
+        session = known
+    if not checked and session != Session():
+        raise GalleryConflictError("the default session is permanent; give the session a name")
+    transaction.set_meta("session", checked)
+    return edits.session_change(snapshot, session)
+
+
+def due_to_be_seen(snapshot: Snapshot, person_ids: Sequence[str], now: float) -> list[Person]:
+    """Return those of the persons whose ``last_seen`` is to be written again."""
+    people = [snapshot.persons[person_id] for person_id in person_ids if person_id in snapshot.persons]
+    return [one for one in people if one.last_seen is None or now - one.last_seen >= SEEN_INTERVAL_S]
+
+
+def mark_seen(snapshot: Snapshot, person_ids: Sequence[str], now: float, config: GalleryConfig) -> Edit:
+    """Write when persons were last seen; a stranger who is seen again lives on."""
+    changes = []
+    for person in due_to_be_seen(snapshot, person_ids, now):
+        values: dict[str, float | str | int | None] = {"last_seen": now}
+        end = stranger_end(config, now)
+        if person.is_stranger and person.expires is not None and end is not None:
+            values["expires"] = max(person.expires, end)
+        changes.append(Change("update", "persons", person.person_id, values))
+    return Edit("seen", tuple(changes), (), is_recorded=False)
