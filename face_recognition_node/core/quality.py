@@ -52,6 +52,8 @@ _CROP_SPREAD = float(np.sqrt(((ALIGNMENT_TEMPLATE - ALIGNMENT_TEMPLATE.mean(axis
 _MINIMUM_SIDE = 24
 _BLOCKS = 16
 _SOBEL = 4.0
+_SMOOTHING = cv2.getGaussianKernel(7, 1.0)
+"""Of one pixel. ``cv2.GaussianBlur`` does the same exactly to the bit, in three times the time."""
 
 SHARP_AT_FULL_SIZE, SHARP_BY_SIZE = -0.835, -0.351
 """Logarithm of fine over coarse contrast of a sharp face: at 112 pixels, and per logarithm of its side."""
@@ -145,7 +147,7 @@ def _contrast(crop_bgr: ImageArray, side: int) -> float:
     coarse = (blocks - cv2.GaussianBlur(blocks, (0, 0), 2.0))[_part(_BLOCKS)].ravel()
     if side < CROP_SIZE:
         grey = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
-    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    smooth = cv2.sepFilter2D(grey, -1, _SMOOTHING, _SMOOTHING)
     across, down = (
         gradient[_part(side)].astype(np.float32).ravel() for gradient in cv2.spatialGradient(smooth)
     )
