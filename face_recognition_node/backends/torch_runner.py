@@ -2,72 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+from numpy.typing import ArrayLike
+
+from face_recognition_node.backends.frame_search import FrameSearch
 from face_recognition_node.backends.preprocessing import require_batch
+from face_recognition_node.backends.torch_tensors import TorchPreprocessing, as_arrays, import_torch
+from face_recognition_node.core.alignment import align_faces
 from face_recognition_node.core.errors import BackendUnavailableError
 from face_recognition_node.core.faces import FloatArray, ImageArray
 from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+from face_recognition_node.core.placement import Placement
+from face_recognition_node.core.retinaface_decoding import Cells
 from face_recognition_node.core.runner import BackendReport
-
-if TYPE_CHECKING:
-    import torch
 
 NAME = "torch"
 
 
-def import_torch() -> Any:
-    """Return the torch module or raise BackendUnavailableError telling the cure."""
-    try:
-        import torch
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"torch is not installed ({error}): pip install torch safetensors"
-        ) from error
-    return torch
-
-
-class TorchPreprocessing:
-    """The card's preprocessing on the network's device: the frame is uploaded once, as bytes."""
-
-    def __init__(self, card: ModelCard, device: str) -> None:
-        self._torch = import_torch()
-        self._device = device
-        self._reverse = card.input.channels == "RGB"
-        shape = (1, 3, 1, 1)
-        self._mean = self._torch.tensor(card.input.mean, device=device).reshape(shape)
-        self._factor = 1.0 / self._torch.tensor(card.input.scale, device=device).reshape(shape)
-
-    def __call__(self, images_bgr: ImageArray) -> torch.Tensor:
-        """Return (B, 3, H, W) float32 on the device."""
-        pixels = self._torch.from_numpy(images_bgr).to(self._device).permute(0, 3, 1, 2)
-        if self._reverse:
-            pixels = pixels.flip(1)
-        planes: torch.Tensor = (pixels.float() - self._mean) * self._factor
-        return planes.contiguous()
-
-
-class TorchRunner:
-    """Runs ``NAME.safetensors`` with torch, eagerly.
-
-    Args:
-        card: The model's card.
-        models: Device; empty takes the first NVIDIA GPU, else the CPU.
-        reason: Why this backend was chosen.
+def open_torch_runner(card: ModelCard, models: ModelsConfig, reason: str) -> TorchRunner:
+    """Return a runner of ``NAME.safetensors``.
 
     Raises:
         BackendUnavailableError: If torch is not installed or the device does not exist.
         ModelMissingError: If the file is not there.
         ModelMismatchError: If it does not belong to its card, or not to its network.
     """
+    import_torch()
+    from face_recognition_node.networks.folding import fold_batch_norm
+    from face_recognition_node.networks.loading import load_network
 
-    def __init__(self, card: ModelCard, models: ModelsConfig, reason: str = "") -> None:
+    return TorchRunner(card, fold_batch_norm(load_network(card)), models, reason)
+
+
+class TorchRunner:
+    """Runs a network eagerly; on a GPU what surrounds a detector's network as well.
+
+    Args:
+        card: The model's card.
+        network: In evaluation mode; takes the preprocessed (B, 3, H, W) float32 tensor.
+        models: Device; empty takes the first NVIDIA GPU, else the CPU.
+        reason: Why this backend was chosen.
+
+    Raises:
+        BackendUnavailableError: If the device does not exist.
+    """
+
+    def __init__(self, card: ModelCard, network: Any, models: ModelsConfig, reason: str) -> None:
         self._torch = import_torch()
-        from face_recognition_node.networks.folding import fold_batch_norm
-        from face_recognition_node.networks.loading import load_network
-
         device = (models.device or ("cuda:0" if self._torch.cuda.is_available() else "cpu")).lower()
-        network = fold_batch_norm(load_network(card))
         try:
             self._network = network.to(device)
             self._preprocess = TorchPreprocessing(card, device)
@@ -75,16 +59,25 @@ class TorchRunner:
             raise BackendUnavailableError(f"torch cannot use the device {device!r}: {error}") from error
         if models.threads > 0:
             self._torch.set_num_threads(models.threads)
+        # on the CPU OpenCV resizes and cuts faster than torch does
+        self._search = FrameSearch(self._torch, card, device) if device != "cpu" else None
         self.report = BackendReport(NAME, device, reason, "fp32")
 
     def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:
         """Return the outputs for (B, H, W, 3) BGR uint8 images."""
         with self._torch.inference_mode():
-            outputs = self._network(self._preprocess(require_batch(images_bgr)))
-        return as_arrays(outputs)
+            return as_arrays(self._network(self._preprocess(require_batch(images_bgr))))
 
+    def find_cells(
+        self, image_bgr: ImageArray, placements: Sequence[Placement], least_logit: float
+    ) -> list[Cells] | None:
+        """Return a detector's anchors over the threshold; see runner.FrameRunner."""
+        if self._search is None:
+            return None
+        return self._search.find_cells(self._network, image_bgr, placements, least_logit)
 
-def as_arrays(outputs: Any) -> tuple[FloatArray, ...]:
-    """Return a network's output, one tensor or several, as float32 arrays."""
-    tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-    return tuple(tensor.float().cpu().numpy() for tensor in tensors)
+    def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
+        """Return aligned faces; see runner.FrameRunner."""
+        if self._search is None:
+            return align_faces(image_bgr, landmarks_xy)
+        return self._search.align_faces(image_bgr, landmarks_xy)

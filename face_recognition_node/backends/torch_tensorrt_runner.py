@@ -11,18 +11,23 @@ See tensorrt_compiler.py for what has and what has not been run.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from face_recognition_node.backends.engine_builder import EngineBuild, EngineStage
 from face_recognition_node.backends.engine_cache import EngineCache, EngineKey
+from face_recognition_node.backends.frame_search import FrameSearch
 from face_recognition_node.backends.preprocessing import require_batch
 from face_recognition_node.backends.tensorrt_compiler import Engine, EngineCompiler, Shape
-from face_recognition_node.backends.torch_runner import TorchPreprocessing, as_arrays, import_torch
+from face_recognition_node.backends.torch_tensors import TorchPreprocessing, as_arrays, import_torch
 from face_recognition_node.core.faces import FloatArray, ImageArray
 from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+from face_recognition_node.core.placement import Placement
 from face_recognition_node.core.resources import cache_directory
+from face_recognition_node.core.retinaface_decoding import Cells
 from face_recognition_node.core.runner import BackendReport, ModelRunner
 
 NAME = "torch_tensorrt"
@@ -59,6 +64,7 @@ class TorchTensorRtRunner:
         self._reason = reason
         self._cache = cache or EngineCache(cache_directory() / "tensorrt")
         self._preprocess = TorchPreprocessing(card, compiler.device)
+        self._search = FrameSearch(self._torch, card, compiler.device)
         self._network: Any = None
         self._builds: dict[tuple[int, int, int], EngineBuild] = {}
         self._latest: EngineBuild | None = None
@@ -87,6 +93,24 @@ class TorchTensorRtRunner:
             return self._fallback.run(images_bgr)
         with self._torch.inference_mode():
             return self._evaluate(build.engine, self._preprocess(images_bgr))
+
+    def find_cells(
+        self, image_bgr: ImageArray, placements: Sequence[Placement], least_logit: float
+    ) -> list[Cells] | None:
+        """Return a detector's anchors over the threshold; None while a size has no engine."""
+        builds = {placement.canvas: self._build(1, *placement.canvas) for placement in placements}
+        self._latest = builds[placements[0].canvas]
+        engines = {size: build.engine for size, build in builds.items()}
+        if None in engines.values():
+            return None
+        return self._search.find_cells(
+            lambda planes: engines[planes.shape[2], planes.shape[3]](planes),  # type: ignore[misc]  # none is None
+            image_bgr, placements, least_logit,
+        )  # fmt: skip
+
+    def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
+        """Return aligned faces, from the frame on the GPU where it was searched there."""
+        return self._search.align_faces(image_bgr, landmarks_xy)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return whether every engine asked for so far is ready or refused by then."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -48,31 +50,55 @@ def align_faces(image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
         InputError: For landmarks of another shape, not finite, or all in one place.
     """
     require_image(image_bgr)
-    landmarks = as_rows("landmarks_xy", landmarks_xy, (5, 2))
-    crops = np.empty((len(landmarks), CROP_SIZE, CROP_SIZE, 3), np.uint8)
-    if len(landmarks) == 0:
-        return crops
-    for crop, matrix in zip(crops, estimate_similarities(landmarks, ALIGNMENT_TEMPLATE), strict=True):
-        _warp(image_bgr, matrix, crop)
+    warps = plan_warps((image_bgr.shape[0], image_bgr.shape[1]), landmarks_xy)
+    crops = np.empty((len(warps), CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    for crop, warp in zip(crops, warps, strict=True):
+        _warp(image_bgr, warp, crop)
     return crops
 
 
-def _warp(image_bgr: ImageArray, matrix: NDArray[np.float64], crop: ImageArray) -> None:
+Aligner = Callable[[ImageArray, ArrayLike], ImageArray]
+"""What :func:`align_faces` is: an image and landmarks in, crops out; a detector on a GPU has its own."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Warp:
+    """How a face is cut out: a part of the image, shrunk by a whole factor, then warped.
+
+    Attributes:
+        left: First column of the part.
+        top: First row.
+        right: Column after the last; the width is a multiple of the factor.
+        bottom: Row after the last; so is the height.
+        factor: Blocks of factor × factor pixels are averaged; 1 leaves the image, which is then the part.
+        matrix: (2, 3) from the pixels of the shrunk part to those of the crop.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    factor: int
+    matrix: NDArray[np.float64]
+
+
+def plan_warps(size: tuple[int, int], landmarks_xy: ArrayLike) -> list[Warp]:
+    """Return how the faces of an image of ``size`` (height, width) are cut out; see :func:`align_faces`."""
+    landmarks = as_rows("landmarks_xy", landmarks_xy, (5, 2))
+    if len(landmarks) == 0:
+        return []
+    return [_plan(size, matrix) for matrix in estimate_similarities(landmarks, ALIGNMENT_TEMPLATE)]
+
+
+def _plan(size: tuple[int, int], matrix: NDArray[np.float64]) -> Warp:
+    height, width = size
+    whole = Warp(0, 0, width, height, 1, matrix)
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
-    if scale < _SHRINK_BELOW:
-        image_bgr, matrix = _shrink(image_bgr, matrix, scale)
-    size = (CROP_SIZE, CROP_SIZE)
-    cv2.warpAffine(image_bgr, matrix, size, dst=crop, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-
-
-def _shrink(
-    image_bgr: ImageArray, matrix: NDArray[np.float64], scale: float
-) -> tuple[ImageArray, NDArray[np.float64]]:
-    """Average down the part of the image that the crop shows; return it and the matrix that fits it."""
+    if scale >= _SHRINK_BELOW:
+        return whole
     inverse = cv2.invertAffineTransform(matrix)
     crop_corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]], np.float64)
     corners = crop_corners @ inverse[:, :2].T + inverse[:, 2]
-    height, width = image_bgr.shape[:2]
     factor = int(1 / scale)  # at least 2; what is left to the warp is a scale in (0.5, 1]
     left, top = (int(max(0, math.floor(low) - factor)) for low in corners.min(axis=0))
     right = int(min(width, math.ceil(corners[:, 0].max()) + factor))
@@ -80,13 +106,23 @@ def _shrink(
     # whole blocks of factor x factor pixels keep the geometry exact
     columns, rows = (right - left) // factor, (bottom - top) // factor
     if columns < 1 or rows < 1:
-        return image_bgr, matrix
-    part = image_bgr[top : top + rows * factor, left : left + columns * factor]
-    small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
-    # pixel centre of small (u, v) lies at left + factor * u + (factor - 1) / 2
+        return whole
+    # pixel centre of the shrunk part (u, v) lies at left + factor * u + (factor - 1) / 2
     offset = np.array([left, top]) + (factor - 1) / 2
     fitted = np.column_stack([matrix[:, :2] * factor, matrix[:, :2] @ offset + matrix[:, 2]])
-    return np.asarray(small, np.uint8), fitted
+    return Warp(left, top, left + columns * factor, top + rows * factor, factor, fitted)
+
+
+def _warp(image_bgr: ImageArray, warp: Warp, crop: ImageArray) -> None:
+    part = image_bgr
+    if warp.factor > 1:
+        part = image_bgr[warp.top : warp.bottom, warp.left : warp.right]
+        size = part.shape[1] // warp.factor, part.shape[0] // warp.factor
+        part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+    cv2.warpAffine(
+        part, warp.matrix, (CROP_SIZE, CROP_SIZE), dst=crop, flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+    )  # fmt: skip
 
 
 def require_crops(crops_bgr: ImageArray, name: str = "crops_bgr") -> ImageArray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from face_recognition_node.core.alignment import align_faces
+from face_recognition_node.core.alignment import Aligner, align_faces
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.config import Config
 from face_recognition_node.core.detector import Detector
@@ -62,6 +62,7 @@ class Recognizer:
         gallery: Who is known.
         calibration: What similarities of this embedder are worth.
         config: All parameters.
+        align: Cuts the faces out of the image that the detector was given.
         rotate: Degrees (0, 90, 180, 270) by which the image has to be turned clockwise to be upright.
         background_writes: Store strangers on a thread of their own (a live camera) or at once (reproducible).
 
@@ -82,6 +83,7 @@ class Recognizer:
         calibration: Calibration,
         config: Config,
         *,
+        align: Aligner = align_faces,
         rotate: int = 0,
         background_writes: bool = False,
     ) -> None:
@@ -93,6 +95,7 @@ class Recognizer:
         self.embed_every_face = False
         self.rotate = rotate
         self._finder, self._embedder, self._gallery = FaceFinder(detector), embedder, gallery
+        self._align = align
         self._config, self._new_config = config, config
         self._config_lock = threading.Lock()
         self._tracker = Tracker(calibration, config.tracker)
@@ -193,7 +196,7 @@ class Recognizer:
         landmarks = (
             np.stack([d.landmarks_xy for d in detections]) if detections else np.zeros((0, 5, 2), np.float32)
         )
-        crops = align_faces(lit, landmarks)
+        crops = self._align(lit, landmarks)
         heads = fit_heads(landmarks)
         as_they_came = crops if lit is image else align_faces(image, landmarks)
         qualities = assess_quality(as_they_came, detections, heads)

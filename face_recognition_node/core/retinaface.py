@@ -12,23 +12,27 @@ import math
 import threading
 from collections import OrderedDict
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from face_recognition_node.core.alignment import align_faces
 from face_recognition_node.core.detector import DetectorConfig
 from face_recognition_node.core.faces import Detection, FloatArray, ImageArray, require_image
 from face_recognition_node.core.geometry import box_areas, intersection_matrix, suppress_overlaps
 from face_recognition_node.core.model_card import ModelCard
+from face_recognition_node.core.placement import AVERAGED_FROM, Placement
 from face_recognition_node.core.relighting import brighten_frame
-from face_recognition_node.core.retinaface_decoding import Candidates, decode_maps
-from face_recognition_node.core.runner import BackendReport, ModelRunner
+from face_recognition_node.core.retinaface_decoding import (
+    Candidates,
+    Cells,
+    decode_cells,
+    least_logit,
+    select_cells,
+)
+from face_recognition_node.core.runner import BackendReport, FrameRunner, ModelRunner
 from face_recognition_node.core.stages import StageClock
-
-SIZE_MULTIPLE = 32
-"""The network takes pictures whose sides are multiples of this."""
 
 CLOSE_SIDE = 128
 """Longer side of the small copy for faces that fill the frame, pixels."""
@@ -46,33 +50,6 @@ the two both may, and the better score stays."""
 _KEPT_CANVASES = 4
 _INSIDE = 0.9  # a weaker box with this part of its area inside a stronger, larger one is a part of that face
 _LEAST_LANDMARK_SPREAD = 0.05  # of the box's side; landmarks heaped in one place belong to no face
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """How a frame lies on the network's canvas.
-
-    Attributes:
-        canvas: (height, width) of the canvas, multiples of 32.
-        content: (height, width) of the resized frame on it.
-        left: Columns before the content.
-        top: Rows above the content.
-        scale: Pixels of the frame for one pixel of the canvas.
-    """
-
-    canvas: tuple[int, int]
-    content: tuple[int, int]
-    left: int
-    top: int
-    scale: float
-
-    @classmethod
-    def fit(cls, size: tuple[int, int], longer_side: int, margin: int = 0) -> Placement:
-        """Place a frame of ``size`` (height, width) so that its longer side is at most ``longer_side``."""
-        scale = max(1.0, max(size) / longer_side)
-        height, width = (max(1, round(side / scale)) for side in size)
-        rows, columns = (-(-(side + 2 * margin) // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in (height, width))
-        return cls((rows, columns), (height, width), margin, margin, scale)
 
 
 class RetinaFaceDetector:
@@ -137,8 +114,17 @@ class RetinaFaceDetector:
         placements = _placements(size, config)
         scale = placements[0].scale
         lit = brighten_frame(image_bgr)
+        least = least_logit(config.far_score_threshold)
         with self._lock:
-            passes = [self._pass(lit, placement, config, clock) for placement in placements]
+            cells = None
+            if isinstance(self._runner, FrameRunner):
+                cells = self._runner.find_cells(lit, placements, least)
+            if cells is None:
+                cells = [self._pass(lit, placement, least, clock) for placement in placements]
+        passes = [
+            decode_cells(part).mapped(placement.scale, placement.left, placement.top)
+            for part, placement in zip(cells, placements, strict=True)
+        ]
         if len(passes) == 2:
             passes[0] = passes[0].of_heights(0, MAIN_PASS_UP_TO * scale)
             passes[1] = passes[1].of_heights(CLOSE_PASS_FACES_FROM * scale, math.inf)
@@ -151,14 +137,22 @@ class RetinaFaceDetector:
         with self._lock:
             return [self._place(image_bgr, p)[None].copy() for p in _placements(size, self._config)]
 
+    def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
+        """Return :func:`alignment.align_faces` of the frame last searched, cut where the network runs.
+
+        The image must not have been changed since :meth:`detect` was given it.
+        """
+        if isinstance(self._runner, FrameRunner):
+            with self._lock:
+                return self._runner.align_faces(image_bgr, landmarks_xy)
+        return align_faces(image_bgr, landmarks_xy)
+
     def _pass(
-        self, image_bgr: ImageArray, placement: Placement, config: DetectorConfig, clock: StageClock | None
-    ) -> Candidates:
+        self, image_bgr: ImageArray, placement: Placement, least: float, clock: StageClock | None
+    ) -> Cells:
         with clock.stage("resize") if clock is not None else nullcontext():
             picture = self._place(image_bgr, placement)
-        outputs = self._runner.run(picture[None])
-        found = decode_maps([output[0] for output in outputs], config.far_score_threshold)
-        return found.mapped(placement.scale, placement.left, placement.top)
+        return select_cells([output[0] for output in self._runner.run(picture[None])], least)
 
     def _place(self, image_bgr: ImageArray, placement: Placement) -> ImageArray:
         """Return the frame on its canvas; the frame itself where it fits as it is."""
@@ -170,7 +164,7 @@ class RetinaFaceDetector:
         if image_bgr.shape[:2] == placement.content:
             np.copyto(content, image_bgr)
         else:
-            method = cv2.INTER_AREA if placement.scale > 2 else cv2.INTER_LINEAR
+            method = cv2.INTER_AREA if placement.scale > AVERAGED_FROM else cv2.INTER_LINEAR
             content[:] = cv2.resize(image_bgr, (width, height), interpolation=method)
         return canvas
 

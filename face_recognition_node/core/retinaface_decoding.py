@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from face_recognition_node.core.columns import IntArray
 from face_recognition_node.core.errors import ModelError
 from face_recognition_node.core.faces import FloatArray
 
@@ -28,6 +29,8 @@ CENTER_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 ANCHORS = 2
 HEAD_CHANNELS = ANCHORS * 15
+_STRIDES = np.asarray(STRIDES, np.float32)
+_SIDES = np.asarray(ANCHOR_SIDES, np.float32)
 _MAXIMUM_LOG_SIZE = 4.0  # exp(4) = 55 times the anchor: nothing sensible is larger, and exp cannot overflow
 
 
@@ -75,6 +78,30 @@ class Candidates:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Anchors that reach a threshold, with what the network says of each, not yet decoded.
+
+    Attributes:
+        level: (K,) int, index into STRIDES.
+        anchor: (K,) int, 0 the smaller anchor of the level, 1 the larger.
+        row: (K,) int.
+        column: (K,) int.
+        values: (K, 15) float32: face logit, 4 box and 10 landmark numbers.
+    """
+
+    level: IntArray
+    anchor: IntArray
+    row: IntArray
+    column: IntArray
+    values: FloatArray
+
+
+def least_logit(score: float) -> float:
+    """Return the face logit that a score in (0, 1) stands for."""
+    return math.log(score / (1 - score))
+
+
 def decode_maps(maps: Sequence[FloatArray], score_threshold: float) -> Candidates:
     """Decode the candidates of one picture.
 
@@ -88,34 +115,43 @@ def decode_maps(maps: Sequence[FloatArray], score_threshold: float) -> Candidate
     Raises:
         ModelError: For maps of another shape.
     """
-    if len(maps) != len(STRIDES):
-        raise ModelError(f"maps: expected {len(STRIDES)}, one for each stride, got {len(maps)}")
-    return Candidates.joined(
-        [
-            _decode_level(level, stride, sides, score_threshold)
-            for level, stride, sides in zip(maps, STRIDES, ANCHOR_SIDES, strict=True)
-        ]
-    )
+    return decode_cells(select_cells(maps, least_logit(score_threshold)))
 
 
-def _decode_level(
-    level: FloatArray, stride: int, sides: tuple[int, int], score_threshold: float
-) -> Candidates:
-    if level.ndim != 3 or level.shape[0] != HEAD_CHANNELS:
-        raise ModelError(f"map of stride {stride}: expected shape ({HEAD_CHANNELS}, h, w), got {level.shape}")
-    height, width = level.shape[1:]
-    least_logit = math.log(score_threshold / (1 - score_threshold))
-    anchor, row, column = np.nonzero(level[:ANCHORS] >= least_logit)
-    logits = level[anchor, row, column]
-    box = level[ANCHORS : ANCHORS * 5].reshape(ANCHORS, 4, height, width)[anchor, :, row, column]
-    points = level[ANCHORS * 5 :].reshape(ANCHORS, 5, 2, height, width)[anchor, :, :, row, column]
+def select_cells(maps: Sequence[FloatArray], least: float) -> Cells:
+    """Return the anchors of one picture whose face logit is at least ``least``; see :func:`decode_maps`."""
+    require_maps([level.shape for level in maps])
+    parts = []
+    for index, level in enumerate(maps):
+        height, width = level.shape[1:]
+        anchor, row, column = np.nonzero(level[:ANCHORS] >= least)
+        box = level[ANCHORS : ANCHORS * 5].reshape(ANCHORS, 4, height, width)[anchor, :, row, column]
+        points = level[ANCHORS * 5 :].reshape(ANCHORS, 10, height, width)[anchor, :, row, column]
+        values = np.concatenate([level[anchor, row, column][:, None], box, points], axis=1)
+        parts.append((np.full(len(anchor), index), anchor, row, column, values))
+    return Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    side = np.asarray(sides, np.float32)[anchor][:, None]
-    center = (np.stack([column, row], axis=1).astype(np.float32) + np.float32(0.5)) * np.float32(stride)
-    middle = center + box[:, :2] * (np.float32(CENTER_VARIANCE) * side)
-    half = side * np.exp(np.minimum(box[:, 2:] * np.float32(SIZE_VARIANCE), _MAXIMUM_LOG_SIZE)) / 2
+
+def require_maps(shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise ModelError unless these are the shapes of one (30, h, w) map for each stride."""
+    if len(shapes) != len(STRIDES):
+        raise ModelError(f"maps: expected {len(STRIDES)}, one for each stride, got {len(shapes)}")
+    for stride, shape in zip(STRIDES, shapes, strict=True):
+        if len(shape) != 3 or shape[0] != HEAD_CHANNELS:
+            raise ModelError(f"map of stride {stride}: expected shape ({HEAD_CHANNELS}, h, w), got {shape}")
+
+
+def decode_cells(cells: Cells) -> Candidates:
+    """Return the boxes, scores and landmarks that the network means."""
+    values = cells.values
+    side = _SIDES[cells.level, cells.anchor][:, None]
+    stride = _STRIDES[cells.level][:, None]
+    center = (np.stack([cells.column, cells.row], axis=1).astype(np.float32) + np.float32(0.5)) * stride
+    middle = center + values[:, 1:3] * (np.float32(CENTER_VARIANCE) * side)
+    half = side * np.exp(np.minimum(values[:, 3:5] * np.float32(SIZE_VARIANCE), _MAXIMUM_LOG_SIZE)) / 2
+    points = values[:, 5:].reshape(-1, 5, 2)
     return Candidates(
         np.concatenate([middle - half, middle + half], axis=1),
-        np.asarray(1 / (1 + np.exp(-logits)), np.float32),
+        np.asarray(1 / (1 + np.exp(-values[:, 0])), np.float32),
         center[:, None] + points * (np.float32(CENTER_VARIANCE) * side)[:, :, None],
     )

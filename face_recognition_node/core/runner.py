@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from numpy.typing import ArrayLike
 
 from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.core.placement import Placement
+from face_recognition_node.core.retinaface_decoding import Cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +42,31 @@ class ModelRunner(Protocol):
         """Return the network's outputs for (B, H, W, 3) BGR uint8 images, B ≥ 1.
 
         The arrays may be overwritten by the next call. Calls must not overlap.
+        """
+        ...
+
+
+@runtime_checkable
+class FrameRunner(Protocol):
+    """A detector's runner that does what surrounds the network where the network runs, on a GPU.
+
+    A frame is uploaded once, as bytes; resized, searched and cut there; what comes back are the few anchors
+    over the threshold and the aligned faces.
+    """
+
+    def find_cells(
+        self, image_bgr: ImageArray, placements: Sequence[Placement], least_logit: float
+    ) -> list[Cells] | None:
+        """Return for each placement of a (H, W, 3) BGR uint8 frame the anchors that reach the logit.
+
+        None means that this is of no use at the moment: the caller resizes, and :meth:`ModelRunner.run` runs
+        the network.
+        """
+        ...
+
+    def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
+        """Return what :func:`alignment.align_faces` returns, from the copy of the frame last searched.
+
+        Another frame than that is cut on the CPU.
         """
         ...

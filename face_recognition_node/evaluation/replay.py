@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from face_recognition_node.core.adaptation import Adapter
+from face_recognition_node.core.alignment import Aligner
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.config import Config
 from face_recognition_node.core.detector import Detector
@@ -46,6 +47,11 @@ class ReadyModels(Protocol):
     @property
     def calibration(self) -> Calibration:
         """What similarities are worth."""
+        ...
+
+    @property
+    def align(self) -> Aligner:
+        """Cuts out faces."""
         ...
 
 
@@ -108,7 +114,9 @@ def _gallery(models: ReadyModels, config: Config) -> Gallery:
 
 
 def _recognizer(models: ReadyModels, config: Config, gallery: Gallery) -> Recognizer:
-    recognizer = Recognizer(models.detector, models.embedder, gallery, models.calibration, config)
+    recognizer = Recognizer(
+        models.detector, models.embedder, gallery, models.calibration, config, align=models.align
+    )
     recognizer.embed_every_face = True
     return recognizer
 

@@ -50,7 +50,9 @@ def _look(runtime: Runtime, frame: Frame) -> RecognitionResult:
     """Find and embed the faces of a picture that has nothing to do with the camera's tracks."""
     models = runtime.models
     config = runtime.recognizer.config
-    recognizer = Recognizer(models.detector, models.embedder, runtime.gallery, models.calibration, config)
+    recognizer = Recognizer(
+        models.detector, models.embedder, runtime.gallery, models.calibration, config, align=models.align
+    )
     recognizer.embed_every_face = True
     try:
         return recognizer.process(frame)

@@ -1,0 +1,133 @@
+"""What surrounds the detector's network, done on the network's own device: one upload a frame.
+
+On a GPU the maps of a 1280×720 frame would be 2.2 MB to download and to look through on the CPU; here the
+anchors over the threshold are picked out where they are, and some kilobytes come back. Overlaps are then
+thinned out on the CPU, among these few. Aligned faces are cut from the frame that is there already.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from face_recognition_node.backends.torch_tensors import TorchPreprocessing
+from face_recognition_node.core.alignment import CROP_SIZE, Warp, align_faces, plan_warps
+from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.core.model_card import ModelCard
+from face_recognition_node.core.placement import AVERAGED_FROM, Placement
+from face_recognition_node.core.retinaface_decoding import ANCHORS, Cells, require_maps
+
+if TYPE_CHECKING:
+    import torch
+
+Evaluate = Callable[["torch.Tensor"], Sequence["torch.Tensor"]]
+"""Runs the network on a preprocessed (1, 3, H, W) float32 tensor."""
+
+
+class FrameSearch:
+    """Searches and cuts one frame at a time on a device.
+
+    Args:
+        torch: The module.
+        card: The detector's model card.
+        device: Torch's name of the device.
+    """
+
+    def __init__(self, torch: Any, card: ModelCard, device: str) -> None:
+        self._torch = torch
+        self._preprocess = TorchPreprocessing(card, device)
+        self._source: weakref.ref[ImageArray] | None = None
+        self._frame: torch.Tensor | None = None
+
+    def find_cells(
+        self,
+        evaluate: Evaluate,
+        image_bgr: ImageArray,
+        placements: Sequence[Placement],
+        least_logit: float,
+    ) -> list[Cells]:
+        """Upload a (H, W, 3) BGR uint8 frame and return the anchors that reach the logit, by placement."""
+        with self._torch.inference_mode():
+            self._frame = self._preprocess.upload(np.ascontiguousarray(image_bgr)[None]).float()
+            self._source = weakref.ref(image_bgr)
+            return [
+                self._select(evaluate(self._place(self._frame, placement)), least_logit)
+                for placement in placements
+            ]
+
+    def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
+        """Return (N, 112, 112, 3) uint8 aligned faces, the same as alignment.align_faces but for rounding."""
+        if self._frame is None or self._source is None or self._source() is not image_bgr:
+            return align_faces(image_bgr, landmarks_xy)
+        warps = plan_warps((image_bgr.shape[0], image_bgr.shape[1]), landmarks_xy)
+        if not warps:
+            return np.empty((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        with self._torch.inference_mode():
+            crops = self._torch.cat([self._warp(self._frame, warp) for warp in warps])
+            pixels: ImageArray = crops.round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return pixels
+
+    def _place(self, frame: torch.Tensor, placement: Placement) -> torch.Tensor:
+        """Return (1, 3, H, W) on the canvas; its margin has the mean colour, zero to the network."""
+        functional = self._torch.nn.functional
+        (height, width), (rows, columns) = placement.content, placement.canvas
+        if frame.shape[2:] != placement.content:
+            # both as OpenCV does on the CPU: plain bilinear up to a factor of two, averaging beyond
+            averaged = placement.scale > AVERAGED_FROM
+            frame = functional.interpolate(
+                frame, placement.content, mode="area" if averaged else "bilinear"
+            )  # fmt: skip
+        planes = self._preprocess.normalise(frame)
+        right, below = columns - placement.left - width, rows - placement.top - height
+        padded: torch.Tensor = functional.pad(planes, (placement.left, right, placement.top, below))
+        return padded.contiguous()
+
+    def _select(self, maps: Sequence[torch.Tensor], least_logit: float) -> Cells:
+        """Return the anchors over the threshold; one synchronisation to count them, one to download."""
+        require_maps([tuple(level.shape[1:]) for level in maps])
+        table = self._torch.cat([self._by_anchor(level[0]) for level in maps], dim=2)
+        anchors, cells = (table[:, 0] >= least_logit).nonzero(as_tuple=True)
+        # whole numbers below 2**24 are exact in float32
+        rows = self._torch.cat(
+            [anchors[:, None].float(), cells[:, None].float(), table[anchors, :, cells]], 1
+        )
+        found = rows.cpu().numpy()
+        anchor, cell = (found[:, column].astype(np.int64) for column in (0, 1))
+        widths = np.array([level.shape[3] for level in maps])
+        starts = np.cumsum([0] + [level.shape[2] * level.shape[3] for level in maps])
+        index = np.searchsorted(starts, cell, side="right") - 1
+        row, column = np.divmod(cell - starts[index], widths[index])
+        return Cells(index, anchor, row, column, found[:, 2:])
+
+    def _warp(self, frame: torch.Tensor, warp: Warp) -> torch.Tensor:
+        """Return (1, 3, 112, 112); pixels from outside are black."""
+        functional = self._torch.nn.functional
+        part = frame
+        if warp.factor > 1:
+            part = frame[:, :, warp.top : warp.bottom, warp.left : warp.right]
+            part = functional.avg_pool2d(part, warp.factor).round()
+        inverse = cv2.invertAffineTransform(warp.matrix)
+        steps = np.arange(CROP_SIZE, dtype=np.float64)
+        columns, rows = np.meshgrid(steps, steps)
+        source = np.stack([columns, rows], axis=2) @ inverse[:, :2].T + inverse[:, 2]
+        height, width = part.shape[2:]
+        # -1 and 1 are the centres of the first and the last pixel
+        grid = source * (2.0 / np.maximum([width - 1, height - 1], 1)) - 1.0
+        on_device = self._torch.from_numpy(grid.astype(np.float32))[None].to(part.device)
+        crop: torch.Tensor = functional.grid_sample(
+            part, on_device, mode="bilinear", padding_mode="zeros", align_corners=True
+        )
+        return crop
+
+    def _by_anchor(self, level: torch.Tensor) -> torch.Tensor:
+        """Return a (30, h, w) map as (2, 15, h w): for each anchor its logit, box and landmark numbers."""
+        blocks = level[:ANCHORS], level[ANCHORS : ANCHORS * 5], level[ANCHORS * 5 :]
+        rows: torch.Tensor = self._torch.cat(
+            [b.reshape(ANCHORS, -1, level[0].numel()) for b in blocks], dim=1
+        )
+        return rows
