@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ def make_node(stop: threading.Event) -> FaceRecognitionNode:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node as a process; returns 0 after SIGINT or SIGTERM, 2 if a parameter cannot be used."""
     stop = stop_on_signals()
+    # read when NumPy is first imported: no pool of threads beside navigation and speech (exact_search.py)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from face_recognition_node.ros.process import run_node
 
     return run_node(make_node, stop, args)
