@@ -46,7 +46,7 @@ class Room:
 
 ARRAYS = words("numpy cv2")
 TABLE = {
-    "core": Room(words(""), ARRAYS | words("scipy faiss"), late_libraries=words("cryptography yaml")),
+    "core": Room(words(""), ARRAYS, late_libraries=words("cryptography yaml faiss")),
     "media": Room(words("core"), ARRAYS),
     "backends": Room(
         words("core"),
@@ -64,13 +64,13 @@ TABLE = {
     "evaluation": Room(
         words("core backends media assembly"),
         ARRAYS,
-        late_libraries=words("sklearn scipy yaml tqdm psutil onnxruntime openvino torch") | PLOTS | PEERS,
+        late_libraries=words("sklearn yaml tqdm psutil onnxruntime openvino torch") | PLOTS | PEERS,
     ),
     "training": Room(
         words("networks core evaluation"),
         ARRAYS | words("torch lightning pytorch_metric_learning safetensors tqdm yaml"),
         late_rooms=words("media backends assembly"),
-        late_libraries=words("sklearn scipy onnx onnxruntime pymilvus") | PLOTS,
+        late_libraries=words("sklearn onnx onnxruntime pymilvus") | PLOTS,
     ),
     "ros": Room(
         words("core media assembly"),

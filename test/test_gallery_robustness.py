@@ -7,10 +7,12 @@ import threading
 import numpy as np
 import pytest
 from gallery_helpers import face, open_gallery, template, templates, unit
+from scipy.stats import beta
 
 from face_recognition_node.core.gallery import GalleryConfig
 from face_recognition_node.evaluation import gallery_crash
 from face_recognition_node.evaluation.gallery_benchmark import (
+    DIMENSION,
     best_of_persons,
     decision_threshold,
     measure_size,
@@ -140,6 +142,13 @@ def test_recall_counts_what_a_search_misses(rng):
         assert recall(snapshot, means, 2.0) == (1.0, 1.0, 0)
         best = best_of_persons(means, np.arange(7), means)
         np.testing.assert_allclose(best.max(axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_templates", [1, 100, 1_000_000])
+def test_the_decision_threshold_is_that_of_the_beta_distribution(n_templates):
+    half = (DIMENSION - 1) / 2
+    expected = 2 * beta.isf(0.01 / n_templates, half, half) - 1
+    assert decision_threshold(n_templates, 0.01) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_decision_threshold_is_what_strangers_reach_at_the_rate(rng):

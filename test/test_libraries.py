@@ -31,15 +31,16 @@ def test_other_imports_that_fail_are_bugs_and_stay_so(name: str | None) -> None:
     assert missing_library(ModuleNotFoundError("no", name=name)) is None
 
 
+@pytest.mark.parametrize("library", ["cv2", "faiss"])
 @pytest.mark.parametrize("what", COMMANDS)
-def test_a_process_ends_with_the_cure_and_code_2(what: str) -> None:
+def test_a_process_ends_with_the_cure_and_code_2(what: str, library: str) -> None:
     if what == "node":
         pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
-    script = f"import sys; sys.modules['cryptography'] = sys.modules['cv2'] = None; {COMMANDS[what]}"
+    script = f"import sys; sys.modules[{library!r}] = None; {COMMANDS[what]}"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
-    assert re.search(r"(cv2|cryptography) is not installed; cure: .*pip install", ended.stderr)
+    assert re.search(rf"{library} is not installed; cure: .*pip install", ended.stderr)
 
 
 def test_what_rosdep_cannot_install_is_required_as_tested() -> None:

@@ -9,9 +9,9 @@ visited by the hundreds for the recall that person cells reach with dozens, and 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 
-import faiss
 import numpy as np
 
 from face_recognition_node.core.columns import IntArray, unit_rows
@@ -19,6 +19,11 @@ from face_recognition_node.core.exact_search import HIDDEN, ExactSearch
 from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.core.gallery_values import Match
 from face_recognition_node.core.template_block import TemplateBlock
+
+# FAISS takes 14 MB, for which a gallery of ordinary size has no use: the first CellIndex imports it. That it
+# is not installed must be told at the start, not at template 50,001.
+if importlib.util.find_spec("faiss") is None:
+    raise ModuleNotFoundError("No module named 'faiss'", name="faiss")
 
 CELL_ROWS = 32
 """A person with more templates than this gets several cells, in the order they were stored."""
@@ -36,7 +41,9 @@ class CellIndex:
     """
 
     def __init__(self, block: TemplateBlock, threads: int) -> None:
-        self._threads = threads
+        import faiss
+
+        self._faiss, self._threads = faiss, threads
         counts = np.diff(block.starts)
         cells_of_slot = -(-counts // CELL_ROWS)
         self.slots: IntArray = np.repeat(np.arange(len(counts)), cells_of_slot)
@@ -51,13 +58,13 @@ class CellIndex:
     def nearest(self, queries: FloatArray, n: int) -> IntArray:
         """Return the (Q, n) cells whose centroids are most similar, best first; n is cut to what there is."""
         # The number is a setting of the calling thread, and other users of FAISS may have set it.
-        faiss.omp_set_num_threads(self._threads)
+        self._faiss.omp_set_num_threads(self._threads)
         _, cells = self._index.search(queries, min(n, len(self.starts)))
         return np.asarray(cells, np.int64)
 
     def renew(self, block: TemplateBlock, rows: IntArray) -> None:
         """Compute anew, in place, the centroids of the cells that hold ``rows``, which were wiped."""
-        centroids = faiss.rev_swig_ptr(self._index.get_xb(), self._index.ntotal * self._index.d)
+        centroids = self._faiss.rev_swig_ptr(self._index.get_xb(), self._index.ntotal * self._index.d)
         centroids = centroids.reshape(self._index.ntotal, self._index.d)
         for cell in np.unique(np.searchsorted(self.starts, rows, side="right") - 1).tolist():
             start = int(self.starts[cell])

@@ -223,14 +223,14 @@ def measure_size(
 def decision_threshold(n_templates: int, false_accept_rate: float) -> float:
     """Return the similarity that a stranger reaches with any of n templates at this rate.
 
-    For faces spread evenly over the unit sphere of D dimensions, (1 + similarity) / 2 of two different people
-    follows the beta distribution with both parameters (D - 1) / 2; the rate of one template is that of all
+    For faces spread evenly over the unit sphere of D dimensions, the density of the similarity s of two
+    different people is proportional to (1 - s²)^((D - 3) / 2); the rate of one template is that of all
     divided by their number (Bonferroni).
     """
-    import scipy.stats
-
-    half = (DIMENSION - 1) / 2
-    return float(2 * scipy.stats.beta.isf(false_accept_rate / n_templates, half, half) - 1)
+    similarities = np.linspace(1.0, -1.0, 100_001)
+    density = (1 - similarities**2) ** ((DIMENSION - 3) / 2)
+    reached = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return float(np.interp(false_accept_rate / n_templates, reached / reached[-1], similarities))
 
 
 def recall(snapshot: Snapshot, queries: FloatArray, threshold: float) -> tuple[float, float, int]:
