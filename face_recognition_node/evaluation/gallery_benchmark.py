@@ -16,6 +16,7 @@ import numpy as np
 
 from face_recognition_node.core.faces import FloatArray, HeadPose
 from face_recognition_node.core.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
+from face_recognition_node.core.person_models import CANDIDATES
 from face_recognition_node.core.store import Store
 from face_recognition_node.core.template_block import TemplateBlock
 
@@ -38,10 +39,10 @@ class SizeFigures:
         index: "exact", or "cells" for the approximate index.
         open_s: Seconds to open the file and build the index.
         file_mib: Size of the file.
-        search_ms: Search of 5 queries, 32 persons each.
+        search_ms: Search of 5 queries, 8 persons each, as for every frame with 5 faces.
         search_min_ms: Its minimum: what it takes when no other process is in the way.
         search_p95_ms: Its 95th percentile.
-        search_top5_ms: Search of 5 queries, 5 persons each.
+        search_32_ms: Search of 5 queries, 32 persons each.
         rival_ms: The same by what is given for comparison (FAISS's flat index, 128 templates); NaN: nothing.
         add_ms: Store a person of 5 templates durably and show it to readers.
         add_p95_ms: Its 95th percentile.
@@ -62,7 +63,7 @@ class SizeFigures:
     search_ms: float
     search_min_ms: float
     search_p95_ms: float
-    search_top5_ms: float
+    search_32_ms: float
     rival_ms: float
     add_ms: float
     add_p95_ms: float
@@ -82,7 +83,9 @@ class GalleryFigures:
 
     def __str__(self) -> str:
         """Return a table."""
-        names = "templates|index|open s|search ms (min, p95)|top-5 ms|FAISS flat|add ms (p95)|rename|forget"
+        names = (
+            "templates|index|open s|search ms (min, p95)|32 persons ms|FAISS flat|add ms (p95)|rename|forget"
+        )
         rows = [(*names.split("|"), "recall best", "recall all")]
         rows += [
             (
@@ -90,7 +93,7 @@ class GalleryFigures:
                 s.index,
                 f"{s.open_s:.2f}",
                 f"{s.search_ms:.3f} ({s.search_min_ms:.3f}, {s.search_p95_ms:.3f})",
-                f"{s.search_top5_ms:.3f}",
+                f"{s.search_32_ms:.3f}",
                 f"{s.rival_ms:.3f}",
                 f"{s.add_ms:.1f} ({s.add_p95_ms:.1f})",
                 f"{s.rename_ms:.1f}",
@@ -180,10 +183,7 @@ def measure_size(
         snapshot = gallery.snapshot()
         known = made_up_views(means[rng.integers(len(means), size=recall_queries)], rng)
         batches = [known[rng.integers(len(known), size=QUERIES)] for _ in range(repeats)]
-        search, top5 = (
-            _times(snapshot.search, batches),
-            _times(partial(snapshot.search, per_query=5), batches),
-        )
+        search, wide = (_times(partial(snapshot.search, per_query=n), batches) for n in (CANDIDATES, 32))
         rival_times = [math.nan]
         if rival is not None:
             rival_search = rival(snapshot.all_columns().embeddings)
@@ -202,7 +202,7 @@ def measure_size(
             search_ms=statistics.median(search),
             search_min_ms=min(search),
             search_p95_ms=float(np.percentile(search, 95)),
-            search_top5_ms=statistics.median(top5),
+            search_32_ms=statistics.median(wide),
             rival_ms=statistics.median(rival_times),
             add_ms=statistics.median(adds),
             add_p95_ms=float(np.percentile(adds, 95)),
