@@ -110,7 +110,7 @@ class ScriptedDetector:
         self.faces: list[Detection] = []
         self.calls = 0
 
-    def detect(self, image_bgr, clock=None) -> list[Detection]:
+    def search(self, lit_bgr, clock=None) -> list[Detection]:
         self.calls += 1
         return self.faces
 

@@ -57,28 +57,28 @@ class Silent:
 
 
 class CountingRunner(TorchTensorRtRunner):
-    """Counts the frames that are uploaded and those that are cut from the uploaded copy."""
+    """Counts the frames that are uploaded and the faces that are cut from the uploaded copy."""
 
     uploads = cuts = 0
 
     def watch(self) -> None:
         preprocess, search = self._search._preprocess, self._search
-        upload, warp = preprocess.upload, search._warp
+        upload, sample = preprocess.upload, search._sample
 
         def counted_upload(images_bgr):
             self.uploads += 1
             return upload(images_bgr)
 
-        def counted_warp(*arguments):
-            self.cuts += 1
-            return warp(*arguments)
+        def counted_sample(picture, matrices):
+            self.cuts += len(matrices)
+            return sample(picture, matrices)
 
-        preprocess.upload, search._warp = counted_upload, counted_warp
+        preprocess.upload, search._sample = counted_upload, counted_sample
 
 
 @pytest.fixture
 def runner(tmp_path) -> CountingRunner:
-    made = CountingRunner(CARD, ModelsConfig(), Silent(), Standin(), "auto", EngineCache(tmp_path))
+    made = CountingRunner(CARD, ModelsConfig(), Silent(), Standin(), "auto", EngineCache(tmp_path), 1)
     made.watch()
     return made
 
@@ -156,6 +156,22 @@ def test_another_image_than_the_searched_one_is_cut_on_the_cpu(runner, usual):
 def test_on_the_cpu_torch_leaves_it_to_opencv():
     detector = load_detector(ModelsConfig(backend="torch", device="cpu"), DetectorConfig())
     assert detector.runner.find_cells(sample_frame(), [], 0.0) is None
+
+
+def test_an_engine_that_fails_leaves_the_frame_to_the_other_backend(runner, usual):
+    frame = sample_frame((640, 480), faces=2)
+    detector = RetinaFaceDetector(runner, CARD, DetectorConfig())
+    detector.warm_up((480, 640))
+    assert runner.wait(60)
+    landmarks = np.stack([face.landmarks_xy for face in detector.detect(frame)])
+
+    def fail(*arguments):
+        raise RuntimeError("CUDA out of memory")
+
+    runner._search._select = runner._search._sample = fail
+    assert np.array_equal(detector.align_faces(frame, landmarks), align_faces(frame, landmarks))
+    assert detector.detect(frame) == []  # what serves meanwhile finds nothing
+    assert "failed while it served" in runner.report.reason
 
 
 def test_maps_of_another_shape_are_an_error():

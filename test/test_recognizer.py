@@ -321,9 +321,9 @@ class CountingDetector:
     def __init__(self, models: Models) -> None:
         self.inner, self.calls = models.detector, 0
 
-    def detect(self, image_bgr: np.ndarray, clock: StageClock | None = None) -> list[Detection]:
+    def search(self, lit_bgr: np.ndarray, clock: StageClock | None = None) -> list[Detection]:
         self.calls += 1
-        return self.inner.detect(image_bgr, clock)
+        return self.inner.search(lit_bgr, clock)
 
 
 def test_identity_is_carried_between_searches(models: Models, portraits: dict[str, np.ndarray]) -> None:

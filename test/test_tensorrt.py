@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import types
 
 import numpy as np
@@ -134,6 +135,7 @@ class Standin:
         self.platform = platform
         self.error = error
         self.failure: Exception | None = None
+        self.serving_failure: Exception | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.compiled: list[tuple] = []
@@ -141,6 +143,8 @@ class Standin:
 
     def _engine(self, network):
         def engine(tensor):
+            if self.serving_failure is not None:
+                raise self.serving_failure
             outputs = network(tensor)
             parts = outputs if isinstance(outputs, tuple) else (outputs,)
             torch.manual_seed(0)
@@ -236,7 +240,7 @@ def test_a_torn_cache_file_is_built_anew(start, tmp_path, crops):
     runner = start(compiler)
     assert runner.wait(60)
     assert len(compiler.compiled) == 1
-    assert runner.report.name == "torch_tensorrt"
+    assert runner.report.name == "torch_tensorrt"  # it has not answered yet, but would
     third = Standin()
     assert start(third).wait(60)
     assert third.compiled == []  # the torn file was replaced by a whole one
@@ -272,6 +276,76 @@ def test_a_failed_build_is_reported_and_the_other_serves_on(start, crops, caplog
     assert "Traceback" in caplog.text
 
 
+def test_an_engine_that_fails_while_it_serves_is_refused_and_the_other_serves_on(start, crops, caplog):
+    compiler = Standin()
+    runner = start(compiler)
+    assert runner.wait(60)
+    assert runner.run(crops)[0].any()
+    compiler.serving_failure = RuntimeError("CUDA out of memory")
+    assert not runner.run(crops)[0].any()
+    assert (runner.report.name, runner.report.precision) == ("openvino", "fp32")
+    assert "failed while it served: RuntimeError: CUDA out of memory" in runner.report.reason
+    assert "another backend serves" in caplog.text
+    compiler.serving_failure = None
+    assert not runner.run(crops)[0].any()  # it had its chance
+
+
+def test_an_engine_that_cannot_be_written_serves_this_run(start, crops, caplog):
+    """Torch tells a full disk by exceptions that are no OSError."""
+    compiler = Standin()
+    compiler.save = lambda *arguments: (_ for _ in ()).throw(RuntimeError("file write failed"))
+    runner = start(compiler)
+    assert runner.wait(60)
+    assert runner.run(crops)[0].any()
+    assert "cannot be kept" in caplog.text
+
+
+def test_a_mishap_in_the_self_test_does_not_cost_the_kept_engine(start, tmp_path):
+    assert start(Standin()).wait(60)
+    unlucky = Standin()
+    unlucky.serving_failure = RuntimeError("CUDA out of memory")
+    assert start(unlucky).wait(60)
+    assert unlucky.compiled == []
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_runners_never_build_or_read_at_once(toys, tmp_path):
+    """Torch's export keeps its state in the process: two at a time break each other."""
+    busy, overlaps = threading.Lock(), []
+
+    class Watched(Standin):
+        def compile(self, network, shapes, precision):
+            overlaps.append(not busy.acquire(blocking=False))
+            time.sleep(0.05)
+            if not overlaps[-1]:
+                busy.release()
+            return super().compile(network, shapes, precision)
+
+    toy = ModelCard.read(toys / "toy_embedder.json")
+    runners = [
+        TorchTensorRtRunner(toy, ModelsConfig(), Fallback(), Watched(), "", EngineCache(tmp_path / str(n)))
+        for n in range(4)
+    ]
+    assert all(runner.wait(60) for runner in runners)
+    assert overlaps == [False] * 4
+
+
+def test_few_sizes_are_kept(toys, tmp_path):
+    compiler = Standin()
+    runner = TorchTensorRtRunner(
+        ModelCard.read(toys / "toy_detector.json"), ModelsConfig(), Fallback(), compiler, "",
+        EngineCache(tmp_path), order_after=1,
+    )  # fmt: skip
+    for height in (32, 64, 96, 128, 160, 192):
+        runner.run(np.zeros((1, height, 128, 3), np.uint8))
+        assert runner.wait(60)
+    assert len(runner._builds) == 4
+    runner.run(np.zeros((1, 32, 128, 3), np.uint8))  # let go of, and read again
+    assert runner.wait(60)
+    assert len(compiler.compiled) == 6
+    assert len(compiler.loaded) == 1
+
+
 def test_a_folder_that_cannot_be_written_serves_this_run_only(start, tmp_path, crops, caplog):
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -296,9 +370,10 @@ def test_a_detector_gets_one_engine_for_each_size(toys, tmp_path):
         "auto",
         EngineCache(tmp_path),
     )
-    assert "when the first picture comes" in runner.report.reason
-    for height in (64, 96, 64, 96):
-        runner.run(np.zeros((1, height, 128, 3), np.uint8))
+    assert "ordered when a size has come 5 times" in runner.report.reason
+    for height in (64, 96, 32, 64, 96):  # 32 rows come once only
+        for _ in range(1 if height == 32 else 5):
+            runner.run(np.zeros((1, height, 128, 3), np.uint8))
         assert runner.wait(60)
     assert [shapes[1][2] for shapes, _ in compiler.compiled] == [64, 96]
     maps = runner.run(np.zeros((1, 96, 128, 3), np.uint8))
@@ -339,6 +414,16 @@ def test_absent_torch_tensorrt_tells_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
     with pytest.raises(BackendUnavailableError, match="pip install torch-tensorrt"):
         TorchTensorRtCompiler()
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu", "cuda:7"])
+def test_a_device_that_is_no_nvidia_gpu_is_refused(monkeypatch, device):
+    """Then ``auto`` goes on to OpenVINO, which knows a CPU and a GPU of its own."""
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", types.ModuleType("torch_tensorrt"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(BackendUnavailableError, match=f"one of cuda:0, got {device}"):
+        TorchTensorRtCompiler(device)
 
 
 def test_auto_without_a_gpu_falls_to_the_cpu_aloud(monkeypatch, caplog):

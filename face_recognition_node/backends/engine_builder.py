@@ -19,6 +19,9 @@ from face_recognition_node.core.faces import FloatArray
 LEAST_COSINE = 0.999
 """An engine whose answers are less like the float32 network's than this never serves."""
 
+ONE_AT_A_TIME = threading.Lock()
+"""Held by whoever builds: torch cannot export, nor read exported programs, on two threads."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -109,32 +112,50 @@ class EngineBuild:
     def run(self) -> None:
         """Read or build the engine, test it, and let it serve or refuse it. Never raises."""
         try:
-            self._engine = self._make()
+            with ONE_AT_A_TIME:
+                self._make()
         except Exception as error:  # TensorRT's own errors have no common base; the fall-back serves on
             _log.exception("%s: no TensorRT engine for %s", self._key.model, self._key.shapes[1])
             self._step(EngineStage.REFUSED, f"{type(error).__name__}: {error}")
         finally:
             self._done.set()
 
-    def _make(self) -> Engine | None:
-        stored = self._cache.find(self._key)
-        if stored is not None:
-            self._step(EngineStage.LOADING)
-            try:
-                engine = self._compiler.load(stored)
-                if self._passes(engine):
-                    return engine
-            except Exception as error:  # a torn or foreign file: build anew
-                _log.warning("%s: cannot be read, building it anew: %s", stored, error)
-            self._cache.discard(self._key)
+    def refuse(self, error: Exception) -> None:
+        """Let an engine that failed while it served serve no longer in this run."""
+        if self._engine is None:
+            return
+        self._engine = None
+        _log.error("%s: TensorRT engine failed, another backend serves: %s", self._key.model, error)
+        self._step(EngineStage.REFUSED, f"failed while it served: {type(error).__name__}: {error}")
+
+    def _make(self) -> None:
+        if self._restore():
+            return
         self._step(EngineStage.BUILDING)
         began = time.monotonic()
         engine = self._compiler.compile(self._network(), self._key.shapes, self._key.precision)
         _log.info("%s: TensorRT engine built in %.0f s", self._key.model, time.monotonic() - began)
+        if self._passes(engine):
+            self._engine = engine
+            self._cache.store(self._key, lambda path: self._compiler.save(engine, self._key.shapes, path))
+
+    def _restore(self) -> bool:
+        """Say whether the engine was read from the cache and is as good as when it was built."""
+        stored = self._cache.find(self._key)
+        if stored is None:
+            return False
+        self._step(EngineStage.LOADING)
+        try:
+            engine = self._compiler.load(stored)
+        except Exception as error:  # a torn or foreign file: build anew
+            _log.warning("%s: cannot be read, building it anew: %s", stored, error)
+            self._cache.discard(self._key)
+            return False
         if not self._passes(engine):
-            return None
-        self._cache.store(self._key, lambda path: self._compiler.save(engine, self._key.shapes, path))
-        return engine
+            self._cache.discard(self._key)
+            return False
+        self._engine = engine
+        return True
 
     def _passes(self, engine: Engine) -> bool:
         """Compare the engine with the float32 network and say so."""

@@ -63,7 +63,7 @@ class EngineCache:
         """Let ``write`` write the engine to a path and keep it, whole or not at all.
 
         Returns:
-            The engine's file, or None if the folder cannot be written: the engine then serves this run only.
+            The engine's file, or None if it could not be written: the engine then serves this run only.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class EngineCache:
                 unfinished = Path(place) / "engine.ep"
                 write(unfinished)
                 os.replace(unfinished, self.path(key))
-        except OSError as error:
+        except Exception as error:  # torch tells a full disk by exceptions of its own
             _log.warning("the engine cannot be kept for the next start: %s: %s", self._folder, error)
             return None
         return self.path(key)

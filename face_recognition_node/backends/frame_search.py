@@ -41,6 +41,9 @@ class FrameSearch:
     def __init__(self, torch: Any, card: ModelCard, device: str) -> None:
         self._torch = torch
         self._preprocess = TorchPreprocessing(card, device)
+        steps = torch.arange(CROP_SIZE, dtype=torch.float32, device=device)
+        rows, columns = torch.meshgrid(steps, steps, indexing="ij")
+        self._crop_xy1 = torch.stack([columns, rows, torch.ones_like(rows)], dim=2).reshape(-1, 3)
         self._source: weakref.ref[ImageArray] | None = None
         self._frame: torch.Tensor | None = None
 
@@ -67,8 +70,16 @@ class FrameSearch:
         warps = plan_warps((image_bgr.shape[0], image_bgr.shape[1]), landmarks_xy)
         if not warps:
             return np.empty((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        inverse = np.stack([cv2.invertAffineTransform(warp.matrix) for warp in warps]).astype(np.float32)
         with self._torch.inference_mode():
-            crops = self._torch.cat([self._warp(self._frame, warp) for warp in warps])
+            matrices = self._torch.from_numpy(inverse).to(self._frame.device)
+            crops = matrices.new_empty((len(warps), 3, CROP_SIZE, CROP_SIZE))
+            whole = [number for number, warp in enumerate(warps) if warp.factor == 1]
+            if whole:
+                crops[whole] = self._sample(self._frame, matrices[whole])
+            for number, warp in enumerate(warps):
+                if warp.factor > 1:
+                    crops[number] = self._sample(self._shrink(self._frame, warp), matrices[number, None])[0]
             pixels: ImageArray = crops.round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return pixels
 
@@ -104,25 +115,31 @@ class FrameSearch:
         row, column = np.divmod(cell - starts[index], widths[index])
         return Cells(index, anchor, row, column, found[:, 2:])
 
-    def _warp(self, frame: torch.Tensor, warp: Warp) -> torch.Tensor:
-        """Return (1, 3, 112, 112); pixels from outside are black."""
-        functional = self._torch.nn.functional
-        part = frame
-        if warp.factor > 1:
-            part = frame[:, :, warp.top : warp.bottom, warp.left : warp.right]
-            part = functional.avg_pool2d(part, warp.factor).round()
-        inverse = cv2.invertAffineTransform(warp.matrix)
-        steps = np.arange(CROP_SIZE, dtype=np.float64)
-        columns, rows = np.meshgrid(steps, steps)
-        source = np.stack([columns, rows], axis=2) @ inverse[:, :2].T + inverse[:, 2]
-        height, width = part.shape[2:]
+    def _shrink(self, frame: torch.Tensor, warp: Warp) -> torch.Tensor:
+        """Return the part of the frame that a face needs, averaged down."""
+        part = frame[:, :, warp.top : warp.bottom, warp.left : warp.right]
+        small: torch.Tensor = self._torch.nn.functional.avg_pool2d(part, warp.factor).round()
+        return small
+
+    def _sample(self, picture: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        """Return (N, 3, 112, 112) of a (1, 3, H, W) picture; pixels from outside are black.
+
+        Args:
+            picture: On the device.
+            matrices: (N, 2, 3) from a crop's pixels to the picture's.
+        """
+        count, (height, width) = len(matrices), picture.shape[2:]
+        source = (self._crop_xy1 @ matrices.transpose(1, 2)).reshape(count, CROP_SIZE, CROP_SIZE, 2)
         # -1 and 1 are the centres of the first and the last pixel
-        grid = source * (2.0 / np.maximum([width - 1, height - 1], 1)) - 1.0
-        on_device = self._torch.from_numpy(grid.astype(np.float32))[None].to(part.device)
-        crop: torch.Tensor = functional.grid_sample(
-            part, on_device, mode="bilinear", padding_mode="zeros", align_corners=True
+        last = source.new_tensor([max(width - 1, 1), max(height - 1, 1)])
+        crops: torch.Tensor = self._torch.nn.functional.grid_sample(
+            picture.expand(count, -1, -1, -1),
+            source * (2 / last) - 1,
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=True,
         )
-        return crop
+        return crops
 
     def _by_anchor(self, level: torch.Tensor) -> torch.Tensor:
         """Return a (30, h, w) map as (2, 15, h w): for each anchor its logit, box and landmark numbers."""

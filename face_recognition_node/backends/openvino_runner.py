@@ -75,7 +75,8 @@ class OpenVinoRunner:
         precision = "fp32"
         if self._device == "CPU":
             precision = self._cpu_precision(models.detector_precision)
-            self._options["INFERENCE_PRECISION_HINT"] = {"fp32": "f32"}.get(precision, precision)
+        # told to every device: a GPU would compute in half precision unasked
+        self._options["INFERENCE_PRECISION_HINT"] = {"fp32": "f32"}.get(precision, precision)
         self._use_disk_cache(cache_directory() / "openvino")
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # the one used longest ago first
         self._last_run: dict[tuple[int, ...], int] = {}

@@ -72,6 +72,12 @@ class TorchTensorRtCompiler:
             raise BackendUnavailableError(
                 "torch_tensorrt needs an NVIDIA GPU, torch finds none: check the driver with nvidia-smi"
             )
+        names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        if device not in ("cuda", *names):
+            raise BackendUnavailableError(
+                f"torch_tensorrt runs on NVIDIA GPUs only: expected models.device to be one of "
+                f"{', '.join(names)}, got {device}"
+            )
         self._torch, self._torch_tensorrt, self.device = torch, torch_tensorrt, device
 
     @property
@@ -105,6 +111,8 @@ class TorchTensorRtCompiler:
             options["enabled_precisions"] = (
                 {torch.float16, torch.float32} if precision == "fp16" else {torch.float32}
             )
+        if precision == "fp32":
+            options["disable_tf32"] = True  # ten bits of mantissa are not what the self-test compares with
         compiled: Engine = torch_tensorrt.dynamo.compile(
             program, inputs=[spec], device=torch.device(self.device), **options
         )

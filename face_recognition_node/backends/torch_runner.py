@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from face_recognition_node.backends.frame_search import FrameSearch
-from face_recognition_node.backends.preprocessing import require_batch
+from face_recognition_node.backends.preprocessing import require_batch, thread_count
 from face_recognition_node.backends.torch_tensors import TorchPreprocessing, as_arrays, import_torch
 from face_recognition_node.core.alignment import align_faces
 from face_recognition_node.core.errors import BackendUnavailableError
@@ -57,8 +57,8 @@ class TorchRunner:
             self._preprocess = TorchPreprocessing(card, device)
         except (RuntimeError, AssertionError) as error:
             raise BackendUnavailableError(f"torch cannot use the device {device!r}: {error}") from error
-        if models.threads > 0:
-            self._torch.set_num_threads(models.threads)
+        if device == "cpu":
+            self._torch.set_num_threads(thread_count(models.threads))
         # on the CPU OpenCV resizes and cuts faster than torch does
         self._search = FrameSearch(self._torch, card, device) if device != "cpu" else None
         self.report = BackendReport(NAME, device, reason, "fp32")

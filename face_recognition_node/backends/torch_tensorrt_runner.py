@@ -1,16 +1,18 @@
 """TensorRT through Torch-TensorRT, with another backend serving until an engine is ready and proven.
 
-An engine is made for each size of a detector's picture when it is first seen, and one with a dynamic batch
-for an embedder. It comes from the cache or is built in the background; before it takes over, its answers
-are compared with the float32 network's. Whatever goes wrong is told by the report, and the other backend
-serves on.
+An engine is made for a size of a detector's picture that comes again and again, as a camera's does, and one
+with a dynamic batch for an embedder. It comes from the cache or is built in the background; before it takes
+over, its answers are compared with the float32 network's. Whatever goes wrong, then or while it serves, is
+told by the report, and the other backend serves on.
 
 See tensorrt_compiler.py for what has and what has not been run.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +25,7 @@ from face_recognition_node.backends.frame_search import FrameSearch
 from face_recognition_node.backends.preprocessing import require_batch
 from face_recognition_node.backends.tensorrt_compiler import Engine, EngineCompiler, Shape
 from face_recognition_node.backends.torch_tensors import TorchPreprocessing, as_arrays, import_torch
+from face_recognition_node.core.alignment import align_faces
 from face_recognition_node.core.faces import FloatArray, ImageArray
 from face_recognition_node.core.model_card import ModelCard, ModelsConfig
 from face_recognition_node.core.placement import Placement
@@ -33,6 +36,10 @@ from face_recognition_node.core.runner import BackendReport, ModelRunner
 NAME = "torch_tensorrt"
 EMBEDDER_BATCHES = (1, 4, 16)
 """Smallest, preferred and largest batch of an embedder's engine."""
+_KEPT_ENGINES = 4
+_COUNTED_SIZES = 64
+_FINISHED = (EngineStage.READY, EngineStage.REFUSED)
+_log = logging.getLogger(__name__)
 
 
 class TorchTensorRtRunner:
@@ -45,6 +52,7 @@ class TorchTensorRtRunner:
         compiler: Makes engines.
         reason: Why this backend was chosen.
         cache: Where engines are kept; by default in the user's cache folder.
+        order_after: A size of a detector's picture is worth an engine when it comes so many times.
     """
 
     def __init__(
@@ -55,6 +63,7 @@ class TorchTensorRtRunner:
         compiler: EngineCompiler,
         reason: str = "",
         cache: EngineCache | None = None,
+        order_after: int = 5,
     ) -> None:
         self._torch = import_torch()
         self._card = card
@@ -66,9 +75,11 @@ class TorchTensorRtRunner:
         self._preprocess = TorchPreprocessing(card, compiler.device)
         self._search = FrameSearch(self._torch, card, compiler.device)
         self._network: Any = None
-        self._builds: dict[tuple[int, int, int], EngineBuild] = {}
+        self._builds: OrderedDict[tuple[int, int, int], EngineBuild] = OrderedDict()  # longest unused first
+        self._seen: Counter[tuple[int, int, int]] = Counter()
+        self._order_after = order_after
         self._latest: EngineBuild | None = None
-        self._one_at_a_time = threading.Lock()
+        self._engine_answered: bool | None = None
         if card.input.size is not None:
             self._latest = self._build(1, *card.input.size)
 
@@ -76,11 +87,18 @@ class TorchTensorRtRunner:
     def report(self) -> BackendReport:
         """What answered last, and how far the engine is."""
         build = self._latest
-        if build is not None and build.engine is not None:
+        is_engine = build is not None and build.engine is not None
+        if self._engine_answered is not None:
+            is_engine = self._engine_answered
+        if build is not None and is_engine:
             reason = "; ".join(part for part in (self._reason, build.status.detail) if part)
             return BackendReport(NAME, self._compiler.device, reason, self._precision)
         serving = self._fallback.report
-        state = str(build.status) if build is not None else "built when the first picture comes"
+        state = (
+            str(build.status)
+            if build is not None
+            else f"ordered when a size has come {self._order_after} times"
+        )
         reason = f"{self._reason}; its engine is {state}; meanwhile {serving.name}".removeprefix("; ")
         return BackendReport(serving.name, serving.device, reason, serving.precision)
 
@@ -89,39 +107,66 @@ class TorchTensorRtRunner:
         require_batch(images_bgr)
         batch, height, width, _ = images_bgr.shape
         self._latest = build = self._build(batch, height, width)
-        if build.engine is None:
-            return self._fallback.run(images_bgr)
-        with self._torch.inference_mode():
-            return self._evaluate(build.engine, self._preprocess(images_bgr))
+        engine = None if build is None else build.engine
+        if build is not None and engine is not None:
+            try:
+                with self._torch.inference_mode():
+                    outputs = self._evaluate(engine, self._preprocess(images_bgr))
+            except RuntimeError as error:  # TensorRT's and CUDA's, out of memory among them
+                build.refuse(error)
+            else:
+                self._engine_answered = True
+                return outputs
+        self._engine_answered = False
+        return self._fallback.run(images_bgr)
 
     def find_cells(
         self, image_bgr: ImageArray, placements: Sequence[Placement], least_logit: float
     ) -> list[Cells] | None:
         """Return a detector's anchors over the threshold; None while a size has no engine."""
-        builds = {placement.canvas: self._build(1, *placement.canvas) for placement in placements}
-        self._latest = builds[placements[0].canvas]
-        engines = {size: build.engine for size, build in builds.items()}
+        builds = {placement.canvas: self._builds.get((1, *placement.canvas)) for placement in placements}
+        engines = {size: None if build is None else build.engine for size, build in builds.items()}
         if None in engines.values():
+            return None  # and run(), asked next, orders what is missing
+        self._latest = builds[placements[0].canvas]
+        for height, width in builds:
+            self._builds.move_to_end((1, height, width))
+        try:
+            cells = self._search.find_cells(
+                lambda planes: engines[planes.shape[2], planes.shape[3]](planes),  # type: ignore[misc]
+                image_bgr, placements, least_logit,
+            )  # fmt: skip
+        except RuntimeError as error:
+            for build in builds.values():
+                if build is not None:
+                    build.refuse(error)
             return None
-        return self._search.find_cells(
-            lambda planes: engines[planes.shape[2], planes.shape[3]](planes),  # type: ignore[misc]  # none is None
-            image_bgr, placements, least_logit,
-        )  # fmt: skip
+        self._engine_answered = True
+        return cells
 
     def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
         """Return aligned faces, from the frame on the GPU where it was searched there."""
-        return self._search.align_faces(image_bgr, landmarks_xy)
+        try:
+            return self._search.align_faces(image_bgr, landmarks_xy)
+        except RuntimeError as error:
+            _log.warning("faces are cut on the CPU: %s", error)
+            return align_faces(image_bgr, landmarks_xy)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return whether every engine asked for so far is ready or refused by then."""
         return all(build.wait(timeout) for build in list(self._builds.values()))
 
-    def _build(self, batch: int, height: int, width: int) -> EngineBuild:
-        """Return the engine for a picture, ordering it when it is new."""
-        batches = EMBEDDER_BATCHES if self._card.input.size is not None else (batch, batch, batch)
+    def _build(self, batch: int, height: int, width: int) -> EngineBuild | None:
+        """Return the engine for a picture, ordering it when it is worth it; None until then."""
+        is_embedder = self._card.input.size is not None
+        batches = EMBEDDER_BATCHES if is_embedder else (batch, batch, batch)
         wanted = (batches[1], height, width)
         build = self._builds.get(wanted)
         if build is None:
+            self._seen[wanted] += 1
+            if not is_embedder and self._seen[wanted] < self._order_after:
+                return None
+            self._let_go_of_unused()
             shapes: tuple[Shape, Shape, Shape] = (
                 (batches[0], 3, height, width),
                 (batches[1], 3, height, width),
@@ -137,14 +182,22 @@ class TorchTensorRtRunner:
             threading.Thread(
                 target=self._run, args=(build,), name=f"tensorrt-{self._card.name}", daemon=True
             ).start()
+        self._builds.move_to_end(wanted)
         return build
 
+    def _let_go_of_unused(self) -> None:
+        """Make room for one more engine; those that are being built stay."""
+        self._seen = Counter(dict(self._seen.most_common(_COUNTED_SIZES)))
+        for size, build in list(self._builds.items()):
+            if len(self._builds) < _KEPT_ENGINES:
+                break
+            if build.status.stage in _FINISHED:
+                del self._builds[size], self._seen[size]
+
     def _run(self, build: EngineBuild) -> None:
-        with self._one_at_a_time:
-            build.run()
-            finished = (EngineStage.READY, EngineStage.REFUSED)
-            if all(other.status.stage in finished for other in list(self._builds.values())):
-                self._network = None  # its memory is wanted elsewhere; another shape reads it again
+        build.run()
+        if all(other.status.stage in _FINISHED for other in list(self._builds.values())):
+            self._network = None  # its memory is wanted elsewhere; another shape reads it again
 
     def _reference(self) -> Any:
         """Return the float32 network on the engines' device."""

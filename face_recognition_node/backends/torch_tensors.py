@@ -20,6 +20,9 @@ def import_torch() -> Any:
         raise BackendUnavailableError(
             f"torch is not installed ({error}): pip install torch safetensors"
         ) from error
+    # NVIDIA's default for float32 keeps ten bits of the mantissa; templates are compared across machines
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     return torch
 
 

@@ -86,8 +86,15 @@ class DetectorConfig:
 class Detector(Protocol):
     """Finds faces in an image."""
 
-    def detect(self, image_bgr: ImageArray, clock: StageClock | None = None) -> list[Detection]:
+    def detect(self, image_bgr: ImageArray) -> list[Detection]:
         """Return the faces of a (H, W, 3) BGR uint8 image, best score first, in its pixel coordinates.
+
+        A dark image is brightened first (:mod:`relighting`).
+        """
+        ...
+
+    def search(self, lit_bgr: ImageArray, clock: StageClock | None = None) -> list[Detection]:
+        """Do the same with an image that ``brighten_frame`` has seen already.
 
         ``clock`` takes the time that the stage "resize" needs, which is then no part of the caller's stage.
         """

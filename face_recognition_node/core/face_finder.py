@@ -32,7 +32,7 @@ class FaceFinder:
         """Return the faces of a (H, W, 3) BGR image.
 
         Args:
-            image_bgr: The frame.
+            image_bgr: The frame, brightened if it was dark.
             interval: The detector searches every this many frames, at least 1.
             clock: Takes the time: "detect", "resize", and "track" for what is followed.
         """
@@ -42,7 +42,7 @@ class FaceFinder:
                 followed = self._follow(image_bgr)
         if followed is None:
             with clock.stage("detect"):
-                detections = self._detector.detect(image_bgr, clock)
+                detections = self._detector.search(image_bgr, clock)
             self._since_search = 0
         else:
             detections = followed

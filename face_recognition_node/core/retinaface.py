@@ -96,31 +96,38 @@ class RetinaFaceDetector:
         """Compile what frames of ``size`` (height, width) need, so that the first one is not late."""
         self.detect(np.zeros((*size, 3), np.uint8))
 
-    def detect(self, image_bgr: ImageArray, clock: StageClock | None = None) -> list[Detection]:
+    def detect(self, image_bgr: ImageArray) -> list[Detection]:
         """Return the faces of a (H, W, 3) BGR uint8 image, best score first, in its pixel coordinates.
 
         A dark picture is brightened first (:mod:`relighting`).
 
+        Raises:
+            FrameError: For something that is no image.
+        """
+        return self.search(brighten_frame(require_image(image_bgr)))
+
+    def search(self, lit_bgr: ImageArray, clock: StageClock | None = None) -> list[Detection]:
+        """Return the faces of an image that needs no light any more; else the same as :meth:`detect`.
+
         Args:
-            image_bgr: The picture.
+            lit_bgr: (H, W, 3) uint8.
             clock: Takes the time of the stage "resize".
 
         Raises:
             FrameError: For something that is no image.
         """
-        require_image(image_bgr)
+        require_image(lit_bgr)
         config = self._config
-        size = image_bgr.shape[0], image_bgr.shape[1]
+        size = lit_bgr.shape[0], lit_bgr.shape[1]
         placements = _placements(size, config)
         scale = placements[0].scale
-        lit = brighten_frame(image_bgr)
         least = least_logit(config.far_score_threshold)
         with self._lock:
             cells = None
             if isinstance(self._runner, FrameRunner):
-                cells = self._runner.find_cells(lit, placements, least)
+                cells = self._runner.find_cells(lit_bgr, placements, least)
             if cells is None:
-                cells = [self._pass(lit, placement, least, clock) for placement in placements]
+                cells = [self._pass(lit_bgr, placement, least, clock) for placement in placements]
         passes = [
             decode_cells(part).mapped(placement.scale, placement.left, placement.top)
             for part, placement in zip(cells, placements, strict=True)
@@ -140,7 +147,7 @@ class RetinaFaceDetector:
     def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
         """Return :func:`alignment.align_faces` of the frame last searched, cut where the network runs.
 
-        The image must not have been changed since :meth:`detect` was given it.
+        The image must not have been changed since :meth:`search` was given it.
         """
         if isinstance(self._runner, FrameRunner):
             with self._lock:
