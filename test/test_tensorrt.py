@@ -416,6 +416,17 @@ def test_absent_torch_tensorrt_tells_the_cure(monkeypatch):
         TorchTensorRtCompiler()
 
 
+def test_a_gpu_without_torch_tensorrt_is_used_by_torch(monkeypatch, tmp_path):
+    assert loading.auto_order()[1] == ("torch" if torch.cuda.is_available() else "openvino")
+    driver = tmp_path / "version"
+    driver.write_text("NVRM version")
+    monkeypatch.setattr(loading, "_NVIDIA_DRIVER", (driver,))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert loading.auto_order() == ("torch_tensorrt", "torch", "openvino", "onnxruntime")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert loading.auto_order() == loading.AUTO_ORDER
+
+
 @pytest.mark.parametrize("device", ["cpu", "gpu", "cuda:7"])
 def test_a_device_that_is_no_nvidia_gpu_is_refused(monkeypatch, device):
     """Then ``auto`` goes on to OpenVINO, which knows a CPU and a GPU of its own."""

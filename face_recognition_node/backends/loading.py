@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from face_recognition_node.core.detector import DetectorConfig
 from face_recognition_node.core.embedding import CropEmbedder
@@ -16,7 +17,10 @@ from face_recognition_node.core.retinaface import RetinaFaceDetector
 from face_recognition_node.core.runner import ModelRunner
 
 AUTO_ORDER = ("torch_tensorrt", "openvino", "onnxruntime", "torch")
-"""What ``auto`` tries, fastest first."""
+"""What ``auto`` tries, fastest first; torch comes second where it has an NVIDIA GPU."""
+
+_NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
+"""Where there is neither, torch is not even asked: importing it takes seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +50,8 @@ def _torch_tensorrt(card: ModelCard, models: ModelsConfig, reason: str) -> Model
     compiler = TorchTensorRtCompiler(models.device.lower() or "cuda:0")
     # the device is that of the engines; what serves meanwhile chooses its own
     serving = dataclasses.replace(models, device="")
-    fallback = _first_available(AUTO_ORDER[1:], card, serving, "until the engine is ready")
+    order = [name for name in auto_order() if name != "torch_tensorrt"]
+    fallback = _first_available(order, card, serving, "until the engine is ready")
     return TorchTensorRtRunner(card, models, fallback, compiler, reason)
 
 
@@ -63,8 +68,8 @@ def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
     """Return what runs this model.
 
     A backend that is asked for by name is the one that runs, or an error. ``auto`` takes the first of
-    AUTO_ORDER that works; every better one that does not is named in the report's reason, and logged as a
-    warning unless it is merely a GPU that this machine does not have.
+    :func:`auto_order` that works; every better one that does not is named in the report's reason, and logged
+    as a warning unless it is merely a GPU that this machine does not have.
 
     Raises:
         BackendUnavailableError: If nothing can run the model.
@@ -73,7 +78,19 @@ def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
     """
     if models.backend != "auto":
         return OPENERS[models.backend](card, models, "asked for by models.backend")
-    return _first_available(AUTO_ORDER, card, models, "auto")
+    return _first_available(auto_order(), card, models, "auto")
+
+
+def auto_order() -> tuple[str, ...]:
+    """Return what ``auto`` tries on this machine, fastest first."""
+    if any(path.exists() for path in _NVIDIA_DRIVER) and importlib.util.find_spec("torch") is not None:
+        try:
+            import torch
+        except (ImportError, OSError):  # told when its turn comes
+            return AUTO_ORDER
+        if torch.cuda.is_available():
+            return ("torch_tensorrt", "torch", "openvino", "onnxruntime")
+    return AUTO_ORDER
 
 
 def _first_available(names: Sequence[str], card: ModelCard, models: ModelsConfig, why: str) -> ModelRunner:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.benchmark_frames import (
     add_benchmark_options,
-    installed_runtimes,
+    let_engine_be_built,
+    open_runtimes,
     parse_size,
     swaying_frames,
 )
@@ -33,15 +34,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_benchmark_options(parser, rounds=40)
 
 
-def detectors(threads: int, with_peers: bool) -> list[tuple[str, Detect, str]]:
-    """Return name, function and note of every detector that can run here; ours on its default first."""
+def detectors(threads: int, with_peers: bool, frame: ImageArray) -> list[tuple[str, Detect, str]]:
+    """Return name, function and note of every detector that can run here on such a frame; ours first."""
     from face_recognition_node.backends import load_detector
     from face_recognition_node.core.detector import DetectorConfig
     from face_recognition_node.evaluation import peers
 
     found: list[tuple[str, Detect, str]] = []
-    for name in installed_runtimes():
-        ours = load_detector(ModelsConfig(backend=name, threads=threads), DetectorConfig())
+    opened = open_runtimes(
+        lambda name: load_detector(ModelsConfig(backend=name, threads=threads), DetectorConfig())
+    )
+    for name, ours in opened.items():
+        let_engine_be_built(ours.runner, lambda ours=ours: ours.detect(frame))  # type: ignore[misc]
         found.append((f"ours, {name}", ours.detect, ""))
     if with_peers:
         if peers.is_installed("retinaface"):
@@ -62,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         frames = swaying_frames(parse_size(text), arguments.faces)
         contestants = [
             _contestant(name, detect, note, frames)
-            for name, detect, note in detectors(arguments.threads, not arguments.no_peers)
+            for name, detect, note in detectors(arguments.threads, not arguments.no_peers, frames[0])
         ]
         task = f"detect at {text}, {arguments.faces} faces"
         rounds = arguments.rounds

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
 from face_recognition_node.cli.json_output import add_json_option
 from face_recognition_node.cli.options import add_progress
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.core.errors import BackendUnavailableError, InputError
 from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.core.runner import ModelRunner
 
-RUNTIMES = ("openvino", "onnxruntime", "torch")
+RUNTIMES = ("openvino", "onnxruntime", "torch", "torch_tensorrt")
 FRAMES = 30
+PICTURES_TO_ORDER = 5
+"""So often a TensorRT detector sees a size before it orders an engine for it."""
+Loaded = TypeVar("Loaded")
+_log = logging.getLogger(__name__)
 
 
 def add_benchmark_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
@@ -24,7 +32,11 @@ def add_benchmark_options(parser: argparse.ArgumentParser, *, rounds: int) -> No
         "--rounds", type=int, default=rounds, metavar="N", help="runs of each (default %(default)s)"
     )
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="CPU threads of a network; 0: all, up to 4"
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="CPU threads of a network; 0: one for each core but one, up to 4",
     )
     parser.add_argument("--no-peers", action="store_true", help="leave out what other packages offer")
     add_json_option(parser)
@@ -63,6 +75,31 @@ def sway(still: ImageArray) -> list[ImageArray]:
     return frames
 
 
-def installed_runtimes() -> list[str]:
-    """Return the runtimes that can be imported here."""
-    return [name for name in RUNTIMES if importlib.util.find_spec(name) is not None]
+def open_runtimes(load: Callable[[str], Loaded]) -> dict[str, Loaded]:
+    """Return by name what ``load`` makes of each runtime that is installed and works here."""
+    opened = {}
+    for name in RUNTIMES:
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            opened[name] = load(name)
+        except BackendUnavailableError as error:  # Torch-TensorRT is installed, but there is no GPU
+            _log.warning("left out: %s: %s", name, error)
+    return opened
+
+
+def let_engine_be_built(runner: ModelRunner, use: Callable[[], object]) -> None:
+    """Use a network until its engine serves, where it has one that is built in the background.
+
+    Raises:
+        BackendUnavailableError: If the engine was refused: another backend would be measured under its name.
+    """
+    wait = getattr(runner, "wait", None)
+    if wait is None:
+        return
+    for _ in range(PICTURES_TO_ORDER):
+        use()
+    wait()
+    use()
+    if runner.report.name != "torch_tensorrt":
+        raise BackendUnavailableError(f"there is no engine to be measured: {runner.report.reason}")
