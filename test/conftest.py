@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from face_world import FaceWorld, empty_gallery
 from hypothesis import HealthCheck, settings
+from identity_desk import Desk
 
 from face_recognition_node.core.gallery import Gallery
 
@@ -94,3 +95,9 @@ def gallery() -> Iterator[Gallery]:
 def world() -> FaceWorld:
     """Return made-up people whose faces have known directions."""
     return FaceWorld()
+
+
+@pytest.fixture
+def desk(world: FaceWorld) -> Desk:
+    """Return a resolver with a gallery, and tracks of those people to be filled by hand."""
+    return Desk(world)

@@ -16,16 +16,6 @@ from face_recognition_node.core.faces import IdentityState
 from face_recognition_node.core.identity import IdentityConfig, IdentityResolver
 
 
-@pytest.fixture
-def world() -> FaceWorld:
-    return FaceWorld(seed=11)
-
-
-@pytest.fixture
-def desk(world: FaceWorld) -> Desk:
-    return Desk(world)
-
-
 class TestClaims:
     def test_empty_gallery(self, desk: Desk, world: FaceWorld) -> None:
         (first,) = desk.ask(desk.track(world.embedding(0)))

@@ -18,16 +18,6 @@ from face_recognition_node.core.gallery_values import NewTemplate
 from face_recognition_node.core.person_models import PersonModels
 
 
-@pytest.fixture
-def world() -> FaceWorld:
-    return FaceWorld(seed=11)
-
-
-@pytest.fixture
-def desk(world: FaceWorld) -> Desk:
-    return Desk(world)
-
-
 class TestPersonModels:
     @given(st.integers(0, 1000), st.integers(1, 6))
     def test_soft_pool_equals_a_slow_loop(self, seed: int, k: int) -> None:

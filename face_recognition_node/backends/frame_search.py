@@ -1,6 +1,6 @@
 """What surrounds the detector's network, done on the network's own device: one upload a frame.
 
-On a GPU the maps of a 1280×720 frame would be 2.2 MB to download and to look through on the CPU; here the
+On a GPU the maps of a 1280×720 frame would be 2.3 MB to download and to look through on the CPU; here the
 anchors over the threshold are picked out where they are, and some kilobytes come back. Overlaps are then
 thinned out on the CPU, among these few. Aligned faces are cut from the frame that is there already.
 """
@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 from face_recognition_node.backends.torch_tensors import TorchPreprocessing
 from face_recognition_node.core.alignment import CROP_SIZE, Warp, align_faces, plan_warps
 from face_recognition_node.core.faces import ImageArray
-from face_recognition_node.core.model_card import ModelCard
 from face_recognition_node.core.placement import AVERAGED_FROM, Placement
 from face_recognition_node.core.retinaface_decoding import ANCHORS, Cells, require_maps
 
@@ -34,13 +33,13 @@ class FrameSearch:
 
     Args:
         torch: The module.
-        card: The detector's model card.
+        preprocess: Of the detector's model, on the device.
         device: Torch's name of the device.
     """
 
-    def __init__(self, torch: Any, card: ModelCard, device: str) -> None:
+    def __init__(self, torch: Any, preprocess: TorchPreprocessing, device: str) -> None:
         self._torch = torch
-        self._preprocess = TorchPreprocessing(card, device)
+        self._preprocess = preprocess
         steps = torch.arange(CROP_SIZE, dtype=torch.float32, device=device)
         rows, columns = torch.meshgrid(steps, steps, indexing="ij")
         self._crop_xy1 = torch.stack([columns, rows, torch.ones_like(rows)], dim=2).reshape(-1, 3)
@@ -90,9 +89,8 @@ class FrameSearch:
         if frame.shape[2:] != placement.content:
             # both as OpenCV does on the CPU: plain bilinear up to a factor of two, averaging beyond
             averaged = placement.scale > AVERAGED_FROM
-            frame = functional.interpolate(
-                frame, placement.content, mode="area" if averaged else "bilinear"
-            )  # fmt: skip
+            mode = "area" if averaged else "bilinear"
+            frame = functional.interpolate(frame, placement.content, mode=mode)
         planes = self._preprocess.normalise(frame)
         right, below = columns - placement.left - width, rows - placement.top - height
         padded: torch.Tensor = functional.pad(planes, (placement.left, right, placement.top, below))

@@ -17,7 +17,7 @@ from face_recognition_node.core.retinaface import RetinaFaceDetector
 from face_recognition_node.core.runner import ModelRunner
 
 AUTO_ORDER = ("torch_tensorrt", "openvino", "onnxruntime", "torch")
-"""What ``auto`` tries, fastest first; torch comes second where it has an NVIDIA GPU."""
+"""What ``auto`` tries, fastest first, where torch has no NVIDIA GPU; see :func:`auto_order`."""
 
 _NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
 """Where there is neither, torch is not even asked: importing it takes seconds."""
@@ -50,7 +50,7 @@ def _torch_tensorrt(card: ModelCard, models: ModelsConfig, reason: str) -> Model
     compiler = TorchTensorRtCompiler(models.device.lower() or "cuda:0")
     # the device is that of the engines; what serves meanwhile chooses its own
     serving = dataclasses.replace(models, device="")
-    order = [name for name in auto_order() if name != "torch_tensorrt"]
+    order = [name for name in auto_order(serving.device) if name != "torch_tensorrt"]
     fallback = _first_available(order, card, serving, "until the engine is ready")
     return TorchTensorRtRunner(card, models, fallback, compiler, reason)
 
@@ -78,12 +78,18 @@ def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
     """
     if models.backend != "auto":
         return OPENERS[models.backend](card, models, "asked for by models.backend")
-    return _first_available(auto_order(), card, models, "auto")
+    return _first_available(auto_order(models.device), card, models, "auto")
 
 
-def auto_order() -> tuple[str, ...]:
-    """Return what ``auto`` tries on this machine, fastest first."""
-    if any(path.exists() for path in _NVIDIA_DRIVER) and importlib.util.find_spec("torch") is not None:
+def auto_order(device: str) -> tuple[str, ...]:
+    """Return what ``auto`` tries on this machine, fastest first.
+
+    Args:
+        device: ``models.device``; torch comes second only for an NVIDIA GPU that it has and may use.
+    """
+    may_use_gpu = not device or device.lower().startswith("cuda")
+    has_driver = any(path.exists() for path in _NVIDIA_DRIVER)
+    if may_use_gpu and has_driver and importlib.util.find_spec("torch") is not None:
         try:
             import torch
         except (ImportError, OSError):  # told when its turn comes

@@ -60,7 +60,7 @@ class TorchRunner:
         if device == "cpu":
             self._torch.set_num_threads(thread_count(models.threads))
         # on the CPU OpenCV resizes and cuts faster than torch does
-        self._search = FrameSearch(self._torch, card, device) if device != "cpu" else None
+        self._search = FrameSearch(self._torch, self._preprocess, device) if device != "cpu" else None
         self.report = BackendReport(NAME, device, reason, "fp32")
 
     def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:

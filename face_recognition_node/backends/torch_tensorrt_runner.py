@@ -36,6 +36,8 @@ from face_recognition_node.core.runner import BackendReport, ModelRunner
 NAME = "torch_tensorrt"
 EMBEDDER_BATCHES = (1, 4, 16)
 """Smallest, preferred and largest batch of an embedder's engine."""
+ORDER_AFTER = 5
+"""A size of a detector's picture is worth an engine when it comes so many times."""
 _KEPT_ENGINES = 4
 _COUNTED_SIZES = 64
 _FINISHED = (EngineStage.READY, EngineStage.REFUSED)
@@ -52,7 +54,7 @@ class TorchTensorRtRunner:
         compiler: Makes engines.
         reason: Why this backend was chosen.
         cache: Where engines are kept; by default in the user's cache folder.
-        order_after: A size of a detector's picture is worth an engine when it comes so many times.
+        order_after: See ORDER_AFTER.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class TorchTensorRtRunner:
         compiler: EngineCompiler,
         reason: str = "",
         cache: EngineCache | None = None,
-        order_after: int = 5,
+        order_after: int = ORDER_AFTER,
     ) -> None:
         self._torch = import_torch()
         self._card = card
@@ -73,7 +75,7 @@ class TorchTensorRtRunner:
         self._reason = reason
         self._cache = cache or EngineCache(cache_directory() / "tensorrt")
         self._preprocess = TorchPreprocessing(card, compiler.device)
-        self._search = FrameSearch(self._torch, card, compiler.device)
+        self._search = FrameSearch(self._torch, self._preprocess, compiler.device)
         self._network: Any = None
         self._builds: OrderedDict[tuple[int, int, int], EngineBuild] = OrderedDict()  # longest unused first
         self._seen: Counter[tuple[int, int, int]] = Counter()
@@ -87,9 +89,9 @@ class TorchTensorRtRunner:
     def report(self) -> BackendReport:
         """What answered last, and how far the engine is."""
         build = self._latest
-        is_engine = build is not None and build.engine is not None
-        if self._engine_answered is not None:
-            is_engine = self._engine_answered
+        is_engine = self._engine_answered
+        if is_engine is None:  # nobody has asked yet
+            is_engine = build is not None and build.engine is not None
         if build is not None and is_engine:
             reason = "; ".join(part for part in (self._reason, build.status.detail) if part)
             return BackendReport(NAME, self._compiler.device, reason, self._precision)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.benchmark_frames import (
     add_benchmark_options,
-    let_engine_be_built,
     open_runtimes,
     parse_size,
     swaying_frames,
@@ -42,10 +41,10 @@ def detectors(threads: int, with_peers: bool, frame: ImageArray) -> list[tuple[s
 
     found: list[tuple[str, Detect, str]] = []
     opened = open_runtimes(
-        lambda name: load_detector(ModelsConfig(backend=name, threads=threads), DetectorConfig())
+        lambda name: load_detector(ModelsConfig(backend=name, threads=threads), DetectorConfig()),
+        lambda ours: ours.detect(frame),
     )
     for name, ours in opened.items():
-        let_engine_be_built(ours.runner, lambda ours=ours: ours.detect(frame))  # type: ignore[misc]
         found.append((f"ours, {name}", ours.detect, ""))
     if with_peers:
         if peers.is_installed("retinaface"):

@@ -8,11 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from face_recognition_node.cli.benchmark_frames import (
-    add_benchmark_options,
-    let_engine_be_built,
-    open_runtimes,
-)
+from face_recognition_node.cli.benchmark_frames import add_benchmark_options, open_runtimes
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
 from face_recognition_node.core.faces import ImageArray
@@ -35,12 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     if min(arguments.faces) < 1:
         raise InputError("--faces: expected numbers from 1")
     machine = Machine.here()
-    embedders = open_runtimes(
-        lambda name: load_embedder(ModelsConfig(backend=name, threads=arguments.threads))
-    )
     picture, crops = _faces()
-    for embedder in embedders.values():
-        let_engine_be_built(embedder.runner, lambda embedder=embedder: embedder.embed(crops))  # type: ignore[misc]
+    embedders = open_runtimes(
+        lambda name: load_embedder(ModelsConfig(backend=name, threads=arguments.threads)),
+        lambda ours: ours.embed(crops),
+    )
     dlib: Any = None
     if not arguments.no_peers and peers.is_installed("dlib", "face_recognition_models"):
         dlib = peers.DlibFaces()

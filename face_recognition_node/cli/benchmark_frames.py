@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -20,9 +20,6 @@ from face_recognition_node.core.runner import ModelRunner
 
 RUNTIMES = ("openvino", "onnxruntime", "torch", "torch_tensorrt")
 FRAMES = 30
-PICTURES_TO_ORDER = 5
-"""So often a TensorRT detector sees a size before it orders an engine for it."""
-Loaded = TypeVar("Loaded")
 _log = logging.getLogger(__name__)
 
 
@@ -75,31 +72,47 @@ def sway(still: ImageArray) -> list[ImageArray]:
     return frames
 
 
-def open_runtimes(load: Callable[[str], Loaded]) -> dict[str, Loaded]:
-    """Return by name what ``load`` makes of each runtime that is installed and works here."""
+class Model(Protocol):
+    """A detector or an embedder."""
+
+    @property
+    def runner(self) -> ModelRunner:
+        """What runs its network."""
+        ...
+
+
+Loaded = TypeVar("Loaded", bound=Model)
+
+
+def open_runtimes(load: Callable[[str], Loaded], use: Callable[[Loaded], object]) -> dict[str, Loaded]:
+    """Return by name what ``load`` makes of each runtime that works here, ready to serve."""
     opened = {}
     for name in RUNTIMES:
         if importlib.util.find_spec(name) is None:
             continue
         try:
-            opened[name] = load(name)
+            model = load(name)
+            let_engine_be_built(model, use)
         except BackendUnavailableError as error:  # Torch-TensorRT is installed, but there is no GPU
             _log.warning("left out: %s: %s", name, error)
+        else:
+            opened[name] = model
     return opened
 
 
-def let_engine_be_built(runner: ModelRunner, use: Callable[[], object]) -> None:
-    """Use a network until its engine serves, where it has one that is built in the background.
+def let_engine_be_built(model: Loaded, use: Callable[[Loaded], object]) -> None:
+    """Use a model until its engine serves, where it has one that is built in the background.
 
     Raises:
         BackendUnavailableError: If the engine was refused: another backend would be measured under its name.
     """
-    wait = getattr(runner, "wait", None)
-    if wait is None:
+    from face_recognition_node.backends.torch_tensorrt_runner import NAME, ORDER_AFTER, TorchTensorRtRunner
+
+    if not isinstance(model.runner, TorchTensorRtRunner):
         return
-    for _ in range(PICTURES_TO_ORDER):
-        use()
-    wait()
-    use()
-    if runner.report.name != "torch_tensorrt":
-        raise BackendUnavailableError(f"there is no engine to be measured: {runner.report.reason}")
+    for _ in range(ORDER_AFTER):
+        use(model)
+    model.runner.wait()
+    use(model)
+    if model.runner.report.name != NAME:
+        raise BackendUnavailableError(f"there is no engine to be measured: {model.runner.report.reason}")

@@ -125,9 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _let_engines_be_built(models: Models, frame: ImageArray) -> None:
     detector: Any = models.detector
-    embedder = models.embedder
-    let_engine_be_built(detector.runner, lambda: detector.detect(frame))
-    let_engine_be_built(embedder.runner, lambda: embedder.embed(np.zeros((1, 112, 112, 3), np.uint8)))
+    let_engine_be_built(detector, lambda one: one.detect(frame))
+    let_engine_be_built(models.embedder, lambda one: one.embed(np.zeros((1, 112, 112, 3), np.uint8)))
 
 
 def parse_scene(text: str) -> tuple[tuple[int, int], int]:
