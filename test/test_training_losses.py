@@ -12,11 +12,13 @@ pytest.importorskip(
 
 # ruff: noqa: E402  # what follows needs torch
 from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.training.face_memory import FaceMemory
 from face_recognition_node.training.losses import (
     HadsellContrastiveLoss,
     IdentityHead,
     build_metric_loss,
     build_miner,
+    look_alike_loss,
     map_loss,
     relation_loss,
 )
@@ -135,6 +137,43 @@ def test_relation_loss_against_a_loop(vectors):
     ]
     assert float(relation_loss(ours, teacher)) == pytest.approx(np.mean(squares), rel=1e-5)
     assert float(relation_loss(ours[:1], teacher[:1])) == 0
+
+
+def test_look_alike_loss_against_a_loop(vectors):
+    random = torch.Generator().manual_seed(5)
+    ours, teacher = unit(vectors), unit(torch.randn(len(LABELS), 8, generator=random))
+    others = unit(torch.randn(40, 8, generator=random)), unit(torch.randn(40, 8, generator=random))
+    squares = []
+    for i, j in itertools.product(range(len(LABELS)), range(40)):
+        pair = float(ours[i] @ others[0][j]), float(teacher[i] @ others[1][j])
+        if max(pair) > 0.3:
+            squares.append((pair[0] - pair[1]) ** 2)
+    assert 10 < len(squares) < 30 * len(LABELS)
+    assert float(look_alike_loss(ours, teacher, others, 0.3)) == pytest.approx(np.mean(squares), rel=1e-4)
+
+
+def test_look_alike_loss_is_nothing_among_faces_that_nobody_confuses():
+    face, nobody = torch.eye(3, requires_grad=True), (torch.empty(0, 3), torch.empty(0, 3))
+    for others in ((-torch.eye(3), -torch.eye(3)), nobody):
+        loss = look_alike_loss(face, torch.eye(3), others, 0.3)
+        loss.backward()
+        assert float(loss) == 0
+        assert not face.grad.any()
+
+
+def test_the_memory_keeps_the_latest_faces():
+    memory = FaceMemory(5, 2, 3)
+    assert [len(part) for part in memory.faces()] == [0, 0]
+    for first in (0, 2, 4, 6):
+        numbers = torch.tensor([first, first + 1.0])[:, None]
+        memory.add(numbers.expand(2, 2), numbers.expand(2, 3))
+    vectors, teacher = memory.faces()
+    assert sorted(vectors[:, 0].tolist()) == [3, 4, 5, 6, 7]
+    assert torch.equal(vectors[:, 0], teacher[:, 2])
+    again = FaceMemory(5, 2, 3)
+    again.load_state_dict(memory.state_dict())
+    again.add(torch.full((1, 2), 8.0), torch.full((1, 3), 8.0))
+    assert sorted(again.faces()[0][:, 0].tolist()) == [4, 5, 6, 7, 8]
 
 
 def test_map_loss_ignores_scale():

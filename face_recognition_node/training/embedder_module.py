@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from face_recognition_node.networks.efficientnet import EMBEDDING_SIZE, FEATURE_CHANNELS, EfficientNetEmbedder
+from face_recognition_node.training.face_memory import FaceMemory
 from face_recognition_node.training.losses import (
     IdentityHead,
     build_metric_loss,
     build_miner,
+    look_alike_loss,
     map_loss,
     relation_loss,
 )
@@ -41,6 +43,7 @@ class EmbedderStage(lightning.LightningModule):
         self.identity: IdentityHead | None = None
         self.project: nn.Linear | None = None
         self.project_map: nn.Conv2d | None = None
+        self.memory: FaceMemory | None = None
         if (identity := stage.identity) is not None:
             inputs = EMBEDDING_SIZE if identity.vectors == EMBEDDING else FEATURE_CHANNELS
             self.identity = IdentityHead(
@@ -53,6 +56,8 @@ class EmbedderStage(lightning.LightningModule):
             self.project = nn.Linear(EMBEDDING_SIZE, teacher_size, bias=False)
         if stage.distillation is not None and stage.distillation.feature_map > 0:
             self.project_map = nn.Conv2d(FEATURE_CHANNELS, teacher_channels, 1, bias=False)
+        if stage.distillation is not None and stage.distillation.look_alike > 0:
+            self.memory = FaceMemory(stage.distillation.memory, EMBEDDING_SIZE, teacher_size)
         if (
             stage.metric is None
             and stage.distillation is None
@@ -111,11 +116,30 @@ class EmbedderStage(lightning.LightningModule):
                 losses["distillation"] = distillation.embedding * (1 - cosine).mean()
             if distillation.relation > 0:
                 losses["relation"] = distillation.relation * relation_loss(unit, teacher)
+            if self.memory is not None:
+                losses["look_alike"] = distillation.look_alike * look_alike_loss(
+                    unit, teacher, self.memory.faces(), distillation.look_alike_from
+                )
+                # every process remembers the faces of all, so that one checkpoint holds for all
+                seen = [
+                    cast(Tensor, self.all_gather(part)).flatten(0, -2) for part in (unit.detach(), teacher)
+                ]
+                self.memory.add(seen[0], seen[1])
             if self.project_map is not None:
                 losses["feature_map"] = distillation.feature_map * map_loss(
                     self.project_map(maps), batch["teacher_map"]
                 )
         return losses
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the faces remembered."""
+        if self.memory is not None:
+            checkpoint["face_memory"] = self.memory.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the faces remembered."""
+        if self.memory is not None and "face_memory" in checkpoint:
+            self.memory.load_state_dict(checkpoint["face_memory"])
 
     def configure_optimizers(self) -> Any:
         """AdamW; biases, norms and class centres do not decay; the rate follows the recipe's schedule."""

@@ -111,11 +111,22 @@ class Distillation:
         embedding: Cosine between the teacher's vector and a linear map of ours.
         relation: Squared difference of the two similarity matrices of a batch.
         feature_map: Cosine at each position of the last feature map; needs ``data.teacher_maps``.
+        look_alike: Squared difference of similarities over pairs of a batch's and earlier faces that look
+            alike.
+        look_alike_from: Cosine, the network's or the teacher's, from which a pair looks alike.
+        memory: Earlier faces that each batch is compared with for it.
     """
 
     embedding: float = 3.0
     relation: float = 15.0
     feature_map: float = 0.0
+    look_alike: float = 0.0
+    look_alike_from: float = 0.35
+    memory: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.memory < 1:
+            raise ConfigurationError(f"distillation.memory: expected at least 1, got {self.memory}")
 
 
 @dataclass(frozen=True, slots=True)
