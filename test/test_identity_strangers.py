@@ -11,11 +11,13 @@ import pytest
 from face_world import FaceWorld, empty_gallery, made_up_calibration
 
 from face_recognition_node.core.errors import GalleryUnavailableError
-from face_recognition_node.core.faces import FaceView, Identity, IdentityState
+from face_recognition_node.core.faces import FaceView, FloatArray, Identity, IdentityState
 from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.core.gallery_values import Provenance
 from face_recognition_node.core.identity import IdentityConfig, IdentityResolver
 from face_recognition_node.core.parameters import with_values
-from face_recognition_node.core.strangers import StrangerBook, StrangersConfig, select_views
+from face_recognition_node.core.stranger_record import select_views
+from face_recognition_node.core.strangers import StrangerBook, StrangersConfig
 from face_recognition_node.core.tracker import Look, Track, Tracker, TrackerConfig
 
 
@@ -82,6 +84,45 @@ def test_the_same_one_coming_back_gets_the_same_id(door: Door) -> None:
     assert len(door.strangers) == 2
 
 
+def test_views_from_other_sides_are_added_while_the_track_goes_on(door: Door) -> None:
+    stranger = door.watch(0, 1.0).person_id
+    assert stranger is not None
+    before = door.gallery.snapshot().templates_of(stranger)
+    profile, somebody_else = (at_cosine(c, before[0].embedding, door.world.axis(8)) for c in (0.7, 0.2))
+    for vector in (profile, before[0].embedding, somebody_else):
+        door.pause(1.1)
+        door.show(door.world.view(door.stamp, 0, embedding=vector))
+    after = door.gallery.snapshot().templates_of(stranger)
+    assert len(after) == len(before) + 1
+    assert max(float(t.embedding @ profile) for t in after) > 0.999
+
+
+def test_views_of_one_that_came_back_are_not_added(door: Door) -> None:
+    """Only the track says that it is the same; a likeness alone could be somebody else's."""
+    stranger = door.watch(0, 1.0).person_id
+    assert stranger is not None
+    before = door.gallery.snapshot().persons[stranger].n_templates
+    door.pause()
+    door.world.scatter = 0.7
+    assert door.watch(0, 3.0).person_id == stranger
+    assert door.gallery.snapshot().persons[stranger].n_templates == before
+
+
+def test_additions_end_with_the_places_there_are() -> None:
+    door = Door(maximum_views=5)
+    door.world.scatter = 0.6  # any two views are about 0.73 alike
+    stranger = door.watch(0, 10.0).person_id
+    assert stranger is not None
+    assert door.gallery.snapshot().persons[stranger].n_templates == 5
+
+
+def at_cosine(cosine: float, vector: FloatArray, other: FloatArray) -> FloatArray:
+    """Return a unit vector at this cosine to ``vector``, turned towards ``other``."""
+    away = other - (other @ vector) * vector
+    turned = cosine * vector + np.sqrt(1 - cosine**2) * away / np.linalg.norm(away)
+    return np.asarray(turned, np.float32)
+
+
 @pytest.mark.parametrize(
     "view",
     [{"sharpness": 0.3}, {"score": 0.7}, {"has_embedding": False}],
@@ -118,7 +159,9 @@ def test_switched_off() -> None:
 def test_named_stranger_is_the_same_person(door: Door) -> None:
     stranger = door.watch(0, 2.0).person_id
     assert stranger is not None
+    assert {t.provenance for t in door.gallery.snapshot().templates_of(stranger)} == {Provenance.ADAPTED}
     door.gallery.rename(stranger, "Carl")
+    assert {t.provenance for t in door.gallery.snapshot().templates_of(stranger)} == {Provenance.ENROLLED}
     identity = door.watch(0, 0.1)
     assert (identity.state, identity.person_id, identity.name) == (IdentityState.KNOWN, stranger, "Carl")
     door.watch(0, 2.0)

@@ -84,14 +84,24 @@ def add_templates(
 
 
 def rename(snapshot: Snapshot, person_id: str, name: str) -> Edit:
-    """Give a person another name; a stranger becomes a person and keeps id and templates."""
+    """Give a person another name; a stranger becomes a person and keeps id and templates.
+
+    Whoever names a stranger enrolls them: the templates count as enrolled from then on, so that adaptation
+    can go on from them and its rollback leaves them.
+    """
     person = snapshot.person(person_id)
     name = checked_name(name)
     values: dict[str, Cell] = {"name": name}
+    changes: list[Change] = []
     if person.is_stranger:
         values |= {"is_stranger": 0, "expires": snapshot.sessions[person.session].expiry(person.created)}
-    change = Change("update", "persons", person.person_id, values)
-    return Edit(f"rename {person.label} to {name}", (change,), (person.person_id,))
+        changes = [
+            Change("update", "templates", t.template_id, {"provenance": Provenance.ENROLLED.value})
+            for t in snapshot.templates(person.template_ids)
+            if t.provenance is Provenance.ADAPTED
+        ]
+    changes.insert(0, Change("update", "persons", person.person_id, values))
+    return Edit(f"rename {person.label} to {name}", tuple(changes), (person.person_id,))
 
 
 def merge(snapshot: Snapshot, keep_id: str, other_ids: Sequence[str], limit: int) -> Edit:

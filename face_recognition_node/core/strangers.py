@@ -2,25 +2,25 @@
 
 A track that clearly belongs to nobody in the gallery, and has shown several good and consistent views over
 some time, is written into the gallery as a provisional person. From then on the ordinary comparison finds
-it again. A stranger's id that this very track received is taken back when the track turns out to show an
-enrolled person. Naming, merging and expiry are the gallery's.
+it again; as long as that very track goes on, views from other sides are added, so that a guest who is met
+face on is found again in profile. A stranger's id that the track received is taken back when it turns out to
+show an enrolled person. Naming, merging and expiry are the gallery's.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from face_recognition_node.core.errors import GalleryError
-from face_recognition_node.core.faces import FaceView, FloatArray, Identity, IdentityState
-from face_recognition_node.core.gallery_values import NewTemplate, Person, Provenance
+from face_recognition_node.core.faces import FaceView, Identity, IdentityState
+from face_recognition_node.core.gallery_values import Person
 from face_recognition_node.core.parameters import check_section, parameter
 from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.core.stranger_record import StrangerRecord
 from face_recognition_node.core.tracker import Track
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class StrangersConfig:
 
     enabled: bool = parameter(True, "whether unknown people get an id by which they are found again")
     minimum_views: int = parameter(
-        5, "good views needed before a stranger gets an id", minimum=2, maximum=100
+        4, "good views needed before a stranger gets an id", minimum=2, maximum=100
     )
-    minimum_span_s: float = parameter(0.2, "seconds that these views must span", minimum=0.0, maximum=60.0)
+    minimum_span_s: float = parameter(0.1, "seconds that these views must span", minimum=0.0, maximum=60.0)
     minimum_quality: float = parameter(0.5, "quality of a good view", minimum=0.1, maximum=1.0)
     minimum_detection_score: float = parameter(
         0.9, "how sure the detector must be of a good view", minimum=0.0, maximum=1.0
@@ -49,39 +49,13 @@ class StrangersConfig:
     false_match_rate: float = parameter(
         0.02, "chance that somebody new is taken for one of the known strangers", minimum=1e-6, maximum=0.5
     )
-    maximum_views: int = parameter(6, "views stored of one stranger", minimum=1, maximum=50)
+    maximum_views: int = parameter(10, "views stored of one stranger", minimum=1, maximum=50)
     maximum_strangers: int = parameter(
         200, "strangers kept; the one longest unseen makes room", minimum=1, maximum=100000
     )
 
     def __post_init__(self) -> None:
         check_section(self)
-
-
-@dataclass(slots=True)
-class StrangerRecord:
-    """What is known of one track as a possible stranger.
-
-    Attributes:
-        views: Its best differing good views, best first.
-        n_good: Good views seen.
-        first_stamp: When the first of them was seen, seconds.
-        last_stamp: When the last of them was seen, seconds.
-        minted_id: The id this track was given, or None.
-        pending: The commit under way, or None.
-    """
-
-    views: list[FaceView] = field(default_factory=list)
-    n_good: int = 0
-    first_stamp: float = 0.0
-    last_stamp: float = 0.0
-    minted_id: str | None = None
-    pending: Future[Person] | None = None
-
-    @property
-    def span_s(self) -> float:
-        """Seconds between the first and the last good view."""
-        return self.last_stamp - self.first_stamp
 
 
 class StrangerBook:
@@ -112,12 +86,7 @@ class StrangerBook:
             return
         if view.detection.score < self.config.minimum_detection_score:
             return
-        record = self._record(track)
-        if record.n_good == 0:
-            record.first_stamp = view.stamp
-        record.n_good += 1
-        record.last_stamp = view.stamp
-        record.views = select_views([*record.views, view], self.config.maximum_views)
+        self._record(track).note(view, self.config.maximum_views)
 
     def update(self, tracks: Iterable[Track], identities: Iterable[Identity], snapshot: Snapshot) -> None:
         """Mint the strangers that are due and take back ids that proved wrong."""
@@ -131,6 +100,9 @@ class StrangerBook:
                 track.stranger = StrangerRecord()
             elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
                 self._mint(record, snapshot)
+            elif self.config.enabled and record.minted_id == identity.person_id and track.suspicion == 0.0:
+                self._add_other_side(record)
+            record.latest = None
 
     def _record(self, track: Track) -> StrangerRecord:
         if track.stranger is None:
@@ -150,18 +122,7 @@ class StrangerBook:
         return identity.state is IdentityState.STRANGER or waited >= self.config.patience_s
 
     def _mint(self, record: StrangerRecord, snapshot: Snapshot) -> None:
-        templates = [
-            NewTemplate(
-                view.embedding,
-                view.quality.overall,
-                view.pose,
-                Provenance.ADAPTED,
-                view.precision,
-                view.crop_bgr,
-            )
-            for view in record.views
-            if view.embedding is not None
-        ]
+        templates = [record.store(view) for view in record.views]
         outgoing = _longest_unseen(snapshot, self.config.maximum_strangers - 1)
 
         def commit() -> Person:
@@ -169,6 +130,18 @@ class StrangerBook:
                 self._gallery.forget(outgoing, final=True)
             return self._gallery.add_person("", templates, is_stranger=True)
 
+        self._commit(record, commit)
+
+    def _add_other_side(self, record: StrangerRecord) -> None:
+        """Store this frame's view if it shows the stranger as no stored view does."""
+        minted, view = record.minted_id, record.other_side(self.config.maximum_views)
+        if minted is None or view is None:
+            return
+        template = record.store(view)
+        self._commit(record, lambda: self._gallery.add_templates(minted, [template]))
+
+    def _commit(self, record: StrangerRecord, commit: Callable[[], Person]) -> None:
+        """Write to the gallery, here or in the background, and note the person when it is done."""
         if self._worker is not None:
             record.pending = self._worker.submit(commit)
             return
@@ -187,8 +160,8 @@ class StrangerBook:
         try:
             record.minted_id = pending.result().person_id
         except GalleryError as error:
-            LOGGER.warning("a stranger could not be stored: %s", error)
-            record.n_good = 0
+            LOGGER.warning("a stranger's views could not be stored: %s", error)
+            record.take_back()
 
     def _take_back(self, record: StrangerRecord, identity: Identity, snapshot: Snapshot) -> None:
         """Forget the stranger this track was minted as, now that it bears a name of an enrolled person."""
@@ -208,22 +181,6 @@ class StrangerBook:
             self._worker.submit(commit)
         else:
             commit()
-
-
-def select_views(views: Sequence[FaceView], limit: int, too_alike: float = 0.97) -> list[FaceView]:
-    """Return at most ``limit`` views, best quality first, no two more alike than ``too_alike`` (cosine)."""
-    kept: list[FaceView] = []
-    vectors: list[FloatArray] = []
-    for view in sorted(views, key=lambda v: -v.quality.overall):
-        if len(kept) == limit:
-            break
-        if view.embedding is None or (
-            vectors and float(np.max(np.stack(vectors) @ view.embedding)) > too_alike
-        ):
-            continue
-        kept.append(view)
-        vectors.append(view.embedding)
-    return kept
 
 
 def _longest_unseen(snapshot: Snapshot, limit: int) -> list[str]:
