@@ -48,10 +48,10 @@ class TestTracks:
 
     def test_rates_are_counted_rightly(self) -> None:
         scores = TrackScores(
-            np.array([-9.0, -1.0, -2.0, -3.0]), np.array([-9.0, -1.0]), np.array([-1.0, -9.5]), 10,
+            np.array([-9.5, -9.0, -2.0, -3.0]), np.array([-9.5, -1.0]), np.array([-9.0, -9.6]), 10,
             np.arange(4),
         )  # fmt: skip
-        rate = scores.rate_at(0.01, looks=1.0)  # limit ln(0.001) = -6.9
+        rate = scores.rate_at(0.01, looks=1.0)  # limit ln(0.01 / 10 / 10) = -9.2
         assert (rate.strangers_named, rate.enrolled_named, rate.enrolled_mistaken) == (0.25, 0.5, 0.5)
 
     @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ class TestTracks:
         """Two of a hundred tracks are named: as promised, but who knows who comes next."""
         who = np.repeat(np.arange(people), 2000 // people)
         named = np.arange(2000) < 40
-        scores = TrackScores(np.where(named, -9.0, 0.0), np.zeros(1), np.zeros(1), 1, who)
+        scores = TrackScores(np.where(named, -12.0, 0.0), np.zeros(1), np.zeros(1), 1, who)
         assert scores.rate_at(0.02, 1.0).strangers_named == 0.02
         assert least <= measure_looks(scores, target=0.02) <= most
         assert measure_looks(scores, target=0.5) == 1.0

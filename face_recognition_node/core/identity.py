@@ -8,12 +8,13 @@ gallery,
 
 A name is claimed when two things hold.
 
-1. *Rarely false.* ``ln P(somebody else is as alike) <= ln(alpha) - ln(N) - ln(looks)``: alpha is the
+1. *Rarely false.* ``ln P(somebody else is as alike) <= ln(alpha) - ln(N) - ln(looks) - ln(C)``: alpha is the
    operator's ``target_false_accept_rate``, the chance that a stranger's whole track is ever named. N
    comparisons are made (Bonferroni's union bound over the enrolled people), and a track, whose pooled
    evidence changes while it lasts, is worth a few independent ``looks``, a number that was measured and
-   stands in the model card. The bound through likelihood ratios alone, ``P(sup LR >= N / alpha) <= alpha /
-   N`` (Ville 1939), needs no looks but gives away most of the rate at a fixed number of looks; the measured
+   stands in the model card; ``C`` is the caution that faces unlike the tables' photographs ask for
+   (:mod:`claim_limit`). The bound through likelihood ratios alone, ``P(sup LR >= N / alpha) <= alpha / N``
+   (Ville 1939), needs no looks but gives away most of the rate at a fixed number of looks; the measured
    tail is as safe and names more.
 2. *Clearly this one.* The posterior reaches ``minimum_probability``, which also keeps the runner-up at bay.
 
@@ -32,6 +33,7 @@ import numpy as np
 
 from face_recognition_node.core.assignment import linear_sum_assignment
 from face_recognition_node.core.calibration import Calibration
+from face_recognition_node.core.claim_limit import log_claim_limit
 from face_recognition_node.core.faces import Candidate, FloatArray, Identity, IdentityState
 from face_recognition_node.core.parameters import check_section, parameter
 from face_recognition_node.core.person_models import Hypothesis, PersonModels
@@ -147,11 +149,7 @@ class IdentityResolver:
 
     def log_limit(self, n_enrolled: int) -> float:
         """Return the largest log false match rate of a claim, with so many people enrolled."""
-        return (
-            math.log(self.config.target_false_accept_rate)
-            - math.log(max(n_enrolled, 1))
-            - math.log(self.calibration.looks)
-        )
+        return log_claim_limit(self.config.target_false_accept_rate, n_enrolled, self.calibration.looks)
 
     def _stranger_limit(self, n_strangers: int) -> float:
         return math.log(self.stranger_false_match_rate) - math.log(max(n_strangers, 1))

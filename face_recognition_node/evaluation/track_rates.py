@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from face_recognition_node.core.calibration import Calibration
+from face_recognition_node.core.claim_limit import log_claim_limit
 from face_recognition_node.core.errors import InputError
 from face_recognition_node.core.evidence import TrackEvidence
 from face_recognition_node.core.faces import HeadPose
@@ -50,7 +51,7 @@ class TrackScores:
 
     def rate_at(self, target: float, looks: float) -> TrackRate:
         """Return what a target false accept rate gives."""
-        limit = np.log(target / self.n_enrolled / looks)
+        limit = log_claim_limit(target, self.n_enrolled, looks)
         return TrackRate(
             self.n_enrolled,
             target,
