@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from face_world import FaceWorld, empty_gallery, made_up_calibration
 
 from face_recognition_node.core.errors import GalleryUnavailableError
-from face_recognition_node.core.faces import FaceView, FloatArray, Identity, IdentityState
-from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.core.faces import FaceView, FloatArray, HeadPose, Identity, IdentityState
+from face_recognition_node.core.gallery import Gallery, NewTemplate
 from face_recognition_node.core.gallery_values import Provenance
 from face_recognition_node.core.identity import IdentityConfig, IdentityResolver
 from face_recognition_node.core.parameters import with_values
@@ -42,7 +43,7 @@ class Door:
         self.book.update(tracks, identities, snapshot)
         return tracks[0], identities[0]
 
-    def watch(self, person: int, seconds: float, **view: float) -> Identity:
+    def watch(self, person: int, seconds: float, **view: Any) -> Identity:
         """Show a person and return the last identity."""
         for _ in range(round(seconds * 10)):
             self.stamp += 0.1
@@ -135,12 +136,22 @@ def test_poor_views_mint_nobody(door: Door, view: dict[str, float]) -> None:
 
 def test_patience_ends_although_the_good_views_have(door: Door) -> None:
     """Between a name and nobody; five good views, then the head is tilted."""
+    door.gallery.add_person("Anna", [NewTemplate(door.world.axis(3), 0.9, HeadPose(0, 0, 0))])
+    door.resolver.config = with_values(IdentityConfig(), {"minimum_probability": 0.9999})
+    like_anna = at_cosine(0.35, door.world.axis(3), door.world.axis(0))
+    for seconds, view in ((0.6, {}), (2.0, {"sharpness": 0.3})):
+        assert door.watch(0, seconds, embedding=like_anna, **view).state is IdentityState.UNDECIDED
+        assert door.strangers == []
+    door.watch(0, 1.0, embedding=like_anna, sharpness=0.3)
+    assert len(door.strangers) == 1
+
+
+def test_whoever_is_like_nobody_waits_less(door: Door) -> None:
     door.gallery.add_person("Anna", door.world.templates(3))
     door.resolver.config = with_values(IdentityConfig(), {"minimum_probability": 0.9999})
-    assert door.watch(0, 0.6).state is IdentityState.UNDECIDED
-    door.watch(0, 2.0, sharpness=0.3)
+    assert door.watch(0, 0.5).state is IdentityState.UNDECIDED
     assert door.strangers == []
-    door.watch(0, 1.0, sharpness=0.3)
+    door.watch(0, 0.3)
     assert len(door.strangers) == 1
 
 

@@ -10,6 +10,7 @@ show an enrolled person. Naming, merging and expiry are the gallery's.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from face_recognition_node.core.errors import GalleryError
 from face_recognition_node.core.faces import FaceView, Identity, IdentityState
 from face_recognition_node.core.gallery_values import Person
+from face_recognition_node.core.identity import Claim
 from face_recognition_node.core.parameters import check_section, parameter
 from face_recognition_node.core.snapshot import Snapshot
 from face_recognition_node.core.stranger_record import StrangerRecord
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from face_recognition_node.core.gallery import Gallery
 
 LOGGER = logging.getLogger(__name__)
+
+_UNLIKE = math.log(0.01)
+_UNLIKE_PATIENCE_S = 0.5
+"""A face that is undecided, but no more like anybody known than one stranger in a hundred is, will hardly
+get a name: it waits this long only, in place of ``patience_s``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,8 @@ class StrangerBook:
             return False
         # Since the first good view, whatever came after: a head that turns away for good still gets its id.
         waited = track.last_stamp - record.first_stamp
-        return identity.state is IdentityState.STRANGER or waited >= self.config.patience_s
+        patience = self.config.patience_s if _is_like_somebody(track) else _UNLIKE_PATIENCE_S
+        return identity.state is IdentityState.STRANGER or waited >= patience
 
     def _mint(self, record: StrangerRecord, snapshot: Snapshot) -> None:
         templates = [record.store(view) for view in record.views]
@@ -181,6 +189,12 @@ class StrangerBook:
             self._worker.submit(commit)
         else:
             commit()
+
+
+def _is_like_somebody(track: Track) -> bool:
+    """Whether it is so like somebody known that more views may well make it a name or an id."""
+    claim: Claim | None = track.claim
+    return claim is not None and any(h.log_false_match <= _UNLIKE for h in claim.hypotheses)
 
 
 def _longest_unseen(snapshot: Snapshot, limit: int) -> list[str]:
