@@ -12,6 +12,7 @@ from calibration_people import population
 
 from face_recognition_node.core.alignment import ALIGNMENT_TEMPLATE
 from face_recognition_node.core.calibration import Calibration
+from face_recognition_node.core.claim_limit import CAUTION
 from face_recognition_node.core.errors import InputError, SourceError
 from face_recognition_node.core.faces import Detection
 from face_recognition_node.evaluation.calibration import (
@@ -41,7 +42,7 @@ class TestTracks:
         assert 1.0 <= looks < 6.0
         for size in (5, 20):
             scores = play_tracks(fitted, people, size, n_galleries=2, n_strangers=100)
-            rate = scores.rate_at(0.02, looks)
+            rate = scores.rate_at(0.02 * CAUTION, looks)  # the tables' own promise, without the caution
             assert rate.strangers_named <= 0.02 + 3 * math.sqrt(0.02 * 0.98 / rate.n_strangers)
             assert rate.enrolled_named > 0.8
             assert rate.enrolled_mistaken == 0.0

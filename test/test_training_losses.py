@@ -170,10 +170,12 @@ def test_the_memory_keeps_the_latest_faces():
     vectors, teacher = memory.faces()
     assert sorted(vectors[:, 0].tolist()) == [3, 4, 5, 6, 7]
     assert torch.equal(vectors[:, 0], teacher[:, 2])
+    memory.add(torch.arange(8.0, 20)[:, None].expand(12, 2), torch.arange(8.0, 20)[:, None].expand(12, 3))
+    assert sorted(memory.faces()[0][:, 0].tolist()) == [15, 16, 17, 18, 19]
     again = FaceMemory(5, 2, 3)
     again.load_state_dict(memory.state_dict())
-    again.add(torch.full((1, 2), 8.0), torch.full((1, 3), 8.0))
-    assert sorted(again.faces()[0][:, 0].tolist()) == [4, 5, 6, 7, 8]
+    again.add(torch.full((1, 2), 20.0), torch.full((1, 3), 20.0))
+    assert sorted(again.faces()[0][:, 0].tolist()) == [16, 17, 18, 19, 20]
 
 
 def test_map_loss_ignores_scale():

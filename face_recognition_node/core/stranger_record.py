@@ -56,7 +56,8 @@ class StrangerRecord:
         self.n_good += 1
         self.last_stamp = view.stamp
         self.latest = view
-        self.views = select_views([*self.views, view], limit)
+        if not self.stored:  # they are chosen for the first commit; other_side looks after the later ones
+            self.views = select_views([*self.views, view], limit)
 
     def other_side(self, limit: int) -> FaceView | None:
         """Return this view if it shows the stranger as none of the stored ones (``limit`` at most) does."""

@@ -36,14 +36,15 @@ class FaceMemory:
         """Keep (B, D) and (B, T) unit vectors in place of the oldest."""
         if self.vectors.device != vectors.device:
             self.vectors, self.teacher = self.vectors.to(vectors.device), self.teacher.to(vectors.device)
-        places = (self.count + torch.arange(len(vectors), device=vectors.device)) % len(self.vectors)
-        self.vectors[places], self.teacher[places] = vectors.detach(), teacher
+        added = torch.arange(max(0, len(vectors) - len(self.vectors)), len(vectors), device=vectors.device)
+        places = (self.count + added) % len(self.vectors)
+        self.vectors[places], self.teacher[places] = vectors[added], teacher[added]
         self.count += len(vectors)
 
     def faces(self) -> tuple[Tensor, Tensor]:
-        """Return copies of the (M, D) and (M, T) vectors kept so far, which a gradient may hold on to."""
+        """Return the (M, D) and (M, T) vectors kept so far; the first is a copy, for the gradient."""
         kept = min(self.count, len(self.vectors))
-        return self.vectors[:kept].clone(), self.teacher[:kept].clone()
+        return self.vectors[:kept].clone(), self.teacher[:kept]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
