@@ -45,7 +45,7 @@ def test_runtimes_that_disagree_stop_the_export(source, tmp_path, monkeypatch, c
 
 def test_bad_arguments_are_told(source, tmp_path, capsys):
     assert main(["export", str(tmp_path / "none.pt"), str(tmp_path / "x")]) == 2
-    assert "no such checkpoint" in capsys.readouterr().err
+    assert "no such file of weights" in capsys.readouterr().err
     assert main(["export", str(source), str(tmp_path / "x"), "--about", str(tmp_path / "none")]) == 2
     assert "no such file" in capsys.readouterr().err
     (tmp_path / "list.json").write_text("[]")

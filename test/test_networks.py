@@ -157,7 +157,7 @@ def test_checkpoints_of_every_form_are_read(tmp_path, trained, form):
 
 
 def test_checkpoints_that_hold_nothing_are_refused(tmp_path):
-    with pytest.raises(ModelMissingError, match="no such checkpoint"):
+    with pytest.raises(ModelMissingError, match="no such file of weights"):
         read_checkpoint(tmp_path / "none.pt")
     torch.save({"state_dict": {"fc.weight": torch.zeros(2)}}, tmp_path / "other.pt")
     with pytest.raises(InputError, match="found neither"):

@@ -63,22 +63,16 @@ def open_resnet50_runner(card: ModelCard, models: ModelsConfig) -> TorchRunner:
             "the same name"
         ) from error
     layers = {"layer2": 1, "layer3": 2, "layer4": 3}
+    from face_recognition_node.networks.weight_files import read_weights
+
     network = RetinaFace(
         "Resnet50", pretrained=False, in_channels=256, return_layers=layers, out_channels=256
     )
     try:
-        network.load_state_dict(_read(torch, card.path))
+        network.load_state_dict(read_weights(card.path))
     except (RuntimeError, AttributeError, TypeError) as error:
         raise ModelMismatchError(f"{card.path}: expected the weights of {NAME}: {error}") from error
     return TorchRunner(card, _as_maps(torch, network.eval()), models, f"{NAME} runs on torch only")
-
-
-def _read(torch: Any, path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _as_maps(torch: Any, package_network: Any) -> Any:

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from face_recognition_node.core.alignment import ALIGNMENT_FINGERPRINT, ALIGNMENT_TEMPLATE, CROP_SIZE
-from face_recognition_node.core.errors import InputError, ModelMissingError
+from face_recognition_node.core.errors import InputError
 from face_recognition_node.core.model_card import ModelCard, file_sha256, write_json
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
 from face_recognition_node.networks.retinaface import RetinaFace
+from face_recognition_node.networks.weight_files import read_weights, write_weights
 
 OPSET = 17
 """ONNX operator set: the newest that ONNX Runtime 1.13 (2022) and OpenVINO 2022 read."""
@@ -103,15 +104,10 @@ def read_checkpoint(path: Path) -> nn.Module:
 
     Raises:
         ModelMissingError: If the file is not there.
+        ModelMismatchError: If it is damaged, or no file of weights.
         InputError: If it holds weights of neither network.
     """
-    if not path.is_file():
-        raise ModelMissingError(f"{path}: no such checkpoint")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return _fit([load_file(path)], path)
-    stored = torch.load(path, map_location="cpu", weights_only=True)
+    stored = read_weights(path)
     # Lightning keeps the moving average with the callback that makes it
     averages = [state["average"] for state in stored.get("callbacks", {}).values() if "average" in state]
     return _fit([*averages, *(stored[key] for key in EPOCH_KEYS if key in stored)] or [stored], path)
@@ -165,10 +161,8 @@ def export_onnx(network: nn.Module, path: Path) -> dict[str, int]:
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the network's floating-point state; the step counters of batch normalisation stay out."""
-    from safetensors.torch import save_file
-
     state = network.state_dict().items()
-    save_file({name: value.contiguous() for name, value in state if value.is_floating_point()}, path)
+    write_weights({name: value for name, value in state if value.is_floating_point()}, path)
     # safetensors makes files that only their owner may read; the node may run as somebody else
     path.chmod(0o644)
 

@@ -10,6 +10,7 @@ from face_recognition_node.core.errors import ModelMismatchError
 from face_recognition_node.core.model_card import ModelCard
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
 from face_recognition_node.networks.retinaface import RetinaFace
+from face_recognition_node.networks.weight_files import read_weights
 
 NETWORKS: dict[str, Callable[[ModelCard], nn.Module]] = {
     "retinaface_mobilenet025": lambda card: RetinaFace(),
@@ -22,17 +23,15 @@ def load_network(card: ModelCard) -> nn.Module:
     """Return the card's network with its weights, in inference mode, on the CPU.
 
     Raises:
-        ModelMismatchError: If no such network is known, or the weights do not fit it.
+        ModelMismatchError: If no such network is known, or the weights are damaged or do not fit it.
     """
-    from safetensors.torch import load_file
-
     if card.network not in NETWORKS:
         raise ModelMismatchError(
             f"{card.path}: expected a network of {sorted(NETWORKS)}, got {card.network!r}"
         )
     network = NETWORKS[card.network](card)
     try:
-        network.load_state_dict(load_file(card.weights("safetensors")))
+        network.load_state_dict(read_weights(card.weights("safetensors")))
     except RuntimeError as error:
         raise ModelMismatchError(f"{card.path}: the weights do not fit {card.network}: {error}") from error
     return network.eval()

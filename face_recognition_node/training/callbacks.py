@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from face_recognition_node.evaluation.degradation import reduce_face
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.verification import evaluate_all_pairs
+from face_recognition_node.networks.weight_files import write_weights
 from face_recognition_node.training.embedder_module import EmbedderStage, unit_embeddings
 from face_recognition_node.training.face_data import FaceSet
 
@@ -67,7 +66,7 @@ class AveragedWeights(lightning.Callback):
     ) -> None:
         """Write the averaged weights as the file that export reads."""
         if trainer.is_global_zero:
-            save_weights(self.average, self.folder / WEIGHTS)
+            write_weights(self.average, self.folder / WEIGHTS)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the checkpoint keeps."""
@@ -83,14 +82,6 @@ class AveragedWeights(lightning.Callback):
         network.load_state_dict(self.average)
         averaged: nn.Module = network.to(module.device).eval()
         return averaged
-
-
-def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary)
-    os.replace(temporary, path)
 
 
 def _network(module: lightning.LightningModule) -> nn.Module:

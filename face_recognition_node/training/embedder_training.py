@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from face_recognition_node.core.errors import ConfigurationError, SourceError
 from face_recognition_node.evaluation.embedding_plots import plot_curves
 from face_recognition_node.evaluation.face_archive import IdentitySplit, LabelArray, split_identities
+from face_recognition_node.networks.weight_files import read_weights
 from face_recognition_node.training.augmentation import NO_AUGMENTATION
 from face_recognition_node.training.callbacks import WEIGHTS, AveragedWeights, ImageProgress, ValidationCurve
 from face_recognition_node.training.embedder_module import EmbedderStage
@@ -233,4 +234,4 @@ def make_stage(stage: StageRecipe, data: TrainingData) -> EmbedderStage:
 
 
 def _steps_done(checkpoint: Path) -> int:
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    return int(read_weights(checkpoint)["global_step"])

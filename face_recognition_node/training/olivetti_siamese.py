@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.networks.siamese import SiameseEncoder, SiameseScorer
+from face_recognition_node.networks.weight_files import write_checkpoint
 from face_recognition_node.training.embedder_training import RunOptions
 from face_recognition_node.training.olivetti_data import grey_faces, make_pairs, read_olivetti
 from face_recognition_node.training.olivetti_judgement import (
@@ -128,7 +129,7 @@ def train_olivetti(
     epochs = min(recipe.epochs, 2) if options.fast else recipe.epochs
     fit_epochs(module, loaders[0], loaders[1], epochs, options, recipe.seed)
     scorer = module.scorer.eval()
-    torch.save(scorer.state_dict(), options.out / "siamese.pt")
+    write_checkpoint(scorer.state_dict(), options.out / "siamese.pt")
     per_epoch = float(np.ceil(len(pairs) / recipe.batch))
     report = judge_olivetti(scorer, faces, recipe.threshold, recipe.seed + 2, options.out, per_epoch, robot)
     write_report({"recipe": plain_values(recipe), **asdict(report)}, options.out / "report.json")

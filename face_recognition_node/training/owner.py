@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,10 +70,16 @@ class Owner:
         """Read what ``save`` wrote."""
         if not path.is_file():
             raise SourceError(f"{path}: no such file; register the owner first (unlock --register PICTURES)")
-        with np.load(path) as stored:
-            return cls(
-                float(stored["threshold"]),
-                stored["vectors"],
-                int(stored["capacity"]),
-                int(stored["registered"]),
-            )
+        try:
+            with np.load(path) as stored:
+                return cls(
+                    float(stored["threshold"]),
+                    stored["vectors"],
+                    int(stored["capacity"]),
+                    int(stored["registered"]),
+                )
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise SourceError(
+                f"{path}: expected an owner's vectors, got a file that is damaged or something else "
+                f"({error}); register the owner again"
+            ) from error

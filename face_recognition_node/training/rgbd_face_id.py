@@ -19,6 +19,7 @@ from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.evaluation import embedding_plots
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.networks.squeezenet import SqueezeEncoder
+from face_recognition_node.networks.weight_files import read_weights, write_checkpoint
 from face_recognition_node.training.embedder_training import RunOptions
 from face_recognition_node.training.losses import HadsellContrastiveLoss
 from face_recognition_node.training.owner import Owner
@@ -201,7 +202,7 @@ def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
     loader = DataLoader(PeopleBatches(trained, trained_labels), batch_sampler=sampler)
     fit_epochs(module, loader, None, -(-steps // per_epoch), options, recipe.seed)
     network = module.network.eval()
-    torch.save(network.state_dict(), options.out / WEIGHTS)
+    write_checkpoint(network.state_dict(), options.out / WEIGHTS)
     embeddings = embed_rgbd(network, faces)
     report = try_lock(embeddings[held], labels[held], recipe)
     same, different = pair_distances(embeddings[held], labels[held])
@@ -231,7 +232,7 @@ def embed_rgbd(network: SqueezeEncoder, faces: FloatArray) -> FloatArray:
 def load_rgbd(run: Path) -> SqueezeEncoder:
     """Return the trained network of a run's folder."""
     network = SqueezeEncoder()
-    network.load_state_dict(torch.load(run / WEIGHTS, weights_only=True))
+    network.load_state_dict(read_weights(run / WEIGHTS))
     return network.eval()
 
 

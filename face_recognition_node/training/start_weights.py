@@ -6,10 +6,10 @@ import importlib.util
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from face_recognition_node.core.errors import ConfigurationError, ModelMissingError
+from face_recognition_node.networks.weight_files import read_weights
 from face_recognition_node.training.embedder_module import EmbedderStage
 
 IMAGENET = "imagenet"
@@ -33,9 +33,9 @@ def load_start(module: EmbedderStage, start: str) -> str:
     path = Path(start).expanduser()
     if not path.is_file():
         raise ModelMissingError(f"{path}: no such weights to start from; expected a file or {IMAGENET!r}")
+    checkpoint = read_weights(path)
     if path.suffix == ".safetensors":
-        return _load_network(module.network, load_file(path), path)
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return _load_network(module.network, checkpoint, path)
     if "net" in checkpoint:
         said = _load_network(module.network, checkpoint["average"], path)
         if module.project is not None:
@@ -99,7 +99,7 @@ def load_imagenet(network: nn.Module) -> str:
     if not files:
         raise ModelMissingError(f"{Path(spec.origin).parent}: expected a .pth file of EfficientNet-Lite0")
     own, taken = network.state_dict(), 0
-    for name, value in lite_names(torch.load(files[0], map_location="cpu", weights_only=True)).items():
+    for name, value in lite_names(read_weights(files[0])).items():
         if name in own and own[name].shape == value.shape:
             own[name] = value
             taken += 1

@@ -24,13 +24,8 @@ from face_recognition_node.training.face_folders import (
 )
 from face_recognition_node.training.recipe import plain_values
 from face_recognition_node.training.small_runs import mean_or_nan, write_report
-from face_recognition_node.training.triplet_face_id import (
-    HEAD,
-    LockTrial,
-    TripletSettings,
-    train_lock,
-    try_lock,
-)
+from face_recognition_node.training.triplet_face_id import HEAD, TripletSettings, train_lock
+from face_recognition_node.training.triplet_trial import LockTrial, try_lock
 
 Embed = Callable[[ImageArray], FloatArray]
 
