@@ -108,11 +108,11 @@ def _open_lines(target: str | None) -> Iterator[TextIO | None]:
     else:
         path = Path(target).expanduser()
         try:
-            path.touch()
+            stream = path.open("w", encoding="utf-8")
         except OSError as error:
             cause = f"--json {target}: cannot be written ({error.strerror}); does the folder exist?"
             raise InputError(cause) from error
-        with path.open("w", encoding="utf-8") as stream:
+        with stream:
             yield stream
 
 

@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, and print what came out."""
     try:
         from face_recognition_node.training.embedder_training import RunOptions
-        from face_recognition_node.training.recipe import read_recipe
+        from face_recognition_node.training.recipe import read_recipe, set_value
     except ImportError as error:
         raise FaceRecognitionError(
             f"training needs more packages ({error}); pip install -r requirements/train.txt"
@@ -58,11 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     values = read_recipe(arguments.recipe, arguments.set)
     if arguments.data is not None:
-        values.setdefault("data", {})["path"] = str(arguments.data)
+        set_value(values, "data.path", str(arguments.data))
     if arguments.start is not None:
         values["start"] = arguments.start
     kind = values["kind"]
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigurationError(f"{arguments.recipe}: kind: expected one of {sorted(KINDS)}, got {kind!r}")
     out = arguments.out or Path("runs") / arguments.recipe.stem
     options = RunOptions(

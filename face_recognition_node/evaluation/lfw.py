@@ -85,7 +85,8 @@ def open_files(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
         names = [str(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file()]
         return names, lambda name: (path / name).read_bytes()
     if not zipfile.is_zipfile(path):
-        raise SourceError(f"{path}: expected a zip file or a folder")
+        got = "another or a damaged file" if path.exists() else "nothing there"
+        raise SourceError(f"{path}: expected a zip file or a folder, got {got}")
     archive = zipfile.ZipFile(path)
     return [item.filename for item in archive.infolist() if not item.is_dir()], archive.read
 

@@ -69,6 +69,15 @@ class RunOptions:
     devices: int = 1
     nodes: int = 1
 
+    def __post_init__(self) -> None:
+        if self.threads < 0 or self.devices < 1 or self.nodes < 1:
+            raise ConfigurationError(
+                "expected threads of at least 0, devices and nodes of at least 1, got "
+                f"{self.threads}, {self.devices} and {self.nodes}"
+            )
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigurationError(f"{self.out}: expected a folder to write the run to, got a file")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:

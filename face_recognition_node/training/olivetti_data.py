@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import re
 from pathlib import Path
 
 import cv2
@@ -12,30 +12,34 @@ from numpy.typing import NDArray
 from face_recognition_node.core.errors import InputError, SourceError
 from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.evaluation.face_archive import LabelArray
+from face_recognition_node.evaluation.lfw import decode_image, open_files
 from face_recognition_node.networks.siamese import GREY_FACE_SIZE
 
 FRAME_SCALE = 1.25
 """Side of a newcomer's crop by the size of the detected face: frames it like the Olivetti pictures."""
+_NAME, _SHAPE = re.compile(r"(?:^|/)s(\d+)/(\d+)\.pgm$"), (112, 92)
 
 
 def read_olivetti(path: Path) -> tuple[NDArray[np.uint8], LabelArray]:
-    """Read ``sN/M.pgm`` of the zip.
+    """Read ``sN/M.pgm`` of a zip or folder.
 
     Returns:
         (N, 112, 92) grey pictures ordered by person and number, and (N,) people from 0 on.
+
+    Raises:
+        SourceError: If there is no such archive, no such picture in it, or one cannot be decoded.
     """
-    if not path.is_file():
-        raise SourceError(f"{path}: no such file; expected the AT&T faces as a zip of sN/M.pgm")
-    pictures, labels = [], []
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".pgm")]
-        for name in sorted(names, key=lambda one: tuple(int(part) for part in one[1:-4].split("/"))):
-            image = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
-            pictures.append(np.asarray(image, np.uint8))
-            labels.append(int(name[1:].split("/")[0]) - 1)
-    if not pictures:
-        raise SourceError(f"{path}: holds no sN/M.pgm")
-    return np.stack(pictures), np.array(labels, np.int64)
+    names, read = open_files(path)
+    found = sorted(
+        (int(match[1]), int(match[2]), match.string) for match in map(_NAME.search, names) if match
+    )
+    if not found:
+        raise SourceError(f"{path}: expected the AT&T faces as sN/M.pgm, found none")
+    pictures = [cv2.cvtColor(decode_image(read(name), name), cv2.COLOR_BGR2GRAY) for *_, name in found]
+    if any(picture.shape != _SHAPE for picture in pictures):
+        raise SourceError(f"{path}: expected pictures of {_SHAPE[1]}x{_SHAPE[0]} pixels")
+    labels = [person - 1 for person, *_ in found]
+    return np.stack(pictures).astype(np.uint8), np.array(labels, np.int64)
 
 
 def grey_faces(pictures: NDArray[np.uint8]) -> FloatArray:

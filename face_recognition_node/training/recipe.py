@@ -22,13 +22,11 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigurationError: If there is no such file, it is no mapping, or a change does not fit.
     """
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: no such recipe; the ones shipped are in config/training/")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"{path}: no such recipe; the ones shipped are in config/training/"
-        ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict) or "kind" not in values:
         raise ConfigurationError(f"{path}: expected a mapping with a 'kind'")
@@ -36,21 +34,35 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         name, equals, text = change.partition("=")
         if not equals:
             raise ConfigurationError(f"--set {change}: expected NAME=VALUE")
-        _set(values, name, yaml.safe_load(text))
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"--set {change}: the value is not YAML: {error}") from error
+        set_value(values, name, value)
     return values
 
 
-def _set(values: Any, name: str, value: object) -> None:
+def set_value(values: Any, name: str, value: object) -> None:
+    """Set the entry that ``name`` leads to: names of mappings and numbers of lists, with dots between.
+
+    Raises:
+        ConfigurationError: If it leads nowhere.
+    """
     *parents, last = name.split(".")
     for part in parents:
-        try:
-            values = values[int(part)] if isinstance(values, list) else values.setdefault(part, {})
-        except (ValueError, IndexError, AttributeError):
-            raise ConfigurationError(f"--set {name}: {part!r} leads nowhere") from None
-    if isinstance(values, list):
-        values[int(last)] = value
-    else:
-        values[last] = value
+        if isinstance(values, dict) and values.get(part) is None:
+            values[part] = {}
+        values = values[_key(values, part, name)]
+    values[_key(values, last, name)] = value
+
+
+def _key(values: object, part: str, name: str) -> int | str:
+    if isinstance(values, list) and part.isdecimal() and int(part) < len(values):
+        return int(part)
+    if isinstance(values, dict):
+        return part
+    has = f"a list of {len(values)}, numbered from 0" if isinstance(values, list) else repr(values)
+    raise ConfigurationError(f"{name}: {part!r} leads nowhere; before it stands {has}")
 
 
 def build(kind: type[RecipeT], values: object, where: str = "recipe") -> RecipeT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from face_recognition_node.core.errors import InputError, SourceError
 from face_recognition_node.core.faces import FloatArray, ImageArray
 from face_recognition_node.evaluation.face_archive import LabelArray
+from face_recognition_node.evaluation.lfw import decode_image, open_files
 
 RGBD_SIZE = 80
 """Side of the network's input, pixels: about the size of a head in the pictures."""
@@ -23,25 +23,27 @@ DepthArray = NDArray[np.uint16]
 
 
 def read_rgbd(path: Path) -> tuple[FloatArray, LabelArray]:
-    """Read ``NNN/XXX_color.png`` with ``NNN/XXX_depth.png`` of the zip.
+    """Read ``NNN/XXX_color.png`` with ``NNN/XXX_depth.png`` of a zip or folder.
 
     Returns:
         (N, 4, 80, 80) network inputs and (N,) people from 0 on.
+
+    Raises:
+        SourceError: If there is no such archive, no such picture in it, or one cannot be decoded.
     """
-    if not path.is_file():
-        raise SourceError(
-            f"{path}: no such file; expected RGB-D heads as a zip of NNN/XXX_color.png and _depth.png"
-        )
+    names, read = open_files(path)
     inputs, people = [], []
-    with zipfile.ZipFile(path) as archive:
-        for name in sorted(name for name in archive.namelist() if name.endswith("_color.png")):
-            colour = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)
-            stored = archive.read(name.replace("_color", "_depth"))
-            depth = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
-            inputs.append(rgbd_input(np.asarray(colour, np.uint8), np.asarray(depth, np.uint16)))
-            people.append(name.split("/")[0])
+    for name in sorted(name for name in names if name.endswith("_color.png")):
+        beside = name.replace("_color", "_depth")
+        if beside not in names:
+            raise SourceError(f"{path}: expected {beside} beside {name}, found none")
+        depth = cv2.imdecode(np.frombuffer(read(beside), np.uint8), cv2.IMREAD_UNCHANGED)
+        if depth is None:
+            raise SourceError(f"{beside}: expected a picture, cannot decode it")
+        inputs.append(rgbd_input(decode_image(read(name), name), np.asarray(depth, np.uint16)))
+        people.append(name.split("/")[-2] if "/" in name else "")
     if not inputs:
-        raise SourceError(f"{path}: holds no NNN/XXX_color.png")
+        raise SourceError(f"{path}: expected RGB-D heads as NNN/XXX_color.png and _depth.png, found none")
     _, labels = np.unique(people, return_inverse=True)
     return np.stack(inputs), labels.astype(np.int64)
 

@@ -80,7 +80,10 @@ def _open(model: Path, threads: int) -> Any:
         raise BackendUnavailableError("a teacher needs onnxruntime; pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        raise ModelMismatchError(f"{model}: expected a teacher as an ONNX file: {error}") from error
 
 
 def _run(session: Any, crops_bgr: ImageArray) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
