@@ -15,7 +15,8 @@ import pytest
 from face_recognition_node.cli import VERBS, build_parser, main
 from face_recognition_node.cli.benchmark import WHAT as BENCHMARKS
 from face_recognition_node.cli.evaluate import WHAT as EVALUATIONS
-from face_recognition_node.cli.options import add_settings, config_from, parse_value
+from face_recognition_node.cli.json_output import report
+from face_recognition_node.cli.options import add_settings, config_from, file_to_write, parse_value
 from face_recognition_node.core.errors import ConfigurationError
 from face_recognition_node.media.sources import open_source
 
@@ -188,3 +189,20 @@ def test_an_interrupt_leaves_complete_files(sample_gallery: Path, tmp_path: Path
     assert 5 <= len(lines) < 360
     assert len(lines) - 1 <= len(list(open_source(str(video_path)))) <= len(lines)
     assert f"{len(lines)} frames" in said or f"{len(lines) + 1} frames" in said
+
+
+@pytest.mark.parametrize("verb", [["evaluate", "verification", "x"], ["calibrate", "x"]])
+@pytest.mark.parametrize(("place", "cure"), [(".", "is a folder"), ("file/x.json", "cannot be written")])
+def test_where_nothing_can_be_written_is_told_before_the_work(
+    verb: list[str], place: str, cure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as raised:
+        main([*verb, "--json", str(tmp_path / place)])
+    assert raised.value.code == 2
+    assert cure in capsys.readouterr().err
+
+
+def test_a_report_may_lie_in_a_new_folder(tmp_path: Path) -> None:
+    report("text", {"figure": 1}, str(file_to_write(str(tmp_path / "new" / "figures.json"))))
+    assert json.loads((tmp_path / "new" / "figures.json").read_text()) == {"figure": 1}

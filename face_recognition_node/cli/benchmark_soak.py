@@ -28,7 +28,7 @@ from face_recognition_node.cli.benchmark_nodes import (
     start_node,
 )
 from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.options import add_progress, progress
+from face_recognition_node.cli.options import add_progress, file_to_write, progress
 from face_recognition_node.cli.processes import Children, process_usage
 from face_recognition_node.core.errors import InputError
 
@@ -50,8 +50,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allowed-growth", type=float, default=4.0, metavar="MB", help="an hour (default: 4)"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the samples")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them as PNG (needs matplotlib)")
+    parser.add_argument("--csv", type=file_to_write, metavar="FILE", help="write the samples")
+    parser.add_argument(
+        "--plot", type=file_to_write, metavar="FILE", help="draw them as PNG (needs matplotlib)"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME:=VALUE", help="parameter of the node"
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.model_options import add_model_options, models_config
+from face_recognition_node.cli.options import file_to_write
 
 if TYPE_CHECKING:
     from face_recognition_node.core.calibration import Calibration
@@ -36,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--videos", type=Path, nargs="*", default=[], metavar="VIDEO",
         help="videos of people in front of a fixed camera, to measure how fast the noise of a face changes",
     )  # fmt: skip
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="write the reliability plot")
+    parser.add_argument("--plot", type=file_to_write, metavar="FILE.png", help="write the reliability plot")
     parser.add_argument(
         "--dry-run", action="store_true", help="report only; leave the embedder's model card as it is"
     )

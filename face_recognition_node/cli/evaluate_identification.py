@@ -22,6 +22,7 @@ from face_recognition_node.cli.identification_faces import (
 )
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.model_options import add_model_options, models_config
+from face_recognition_node.cli.options import file_to_write
 from face_recognition_node.core.alignment import CROP_SIZE
 from face_recognition_node.core.errors import InputError
 from face_recognition_node.core.faces import FloatArray
@@ -62,7 +63,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="also report each group of people: a table with the columns identity and group",
     )
-    parser.add_argument("--report", type=Path, metavar="HTML", help="write a page with curves and pictures")
+    parser.add_argument(
+        "--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random galleries")
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "embedder", "backend", "device", "precision", "threads"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.options import add_progress, add_settings, config_from
+from face_recognition_node.cli.options import add_progress, add_settings, config_from, file_to_write
 from face_recognition_node.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
     parser.add_argument(
-        "--report", type=Path, metavar="OUT.html", help="write a page with a time line for each track"
+        "--report",
+        type=file_to_write,
+        metavar="OUT.html",
+        help="write a page with a time line for each track",
     )
     add_settings(parser)
     add_progress(parser)

@@ -11,6 +11,7 @@ import numpy as np
 
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.model_options import add_model_options, models_config
+from face_recognition_node.cli.options import file_to_write
 from face_recognition_node.core.alignment import CROP_SIZE
 from face_recognition_node.core.embedder import Embedder
 from face_recognition_node.core.embedding import normalize
@@ -36,7 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mirror", action="store_true", help="average each face's embedding with its mirror image's"
     )
-    parser.add_argument("--report", type=Path, metavar="HTML", help="write a page with curves and pictures")
+    parser.add_argument(
+        "--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures"
+    )
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "embedder", "backend", "device", "precision", "threads"))
 

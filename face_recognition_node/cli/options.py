@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 SOURCE_HELP = "camera number (0), video, gif, image, folder of images, URL, or 'sample'"
+
+
+def file_to_write(text: str) -> Path:
+    """Return the file that an argument names (its type): a mistake is told before the work, not after it.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is a folder, or lies where nothing can be written.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; expected the name of a file in it")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{path} cannot be written; expected a place in a writable folder")
+    return path
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

@@ -214,6 +214,7 @@ def file_sha256(path: Path) -> str:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write ``values`` as an indented JSON file that is never seen half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

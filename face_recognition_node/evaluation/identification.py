@@ -151,10 +151,12 @@ def open_set_identification(
     Raises:
         InputError: If too few people have enough faces, or nobody is left as a stranger.
     """
+    if gallery_size < 1 or shots < 1:
+        raise InputError(f"gallery size and shots: expected at least 1, got {gallery_size} and {shots}")
     probes = embeddings if probes is None else probes
     values, counts = np.unique(labels, return_counts=True)
     able = values[counts > shots]
-    if gallery_size < 1 or len(able) < gallery_size or len(values) <= gallery_size:
+    if len(able) < gallery_size or len(values) <= gallery_size:
         raise InputError(
             f"gallery of {gallery_size} x {shots}: expected more people, got {len(able)} with over "
             f"{shots} faces among {len(values)}"
