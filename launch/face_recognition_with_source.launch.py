@@ -28,6 +28,9 @@ ARGUMENTS = {
     "source": ("sample", "Camera number (0), video, gif, folder of images, URL, or the built-in sample."),
     "rate": ("0.0", "Frames per second; 0.0: those of the source."),
     "frame_id": ("camera", "Coordinate frame in the header of the images."),
+    # The source and the node must agree: what the parameter file says of these two does not count here.
+    "image": ("image", "Topic of the images, from the source to the node."),
+    "image_transport": ("raw", "How they are sent.", ["raw", "compressed"]),
     "at_end": ("loop", "When a recording ends: play it again, or stop.", ["loop", "stop"]),
 }
 """Name → default, description and, where they are limited, the values."""
@@ -63,10 +66,10 @@ def start_source(context):
                 "rate": float(value("rate")),
                 "frame_id": ParameterValue(value("frame_id"), value_type=str),
                 "at_end": value("at_end"),
-                "transport": value("image_transport") or "raw",
+                "transport": value("image_transport"),
             }
         ],
-        remappings=[("image", value("image") or "image")],
+        remappings=[("image", value("image"))],
         arguments=["--ros-args", "--log-level", value("log_level")],
         output="screen",
     )

@@ -281,6 +281,11 @@ def test_unknown_time_is_zero(unknown: float) -> None:
     assert stamp_to_seconds(seconds_to_stamp(unknown)) == 0
 
 
+@pytest.mark.parametrize("late", [2.0**31, 1e12, float("inf")])
+def test_time_beyond_what_a_message_holds_is_its_last_second(late: float) -> None:
+    assert seconds_to_stamp(late).sec == 2**31 - 1
+
+
 def test_agrees_with_cv_bridge_where_that_is_sound() -> None:
     bridge, reason = load_trusted_bridge()
     if bridge is None:

@@ -187,6 +187,25 @@ def test_images_that_stop_coming(gallery: Gallery, world: FaceWorld) -> None:
     refused(never, gallery, Outcome.NO_IMAGES)
 
 
+def test_time_that_is_set_back_ends_it(gallery: Gallery, world: FaceWorld) -> None:
+    running = session(gallery)
+    play(running, turning(world, 0.6, 100.0))
+    running.observe(still(world, 0.1, 100.3)[0])
+    assert not running.finished, "a little late is not set back"
+    running.observe(still(world, 0.1, 40.0)[0])
+    assert "set back by 60" in refused(running, gallery, Outcome.NO_IMAGES).message
+
+
+def test_slow_images_lose_none_of_their_views(gallery: Gallery, world: FaceWorld) -> None:
+    """Simulated time may run slower than the clock by which silence is told."""
+    running = session(gallery)
+    for result in turning(world, 4.0):
+        running.tick(result.stamp + 0.4)
+        running.observe(result)
+    assert running.result().success
+    assert running.result().views_kept == 6
+
+
 def test_asking_too_early(gallery: Gallery) -> None:
     with pytest.raises(EnrollmentError, match="not ended"):
         session(gallery).result()

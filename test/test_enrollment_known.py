@@ -59,6 +59,17 @@ def test_views_are_added_to_the_person_of_the_goal(gallery: Gallery, world: Face
     assert len(gallery.snapshot().persons) == 1
 
 
+def test_a_person_forgotten_meanwhile_ends_it(gallery: Gallery, world: FaceWorld) -> None:
+    anna = gallery.add_person("Anna", world.templates(0))
+    running = session(gallery, person_id=anna.person_id)
+    frames = turning(world, 4.0)
+    play(running, frames[:3])
+    gallery.forget(anna.person_id)
+    play(running, frames[3:])
+    assert running.result().outcome is Outcome.NO_SUCH_PERSON
+    assert not gallery.snapshot().persons
+
+
 def test_views_of_somebody_else_are_not_added_to_a_person(gallery: Gallery, world: FaceWorld) -> None:
     bea = gallery.add_person("Bea", world.templates(1))
     anna = gallery.add_person("Anna", world.templates(0))

@@ -53,6 +53,12 @@ def test_bad_arguments_are_told(source, tmp_path, capsys):
     assert "JSON object" in capsys.readouterr().err
 
 
+def test_a_name_with_a_dot_is_refused(source, tmp_path, capsys):
+    assert main(["export", str(source), str(tmp_path / "net_v1.2")]) == 2
+    assert "without dots; try net_v1_2" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_words_come_from_the_card_that_is_there(tmp_path):
     (tmp_path / "x.json").write_text('{"version": "3"}')
     assert verb.read_about(None, tmp_path / "x") == {"version": "3"}

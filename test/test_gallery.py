@@ -289,6 +289,34 @@ def test_being_seen_is_written_once_a_minute(rng):
         assert gallery.snapshot().version == 3
 
 
+def test_a_stranger_does_not_outlive_the_session_and_is_not_lost_by_a_name(rng):
+    clock = Clock()
+    with open_gallery(None, clock, stranger_time_to_live_s=3600.0) as gallery:
+        gallery.set_session("party", SessionKind.EVENT, 1800.0)
+        stranger = gallery.add_person("", templates(rng, 1), is_stranger=True)
+        ends = clock.now + 1800.0
+        for _ in range(29):
+            clock.now += 60.0
+            gallery.mark_seen([stranger.person_id])
+        assert gallery.snapshot().persons[stranger.person_id].expires == ends
+        assert gallery.rename(stranger.person_id, "Anna").expires == ends
+        assert gallery.expire() == ()
+        clock.now += 60.0
+        assert [person.name for person in gallery.expire()] == ["Anna"]
+
+
+def test_only_who_is_a_stranger_still_is_forgotten_as_one(rng):
+    with open_gallery(None) as gallery:
+        named, joined, unknown = (
+            gallery.add_person("", templates(rng, 1), is_stranger=True) for _ in range(3)
+        )
+        gallery.rename(named.person_id, "Anna")
+        gallery.merge(named.person_id, joined.person_id)
+        ids = [person.person_id for person in (named, joined, unknown)]
+        assert gallery.forget_strangers([*ids, "stranger-99"]) == (unknown,)
+        assert list(gallery.snapshot().persons) == [named.person_id]
+
+
 def test_people_of_a_run_end_with_it(tmp_path, rng):
     path = tmp_path / "data" / "gallery.db"
     with open_gallery(path) as gallery:

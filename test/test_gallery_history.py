@@ -108,6 +108,9 @@ def test_what_the_node_does_by_itself_is_no_step_for_the_operator(gallery, rng):
     gallery.rename(anna.person_id, "Hanna")
     gallery.add_person("", templates(rng, 1), is_stranger=True)
     gallery.mark_seen([anna.person_id], 5.0)
+    gallery.add_templates(anna.person_id, templates(rng, 1))
+    gallery.set_aside(gallery.snapshot().persons[anna.person_id].template_ids[1:], is_recorded=False)
+    assert gallery.undo() == ("add 1 template to Hanna",)
     assert gallery.undo() == ("rename Anna to Hanna",)
     assert len(gallery.snapshot().persons) == 2
 
@@ -148,6 +151,22 @@ def test_the_window_ends_what_could_bring_faces_back(tmp_path, rng):
             "rename Bob to Rob",
         ]
         assert gallery.undo() == ("rename Bob to Rob",)
+
+
+def test_a_window_that_another_process_began_is_ended_as_well(tmp_path, rng):
+    clock, path = Clock(), tmp_path / "data" / "gallery.db"
+    with open_gallery(path, clock, undo_window_s=60.0) as gallery:
+        anna = gallery.add_person("Anna", templates(rng, 1))
+        clock.now += 1000.0
+        gallery._engine.follow()
+        with open_gallery(path, clock, undo_window_s=60.0) as other:
+            other.forget(anna.person_id)
+            gallery._engine.follow()
+            assert list((tmp_path / "keys").rglob("*.key")) != []
+            clock.now += 61.0
+            gallery._engine.follow()
+            assert list((tmp_path / "keys").rglob("*.key")) == []
+            assert other.history() == []
 
 
 def test_a_final_forget_drops_what_depends_on_it(gallery, rng):

@@ -48,6 +48,15 @@ class TestPersonModels:
         ranked = models.rank(world.axis(0)[None], [0.9], gallery.snapshot())[0]
         assert anna.person_id not in [hypothesis.person_id for hypothesis in ranked]
 
+    def test_a_person_forgotten_during_a_frame_is_nobody(self, world: FaceWorld) -> None:
+        """The frame's snapshot is older than the forgetting, which wipes the templates in it, too."""
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        anna = gallery.add_person("Anna", world.templates(0)).person_id
+        taken = gallery.snapshot()
+        gallery.forget(anna)
+        (ranked,) = models.rank(world.axis(0)[None], [0.9], taken)
+        assert all(hypothesis.similarity == 0.0 for hypothesis in ranked)
+
     def test_nothing_of_a_forgotten_person_stays(self, world: FaceWorld) -> None:
         gallery, models = empty_gallery(), PersonModels(made_up_calibration())
         person = gallery.add_person("Anna", world.templates(0)).person_id

@@ -195,6 +195,34 @@ def test_an_id_given_to_somebody_enrolled_is_taken_back(door: Door) -> None:
     assert door.strangers == []
 
 
+def test_who_is_named_while_the_id_is_taken_back_stays(door: Door) -> None:
+    """The frame was judged before the stranger became Anna, and the commit comes after that."""
+    stranger = door.watch(0, 1.0).person_id
+    assert stranger is not None
+    (track,) = door.tracker.tracks
+    judged_with = door.gallery.snapshot()
+    door.gallery.rename(stranger, "Anna")
+    other = Identity(IdentityState.KNOWN, "p-another-id", "Anna", 0.99)
+    door.book.update([track], [other], judged_with)
+    assert [person.name for person in door.gallery.snapshot().persons.values()] == ["Anna"]
+
+
+@pytest.mark.parametrize("name", ["", "Anna"])
+def test_who_walks_away_and_comes_back_is_not_stored_twice(door: Door, name: str) -> None:
+    """The claim lapses while the face is too small to count; the views from before must not mint another."""
+    person = door.watch(0, 2.0).person_id
+    assert person is not None
+    if name:
+        door.gallery.rename(person, name)
+        door.watch(0, 1.0)
+    door.pause(30.0)
+    door.watch(0, 1.0)  # a track that bears the id without having been minted
+    for _ in range(2):
+        assert door.watch(0, 12.0, has_embedding=False).person_id is None
+        assert door.watch(0, 1.0).person_id == person
+    assert list(door.gallery.snapshot().persons) == [person]
+
+
 def test_the_longest_unseen_makes_room() -> None:
     door = Door(maximum_strangers=2)
     ids = []

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rclpy
 import ros_world  # a network of our own, before rclpy joins one
@@ -16,7 +17,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
-from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.core.faces import HeadPose
+from face_recognition_node.core.gallery import Gallery, NewTemplate, SessionKind
 from face_recognition_node.core.resources import models_directory
 from face_recognition_node.ros.lifecycle import shut_down, state_label
 from face_recognition_node.ros.node import FaceRecognitionNode
@@ -58,6 +60,20 @@ def wait_until(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_people_of_a_run_outlive_a_cleanup(node: FaceRecognitionNode) -> None:
+    """The run ends with the process; who changes a parameter has to clean up."""
+    vector = np.eye(64, dtype=np.float32)[0]
+    assert node.trigger_configure() == SUCCESS
+    assert node.runtime is not None
+    node.runtime.gallery.set_session("run", SessionKind.RUN)
+    node.runtime.gallery.add_person("Anna", [NewTemplate(vector, 0.9, HeadPose(0, 0, 0))])
+    for _ in range(2):
+        assert node.trigger_cleanup() == SUCCESS
+        assert node.trigger_configure() == SUCCESS
+        assert node.runtime is not None
+        assert [person.name for person in node.runtime.gallery.snapshot().persons.values()] == ["Anna"]
 
 
 def test_ten_rounds_leave_nothing_behind(node: FaceRecognitionNode) -> None:
@@ -157,7 +173,7 @@ def test_a_file_that_is_no_gallery_fails(node, tmp_path: Path) -> None:
 
 
 def test_an_error_nobody_foresaw_fails_loudly_and_can_be_tried_again(node, monkeypatch) -> None:
-    def explode(settings: object) -> None:
+    def explode(*_: object) -> None:
         raise ZeroDivisionError("unforeseen")
 
     with monkeypatch.context() as patched:

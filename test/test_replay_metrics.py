@@ -174,6 +174,14 @@ def test_equal_values_get_the_exact_interval() -> None:
     assert estimate([1.0] * 100, people).low == pytest.approx(reference.low)
 
 
+def test_one_person_alone_gives_no_interval() -> None:
+    alone = estimate([1.0, 0.0, 1.0, 0.0], ["Anna"] * 4)
+    assert alone.value == 0.5
+    assert math.isnan(alone.low)
+    assert "no interval" in str(alone)
+    assert alone.to_dict() == {"value": 0.5, "low": None, "high": None, "count": 4}
+
+
 def test_clusters_widen_the_interval() -> None:
     values = [1.0] * 50 + [0.0] * 10
     alone = estimate(values)

@@ -113,7 +113,7 @@ def list_operators(card: ModelCard) -> dict[str, Any]:
 def run(arguments: argparse.Namespace) -> int:
     """Export beside the target, check, then put the files in place, the card last."""
     try:
-        from face_recognition_node.networks.exporting import export, read_checkpoint
+        from face_recognition_node.networks.exporting import check_target, export, read_checkpoint
     except ImportError as error:
         raise ModelMissingError(
             f"export needs torch ({error}): pip install -r requirements/train.txt"
@@ -122,6 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     target = arguments.target
     if target.suffix.lstrip(".") in KINDS:
         target = target.with_suffix("")
+    check_target(target)
     about = read_about(arguments.about, target)
     network = read_checkpoint(arguments.checkpoint)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -205,7 +205,7 @@ class Adapter:
 
     def _review(self) -> None:
         for issue in review(self._gallery.snapshot(), self._calibration):
-            self._gallery.set_aside([issue.template_id])
+            self._gallery.set_aside([issue.template_id], is_recorded=False)
             self._report(issue.person_id, "set_aside", issue.reason, issue.similarity)
 
     def _do(self, work: Callable[[], None]) -> None:

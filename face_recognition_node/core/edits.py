@@ -173,7 +173,9 @@ def remove_templates(
     return Edit(f"remove {_counted(len(templates), 'template')} of {names}", tuple(changes), tuple(owners))
 
 
-def set_aside(snapshot: Snapshot, template_ids: Iterable[int], is_set_aside: bool) -> Edit:
+def set_aside(
+    snapshot: Snapshot, template_ids: Iterable[int], is_set_aside: bool, is_recorded: bool = True
+) -> Edit:
     """Keep templates out of the search, or let them in again."""
     templates = [t for t in snapshot.templates(template_ids) if t.is_set_aside != is_set_aside]
     changes = [
@@ -182,7 +184,8 @@ def set_aside(snapshot: Snapshot, template_ids: Iterable[int], is_set_aside: boo
     owners = dict.fromkeys(template.person_id for template in templates)
     names = ", ".join(snapshot.persons[owner].label for owner in owners)
     what = "set aside" if is_set_aside else "search again"
-    return Edit(f"{what} {_counted(len(templates), 'template')} of {names}", tuple(changes), tuple(owners))
+    sentence = f"{what} {_counted(len(templates), 'template')} of {names}"
+    return Edit(sentence, tuple(changes), tuple(owners), is_recorded)
 
 
 def rollback_adaptation(

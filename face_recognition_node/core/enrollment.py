@@ -34,7 +34,7 @@ from face_recognition_node.core.enrollment_values import (
     Track,
 )
 from face_recognition_node.core.errors import EnrollmentError, PersonNotFoundError
-from face_recognition_node.core.faces import FaceView, IdentifiedFace, RecognitionResult
+from face_recognition_node.core.faces import CLOCK_JUMP_S, FaceView, IdentifiedFace, RecognitionResult
 from face_recognition_node.core.gallery import Gallery
 from face_recognition_node.core.hints import (
     COME_BACK,
@@ -156,7 +156,7 @@ class EnrollmentSession:
 
     def observe(self, result: RecognitionResult) -> EnrollmentFeedback:
         """Take in the faces of one frame and say where the enrolment stands."""
-        if self.finished or (self._first_stamp is not None and result.stamp < self._now):
+        if self.finished or (self._first_stamp is not None and self._is_late(result.stamp)):
             return self.feedback()
         self._first_stamp = result.stamp if self._first_stamp is None else self._first_stamp
         self._now = self._last_image = result.stamp
@@ -168,6 +168,17 @@ class EnrollmentSession:
         if not self.finished:
             self._look_at_the_time()
         return self.feedback()
+
+    def _is_late(self, stamp: float) -> bool:
+        """Say whether a frame is older than the last one; end the enrolment if time was set back."""
+        back = self._last_image - stamp
+        if back > CLOCK_JUMP_S:
+            self._fail(
+                Outcome.NO_IMAGES,
+                f"the time of the images was set back by {back:.1f} s (a recording began again, or "
+                "a clock was set); start again",
+            )
+        return back > 0
 
     def feedback(self) -> EnrollmentFeedback:
         """Return where the enrolment stands."""
@@ -240,7 +251,11 @@ class EnrollmentSession:
         alike = self._acquaintances.resembling(self._kept.views, snapshot, self._own_ids())
         self._known = next((one for one in alike if not snapshot.persons[one.person_id].is_stranger), None)
         if self._goal.person_id is not None and len(self._kept) >= min(_ENOUGH_FOR_MISMATCH, self._minimum):
-            reason = mismatch(self._kept.views, self._goal.person_id, snapshot, self._acquaintances)
+            try:
+                reason = mismatch(self._kept.views, self._goal.person_id, snapshot, self._acquaintances)
+            except PersonNotFoundError as error:  # forgotten while the person stood here
+                self._fail(Outcome.NO_SUCH_PERSON, str(error))
+                return
             if reason:
                 self._fail(Outcome.INCONSISTENT, reason)
                 return

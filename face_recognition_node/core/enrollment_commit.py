@@ -11,7 +11,7 @@ import numpy as np
 from face_recognition_node.core.acquaintance import Acquaintances
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.enrollment_values import EnrollmentGoal, Outcome, Resemblance
-from face_recognition_node.core.errors import EnrollmentError, GalleryError
+from face_recognition_node.core.errors import EnrollmentError, GalleryError, PersonNotFoundError
 from face_recognition_node.core.faces import FaceView
 from face_recognition_node.core.gallery import Gallery
 from face_recognition_node.core.gallery_values import NewTemplate, Person, Provenance
@@ -124,6 +124,8 @@ def store(
         person = gallery.add_person(goal.name, templates)
         note = f"{len(namesakes)} other person(s) of that name are known" if namesakes else ""
         return _stored(person, gallery, note)
+    except PersonNotFoundError as error:
+        raise EnrollmentError(Outcome.NO_SUCH_PERSON.value, str(error)) from error
     except (GalleryError, OSError) as error:
         raise EnrollmentError(Outcome.NOT_STORED.value, f"the gallery refused: {error}") from error
 

@@ -58,6 +58,10 @@ class Intrinsics:
             raise InputError(f"intrinsics: expected positive focal lengths and a finite centre, got {self}")
 
 
+CLOCK_JUMP_S = 0.5
+"""A stamp this much older than the last one means that time was set back (a recording starts again)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One camera image with what its header says.

@@ -207,10 +207,17 @@ class Gallery:
         )
         return tuple(self._engine.snapshot.persons[person_id] for person_id in edit.persons)
 
-    def set_aside(self, template_ids: Iterable[int], is_set_aside: bool = True) -> tuple[Person, ...]:
-        """Keep templates out of the search (or let them in again) and return their owners."""
+    def set_aside(
+        self, template_ids: Iterable[int], is_set_aside: bool = True, *, is_recorded: bool = True
+    ) -> tuple[Person, ...]:
+        """Keep templates out of the search (or let them in again) and return their owners.
+
+        What the node does by itself is not recorded: undone, it would only be done again.
+        """
         ids = list(template_ids)
-        edit = self._engine.commit(lambda snapshot, _: edits.set_aside(snapshot, ids, is_set_aside))
+        edit = self._engine.commit(
+            lambda snapshot, _: edits.set_aside(snapshot, ids, is_set_aside, is_recorded)
+        )
         return tuple(self._engine.snapshot.persons[person_id] for person_id in edit.persons)
 
     def rollback_adaptation(self, person_id: str | None = None) -> int:
@@ -230,6 +237,14 @@ class Gallery:
         """
         wanted = [person_ids] if isinstance(person_ids, str) else list(person_ids)
         return self._forget(lambda snapshot: wanted, final)
+
+    def forget_strangers(self, person_ids: Iterable[str]) -> tuple[Person, ...]:
+        """Forget, for good, those that are strangers when it comes to it.
+
+        Whoever has been named or joined with somebody in the meantime stays.
+        """
+        wanted = list(person_ids)
+        return self._forget(lambda snapshot: retention.strangers_among(snapshot, wanted), final=True)
 
     def forget_session(self, session: str, final: bool = False) -> tuple[Person, ...]:
         """Forget everybody of a session."""

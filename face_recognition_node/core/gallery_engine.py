@@ -226,6 +226,8 @@ class GalleryEngine:
             if data_version != self._data_version:
                 self._data_version = data_version
                 self.catch_up()
+                with self.store.transaction() as transaction:  # the other may have begun an undo window
+                    self._next_deadline = self._history.next_deadline(transaction)
             self._end_what_is_late()
             if self._needs_scrub:
                 self._needs_scrub = not self.store.scrub(must_rewrite=True)

@@ -147,10 +147,10 @@ class PersonModels:
         nearest = float(cosines.max())
         weights = model.qualities**2 * np.exp(SHARPNESS * (cosines - nearest))
         total = float(weights.sum())
-        if total <= 0.0:
+        length = float(np.linalg.norm(weights @ model.templates))
+        if total <= 0.0 or length <= 0.0:  # a forgotten person's templates are wiped in old snapshots, too
             return nearest, 0.0, model.commonness, nearest
-        pooled = weights @ model.templates
-        similarity = float(weights @ cosines) / float(np.linalg.norm(pooled))
+        similarity = float(weights @ cosines) / length
         return similarity, float(weights @ model.qualities) / total, model.commonness, nearest
 
     def _model(self, person_id: str, snapshot: Snapshot) -> _Model:

@@ -19,6 +19,7 @@ from face_recognition_node.core.errors import GalleryMismatchError
 from face_recognition_node.core.face_depth import FaceDepth, locate_face, sample_face_depth
 from face_recognition_node.core.face_finder import FaceFinder
 from face_recognition_node.core.faces import (
+    CLOCK_JUMP_S,
     Detection,
     FaceView,
     FloatArray,
@@ -44,8 +45,6 @@ from face_recognition_node.core.tracker import Look, Plan, Track, Tracker
 if TYPE_CHECKING:
     from face_recognition_node.core.gallery import Gallery
 
-CLOCK_JUMP_S = 0.5
-"""A stamp this much older than the last one means that time was set back (a recording starts again)."""
 _SAME_PICTURE = 0.75
 """Correlation of two thumbnails of one face below which the face is looked at again at once."""
 _CUT = 0.5

@@ -49,6 +49,12 @@ def members_of_runs(snapshot: Snapshot) -> list[str]:
     return [person_id for person_id, person in snapshot.persons.items() if person.session in runs]
 
 
+def strangers_among(snapshot: Snapshot, person_ids: Sequence[str]) -> list[str]:
+    """Return those of the ids that are a stranger's own: not a person's, nor an alias of anybody's."""
+    people = [snapshot.persons[person_id] for person_id in person_ids if person_id in snapshot.persons]
+    return [person.person_id for person in people if person.is_stranger]
+
+
 def set_session(
     snapshot: Snapshot,
     transaction: Transaction,
@@ -82,12 +88,14 @@ def due_to_be_seen(snapshot: Snapshot, person_ids: Sequence[str], now: float) ->
 
 
 def mark_seen(snapshot: Snapshot, person_ids: Sequence[str], now: float, config: GalleryConfig) -> Edit:
-    """Write when persons were last seen; a stranger who is seen again lives on."""
+    """Write when persons were last seen; a stranger who is seen again lives on, within the session's time."""
     changes = []
     for person in due_to_be_seen(snapshot, person_ids, now):
         values: dict[str, float | str | int | None] = {"last_seen": now}
         end = stranger_end(config, now)
         if person.is_stranger and person.expires is not None and end is not None:
-            values["expires"] = max(person.expires, end)
+            last = snapshot.sessions[person.session].expiry(person.created)
+            lives_to = max(person.expires, end)
+            values["expires"] = lives_to if last is None else min(lives_to, last)
         changes.append(Change("update", "persons", person.person_id, values))
     return Edit("seen", tuple(changes), (), is_recorded=False)

@@ -102,6 +102,10 @@ class StrangerBook:
             self._collect(record)
             if identity.state is IdentityState.KNOWN:
                 self._take_back(record, identity, snapshot)
+            if identity.person_id is not None and record.minted_id is None and record.pending is None:
+                # An id that is lost again is not to be had anew from the views it was borne with: the person
+                # would be stored twice, and two equals are never told apart.
+                track.stranger = StrangerRecord()
             elif record.minted_id is not None and record.minted_id not in snapshot.persons:
                 # forgotten by somebody: whoever is still there has to earn an id anew
                 track.stranger = StrangerRecord()
@@ -135,7 +139,7 @@ class StrangerBook:
 
         def commit() -> Person:
             if outgoing:
-                self._gallery.forget(outgoing, final=True)
+                self._gallery.forget_strangers(outgoing)
             return self._gallery.add_person("", templates, is_stranger=True)
 
         self._commit(record, commit)
@@ -176,12 +180,10 @@ class StrangerBook:
         minted, record.minted_id = record.minted_id, None
         if minted is None or minted == identity.person_id or minted not in snapshot.persons:
             return
-        if not snapshot.persons[minted].is_stranger:
-            return
 
         def commit() -> None:
             try:
-                self._gallery.forget([minted], final=True)
+                self._gallery.forget_strangers([minted])
             except GalleryError as error:
                 LOGGER.warning("stranger %s could not be forgotten: %s", minted, error)
 

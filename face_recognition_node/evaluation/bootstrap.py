@@ -25,8 +25,8 @@ class Estimate:
 
     Attributes:
         value: The figure itself, NaN where nothing was measured.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
+        low: Lower end of the interval, NaN where there is none: nothing measured, or one person only.
+        high: Upper end of it.
         count: How many values it rests on.
     """
 
@@ -39,15 +39,17 @@ class Estimate:
         """Return ``0.950 [0.880, 1.000] (n = 20)``."""
         if self.count == 0:
             return "none measured"
+        if np.isnan(self.low):
+            return f"{self.value:.3f} (n = {self.count}, of one person: no interval)"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.count})"
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """Return plain values for JSON; null where nothing was measured."""
-        measured = self.count > 0
+        """Return plain values for JSON; null where there is nothing."""
+        measured, bounded = self.count > 0, not np.isnan(self.low)
         return {
             "value": self.value if measured else None,
-            "low": self.low if measured else None,
-            "high": self.high if measured else None,
+            "low": self.low if bounded else None,
+            "high": self.high if bounded else None,
             "count": self.count,
         }
 
@@ -79,6 +81,8 @@ def estimate(
     groups: dict[Hashable, list[int]] = {}
     for index, label in enumerate(labels):
         groups.setdefault(label, []).append(index)
+    if len(groups) == 1:  # one person, drawn again and again, tells nothing of others
+        return Estimate(value, float("nan"), float("nan"), len(data))
     members = [np.array(indices) for indices in groups.values()]
     generator = np.random.default_rng(seed)
     drawn = generator.integers(0, len(members), (RESAMPLES, len(members)))

@@ -167,6 +167,17 @@ def save_weights(network: nn.Module, path: Path) -> None:
     path.chmod(0o644)
 
 
+def check_target(target: Path) -> None:
+    """Refuse a name with a dot, of which the endings of the files would replace a part.
+
+    Raises:
+        InputError: If it has one, or is empty.
+    """
+    if not target.name or "." in target.name:
+        better = f"; try {target.name.replace('.', '_')}" if target.name else ""
+        raise InputError(f"{target}: expected a path that ends in a name without dots{better}")
+
+
 def export(network: nn.Module, target: Path, about: Mapping[str, Any]) -> ModelCard:
     """Write safetensors, ONNX and card of ``network`` to ``target`` plus their endings.
 
@@ -182,6 +193,7 @@ def export(network: nn.Module, target: Path, about: Mapping[str, Any]) -> ModelC
         The card, read back.
     """
     kind = kind_of(network)
+    check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         weights, graph = Path(folder) / "weights.safetensors", Path(folder) / "graph.onnx"

@@ -121,15 +121,21 @@ def bgr_to_jpeg(image_bgr: ImageArray, header: Header, quality: int = 90) -> Com
     return message
 
 
+_LAST_SECOND = 2**31 - 1
+"""The message's field holds no more."""
+
+
 def stamp_to_seconds(stamp: Time) -> float:
     """Return a message stamp in seconds (a float keeps microseconds of today's clock)."""
     return float(stamp.sec) + float(stamp.nanosec) * 1e-9
 
 
 def seconds_to_stamp(seconds: float) -> Time:
-    """Return seconds since the epoch as a message stamp; negative and unknown times become 0."""
+    """Return seconds since the epoch as a message stamp: 0 if negative or unknown, 2038 at the latest."""
     if not seconds > 0:
         return Time()
+    if seconds >= _LAST_SECOND + 1:
+        return Time(sec=_LAST_SECOND)
     whole = int(seconds)
     return Time(sec=whole, nanosec=min(round((seconds - whole) * 1e9), 999_999_999))
 

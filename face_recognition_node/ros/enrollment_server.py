@@ -148,6 +148,8 @@ class _Watch:
 
     def observe(self, result: RecognitionResult) -> None:
         with self._lock:
+            if result.stamp == self._last_stamp:
+                return  # where the images' time stands still, that counts as silence
             self._last_image, self._last_stamp = time.monotonic(), result.stamp
             if not self._session.finished:
                 self._feedback.put(self._session.observe(result))

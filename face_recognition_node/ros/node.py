@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from pathlib import Path
 
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -50,6 +51,7 @@ class FaceRecognitionNode(LoudNode):
         self._housekeeper = Housekeeper()
         self._trouble = TroubleLog()
         self._last_wanted = 0.0
+        self._runs_begun: set[Path] = set()
         self.node_parameters = NodeParameters(self, lambda: self.runtime is not None, self._on_settings)
         self._input = ImageInput(self, self._on_image, self._depth.add, self._depth.camera.add)
         self._gallery_services = GalleryServices(self)
@@ -79,7 +81,7 @@ class FaceRecognitionNode(LoudNode):
     @loud
     def on_configure(self) -> None:
         """Load and warm the models, open the gallery, and show who is in it."""
-        runtime = open_runtime(self.settings)
+        runtime = open_runtime(self.settings, self._runs_begun)
         try:
             answers = AnswerPublisher(self, self.settings.node)
         except BaseException:

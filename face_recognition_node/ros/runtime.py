@@ -63,8 +63,13 @@ class Runtime:
         }
 
 
-def open_runtime(settings: Settings) -> Runtime:
+def open_runtime(settings: Settings, runs_begun: set[Path]) -> Runtime:
     """Load and warm the models and open the gallery.
+
+    Args:
+        settings: The node's parameters.
+        runs_begun: Galleries that this process has opened before, this one added: whoever was stored for one
+            run of the node outlives a cleanup of it.
 
     Raises:
         ModelError: A model file is missing, does not belong to its card, or nothing can run it.
@@ -79,13 +84,16 @@ def open_runtime(settings: Settings) -> Runtime:
     )
     gallery = open_gallery(path, models, config)
     try:
-        if any(session.kind is SessionKind.RUN for session in gallery.snapshot().sessions.values()):
+        if path not in runs_begun and any(
+            session.kind is SessionKind.RUN for session in gallery.snapshot().sessions.values()
+        ):
             gallery.start_run()
         recognizer, _, _ = build_recognizer(config, models=models, gallery=gallery, background_writes=True)
         _warm(models, recognizer)
     except BaseException:
         gallery.close()
         raise
+    runs_begun.add(path)
     adapter = Adapter(gallery, models.calibration, config.adaptation, background=True)
     return Runtime(models, gallery, recognizer, adapter)
 

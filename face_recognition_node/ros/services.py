@@ -61,7 +61,10 @@ class GalleryServices:
                 self._node.get_logger().error(traceback.format_exc())
                 response.success, response.message = False, f"internal error: {type(error).__name__}: {error}"
             response.gallery_version = runtime.gallery.snapshot().version
-            self._node.publish_gallery()
+            try:
+                self._node.publish_gallery()
+            except Exception:  # what was asked for is done and has to be answered
+                self._node.get_logger().error(traceback.format_exc())
             return response
 
         return answer
