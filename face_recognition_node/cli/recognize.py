@@ -24,7 +24,6 @@ from face_recognition_node.core.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from face_recognition_node.core.gallery import Gallery
 
 EPILOG = """\
 exit codes: 0 somebody known was recognised, 1 nobody was, 2 wrong input or failure, 130 interrupted
@@ -62,13 +61,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Recognise every frame; print who was seen."""
     from face_recognition_node.assembly import build_recognizer
+    from face_recognition_node.core.parameters import with_values
     from face_recognition_node.core.records import frame_line
+    from face_recognition_node.core.strangers import MOST_STRANGERS
     from face_recognition_node.media.annotate import draw_faces
     from face_recognition_node.media.writer import VideoWriter
 
     source = source_from(arguments)
     path = gallery_path_from(arguments, must_exist=True)
     config = config_from(arguments)
+    if not arguments.keep_strangers:  # looking at a video changes nothing: nobody makes room for who is met
+        config = with_values(config, {"strangers.maximum_strangers": MOST_STRANGERS})
     sightings = Sightings()
     is_interrupted = False
     with contextlib.ExitStack() as stack:
@@ -79,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         recognizer, gallery, _ = build_recognizer(config, path, rotate=arguments.rotate)
         stack.callback(gallery.close)
         if not arguments.keep_strangers:
-            stack.enter_context(_without_new_strangers(gallery))
+            stack.callback(lambda: gallery.forget_strangers(recognizer.strangers_met))
         stack.callback(recognizer.close)
         try:
             for index, frame in enumerate(progress(source, arguments, source.n_frames)):
@@ -114,20 +117,3 @@ def _open_lines(target: str | None) -> Iterator[TextIO | None]:
             raise InputError(cause) from error
         with stream:
             yield stream
-
-
-@contextlib.contextmanager
-def _without_new_strangers(gallery: Gallery) -> Iterator[None]:
-    """Forget at the end whoever was not in the gallery before: looking at a video changes nothing."""
-    before = set(gallery.snapshot().persons)
-    try:
-        yield
-    finally:
-        persons = gallery.snapshot().persons
-        new = [
-            person_id
-            for person_id, person in persons.items()
-            if person.is_stranger and person_id not in before
-        ]
-        if new:
-            gallery.forget(new, final=True)

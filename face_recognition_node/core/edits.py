@@ -121,6 +121,9 @@ def merge(snapshot: Snapshot, keep_id: str, other_ids: Sequence[str], limit: int
         values |= {
             "name": named[0].name, "is_stranger": 0, "session": named[0].session, "expires": named[0].expires,
         }  # fmt: skip
+    elif keep.is_stranger:
+        ends = [person.expires for person in people]
+        values["expires"] = None if None in ends else max(end for end in ends if end is not None)
     changes = [Change("update", "persons", keep.person_id, values)]
     for other in others:
         mine = {"person_id": keep.person_id}
@@ -133,7 +136,13 @@ def merge(snapshot: Snapshot, keep_id: str, other_ids: Sequence[str], limit: int
 
 
 def split(
-    snapshot: Snapshot, transaction: Transaction, template_ids: Iterable[int], name: str, now: float
+    snapshot: Snapshot,
+    transaction: Transaction,
+    template_ids: Iterable[int],
+    name: str,
+    *,
+    now: float,
+    stranger_ends: float | None,
 ) -> Edit:
     """Make a person of its own of some templates of one person; without a name it is a stranger."""
     templates = snapshot.templates(template_ids)
@@ -147,7 +156,9 @@ def split(
         )
     name = checked_name(name, may_be_empty=True)
     person_id = new_person_id(snapshot, transaction, is_stranger=not name)
-    row = person_row(name, not name, person.session, now, person.expires)
+    ends = [person.expires, None if name else stranger_ends]
+    expires = min((end for end in ends if end is not None), default=None)
+    row = person_row(name, not name, person.session, now, expires)
     changes = [Change("insert", "persons", person_id, row)]
     changes += [Change("update", "templates", t.template_id, {"person_id": person_id}) for t in templates]
     sentence = f"split {_counted(len(templates), 'template')} of {person.label} off as {name or person_id}"
@@ -271,10 +282,9 @@ def template_rows(
 
 def new_person_id(snapshot: Snapshot, transaction: Transaction, is_stranger: bool) -> str:
     """Return an id nobody has or ever had: random for a person, counted up for a stranger."""
-    if is_stranger:
-        return f"stranger-{transaction.allocate('next_stranger')[0]}"
     while True:
-        person_id = f"p-{secrets.token_hex(6)}"
+        number = transaction.allocate("next_stranger")[0] if is_stranger else 0
+        person_id = f"stranger-{number}" if is_stranger else f"p-{secrets.token_hex(6)}"
         if person_id not in snapshot.persons and person_id not in snapshot.aliases:
             return person_id
 

@@ -191,13 +191,13 @@ class Gallery:
     def split(self, template_ids: Iterable[int], name: str = "") -> Person:
         """Make a person of its own of some templates of one person; without a name it is a stranger."""
         ids = list(template_ids)
-        return self._person_after(
-            self._engine.commit(
-                lambda snapshot, transaction: edits.split(
-                    snapshot, transaction, ids, name, self._engine.clock()
-                )
-            )
-        )
+
+        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            now = self._engine.clock()
+            end = retention.stranger_end(self._engine.config, now)
+            return edits.split(snapshot, transaction, ids, name, now=now, stranger_ends=end)
+
+        return self._person_after(self._engine.commit(plan))
 
     def remove_templates(self, template_ids: Iterable[int]) -> tuple[Person, ...]:
         """Remove templates and return their owners as they are now; each must keep at least one."""
@@ -286,7 +286,7 @@ class Gallery:
         def plan(snapshot: Snapshot, _: Transaction) -> Edit:
             return retention.mark_seen(snapshot, ids, moment, self._engine.config)
 
-        if retention.due_to_be_seen(self._engine.snapshot, ids, moment):
+        if retention.due_to_be_seen(self._engine.snapshot, ids, moment, self._engine.config):
             self._engine.commit(plan)
 
     def import_from(

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence, Set
 
+from face_recognition_node.core import retention
 from face_recognition_node.core.cell_search import CellIndex
 from face_recognition_node.core.crops import CropSafe
 from face_recognition_node.core.edits import Edit
@@ -54,14 +55,16 @@ class GalleryEngine:
         self._is_open = True
         self._blocks: weakref.WeakKeyDictionary[TemplateBlock, CellIndex | None] = weakref.WeakKeyDictionary()
         self._is_compacting = False
-        self._needs_scrub = False
+        self._has_seen_residue = False
         self._history = self._make_history()
         self._data_version = store.data_version()
         self.read_everything()
         self._next_deadline: float | None = None
         self.destroy_orphans()
         self._end_what_is_late()
-        store.scrub()  # a crash may have come between a forget and its scrubbing
+        # a crash may have come between a forget and its scrubbing
+        if store.scrub(must_rewrite=store.has_noted_residue()):
+            store.note_residue(False)
         self._stop = threading.Event()
         if store.path is not None and config.poll_interval_s > 0:
             threading.Thread(
@@ -122,6 +125,9 @@ class GalleryEngine:
                 entry, inverse = self._history.step(transaction, is_redo, self.clock())
                 sentences.append(entry.sentence)
                 removed += inverse
+                transaction.apply(
+                    retention.revive(self.snapshot, transaction, entry.persons, self.clock(), self.config)
+                )
             return removed
 
         self._change(work)
@@ -140,10 +146,12 @@ class GalleryEngine:
             self.require_open()
             with self.store.transaction() as transaction:
                 dropped = self._history.expire(transaction, now)
+                if dropped:
+                    self.store.note_residue(True)
                 self._next_deadline = self._history.next_deadline(transaction)
-            self._history.destroy_keys()
             if dropped:
                 self._scrub(())
+            self._history.destroy_keys()
 
     def _change(self, work: Callable[[Transaction], list[Change]]) -> None:
         with self.lock:
@@ -151,17 +159,20 @@ class GalleryEngine:
             try:
                 with self.store.transaction() as transaction:
                     self.catch_up()
+                    ended = self._history.expire(transaction, self.clock())
                     inverse = work(transaction)
+                    removed = _removed_embeddings(inverse)
+                    if removed or ended:
+                        self.store.note_residue(True)
                     transaction.bump_version()
                     self._next_deadline = self._history.next_deadline(transaction)
             except BaseException:
                 self._history.abandon_keys()
                 raise
-            self._history.destroy_keys()
             self.catch_up()
-            removed = _removed_embeddings(inverse)
-            if removed:
+            if removed or ended:
                 self._scrub(removed)
+            self._history.destroy_keys()
 
     def catch_up(self) -> None:
         """Bring the snapshot to the version in the file; call it with the lock held."""
@@ -229,8 +240,7 @@ class GalleryEngine:
                 with self.store.transaction() as transaction:  # the other may have begun an undo window
                     self._next_deadline = self._history.next_deadline(transaction)
             self._end_what_is_late()
-            if self._needs_scrub:
-                self._needs_scrub = not self.store.scrub(must_rewrite=True)
+            self._clear_residue()
         finally:
             self.lock.release()
 
@@ -244,9 +254,21 @@ class GalleryEngine:
         if self._next_deadline is not None and self._next_deadline <= self.clock():
             self.end_removals(self.clock())
 
+    def _clear_residue(self) -> None:
+        """Scrub what another process left; the one that is at it has until the second look."""
+        if not self.store.has_noted_residue():
+            self._has_seen_residue = False
+        elif not self._has_seen_residue:
+            self._has_seen_residue = True
+        elif self.store.scrub(must_rewrite=True):
+            self._has_seen_residue = False
+            self.store.note_residue(False)
+
     def _scrub(self, removed: Sequence[bytes]) -> None:
-        if not self.store.scrub(removed):
-            self._needs_scrub = True
+        if self.store.scrub(removed):
+            self.store.note_residue(False)
+        else:
+            self._has_seen_residue = True
             LOGGER.warning(
                 "another process is reading %s: removed faces leave its log a little later", self.store.path
             )

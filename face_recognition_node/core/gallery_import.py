@@ -60,7 +60,9 @@ def plan_import(
 ) -> tuple[Edit, ImportReport]:
     """Return the change that stores the people of a file under a session, and what it amounts to.
 
-    A stranger of another gallery gets a new number here: "stranger-7" there is not "stranger-7" here.
+    A stranger of another gallery gets a new number here: "stranger-7" there is not "stranger-7" here. Whoever
+    has a view that is stored here already, to the last bit, is the person who has it here, whatever the ids
+    say: two entries with the same views could never be told apart.
 
     Raises:
         GalleryConflictError: A person is here already and that is to be refused, or would have too many
@@ -105,6 +107,11 @@ class _Import:
         self.changes: list[Change] = []
         self.ids: dict[str, str] = {}
         self.n_persons = self.n_templates = self.n_skipped = 0
+        self._owners: dict[object, str] = {
+            template.embedding.tobytes(): person_id
+            for person_id in snapshot.persons
+            for template in snapshot.templates_of(person_id)
+        }
 
     def add(self, row: Row, templates: list[Row], on_conflict: ImportConflict) -> None:
         person = dict(zip(COLUMNS["persons"], row, strict=True))
@@ -112,6 +119,9 @@ class _Import:
         label = str(person["name"] or old_id)
         is_foreign_number = old_id.startswith("stranger-") and not self._is_same_gallery
         here = None if is_foreign_number else self._snapshot.aliases.get(old_id, old_id)
+        if here not in self._snapshot.persons:
+            owners = [owner for row in templates if (owner := self._owners.get(row[2]))]
+            here = max(owners, key=owners.count, default=here)
         if here in self._snapshot.persons and here is not None:
             if on_conflict is ImportConflict.REFUSE:
                 raise GalleryConflictError(
@@ -121,7 +131,7 @@ class _Import:
                 self.n_skipped += len(templates)
                 return
             if on_conflict is ImportConflict.MERGE:
-                self._add_templates(old_id, here, templates)
+                self._add_templates(old_id, here, templates, set(self._owners))
                 return
         if here is None or here in self._snapshot.persons or here in self._snapshot.aliases:
             here = new_person_id(self._snapshot, self._transaction, is_stranger)
@@ -131,16 +141,16 @@ class _Import:
         values = person_row(str(person["name"]), is_stranger, session.name, self._now, expires)
         self.changes.append(Change("insert", "persons", here, values))
         self.n_persons += 1
-        self._add_templates(old_id, here, templates)
+        self._add_templates(old_id, here, templates, set())
 
-    def _add_templates(self, old_id: str, here: str, templates: list[Row]) -> None:
+    def _add_templates(self, old_id: str, here: str, templates: list[Row], present: set[object]) -> None:
         known = self._snapshot.persons.get(here)
-        present = {t.embedding.tobytes() for t in self._snapshot.templates_of(here)} if known else set()
         new = [row for row in templates if row[2] not in present]
         self.n_skipped += len(templates) - len(new)
-        if len(present) + len(new) > self._limit:
+        n_after = len(new) + (0 if known is None else known.n_templates)
+        if n_after > self._limit:
             raise GalleryConflictError(
-                f"{here} would have {len(present) + len(new)} templates, at most {self._limit} are allowed "
+                f"{here} would have {n_after} templates, at most {self._limit} are allowed "
                 "(gallery.max_templates_per_person)"
             )
         for template_id, row in zip(self._transaction.allocate("next_template", len(new)), new, strict=True):

@@ -7,6 +7,7 @@ with the undo window; so do the older entries that cannot be undone without them
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from face_recognition_node.core.errors import GalleryConflictError
 from face_recognition_node.core.row_changes import Change, decode_changes, encode_changes
 from face_recognition_node.core.sealing import KeyRing
 from face_recognition_node.core.transaction import Transaction
+
+LOGGER = logging.getLogger(__name__)
 
 ROWS_PER_PART = 20000
 LONGEST_WINDOW_S = 86400.0
@@ -67,6 +70,7 @@ class History:
         self._window_s = window_s
         self._length = length
         self._doomed_keys: list[str] = []
+        self._left_keys: list[str] = []
 
     def entries(self, transaction: Transaction) -> list[HistoryEntry]:
         """Return all entries, oldest first."""
@@ -154,9 +158,17 @@ class History:
         return None if row is None else row[0]
 
     def destroy_keys(self) -> None:
-        """Destroy the keys of dropped entries; call it when the transaction that dropped them is durable."""
-        while self._doomed_keys:
-            self._keys.destroy(self._doomed_keys.pop())
+        """Destroy the keys of dropped entries; call it when the transaction that dropped them is durable.
+
+        What cannot be destroyed (a full disk, a folder that may not be written) is tried again next time.
+        """
+        names, self._doomed_keys, self._left_keys = [*self._left_keys, *self._doomed_keys], [], []
+        for name in names:
+            try:
+                self._keys.destroy(name)
+            except OSError as error:
+                LOGGER.warning("the key %s could not be destroyed (%s); it will be tried again", name, error)
+                self._left_keys.append(name)
 
     def abandon_keys(self) -> None:
         """Keep the keys after all: the transaction that dropped their entries was rolled back."""

@@ -121,6 +121,11 @@ class Recognizer:
         self._settled.clear()
         self._last_stamp = None
 
+    @property
+    def strangers_met(self) -> tuple[str, ...]:
+        """Ids given to strangers by this recognizer."""
+        return tuple(self._strangers.minted)
+
     def close(self) -> None:
         """Finish what is being written."""
         self._strangers.close()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from face_recognition_node.core import edits
 from face_recognition_node.core.edits import Edit
 from face_recognition_node.core.errors import GalleryConflictError, InputError
 from face_recognition_node.core.gallery_config import GalleryConfig
 from face_recognition_node.core.gallery_values import Person, Session, SessionKind
-from face_recognition_node.core.row_changes import Change
+from face_recognition_node.core.row_changes import Cell, Change
 from face_recognition_node.core.snapshot import Snapshot
 from face_recognition_node.core.transaction import Transaction
 
@@ -81,21 +81,69 @@ def set_session(
     return edits.session_change(snapshot, session)
 
 
-def due_to_be_seen(snapshot: Snapshot, person_ids: Sequence[str], now: float) -> list[Person]:
-    """Return those of the persons whose ``last_seen`` is to be written again."""
+def due_to_be_seen(
+    snapshot: Snapshot, person_ids: Sequence[str], now: float, config: GalleryConfig
+) -> list[Person]:
+    """Return those of the persons whose ``last_seen`` is to be written again.
+
+    A minute after the last time, and for a stranger at the latest when half of the time to live is over.
+    """
     people = [snapshot.persons[person_id] for person_id in person_ids if person_id in snapshot.persons]
-    return [one for one in people if one.last_seen is None or now - one.last_seen >= SEEN_INTERVAL_S]
+    interval_s = {False: SEEN_INTERVAL_S, True: SEEN_INTERVAL_S}
+    if config.stranger_time_to_live_s:
+        interval_s[True] = min(SEEN_INTERVAL_S, config.stranger_time_to_live_s / 2)
+    return [
+        one for one in people if one.last_seen is None or now - one.last_seen >= interval_s[one.is_stranger]
+    ]
+
+
+def lives_on(snapshot: Snapshot, row: Mapping[str, Cell], now: float, config: GalleryConfig) -> float | None:
+    """Return until when a stranger lives who is met at ``now``: no longer than the session lets it.
+
+    Args:
+        snapshot: Knows the sessions.
+        row: ``session``, ``created`` and ``expires`` of the stranger, who has an end.
+        now: Unix seconds.
+        config: Says how long strangers live.
+    """
+    end, expires = stranger_end(config, now), row["expires"]
+    if end is None or expires is None:
+        return None if expires is None else float(expires)
+    session = snapshot.sessions.get(str(row["session"]))
+    last = None if session is None else session.expiry(float(row["created"] or 0.0))
+    longest = max(float(expires), end)
+    return longest if last is None else min(longest, last)
+
+
+def revive(
+    snapshot: Snapshot,
+    transaction: Transaction,
+    person_ids: Collection[str],
+    now: float,
+    config: GalleryConfig,
+) -> list[Change]:
+    """Let strangers live on whom an undo has just brought back, with the end that they had then."""
+    changes = []
+    for person_id in person_ids:
+        query = "SELECT session, created, expires, is_stranger FROM persons WHERE person_id = ?"
+        found = transaction.connection.execute(query, (person_id,)).fetchone()
+        if found is not None and found[3] and found[2] is not None:
+            row = dict(zip(("session", "created", "expires"), found[:3], strict=True))
+            values: dict[str, Cell] = {"expires": lives_on(snapshot, row, now, config)}
+            if values["expires"] != found[2]:
+                changes.append(Change("update", "persons", person_id, values))
+    return changes
 
 
 def mark_seen(snapshot: Snapshot, person_ids: Sequence[str], now: float, config: GalleryConfig) -> Edit:
     """Write when persons were last seen; a stranger who is seen again lives on, within the session's time."""
     changes = []
-    for person in due_to_be_seen(snapshot, person_ids, now):
-        values: dict[str, float | str | int | None] = {"last_seen": now}
-        end = stranger_end(config, now)
-        if person.is_stranger and person.expires is not None and end is not None:
-            last = snapshot.sessions[person.session].expiry(person.created)
-            lives_to = max(person.expires, end)
-            values["expires"] = lives_to if last is None else min(lives_to, last)
+    for person in due_to_be_seen(snapshot, person_ids, now, config):
+        values: dict[str, Cell] = {"last_seen": now}
+        if person.is_stranger and person.expires is not None:
+            row: dict[str, Cell] = {
+                "session": person.session, "created": person.created, "expires": person.expires
+            }  # fmt: skip
+            values["expires"] = lives_on(snapshot, row, now, config)
         changes.append(Change("update", "persons", person.person_id, values))
     return Edit("seen", tuple(changes), (), is_recorded=False)

@@ -63,6 +63,7 @@ class Store:
                     f"there is no gallery at {path}; enroll somebody first, or check the path"
                 )
             make_private_folder(path.parent)
+            _refuse_other_files(path)
             make_private_file(path)
         try:
             self._connection = sqlite3.connect(
@@ -235,6 +236,21 @@ class Store:
             return self._truncate_log()
         return True
 
+    def has_noted_residue(self) -> bool:
+        """Say whether removed bytes may still be in the files."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = 'residue'").fetchone()
+        return row is not None and bool(row[0])
+
+    def note_residue(self, is_there: bool) -> None:
+        """Note in the file, for every process, that removed bytes may be left in it or that none are."""
+        if is_there:
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('residue', 1)")
+        elif self.has_noted_residue():
+            try:
+                self._connection.execute("DELETE FROM meta WHERE key = 'residue'")
+            except sqlite3.OperationalError as error:  # nothing is lost: the files are cleared once more
+                LOGGER.warning("%s: a note could not be removed (%s)", self.path, error)
+
     def _truncate_log(self) -> bool:
         """Fold the write-ahead log into the database; return False if a reader was in the way."""
         execute = self._connection.execute
@@ -257,6 +273,32 @@ class Store:
     def close(self) -> None:
         """Close the file; the last one to close folds the write-ahead log into the database."""
         self._connection.close()
+
+
+_MAGIC, _HEADER_BYTES, _APPLICATION_ID_AT = b"SQLite format 3\0", 100, 68
+"""https://www.sqlite.org/fileformat.html, section 1.3."""
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise GalleryUnavailableError for a file that is no gallery, before anything of it is changed."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError:
+        return  # it is not there, or what is wrong with it is told by who opens it
+    if not header:
+        return
+    if not header.startswith(_MAGIC):
+        raise _damaged(path, "file is not a database")
+    application = int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4], "big")
+    if application == APPLICATION_ID or any(journal.exists() for journal in journal_paths(path)):
+        return
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+        n_tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != 0 or n_tables:
+        raise GalleryUnavailableError(
+            f"{path} is an SQLite file, but no gallery; check the path (nothing was changed)"
+        )
 
 
 def _damaged(path: Path | None, what: str) -> GalleryUnavailableError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
+MOST_STRANGERS = 100_000
 _UNLIKE = math.log(0.01)
 _UNLIKE_PATIENCE_S = 0.5
 """A face that is undecided, but no more like anybody known than one stranger in a hundred is, will hardly
@@ -58,7 +60,7 @@ class StrangersConfig:
     )
     maximum_views: int = parameter(10, "views stored of one stranger", minimum=1, maximum=50)
     maximum_strangers: int = parameter(
-        200, "strangers kept; the one longest unseen makes room", minimum=1, maximum=100000
+        200, "strangers kept; the one longest unseen makes room", minimum=1, maximum=MOST_STRANGERS
     )
 
     def __post_init__(self) -> None:
@@ -67,6 +69,9 @@ class StrangersConfig:
 
 class StrangerBook:
     """Mints strangers and keeps their views.
+
+    Attributes:
+        minted: Ids given here, the latest of them, whether they are still in the gallery or not.
 
     Args:
         gallery: Where they are written.
@@ -78,6 +83,7 @@ class StrangerBook:
     def __init__(self, gallery: Gallery, config: StrangersConfig, *, background: bool) -> None:
         self.config = config
         self._gallery = gallery
+        self.minted: deque[str] = deque(maxlen=MOST_STRANGERS)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="strangers") if background else None
 
     def close(self) -> None:
@@ -101,12 +107,12 @@ class StrangerBook:
             record = self._record(track)
             self._collect(record)
             if identity.state is IdentityState.KNOWN:
-                self._take_back(record, identity, snapshot)
+                self._take_back(record, identity)
             if identity.person_id is not None and record.minted_id is None and record.pending is None:
                 # An id that is lost again is not to be had anew from the views it was borne with: the person
                 # would be stored twice, and two equals are never told apart.
                 track.stranger = StrangerRecord()
-            elif record.minted_id is not None and record.minted_id not in snapshot.persons:
+            elif record.minted_id is not None and record.minted_id not in self._gallery.snapshot().persons:
                 # forgotten by somebody: whoever is still there has to earn an id anew
                 track.stranger = StrangerRecord()
             elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
@@ -140,7 +146,9 @@ class StrangerBook:
         def commit() -> Person:
             if outgoing:
                 self._gallery.forget_strangers(outgoing)
-            return self._gallery.add_person("", templates, is_stranger=True)
+            person = self._gallery.add_person("", templates, is_stranger=True)
+            self.minted.append(person.person_id)
+            return person
 
         self._commit(record, commit)
 
@@ -175,10 +183,10 @@ class StrangerBook:
             LOGGER.warning("a stranger's views could not be stored: %s", error)
             record.take_back()
 
-    def _take_back(self, record: StrangerRecord, identity: Identity, snapshot: Snapshot) -> None:
+    def _take_back(self, record: StrangerRecord, identity: Identity) -> None:
         """Forget the stranger this track was minted as, now that it bears a name of an enrolled person."""
         minted, record.minted_id = record.minted_id, None
-        if minted is None or minted == identity.person_id or minted not in snapshot.persons:
+        if minted is None or minted == identity.person_id:
             return
 
         def commit() -> None:

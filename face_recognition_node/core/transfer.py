@@ -11,16 +11,21 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from face_recognition_node.core.columns import Row
+import numpy as np
+
+from face_recognition_node.core.columns import Row, columns_from_rows
 from face_recognition_node.core.errors import (
     GalleryConflictError,
     GalleryMismatchError,
     GalleryUnavailableError,
+    InputError,
 )
 from face_recognition_node.core.gallery_files import make_private_folder, sync_folder, warn_if_in_source_tree
 from face_recognition_node.core.store import Store
 from face_recognition_node.core.store_reading import Rows
 from face_recognition_node.core.store_schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION
+
+_LENGTH_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +150,24 @@ def _read_checked(path: Path) -> ExportFile:
         raise GalleryUnavailableError(
             f"{path} is damaged or no gallery ({error}); export it again"
         ) from error
+    _require_usable(found, path)
     expected = _checksum(
         found.gallery_id, found.fingerprint, found.dimension, found.persons, found.aliases, found.templates
     )
     if checksum is not None and checksum[0] != expected:
         raise GalleryUnavailableError(f"{path} was changed after it was exported (checksum); export it again")
     return found
+
+
+def _require_usable(found: ExportFile, path: Path) -> None:
+    """Raise GalleryUnavailableError for rows that this gallery could not read back, or find nobody by."""
+    try:
+        columns = columns_from_rows(found.templates, found.dimension)
+        lengths = np.linalg.norm(columns.embeddings.astype(np.float64), axis=1)
+        if not (np.abs(lengths - 1.0) < _LENGTH_TOLERANCE).all() or not np.isfinite(columns.quality).all():
+            raise InputError("an embedding that is no unit vector, or a quality that is no number")
+    except (InputError, KeyError, ValueError, TypeError) as error:
+        raise GalleryUnavailableError(f"{path} is damaged ({error}); export it again") from error
 
 
 def export_fingerprint(path: str | Path) -> str:
