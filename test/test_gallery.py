@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+
 import numpy as np
 import pytest
 from gallery_helpers import Clock, content, face, open_gallery, template, templates
@@ -397,3 +400,51 @@ def test_a_gallery_in_memory_needs_no_fingerprint():
     with Gallery.open(None, None) as gallery:
         assert gallery.fingerprint == ""
         assert gallery.path is None
+
+
+def test_strangers_joined_live_as_long_as_the_longest(rng):
+    clock = Clock()
+    with open_gallery(None, clock, stranger_time_to_live_s=100.0) as gallery:
+        first = gallery.add_person("", templates(rng, 1), is_stranger=True)
+        clock.now += 50.0
+        second = gallery.add_person("", templates(rng, 1), is_stranger=True)
+        assert gallery.merge(first.person_id, second.person_id).expires == clock.now + 100.0
+
+
+def test_a_stranger_in_view_lives_on_however_short_the_time(rng):
+    clock = Clock()
+    with open_gallery(None, clock, stranger_time_to_live_s=30.0) as gallery:
+        stranger = gallery.add_person("", templates(rng, 1), is_stranger=True)
+        for _ in range(20):
+            clock.now += 5.0
+            gallery.mark_seen([stranger.person_id])
+            assert gallery.expire() == ()
+
+
+def test_a_stranger_split_off_ends_like_any_other(rng):
+    clock = Clock()
+    with open_gallery(None, clock, stranger_time_to_live_s=100.0) as gallery:
+        anna = gallery.add_person("Anna", templates(rng, 3))
+        assert gallery.split(anna.template_ids[:1]).expires == clock.now + 100.0
+        assert gallery.split(anna.template_ids[1:2], "Bea").expires is None
+
+
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0 a picture", b"SQLite format 3\0 cut"])
+def test_a_file_that_is_no_gallery_is_not_touched(tmp_path, content):
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    path.chmod(0o644)
+    with pytest.raises(GalleryUnavailableError):
+        open_gallery(path)
+    assert path.read_bytes() == content
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_another_database_is_not_touched(tmp_path):
+    path = tmp_path / "app.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE users (name TEXT)")
+    before = (path.read_bytes(), path.stat().st_mode)
+    with pytest.raises(GalleryUnavailableError, match="no gallery"):
+        open_gallery(path)
+    assert (path.read_bytes(), path.stat().st_mode) == before

@@ -204,3 +204,24 @@ def test_residue_is_found_at_any_position_whole_or_cut(tmp_path, rng):
     assert not has_residue([path], [])
     path.write_bytes(b"")
     assert not has_residue([path], vectors)
+
+
+def test_what_one_process_could_not_clear_another_does(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("face_recognition_node.core.store.SCRUB_SECONDS", 0.05)
+    path = tmp_path / "data" / "gallery.db"
+    vectors = face(rng, 3)
+    with open_gallery(path) as node:
+        node.add_person("Stays", [template(face(rng))])
+        anna = node.add_person("Anna", [template(vector) for vector in vectors])
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM templates").fetchone()
+        with open_gallery(path) as command:
+            command.forget(anna.person_id, final=True)
+        reader.execute("COMMIT")
+        reader.close()
+        assert traces(tmp_path, vectors)
+        for _ in range(2):
+            node._engine.follow()
+        assert traces(tmp_path, vectors) == []
+        assert not node._engine.store.has_noted_residue()

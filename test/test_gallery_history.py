@@ -262,3 +262,50 @@ def test_row_changes_are_written_and_read_unchanged():
     assert decode_changes(encode_changes(changes)) == changes
     assert decode_changes(encode_changes([])) == []
     assert [change.is_biometric for change in changes] == [True, False, False]
+
+
+def test_an_undo_days_later_does_not_end_the_stranger_at_once(rng):
+    clock = Clock()
+    with open_gallery(None, clock, stranger_time_to_live_s=3600.0) as gallery:
+        anna = gallery.add_person("Anna", templates(rng, 1))
+        named, joined = (gallery.add_person("", templates(rng, 1), is_stranger=True) for _ in range(2))
+        gallery.rename(named.person_id, "Bob")
+        gallery.merge(anna.person_id, joined.person_id)
+        clock.now += 86400.0
+        gallery.undo(2)
+        assert gallery.expire() == ()
+        for person in (named, joined):
+            assert gallery.snapshot().persons[person.person_id].expires == clock.now + 3600.0
+        clock.now += 3600.0
+        assert {person.person_id for person in gallery.expire()} == {named.person_id, joined.person_id}
+
+
+def test_the_window_ends_without_the_thread_that_looks_for_it(tmp_path, rng):
+    clock, path = Clock(), tmp_path / "data" / "gallery.db"
+    with open_gallery(path, clock, undo_window_s=60.0) as gallery:
+        anna = gallery.add_person("Anna", templates(rng, 1))
+        gallery.forget(anna.person_id)
+        clock.now += 61.0
+        with pytest.raises(GalleryConflictError, match="nothing to undo"):
+            gallery.undo()
+        gallery.add_person("Bob", templates(rng, 1))
+        assert list((tmp_path / "keys").rglob("*.key")) == []
+        assert gallery.undo() == ("add Bob with 1 template",)
+
+
+def test_a_key_that_cannot_be_destroyed_holds_up_nothing_and_is_tried_again(tmp_path, rng, monkeypatch):
+    path = tmp_path / "data" / "gallery.db"
+    with open_gallery(path) as gallery:
+        anna = gallery.add_person("Anna", templates(rng, 1))
+        gallery.forget(anna.person_id)
+
+        def refuse(name):
+            raise OSError("read-only file system")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(gallery._engine.keys, "destroy", refuse)
+            gallery.undo()
+        assert list(gallery.snapshot().persons) == [anna.person_id]
+        assert list((tmp_path / "keys").rglob("undo-*.key")) != []
+        gallery.add_person("Bob", templates(rng, 1))
+        assert list((tmp_path / "keys").rglob("undo-*.key")) == []

@@ -194,3 +194,59 @@ def test_a_plain_gallery_can_be_imported_too(source, target):
     source.add_person("Dora", [template(face(np.random.default_rng(5)))])
     target.import_from(source.path)
     assert len(target.snapshot().persons) == 4
+
+
+def test_whoever_was_a_stranger_there_comes_once(tmp_path, rng, target):
+    """A named stranger keeps the number as its id, and numbers mean nothing in another gallery."""
+    with open_gallery(tmp_path / "one" / "gallery.db") as source:
+        stranger = source.add_person("", templates(rng, 2), is_stranger=True)
+        source.add_person("", templates(rng, 2), is_stranger=True)
+        source.rename(stranger.person_id, "Anna")
+        exported = source.export_to(tmp_path / "out.db").path
+    first = target.import_from(exported)
+    again = target.import_from(exported)
+    assert (first.n_persons, again.n_persons, again.n_templates) == (2, 0, 0)
+    assert set(again.person_ids) == set(first.person_ids) == set(target.snapshot().persons)
+
+
+def test_no_view_is_stored_of_two_people(tmp_path, rng, target):
+    """There Ann was joined with Anna after both had been brought over."""
+    with open_gallery(tmp_path / "one" / "gallery.db") as source:
+        anna, ann = (source.add_person(name, templates(rng, 2)) for name in ("Anna", "Ann"))
+        target.import_from(source.export_to(tmp_path / "before.db").path)
+        source.merge(anna.person_id, ann.person_id)
+        report = target.import_from(source.export_to(tmp_path / "after.db").path)
+    assert (report.n_persons, report.n_templates, report.n_skipped) == (0, 0, 4)
+    stored = [v for person_id in target.snapshot().persons for v in vectors(target.snapshot(), person_id)]
+    assert len(stored) == len(set(stored)) == 4
+
+
+def test_strangers_are_numbered_on_after_an_older_copy_is_restored(tmp_path, rng):
+    path = tmp_path / "one" / "gallery.db"
+    with open_gallery(path) as gallery:
+        gallery.add_person("", templates(rng, 1), is_stranger=True)
+        gallery.export_to(tmp_path / "copy.db")
+    old = path.read_bytes()
+    with open_gallery(path) as gallery:
+        gallery.add_person("", templates(rng, 1), is_stranger=True)
+        newer = gallery.export_to(tmp_path / "newer.db").path
+    path.write_bytes(old)
+    with open_gallery(path) as gallery:
+        gallery.import_from(newer)
+        assert gallery.add_person("", templates(rng, 1), is_stranger=True).person_id == "stranger-3"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE templates SET embedding = substr(embedding, 1, 100)",
+        "UPDATE templates SET embedding = zeroblob(256)",
+        "UPDATE templates SET precision = 'fp8'",
+    ],
+)
+def test_rows_that_nobody_could_be_found_by_are_refused(source, target, damage):
+    with sqlite3.connect(source.path) as connection:  # a plain gallery has no checksum
+        connection.execute(damage)
+    with pytest.raises(GalleryUnavailableError, match="damaged"):
+        target.import_from(source.path)
+    assert not target.snapshot().persons

@@ -293,8 +293,13 @@ def _refuse_other_files(path: Path) -> None:
     application = int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4], "big")
     if application == APPLICATION_ID or any(journal.exists() for journal in journal_paths(path)):
         return
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        n_tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    reading = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        n_tables = reading.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, str(error)) from error
+    finally:
+        reading.close()
     if application != 0 or n_tables:
         raise GalleryUnavailableError(
             f"{path} is an SQLite file, but no gallery; check the path (nothing was changed)"
