@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from face_world import IMAGE_SIZE, FaceWorld, face, frame, made_up_calibration, stamps
 from hypothesis import given
@@ -21,6 +22,7 @@ from face_recognition_node.core.errors import ConfigurationError, InputError
 from face_recognition_node.core.faces import Detection, HeadPose
 from face_recognition_node.core.hints import FOR_MISSING_POSE, HintChooser, cut_off_hint
 from face_recognition_node.core.kept_views import KeptViews, compare
+from face_recognition_node.core.rotation import rotate_box
 from face_recognition_node.core.target_selection import TargetSelector
 from face_recognition_node.core.view_checks import check_view, covered_share, outside_share, overlap
 
@@ -69,6 +71,16 @@ def test_a_face_cut_by_the_border_is_led_back(box: tuple[float, ...], expected: 
     view = FaceWorld().view(0.0)
     detection = Detection(box, 1.0, view.detection.landmarks_xy)  # type: ignore[arg-type]
     assert expected in cut_off_hint(detection, IMAGE_SIZE)
+
+
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+def test_a_cut_face_is_led_back_whichever_way_the_camera_hangs(rotate: int) -> None:
+    """The face is cut by the left edge of the upright picture."""
+    upright = np.array([-30.0, 100.0, 70.0, 220.0], np.float32)
+    raw_size = IMAGE_SIZE if rotate in (0, 180) else IMAGE_SIZE[::-1]
+    box = rotate_box(upright, (360 - rotate) % 360, IMAGE_SIZE)
+    detection = Detection(box, 1.0, FaceWorld().view(0.0).detection.landmarks_xy)
+    assert cut_off_hint(detection, raw_size, rotate) == "Please step a little to your left."
 
 
 def test_a_hint_stays_until_it_was_said_or_done() -> None:

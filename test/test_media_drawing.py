@@ -200,6 +200,15 @@ def test_writer_says_what_is_wrong(tmp_path: Path) -> None:
         writer.write(np.zeros((48, 64, 3), np.uint8))
         with pytest.raises(InputError, match="like the first"):
             writer.write(np.zeros((50, 64, 3), np.uint8))
+    (tmp_path / ".none.partial.mp4").write_bytes(b"of a run that was killed")
     with VideoWriter(tmp_path / "none.mp4", rate=25):
         pass
     assert not (tmp_path / "none.mp4").exists()
+
+
+@pytest.mark.parametrize("rate", [29.97, 66.6667, 100.123, 119.88, 700.123])
+def test_every_rate_can_be_written(tmp_path: Path, rate: float) -> None:
+    with VideoWriter(tmp_path / "fast.mp4", rate=rate) as writer:
+        for _ in range(3):
+            writer.write(np.zeros((32, 48, 3), np.uint8))
+    assert open_source(str(tmp_path / "fast.mp4")).rate_hz == pytest.approx(rate, abs=0.5)

@@ -60,6 +60,12 @@ def test_video_keeps_its_timing_and_can_be_read_twice(tmp_path: Path) -> None:
     assert [frame.stamp for frame in open_source(str(path), rate=50)] == pytest.approx(np.arange(10) / 50)
 
 
+def test_a_recording_behind_a_url_is_a_recording(clips: Path) -> None:
+    by_path, by_url = open_source(str(clips / "eat.mkv")), open_source((clips / "eat.mkv").as_uri())
+    assert (by_url.is_live, by_url.n_frames) == (False, by_path.n_frames)
+    assert [frame.stamp for frame in by_url] == [frame.stamp for frame in by_path]
+
+
 def test_between_cuts_by_time_and_keeps_stamps(tmp_path: Path) -> None:
     for number in range(20):
         cv2.imwrite(str(tmp_path / f"{number}.png"), plain(number))

@@ -150,6 +150,15 @@ def test_the_camera_model_comes_along_with_depth_scaled_to_the_image(bench) -> N
     assert bench.recognizer.frames[1].intrinsics == Intrinsics(250.0, 250.0, 3.0, 2.0)
 
 
+def test_the_model_of_the_rectified_image_goes_first(bench) -> None:
+    info = camera_info(6, 4)
+    info.p = [470.0, 0.0, 3.5, 0.0, 0.0, 480.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    bench.depth.camera.add(info)
+    bench.depth.add(depth_image(250_000_000, 1500))
+    bench.send(image())
+    assert bench.recognizer.frames[0].intrinsics == Intrinsics(470.0, 480.0, 3.5, 2.5)
+
+
 @pytest.mark.parametrize("info", [camera_info(6, 6), camera_info(0, 0), camera_info(6, 4, focal=0.0)])
 def test_a_camera_model_of_something_else_is_told_once_and_the_image_answered(bench, info) -> None:
     bench.depth.camera.add(info)

@@ -135,6 +135,15 @@ def test_a_wrong_change_is_refused_and_changes_nothing(node, holder, name, value
     assert holder.parameters.settings is before
 
 
+@pytest.mark.parametrize("name", ["image_topic", "depth_topic", "camera_info_topic"])
+def test_a_topic_that_cannot_be_is_refused(node, holder, name) -> None:
+    (result,) = node.set_parameters([RosParameter(name, value="/camera-1/image")])
+    assert not result.successful
+    assert "expected the name of a topic" in result.reason
+    (result,) = node.set_parameters([RosParameter(name, value="")])
+    assert result.successful == (name != "image_topic")
+
+
 def test_of_several_changes_at_once_all_or_none_happen(node, holder) -> None:
     changes = [RosParameter("always_on", value=True), RosParameter("rotate", value=33)]
     assert not node.set_parameters_atomically(changes).successful

@@ -305,6 +305,30 @@ def test_a_portrait_on_the_wall_is_never_named_where_there_is_depth(
     assert not any(person.is_stranger for person in stage.gallery.snapshot().persons.values())
 
 
+def test_whose_face_a_flat_track_is_is_looked_at_again(
+    models: Models, portraits: dict[str, np.ndarray]
+) -> None:
+    """Somebody may step before the portrait where there is no depth; only a look can tell."""
+    stage = Stage(models, portraits)
+    place = ("guest", 240, 135, 150)
+    for _ in range(20):
+        (face,) = stage.show(place, depth_m=bulging([place], 0.0)).faces
+    assert face.flatness == "flat"
+    looks = [stage.show(place).faces[0].view.embedding is not None for _ in range(20)]
+    stage.recognizer.close()
+    assert sum(looks) == 20 // stage.config.tracker.recheck_frames
+
+
+def test_a_slow_camera_does_not_lose_a_name_between_two_looks(
+    models: Models, portraits: dict[str, np.ndarray]
+) -> None:
+    stage = Stage(models, portraits, tracker__recheck_frames=60, identity__claim_timeout_s=4.0)
+    stage.enroll("guest", "Eileen")
+    seen = [stage.show(("guest", 240, 135, 150), wait=0.5).faces[0].identity.name for _ in range(30)]
+    stage.recognizer.close()
+    assert set(seen[3:]) == {"Eileen"}
+
+
 def test_a_head_is_named_and_called_solid_and_without_depth_unverified(stage: Stage) -> None:
     stage.enroll("guest", "Eileen")
     place = ("guest", 240, 135, 150)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from face_recognition_node.cli.processes import Children, isolated_environment
 from face_recognition_node.core.errors import BackendUnavailableError
 from face_recognition_node.core.gallery_files import default_gallery_path
-from face_recognition_node.media.sources import FrameSource, open_source
+from face_recognition_node.media.sources import FrameSource, is_url, open_source
 
 if TYPE_CHECKING:
     from face_recognition_node.cli.identity_watch import IdentityWatch, Screen
@@ -114,11 +114,8 @@ def _play(
     from face_recognition_node.ros.remote import Remote
 
     at_end = "stop" if arguments.once else "loop"
-    clip = (
-        arguments.source
-        if arguments.source == "sample" or source is None
-        else str(Path(arguments.source).absolute())
-    )
+    is_as_typed = arguments.source == "sample" or source is None or is_url(arguments.source)
+    clip = arguments.source if is_as_typed else str(Path(arguments.source).absolute())
     with Children() as children:
         children.start("recognition node", "face_recognition_node.ros.main", [
             "--log-level", "warn", "-r", f"__ns:={NAMESPACE}",

@@ -228,7 +228,7 @@ class EnrollmentSession:
             self._rejections[self._reason] += 1
         self._same_person.saw(face, [one for one in others if one.track_id in good])
         is_own_fault = self._reason not in (None, Rejection.TOO_SIMILAR, Rejection.NO_EMBEDDING)
-        step_back_in = cut_off_hint(face.view.detection, result.image_size)
+        step_back_in = cut_off_hint(face.view.detection, result.image_size, result.rotate)
         self._hints.note(self._now, self._reason if is_own_fault else None, step_back_in)
         self._hint = self._hints.choose(self._now, self._kept.coverage, ("front", "left", "right"))
         if self._accepted:

@@ -260,9 +260,10 @@ class RecognitionResult:
         stamp: Stamp of the frame, seconds.
         frame_id: Coordinate frame of the frame.
         image_size: (width, height) in pixels.
-        faces: One entry per visible face.
+        faces: One entry per visible face, in coordinates of the image as it came.
         gallery_version: Version of the gallery the identities were decided with.
         stage_seconds: Time spent by stage: resize, detect, align, embed, track, search.
+        rotate: Degrees by which the image has to be turned clockwise to be upright.
     """
 
     stamp: float
@@ -271,3 +272,4 @@ class RecognitionResult:
     faces: tuple[IdentifiedFace, ...]
     gallery_version: int
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    rotate: int = 0

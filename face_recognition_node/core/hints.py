@@ -11,6 +11,7 @@ from collections import deque
 from face_recognition_node.core.coverage import PoseCoverage
 from face_recognition_node.core.enrollment_values import Rejection
 from face_recognition_node.core.faces import Detection
+from face_recognition_node.core.rotation import rotate_box
 
 STEP_IN_FRONT = "Please come in front of me and look at me."
 ONE_AT_A_TIME = "I see several of you. Please let one person come closer."
@@ -44,13 +45,20 @@ HOLD_S = 1.5
 """Seconds for which a hint stays, so that the robot can finish its sentence."""
 
 
-def cut_off_hint(detection: Detection, image_size: tuple[int, int]) -> str:
-    """Return where the person should go whose face the image border cuts."""
-    x1, y1, x2, y2 = detection.box_xyxy.tolist()
+def cut_off_hint(detection: Detection, image_size: tuple[int, int], rotate: int = 0) -> str:
+    """Return where the person should go whose face the image border cuts.
+
+    Args:
+        detection: The face, in the image as it came.
+        image_size: (width, height) of that.
+        rotate: Degrees by which it has to be turned clockwise to be upright.
+    """
+    x1, y1, x2, y2 = rotate_box(detection.box_xyxy, rotate, image_size).tolist()
+    width, height = image_size if rotate in (0, 180) else image_size[::-1]
     outside = {
         "Please step a little to your left.": -x1,
-        "Please step a little to your right.": x2 - image_size[0],
-        "Please step back a little.": max(-y1, y2 - image_size[1]),
+        "Please step a little to your right.": x2 - width,
+        "Please step back a little.": max(-y1, y2 - height),
     }
     return max(outside, key=lambda hint: outside[hint])
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _SAME_PICTURE = 0.75
 """Correlation of two thumbnails of one face below which the face is looked at again at once."""
+_LONGEST_UNCHECKED_S = 1.0
 _CUT = 0.5
 """Correlation below which the picture of a face has changed at once."""
 _THUMBNAIL = 14
@@ -156,7 +157,7 @@ class Recognizer:
                 1.0 if track is None else _correlation(track.thumbnail, thumbnail)
                 for track, thumbnail in zip(plan.likely, thumbnails, strict=True)
             ]
-            chosen = self._choose(plan, views, changes)
+            chosen = self._choose(plan, views, changes, stamp)
         with clock.stage("embed"):
             views = self._embed(views, chosen)
         with clock.stage("track"):
@@ -223,23 +224,34 @@ class Recognizer:
         depth = rotate_image(frame.depth_m, self.rotate)
         return [sample_face_depth(depth, detection) for detection in detections]
 
-    def _choose(self, plan: Plan, views: Sequence[FaceView], changes: Sequence[float]) -> list[int]:
+    def _choose(
+        self, plan: Plan, views: Sequence[FaceView], changes: Sequence[float], stamp: float
+    ) -> list[int]:
         """Return which faces have to be embedded in this frame."""
         if self.embed_every_face:
             return list(range(len(views)))
         chosen = []
         for k, (view, track) in enumerate(zip(views, plan.likely, strict=True)):
-            if not self._counts(view) or (track is not None and track.is_flat):
+            if not self._counts(view):
                 continue
             if (
                 track is None
-                or track.track_id not in self._settled
                 or plan.contested[k]
-                or track.frames_unchecked + 1 >= self._config.tracker.recheck_frames
                 or changes[k] < _SAME_PICTURE
+                or self._is_recheck_due(track, stamp)
+                or (track.track_id not in self._settled and not track.is_flat)
             ):
                 chosen.append(k)
         return chosen
+
+    def _is_recheck_due(self, track: Track, stamp: float) -> bool:
+        """Say whether a track has been followed for long enough without a look at whose face it is."""
+        if track.frames_unchecked + 1 >= self._config.tracker.recheck_frames:
+            return True
+        # Few frames may be much time: a claim must not lapse, nor adaptation forget, for want of a look.
+        last = track.evidence.last_stamp
+        longest = min(self._config.identity.claim_timeout_s / 2, _LONGEST_UNCHECKED_S)
+        return last is not None and stamp - last >= longest
 
     def _embed(self, views: Sequence[FaceView], chosen: Sequence[int]) -> list[FaceView]:
         """Return the views, the chosen ones with their embedding."""

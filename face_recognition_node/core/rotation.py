@@ -71,7 +71,8 @@ def to_original(result: RecognitionResult, degrees: int) -> RecognitionResult:
         return replace(face, view=replace(face.view, detection=detection))
 
     size = (width, height) if back == 180 else (height, width)
-    return replace(result, image_size=size, faces=tuple(face_back(face) for face in result.faces))
+    faces = tuple(face_back(face) for face in result.faces)
+    return replace(result, image_size=size, faces=faces, rotate=(result.rotate + degrees) % 360)
 
 
 def _checked(degrees: int) -> int:

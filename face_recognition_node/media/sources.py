@@ -89,8 +89,8 @@ def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] |
         from face_recognition_node.media.sample import sample_source
 
         return sample_source(rate=rate, size=size)
-    if re.match(r"[a-z]+://", text):
-        return _open_capture(text, text, rate, is_live=True)
+    if is_url(text):
+        return _open_capture(text, text, rate, is_live=None)
     path = Path(text).expanduser()
     if text.isdigit() and not path.exists():
         return _open_camera(int(text), rate, size)
@@ -106,6 +106,11 @@ def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] |
             str(path), rate or FOLDER_RATE_HZ, 1, False, lambda: iter([Frame(read_image(path), 0.0)])
         )
     return _open_capture(str(path), str(path), rate, is_live=False)
+
+
+def is_url(text: str) -> bool:
+    """Say whether a source is named by a URL, and not by a path."""
+    return re.match(r"[a-z]+://", text) is not None
 
 
 def read_image(path: Path) -> ImageArray:
@@ -161,9 +166,17 @@ def _open_camera(number: int, rate: float | None, size: tuple[int, int] | None) 
 
 
 def _open_capture(
-    target: str | int, name: str, rate: float | None, *, is_live: bool, wishes: dict[int, int] | None = None
+    target: str | int,
+    name: str,
+    rate: float | None,
+    *,
+    is_live: bool | None,
+    wishes: dict[int, int] | None = None,
 ) -> FrameSource:
-    """Open a video file, a stream or a camera with OpenCV and look whether anything comes out."""
+    """Open a video file, a stream or a camera with OpenCV and look whether anything comes out.
+
+    What lies behind a URL (``is_live`` None) is a recording if it has a length, and live if it has none.
+    """
 
     def connect() -> cv2.VideoCapture:
         capture = cv2.VideoCapture(target)
@@ -174,10 +187,11 @@ def _open_capture(
         return capture
 
     first = connect()
-    if not is_live and not first.grab():
-        raise SourceError(f"{name}: holds no readable picture; {_cure(target)}")
     stated = first.get(cv2.CAP_PROP_FPS)
     count = int(first.get(cv2.CAP_PROP_FRAME_COUNT))
+    is_live = count <= 0 if is_live is None else is_live
+    if not is_live and not first.grab():
+        raise SourceError(f"{name}: holds no readable picture; {_cure(target)}")
     first.release()
     rate_hz = rate or (stated if 0.1 < stated < 1000 else _FALLBACK_RATE_HZ)
 

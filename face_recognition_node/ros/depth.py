@@ -41,9 +41,12 @@ class CameraModel:
                 f"{width}x{height}; is camera_info_topic that of the same camera?",
             )
         scale = size[1] / width
-        k = [float(value) * scale for value in message.k]
+        # positions are computed for the rectified image, whose matrix is p; k is the raw one's, if p is unset
+        fx, cx, fy, cy = (
+            (message.p[i] for i in (0, 2, 5, 6)) if message.p[0] > 0 else (message.k[i] for i in (0, 2, 4, 5))
+        )
         try:
-            return Intrinsics(fx=k[0], fy=k[4], cx=k[2], cy=k[5])
+            return Intrinsics(*(float(value) * scale for value in (fx, fy, cx, cy)))
         except InputError as error:
             raise FrameError("camera_info", f"camera info: {error}; calibrate the camera") from error
 

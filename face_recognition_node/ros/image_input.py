@@ -84,13 +84,17 @@ class ImageInput:
                 return
             qos = QoSProfile(depth=config.qos_depth, reliability=RELIABILITIES[config.qos_reliability])
             image_type = CompressedImage if config.image_transport == "compressed" else Image
-            self._subscribe(image_type, self.topic(config), self._on_image, qos)
-            if config.depth_topic:
-                depth_topic = str(self._node.resolve_topic_name(config.depth_topic))
-                self._subscribe(Image, depth_topic, self._on_depth, qos)
-            if config.camera_info_topic:
-                info_topic = str(self._node.resolve_topic_name(config.camera_info_topic))
-                self._subscribe(CameraInfo, info_topic, self._on_camera_info, qos)
+            try:
+                self._subscribe(image_type, self.topic(config), self._on_image, qos)
+                if config.depth_topic:
+                    depth_topic = str(self._node.resolve_topic_name(config.depth_topic))
+                    self._subscribe(Image, depth_topic, self._on_depth, qos)
+                if config.camera_info_topic:
+                    info_topic = str(self._node.resolve_topic_name(config.camera_info_topic))
+                    self._subscribe(CameraInfo, info_topic, self._on_camera_info, qos)
+            except BaseException:  # all or none: without depth a poster would pass
+                self._unsubscribe()
+                raise
 
     def _subscribe(self, type_: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         self._subscriptions.append(self._companion.create_subscription(type_, topic, callback, qos))
@@ -98,8 +102,11 @@ class ImageInput:
     def close(self) -> None:
         """Unsubscribe; harmless when not subscribed."""
         with self._lock:
-            while self._subscriptions:
-                self._companion.destroy_subscription(self._subscriptions.pop())
+            self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
+        while self._subscriptions:
+            self._companion.destroy_subscription(self._subscriptions.pop())
 
     def destroy(self) -> None:
         """Unsubscribe and take the companion node off the network."""

@@ -107,10 +107,14 @@ class FaceRecognitionNode(LoudNode):
         self._depth.clear()
         self._statistics.reset()
         self._worker = NewestItemWorker(self.pipeline.handle, self._on_failure, "recognizer")
-        self._worker.start()
-        self._answers.activate()
-        self._is_active = True
-        self.check()
+        try:
+            self._worker.start()
+            self._answers.activate()
+            self._is_active = True
+            self.check()
+        except BaseException:
+            self._stop()
+            raise
 
     @loud
     def on_deactivate(self) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from face_recognition_node.core.errors import ConfigurationError
 from face_recognition_node.ros.declare import declare
 from face_recognition_node.ros.settings import Settings, declarations
+
+TOPICS = ("image_topic", "depth_topic", "camera_info_topic")
+MAY_BE_EMPTY = TOPICS[1:]
 
 
 class NodeParameters:
@@ -37,7 +42,7 @@ class NodeParameters:
         self._is_configured = is_configured
         self._on_change = on_change
         self._declared = {name: declared for name, declared, _ in declarations()}
-        self.settings = Settings().with_values(declare(node, list(declarations()), self.FIXED))
+        self.settings = _with_values(Settings(), declare(node, list(declarations()), self.FIXED))
         # Humble has nothing after the check; there is no other callback of ours that might still refuse.
         has_post = hasattr(node, "add_post_set_parameters_callback")
         node.add_on_set_parameters_callback(self._check if has_post else self._check_and_apply)
@@ -59,7 +64,7 @@ class NodeParameters:
                     )
                     return SetParametersResult(successful=False, reason=reason)
         try:
-            self.settings.with_values(changes)
+            _with_values(self.settings, changes)
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -75,3 +80,20 @@ class NodeParameters:
         if result.successful:
             self._apply(parameters)
         return result
+
+
+def _with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """Return the settings with some values replaced, or raise ConfigurationError for one that is no use."""
+    changed = settings.with_values(values)
+    for name in TOPICS:
+        topic = getattr(changed.node, name)
+        if not topic and name in MAY_BE_EMPTY:
+            continue
+        try:
+            validate_topic_name(topic)
+        except InvalidTopicNameException as error:
+            reason = str(error).splitlines()[0].rstrip(":")
+            raise ConfigurationError(
+                f"{name}: expected the name of a topic, got {topic!r} ({reason})"
+            ) from error
+    return changed
