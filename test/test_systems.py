@@ -52,8 +52,17 @@ def test_each_picture_gets_a_pair_of_each_kind():
     assert same.sum() == 400
     assert (pairs[:, 0] != pairs[:, 1]).all()
     assert ((labels[pairs[:, 0]] == labels[pairs[:, 1]]) == (same == 1)).all()
-    with pytest.raises(InputError, match="two or more pictures"):
+    with pytest.raises(InputError, match="another picture to pair with"):
         make_pairs(np.array([0, 1, 1]), seed=0)
+
+
+def test_pairs_to_check_with_are_not_those_trained_on():
+    labels = np.repeat(np.arange(40), 10)
+    trained, _ = make_pairs(labels, seed=0)
+    others, same = make_pairs(labels, 1, trained)
+    assert len(others) == 800
+    assert same.sum() == 400
+    assert {frozenset(pair) for pair in trained.tolist()}.isdisjoint(map(frozenset, others.tolist()))
 
 
 def test_near_pairs_score_high():
@@ -265,6 +274,31 @@ def test_each_system_runs_with_one_command(recipe, data, wanted, shared_data, tm
     assert report["recipe"]["kind"] == recipe
     for name in wanted:
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_rgbd_takes_any_number_of_steps_and_goes_on_with_another(shared_data, tmp_path, capsys):
+    archive = str(shared_data / "rap3df_rgbd.zip")
+    command = ["train", str(RECIPES / "rgbd_face_id.yaml"), "--data", archive, "--out", str(tmp_path)]
+    command += ["--threads", "1", "--set", "people=2", "--set", "views=2"]
+    for steps in (53, 104):
+        assert main([*command, "--set", f"steps={steps}"]) == 0
+        stored = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        assert stored["global_step"] == steps
+    assert main([*command, "--devices", "2"]) == 2
+    assert "expected one device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["olivetti_siamese", "rgbd_face_id"])
+def test_the_seed_is_that_of_the_first_weights_too(module, shared_data, tmp_path):
+    data = {"olivetti_siamese": "orl_faces.zip", "rgbd_face_id": "rap3df_rgbd.zip"}[module]
+    name = {"olivetti_siamese": "siamese.pt", "rgbd_face_id": "rgbd.pt"}[module]
+    command = ["train", str(RECIPES / f"{module}.yaml"), "--data", str(shared_data / data), "--fast"]
+    runs = []
+    for number in range(2):
+        torch.manual_seed(number)
+        assert main([*command, "--threads", "1", "--out", str(tmp_path / str(number))]) == 0
+        runs.append(torch.load(tmp_path / str(number) / name, weights_only=True))
+    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
 
 
 def test_unlocking_by_rgbd_from_the_command_line(shared_data, tmp_path, capsys):

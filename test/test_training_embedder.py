@@ -109,6 +109,18 @@ def test_a_finished_run_is_not_repeated(finished, recipe, monkeypatch):
     assert train_embedder(recipe, RunOptions(out, threads=1, accelerator="cpu")) == weights
 
 
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(finished, recipe, tmp_path):
+    out, weights = finished
+    options = RunOptions(out, threads=1, accelerator="cpu")
+    with pytest.raises(ConfigurationError, match="made with another fast; name another --out"):
+        train_embedder(recipe, dataclasses.replace(options, fast=True))
+    with pytest.raises(ConfigurationError, match="made with another start"):
+        train_embedder(dataclasses.replace(recipe, start=str(weights)), options)
+    first = dataclasses.replace(recipe.stages[0], learning_rate=0.5)
+    with pytest.raises(ConfigurationError, match="made with another learning_rate"):
+        train_embedder(dataclasses.replace(recipe, stages=(first, *recipe.stages[1:])), options)
+
+
 def test_a_run_that_was_killed_ends_like_one_that_was_not(finished, recipe, tmp_path, monkeypatch):
     class KilledError(Exception):
         pass

@@ -163,19 +163,19 @@ def test_look_alike_loss_is_nothing_among_faces_that_nobody_confuses():
 
 def test_the_memory_keeps_the_latest_faces():
     memory = FaceMemory(5, 2, 3)
-    assert [len(part) for part in memory.faces()] == [0, 0]
+    assert [len(part) for part in memory.faces(torch.device("cpu"))] == [0, 0]
     for first in (0, 2, 4, 6):
         numbers = torch.tensor([first, first + 1.0])[:, None]
         memory.add(numbers.expand(2, 2), numbers.expand(2, 3))
-    vectors, teacher = memory.faces()
+    vectors, teacher = memory.faces(torch.device("cpu"))
     assert sorted(vectors[:, 0].tolist()) == [3, 4, 5, 6, 7]
     assert torch.equal(vectors[:, 0], teacher[:, 2])
     memory.add(torch.arange(8.0, 20)[:, None].expand(12, 2), torch.arange(8.0, 20)[:, None].expand(12, 3))
-    assert sorted(memory.faces()[0][:, 0].tolist()) == [15, 16, 17, 18, 19]
+    assert sorted(memory.faces(torch.device("cpu"))[0][:, 0].tolist()) == [15, 16, 17, 18, 19]
     again = FaceMemory(5, 2, 3)
     again.load_state_dict(memory.state_dict())
     again.add(torch.full((1, 2), 20.0), torch.full((1, 3), 20.0))
-    assert sorted(again.faces()[0][:, 0].tolist()) == [16, 17, 18, 19, 20]
+    assert sorted(again.faces(torch.device("cpu"))[0][:, 0].tolist()) == [16, 17, 18, 19, 20]
 
 
 def test_map_loss_ignores_scale():

@@ -22,6 +22,7 @@ from face_recognition_node.training.preparation import (
     mark_duplicates,
     prepare_picture,
     read_journal,
+    write_tables,
 )
 
 LANDMARKS = np.array([[40, 50], [72, 50], [56, 72], [42, 92], [70, 92]], np.float32)
@@ -71,6 +72,28 @@ def test_rejects_say_why(tree, tmp_path, name, found, reason):
     assert not list(tmp_path.rglob("*.webp"))
 
 
+def test_what_cannot_even_be_read_is_a_reject(tree, tmp_path, monkeypatch):
+    def prepare(name):
+        return prepare_picture(tree, name, tmp_path, lambda _: [], align, PreparationLimits()).reason
+
+    (tree / "anna" / "folder.jpg").mkdir()
+    (tree / "anna" / "gone.jpg").symlink_to("nowhere.jpg")
+    assert "cannot be read" in prepare("anna/folder.jpg")
+    assert "cannot be read" in prepare("anna/gone.jpg")
+    assert "not UTF-8" in prepare("anna/Jos\udce9.png")
+
+    def too_large(*_):
+        raise cv2.error("pixels <= CV_IO_MAX_IMAGE_PIXELS")
+
+    monkeypatch.setattr(cv2, "imdecode", too_large)
+    assert prepare("anna/1.png") == "cannot be decoded"
+
+
+def test_tables_hold_any_name(tmp_path):
+    assert write_tables([Prepared("a/Jos\udce9.png", "a", reason="not UTF-8")], tmp_path) == (0, 1)
+    assert "Jos" in (tmp_path / "rejects.csv").read_text()
+
+
 def test_the_crop_is_the_robots(tree, tmp_path):
     faces = [face_at(60, 60), face_at(210, 160, 1.1)]
     made = prepare_picture(
@@ -109,6 +132,15 @@ def test_later_copies_become_rejects():
         ]
     )
     assert [m.reason for m in marked] == ["", "duplicate of a/1", "", "duplicate of a/1", ""]
+    # a file that was left out as nearly another's is left out under another name as well
+    again = mark_duplicates(
+        [
+            one("a/1", "a", "p1", "00000000000000ff"),
+            one("a/2", "a", "p2", "00000000000000fe"),
+            one("b/1", "b", "p2", "00000000000000fe"),
+        ]
+    )
+    assert [m.reason for m in again] == ["", "duplicate of a/1", "duplicate of a/1"]
     assert mark_duplicates([]) == []
 
 
@@ -138,6 +170,8 @@ def test_prepare_from_the_command_line(tree, tmp_path, guest_bgr, capsys):
     journal = (out / "journal.jsonl").read_text()
     assert main(["prepare", str(tree), str(out), "--workers", "1"]) == 0
     assert (out / "journal.jsonl").read_text() == journal
+    assert main(["prepare", str(tree), str(out), "--workers", "1", "--minimum-size", "50"]) == 2
+    assert "was begun with minimum_size_px 20.0" in capsys.readouterr().err
 
 
 def test_a_killed_preparation_leaves_no_process_and_goes_on(tmp_path, guest_bgr):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from training_material import write_archive
 
-from face_recognition_node.core.errors import ModelMismatchError, ModelMissingError
+from face_recognition_node.core.errors import ModelMismatchError, ModelMissingError, SourceError
 
 pytest.importorskip("torch", reason="the train extra is not installed: no torch")
 onnx = pytest.importorskip("onnx", reason="the train extra is not installed: no onnx")
 
 # ruff: noqa: E402  # what follows needs torch
+from face_recognition_node.evaluation.face_archive import read_teacher
 from face_recognition_node.training import teacher
 from face_recognition_node.training.face_data import FaceSet, open_faces
 
@@ -74,17 +75,34 @@ def test_a_call_that_was_cut_off_is_continued(faces, tmp_path, monkeypatch) -> N
     def breaks(*arguments: object) -> None:
         save(*arguments)
         calls.append(arguments)
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(teacher, "_save", breaks)
     with pytest.raises(KeyboardInterrupt):
         teacher.compute_teacher(faces, model, out)
     assert json.loads((out / teacher.STATE).read_text())["done"] == 16
+    with pytest.raises(SourceError, match=f"16 of {len(faces.labels)} faces are done"):
+        read_teacher(out / teacher.EMBEDDINGS, len(faces.labels))
     teacher.compute_teacher(faces, model, out)
-    assert len(calls) == -(-len(faces.labels) // 8)
+    assert len(calls) == 1 + -(-len(faces.labels) // 8)
+    assert read_teacher(out / teacher.EMBEDDINGS, len(faces.labels)) is not None
     for name in (teacher.EMBEDDINGS, teacher.MAPS):
         assert np.array_equal(np.load(out / name), np.load(tmp_path / "whole" / name))
+
+
+def test_a_call_that_was_killed_before_it_saved_is_begun_again(faces, tmp_path, monkeypatch) -> None:
+    model, out = make_teacher(tmp_path / "t.onnx"), tmp_path / "out"
+
+    def breaks(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(teacher, "to_int8", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            teacher.compute_teacher(faces, model, out)
+    teacher.compute_teacher(faces, model, out)
+    assert read_teacher(out / teacher.EMBEDDINGS, len(faces.labels)) is not None
 
 
 @pytest.mark.parametrize("name", [teacher.EMBEDDINGS, teacher.MAPS])

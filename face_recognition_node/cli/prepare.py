@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         MANIFEST,
         REJECTS,
         PreparationLimits,
+        check_settings,
         find_pictures,
         read_journal,
         write_tables,
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     limits = PreparationLimits(arguments.minimum_score, arguments.minimum_size)
     pictures = find_pictures(arguments.source)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    check_settings(arguments.out, {**asdict(limits), "detector": arguments.detector})
     done = read_journal(arguments.out)
     missing = [name for name in pictures if name not in done]
     initial = (models_config(arguments), arguments.source, arguments.out, limits)

@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     kind = values["kind"]
     if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigurationError(f"{arguments.recipe}: kind: expected one of {sorted(KINDS)}, got {kind!r}")
-    out = arguments.out or Path("runs") / arguments.recipe.stem
+    # a short run must never be gone on from by a long one
+    out = arguments.out or Path("runs") / f"{arguments.recipe.stem}{'-fast' if arguments.fast else ''}"
     options = RunOptions(
         out, arguments.fast, arguments.threads, arguments.accelerator, arguments.devices, arguments.nodes
     )

@@ -9,6 +9,7 @@ each: ``bytes,identity,source``; an empty identity is an unlabelled face) and, i
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ VALIDATION_MODULUS, VALIDATION_REMAINDER = 50, 1
 LOOKALIKE_SIMILARITY = 0.55
 """Training faces closer than this to a held-out face (the teacher's cosine) are left out too: they may show
 the same person under no label or another one. Of pairs of different test people 0.01 % come that close."""
+TEACHER_STATE = "teacher_state.json"
+"""Beside a teacher's files: whose they are, and how many faces are done."""
 DOUBLE_SIMILARITY = 0.8
 """Identities of two collections whose mean vectors are nearer than this are one person."""
 
@@ -99,10 +102,17 @@ def read_teacher(path: Path, rows: int) -> FloatArray | None:
     """Return the (rows, D) unit vectors of a teacher's int8 file, None if there is no such file.
 
     Raises:
-        SourceError: If it has another number of rows.
+        SourceError: If it has another number of rows, or its making was cut off.
     """
     if not path.is_file():
         return None
+    state = path.with_name(TEACHER_STATE)
+    if state.is_file():
+        done = int(json.loads(state.read_text(encoding="utf-8")).get("done", rows))
+        if done < rows:
+            raise SourceError(
+                f"{path}: {done} of {rows} faces are done; call `face-recognition teacher` again to finish it"
+            )
     stored = np.load(path, mmap_mode="r")
     if stored.ndim != 2 or len(stored) != rows:
         raise SourceError(f"{path}: expected {rows} rows, one a face, got shape {stored.shape}")

@@ -118,7 +118,7 @@ class EmbedderStage(lightning.LightningModule):
                 losses["relation"] = distillation.relation * relation_loss(unit, teacher)
             if self.memory is not None:
                 losses["look_alike"] = distillation.look_alike * look_alike_loss(
-                    unit, teacher, self.memory.faces(), distillation.look_alike_from
+                    unit, teacher, self.memory.faces(unit.device), distillation.look_alike_from
                 )
                 # every process remembers the faces of all, so that one checkpoint holds for all
                 seen = [

@@ -20,7 +20,12 @@ from torch.utils.data import DataLoader
 
 from face_recognition_node.core.errors import ConfigurationError, SourceError
 from face_recognition_node.evaluation.embedding_plots import plot_curves
-from face_recognition_node.evaluation.face_archive import IdentitySplit, LabelArray, split_identities
+from face_recognition_node.evaluation.face_archive import (
+    IdentitySplit,
+    LabelArray,
+    read_teacher,
+    split_identities,
+)
 from face_recognition_node.networks.weight_files import read_weights
 from face_recognition_node.training.augmentation import NO_AUGMENTATION
 from face_recognition_node.training.callbacks import WEIGHTS, AveragedWeights, ImageProgress, ValidationCurve
@@ -33,6 +38,7 @@ from face_recognition_node.training.face_data import (
     open_faces,
 )
 from face_recognition_node.training.head_start import choose_faces, fit_heads
+from face_recognition_node.training.stage_record import check_record
 from face_recognition_node.training.stages import EmbedderRecipe, StageRecipe
 from face_recognition_node.training.start_weights import load_start
 
@@ -102,6 +108,13 @@ def open_training_data(recipe: EmbedderRecipe) -> TrainingData:
     """Open the recipe's faces and split them."""
     data = recipe.data
     faces = open_faces(data.path)
+    if data.teacher is not None:
+        teacher = read_teacher(data.teacher, len(faces.labels))
+        if teacher is None:
+            raise SourceError(
+                f"{data.teacher}: no such file; data.teacher: null takes the one beside the faces"
+            )
+        faces = dataclasses.replace(faces, teacher=teacher)
     split = split_identities(faces.labels, faces.teacher)
     if not data.keep_held_out:
         everything = np.arange(len(faces.labels), dtype=np.int64)
@@ -156,6 +169,7 @@ def _run_stage(
 ) -> Path:
     folder = options.out / stage.name
     last = folder / CHECKPOINT
+    check_record(folder, stage, options.fast, start)
     if last.is_file() and _steps_done(last) >= stage.steps:
         return folder / WEIGHTS
     module = make_stage(stage, data)

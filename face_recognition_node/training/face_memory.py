@@ -34,15 +34,18 @@ class FaceMemory:
     @torch.no_grad()
     def add(self, vectors: Tensor, teacher: Tensor) -> None:
         """Keep (B, D) and (B, T) unit vectors in place of the oldest."""
-        if self.vectors.device != vectors.device:
-            self.vectors, self.teacher = self.vectors.to(vectors.device), self.teacher.to(vectors.device)
+        self._move_to(vectors.device)
         added = torch.arange(max(0, len(vectors) - len(self.vectors)), len(vectors), device=vectors.device)
         places = (self.count + added) % len(self.vectors)
         self.vectors[places], self.teacher[places] = vectors[added], teacher[added]
         self.count += len(vectors)
 
-    def faces(self) -> tuple[Tensor, Tensor]:
+    def _move_to(self, device: torch.device) -> None:
+        self.vectors, self.teacher = self.vectors.to(device), self.teacher.to(device)
+
+    def faces(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the (M, D) and (M, T) vectors kept so far; the first is a copy, for the gradient."""
+        self._move_to(device)
         kept = min(self.count, len(self.vectors))
         return self.vectors[:kept].clone(), self.teacher[:kept]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -64,8 +65,15 @@ def _as_input(square: NDArray[np.uint8]) -> FloatArray:
     return np.asarray(even / 255, np.float32)
 
 
-def make_pairs(labels: LabelArray, seed: int) -> tuple[LabelArray, FloatArray]:
+def make_pairs(
+    labels: LabelArray, seed: int, without: Iterable[Sequence[int]] = ()
+) -> tuple[LabelArray, FloatArray]:
     """Pair each picture with a random other one of its person and with a random one of somebody else.
+
+    Args:
+        labels: (N,) people.
+        seed: Of the choice.
+        without: Pairs of picture numbers that are not to come again, in whichever order.
 
     Returns:
         (2N, 2) picture numbers and (2N,) 1 for same, 0 for different: 800 pairs for 400 pictures.
@@ -74,14 +82,20 @@ def make_pairs(labels: LabelArray, seed: int) -> tuple[LabelArray, FloatArray]:
         InputError: If somebody has one picture only, or there is one person only.
     """
     random = np.random.default_rng(seed)
+    partners: dict[int, list[int]] = {}
+    for first, second in without:
+        partners.setdefault(int(first), []).append(int(second))
+        partners.setdefault(int(second), []).append(int(first))
     pairs, same = [], []
     for index, person in enumerate(labels):
-        own = np.flatnonzero(labels == person)
-        own = own[own != index]
-        others = np.flatnonzero(labels != person)
+        may_come = np.ones(len(labels), bool)
+        may_come[[index, *partners.get(index, [])]] = False
+        own = np.flatnonzero(may_come & (labels == person))
+        others = np.flatnonzero(may_come & (labels != person))
         if len(own) == 0 or len(others) == 0:
             raise InputError(
-                f"person {person}: expected two or more pictures and somebody else, got {len(own) + 1}"
+                f"person {person}: expected another picture to pair with and somebody else, got "
+                f"{len(own)} and {len(others)}"
             )
         pairs += [(index, int(random.choice(own))), (index, int(random.choice(others)))]
         same += [1.0, 0.0]

@@ -24,7 +24,7 @@ from face_recognition_node.training.olivetti_judgement import (
     judge_olivetti,
 )
 from face_recognition_node.training.recipe import plain_values
-from face_recognition_node.training.small_runs import fit_epochs, write_report
+from face_recognition_node.training.small_runs import fit_epochs, seed_run, write_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,12 @@ class PairTraining(lightning.LightningModule):
         super().__init__()
         self.scorer = SiameseScorer(SiameseEncoder(dropout=recipe.dropout))
         self.rate = recipe.learning_rate
-        self.faces = faces
+        self.register_buffer("faces", faces, persistent=False)  # goes to the device with the network
 
     def _step(self, batch: list[Tensor], name: str) -> Tensor:
         pairs, same = batch
-        logits = self.scorer(self.faces[pairs[:, 0]], self.faces[pairs[:, 1]])
+        faces = self.get_buffer("faces")
+        logits = self.scorer(faces[pairs[:, 0]], faces[pairs[:, 1]])
         loss = functional.binary_cross_entropy_with_logits(logits, same)
         accuracy = ((logits > 0) == (same > 0.5)).float().mean()
         self.log_dict({f"{name}/loss": loss, f"{name}/accuracy": accuracy}, on_step=False, on_epoch=True)
@@ -120,7 +121,10 @@ def train_olivetti(
     pairs, same = make_pairs(labels[trained], recipe.seed)
     pairs = trained[pairs]
     checked = np.flatnonzero(held) if recipe.held_out_people else trained
-    other_pairs, other_same = make_pairs(labels[checked], recipe.seed + 1)
+    # pairs of the same people, if nobody is held out, but none of those that were trained on
+    seen = () if recipe.held_out_people else pairs
+    other_pairs, other_same = make_pairs(labels[checked], recipe.seed + 1, seen)
+    seed_run(recipe.seed)
     module = PairTraining(recipe, torch.from_numpy(faces.inputs))
     loaders = [
         DataLoader(TensorDataset(torch.from_numpy(p), torch.from_numpy(s)), recipe.batch, shuffle=shuffle)

@@ -6,18 +6,19 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from face_recognition_node.core.errors import SourceError
+from face_recognition_node.core.errors import ConfigurationError, SourceError
 from face_recognition_node.core.faces import Detection, ImageArray
+from face_recognition_node.core.model_card import write_json
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm")
-MANIFEST, REJECTS, JOURNAL = "manifest.csv", "rejects.csv", "journal.jsonl"
+MANIFEST, REJECTS, JOURNAL, SETTINGS = "manifest.csv", "rejects.csv", "journal.jsonl", "settings.json"
 DUPLICATE_BITS = 7
 """Crops of one person whose 64-bit hashes differ in at most so many bits are one picture (scaled, cut, saved
 again). Of 80 photographs, found anew after each change, this finds all that were compressed, 96 % of those
@@ -95,9 +96,16 @@ def prepare_picture(
         limits: What is good enough.
     """
     identity = Path(name).parts[0]
-    data = (source / name).read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # so Python shows bytes that are no UTF-8
+        return Prepared(name, identity, reason="its name is not UTF-8; rename it")
+    try:
+        data = (source / name).read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except OSError as error:
+        return Prepared(name, identity, reason=f"cannot be read ({error.strerror})")
+    except cv2.error:  # OpenCV refuses pictures of over 2^30 pixels with an error of its own
+        image = None
     if image is None:
         return Prepared(name, identity, reason="cannot be decoded", picture_hash=digest)
     picture = np.asarray(image, np.uint8)
@@ -159,6 +167,7 @@ def mark_duplicates(prepared: Iterable[Prepared]) -> list[Prepared]:
             None,
         )
         if first is not None:
+            files.setdefault(one.picture_hash, first)
             marked.append(Prepared(**{**asdict(one), "reason": f"duplicate of {first.source}"}))
             continue
         files[one.picture_hash] = one
@@ -169,6 +178,24 @@ def mark_duplicates(prepared: Iterable[Prepared]) -> list[Prepared]:
 
 def _bits(first: str, second: str) -> int:
     return (int(first, 16) ^ int(second, 16)).bit_count()
+
+
+def check_settings(out: Path, settings: Mapping[str, object]) -> None:
+    """Write what a folder is prepared with, or compare with what it was begun with.
+
+    Raises:
+        ConfigurationError: If that was something else.
+    """
+    path = out / SETTINGS
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    different = [f"{name} {stored.get(name)!r}" for name in settings if stored.get(name) != settings[name]]
+    if different:
+        raise ConfigurationError(
+            f"{out}: was begun with {', '.join(different)}; prepare with the same, or into another folder"
+        )
 
 
 def read_journal(out: Path) -> dict[str, Prepared]:
@@ -193,7 +220,7 @@ def write_tables(prepared: Sequence[Prepared], out: Path) -> tuple[int, int]:
         (REJECTS, rejected, ["source", "identity", "reason"]),
     ):
         temporary = out / (name + ".part")
-        with open(temporary, "w", newline="", encoding="utf-8") as stream:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
             writer = csv.DictWriter(stream, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)

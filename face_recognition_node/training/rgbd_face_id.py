@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +26,13 @@ from face_recognition_node.training.losses import HadsellContrastiveLoss
 from face_recognition_node.training.owner import Owner
 from face_recognition_node.training.recipe import plain_values
 from face_recognition_node.training.rgbd_data import augment_rgbd, read_rgbd
-from face_recognition_node.training.small_runs import fit_epochs, mean_or_nan, write_report
+from face_recognition_node.training.small_runs import (
+    finished_epochs,
+    fit_epochs,
+    mean_or_nan,
+    seed_run,
+    write_report,
+)
 
 WEIGHTS, REPORT = "rgbd.pt", "report.json"
 ARTICLE_THRESHOLD = 0.4
@@ -89,6 +96,14 @@ class RgbdTraining(lightning.LightningModule):
         )
         self.rate, self.steps = recipe.learning_rate, steps
 
+    def rate_factor(self, step: int) -> float:
+        """Return the factor on the learning rate at a step of however many there are now."""
+        rising = max(1, self.steps // 10)
+        if step < rising:
+            return (step + 1) / rising
+        share = min(1.0, (step - rising) / max(1, self.steps - rising))
+        return 0.5 * (1 + math.cos(math.pi * share))
+
     def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
         """Return the loss of (B, 4, 80, 80) heads with (B,) people."""
         faces, people = batch
@@ -98,11 +113,9 @@ class RgbdTraining(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a cosine to zero."""
+        """AdamW; the rate rises over the first tenth of the steps, then falls to zero along a cosine."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.rate, weight_decay=0.05)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.rate, total_steps=self.steps, pct_start=0.1
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -197,10 +210,12 @@ def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
     trained, trained_labels = faces[~held], labels[~held]
     steps = min(recipe.steps, 4) if options.fast else recipe.steps
     per_epoch = min(50, steps)
+    seed_run(recipe.seed)
     module = RgbdTraining(recipe, steps)
     sampler = PeopleSampler(trained_labels, recipe, per_epoch)
+    sampler.epoch = finished_epochs(options)
     loader = DataLoader(PeopleBatches(trained, trained_labels), batch_sampler=sampler)
-    fit_epochs(module, loader, None, -(-steps // per_epoch), options, recipe.seed)
+    fit_epochs(module, loader, None, -(-steps // per_epoch), options, recipe.seed, most_steps=steps)
     network = module.network.eval()
     write_checkpoint(network.state_dict(), options.out / WEIGHTS)
     embeddings = embed_rgbd(network, faces)

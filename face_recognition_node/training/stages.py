@@ -20,6 +20,8 @@ class DataRecipe:
         path: Folder of an archive (``train_faces.bin``) or of prepared crops (``manifest.csv``).
         minimum_images: Identities with fewer training faces count as unlabelled.
         keep_held_out: True keeps the fixed validation and test people out (see evaluation/face_archive.py).
+        teacher: Optional file made by ``face-recognition teacher``: the teacher's embeddings; None takes
+            ``train_teacher.npy`` beside the faces, if it is there.
         teacher_maps: Optional file made by ``face-recognition teacher``: the teacher's last feature maps.
         labelled_only: Leave out faces without a label (where there is no teacher to learn from).
     """
@@ -27,6 +29,7 @@ class DataRecipe:
     path: Path = Path("../shared/data")
     minimum_images: int = 3
     keep_held_out: bool = True
+    teacher: Path | None = None
     teacher_maps: Path | None = None
     labelled_only: bool = False
 

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from face_recognition_node.core.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
 from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.evaluation.face_archive import TEACHER_STATE
 from face_recognition_node.training.face_data import FaceSet
 
-EMBEDDINGS, MAPS, STATE = "train_teacher.npy", "teacher_maps.npy", "teacher_state.json"
+EMBEDDINGS, MAPS, STATE = "train_teacher.npy", "teacher_maps.npy", TEACHER_STATE
 _BATCH = 32
 _BATCHES_PER_SAVE = 20
 
@@ -48,6 +49,8 @@ def compute_teacher(faces: FaceSet, model: Path, out: Path, threads: int = 1) ->
         shapes[MAPS] = (count, 2, *first_map.shape[1:])
     state = {"model": hashlib.sha256(model.read_bytes()).hexdigest(), "faces": count}
     done = _done(out, state, shapes)
+    if done == 0:
+        _save([], out, {**state, "done": 0})
     tables = {name: _table(out / name, shape, done) for name, shape in shapes.items()}
     embeddings, maps = tables[EMBEDDINGS], tables.get(MAPS)
     with tqdm(total=count, initial=done, unit=" faces", unit_scale=True, desc="teacher") as bar:
