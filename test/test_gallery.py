@@ -448,3 +448,30 @@ def test_another_database_is_not_touched(tmp_path):
     with pytest.raises(GalleryUnavailableError, match="no gallery"):
         open_gallery(path)
     assert (path.read_bytes(), path.stat().st_mode) == before
+
+
+def test_to_be_seen_shortens_nobodys_time(rng):
+    clock = Clock()
+    with open_gallery(None, clock, stranger_time_to_live_s=3600.0) as gallery:
+        gallery.set_session("day", SessionKind.EVENT, 86400.0)
+        stranger = gallery.add_person("", templates(rng, 1), is_stranger=True)
+        clock.now += 1000.0
+        gallery.set_session("day", SessionKind.EVENT, 600.0)
+        gallery.mark_seen([stranger.person_id])
+        assert gallery.snapshot().persons[stranger.person_id].expires == stranger.expires
+        assert gallery.expire() == ()
+
+
+def test_who_is_split_off_a_stranger_with_a_name_stays(rng):
+    clock = Clock()
+    with open_gallery(None, clock, stranger_time_to_live_s=100.0) as gallery:
+        stranger = gallery.add_person("", templates(rng, 3), is_stranger=True)
+        assert gallery.split(stranger.template_ids[:1], "Bob").expires is None
+
+
+def test_nothing_is_written_when_there_is_no_stranger_to_forget(rng):
+    with open_gallery(None) as gallery:
+        anna = gallery.add_person("Anna", templates(rng, 1))
+        version = gallery.snapshot().version
+        assert gallery.forget_strangers([anna.person_id, "stranger-5"]) == ()
+        assert gallery.snapshot().version == version

@@ -224,4 +224,28 @@ def test_what_one_process_could_not_clear_another_does(tmp_path, rng, monkeypatc
         for _ in range(2):
             node._engine.follow()
         assert traces(tmp_path, vectors) == []
-        assert not node._engine.store.has_noted_residue()
+        assert node._engine.store.residue() == 0
+
+
+def test_a_removal_clears_what_an_earlier_one_had_to_leave(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("face_recognition_node.core.store.SCRUB_SECONDS", 0.05)
+    path = tmp_path / "data" / "gallery.db"
+    with open_gallery(path) as gallery:
+        anna, bob = (gallery.add_person(name, [template(face(rng))]) for name in ("Anna", "Bob"))
+        rewritten = []
+        scrub = gallery._engine.store.scrub
+
+        def record(removed=(), must_rewrite=False):
+            rewritten.append(must_rewrite)
+            return scrub(removed, must_rewrite)
+
+        monkeypatch.setattr(gallery._engine.store, "scrub", record)
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM templates").fetchone()
+        gallery.forget(anna.person_id, final=True)
+        reader.execute("COMMIT")
+        reader.close()
+        gallery.forget(bob.person_id, final=True)
+        assert rewritten == [False, True]
+        assert gallery._engine.store.residue() == 0

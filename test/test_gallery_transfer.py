@@ -250,3 +250,13 @@ def test_rows_that_nobody_could_be_found_by_are_refused(source, target, damage):
     with pytest.raises(GalleryUnavailableError, match="damaged"):
         target.import_from(source.path)
     assert not target.snapshot().persons
+
+
+def test_who_was_a_stranger_here_gets_the_name_that_was_learned_there(tmp_path, rng, target):
+    with open_gallery(tmp_path / "one" / "gallery.db") as source:
+        stranger = source.add_person("", templates(rng, 2), is_stranger=True)
+        target.import_from(source.export_to(tmp_path / "before.db").path)
+        source.rename(stranger.person_id, "Anna")
+        target.import_from(source.export_to(tmp_path / "after.db").path)
+    (person,) = target.snapshot().persons.values()
+    assert (person.name, person.is_stranger, person.expires) == ("Anna", False, None)

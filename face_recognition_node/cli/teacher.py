@@ -24,6 +24,6 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.training.teacher import compute_teacher
 
     out = arguments.out or arguments.faces
-    compute_teacher(open_faces(arguments.faces), arguments.model, out, arguments.threads)
+    compute_teacher(open_faces(arguments.faces, with_teacher=False), arguments.model, out, arguments.threads)
     print(f"teacher's vectors: {out}")
     return 0

@@ -156,8 +156,11 @@ def split(
         )
     name = checked_name(name, may_be_empty=True)
     person_id = new_person_id(snapshot, transaction, is_stranger=not name)
-    ends = [person.expires, None if name else stranger_ends]
-    expires = min((end for end in ends if end is not None), default=None)
+    if name and person.is_stranger:
+        expires = snapshot.sessions[person.session].expiry(now)
+    else:
+        ends = [person.expires, None if name else stranger_ends]
+        expires = min((end for end in ends if end is not None), default=None)
     row = person_row(name, not name, person.session, now, expires)
     changes = [Change("insert", "persons", person_id, row)]
     changes += [Change("update", "templates", t.template_id, {"person_id": person_id}) for t in templates]

@@ -244,6 +244,8 @@ class Gallery:
         Whoever has been named or joined with somebody in the meantime stays.
         """
         wanted = list(person_ids)
+        if not retention.strangers_among(self._engine.snapshot, wanted):
+            return ()
         return self._forget(lambda snapshot: retention.strangers_among(snapshot, wanted), final=True)
 
     def forget_session(self, session: str, final: bool = False) -> tuple[Person, ...]:

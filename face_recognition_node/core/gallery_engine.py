@@ -55,16 +55,16 @@ class GalleryEngine:
         self._is_open = True
         self._blocks: weakref.WeakKeyDictionary[TemplateBlock, CellIndex | None] = weakref.WeakKeyDictionary()
         self._is_compacting = False
-        self._has_seen_residue = False
+        self._seen_residue, self._owes_scrub = 0, False
         self._history = self._make_history()
         self._data_version = store.data_version()
         self.read_everything()
         self._next_deadline: float | None = None
         self.destroy_orphans()
         self._end_what_is_late()
-        # a crash may have come between a forget and its scrubbing
-        if store.scrub(must_rewrite=store.has_noted_residue()):
-            store.note_residue(False)
+        note = store.residue()  # a crash may have come between a forget and its scrubbing
+        if store.scrub(must_rewrite=note > 0) and note:
+            store.end_residue(note)
         self._stop = threading.Event()
         if store.path is not None and config.poll_interval_s > 0:
             threading.Thread(
@@ -91,7 +91,7 @@ class GalleryEngine:
         """Use other parameters from the next change on."""
         with self.lock:
             self.config = config
-            self._history = self._make_history()
+            self._history.use_limits(config.undo_window_s, config.history_length)
 
     def commit(self, plan: Plan, *, is_final: bool = False) -> Edit:
         """Make the change that ``plan`` finds for the present snapshot; it is durable and visible on return.
@@ -145,12 +145,11 @@ class GalleryEngine:
         with self.lock:
             self.require_open()
             with self.store.transaction() as transaction:
-                dropped = self._history.expire(transaction, now)
-                if dropped:
-                    self.store.note_residue(True)
+                left = self.store.residue()
+                note = self.store.note_residue() if self._history.expire(transaction, now) else 0
                 self._next_deadline = self._history.next_deadline(transaction)
-            if dropped:
-                self._scrub(())
+            if note:
+                self._scrub((), left, note)
             self._history.destroy_keys()
 
     def _change(self, work: Callable[[Transaction], list[Change]]) -> None:
@@ -159,19 +158,19 @@ class GalleryEngine:
             try:
                 with self.store.transaction() as transaction:
                     self.catch_up()
+                    left = self.store.residue()
                     ended = self._history.expire(transaction, self.clock())
                     inverse = work(transaction)
                     removed = _removed_embeddings(inverse)
-                    if removed or ended:
-                        self.store.note_residue(True)
+                    note = self.store.note_residue() if removed or ended else 0
                     transaction.bump_version()
                     self._next_deadline = self._history.next_deadline(transaction)
             except BaseException:
                 self._history.abandon_keys()
                 raise
             self.catch_up()
-            if removed or ended:
-                self._scrub(removed)
+            if note:
+                self._scrub(removed, left, note)
             self._history.destroy_keys()
 
     def catch_up(self) -> None:
@@ -255,20 +254,20 @@ class GalleryEngine:
             self.end_removals(self.clock())
 
     def _clear_residue(self) -> None:
-        """Scrub what another process left; the one that is at it has until the second look."""
-        if not self.store.has_noted_residue():
-            self._has_seen_residue = False
-        elif not self._has_seen_residue:
-            self._has_seen_residue = True
-        elif self.store.scrub(must_rewrite=True):
-            self._has_seen_residue = False
-            self.store.note_residue(False)
+        """Scrub what is left to do here or by another process; one that is at it has until the second look."""
+        note = self.store.residue()
+        is_due = self._owes_scrub or (note > 0 and note == self._seen_residue)
+        self._seen_residue = note
+        if is_due and self.store.scrub(must_rewrite=True):
+            self._owes_scrub = False
+            self.store.end_residue(note)
 
-    def _scrub(self, removed: Sequence[bytes]) -> None:
-        if self.store.scrub(removed):
-            self.store.note_residue(False)
+    def _scrub(self, removed: Sequence[bytes], left: int, note: int) -> None:
+        """Clear the files of what was removed, and of all there may be if an earlier note (``left``) stands."""
+        if self.store.scrub(removed, must_rewrite=left > 0):
+            self.store.end_residue(note)
         else:
-            self._has_seen_residue = True
+            self._owes_scrub = True
             LOGGER.warning(
                 "another process is reading %s: removed faces leave its log a little later", self.store.path
             )

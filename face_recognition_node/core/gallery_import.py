@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,7 +20,7 @@ from face_recognition_node.core.transfer import ExportFile
 class ImportConflict(str, Enum):
     """What to do with a person whose id is in the gallery already.
 
-    ``merge`` adds the templates that are new and keeps the name used here, ``skip`` leaves the person as it
+    ``merge`` adds the templates that are new and keeps the name used here, if there is one, ``skip`` leaves the person as it
     is, ``copy`` stores it as another person, ``refuse`` imports nothing at all.
     """
 
@@ -107,6 +108,7 @@ class _Import:
         self.changes: list[Change] = []
         self.ids: dict[str, str] = {}
         self.n_persons = self.n_templates = self.n_skipped = 0
+        self._named: set[str] = set()
         self._owners: dict[object, str] = {
             template.embedding.tobytes(): person_id
             for person_id in snapshot.persons
@@ -131,7 +133,9 @@ class _Import:
                 self.n_skipped += len(templates)
                 return
             if on_conflict is ImportConflict.MERGE:
-                self._add_templates(old_id, here, templates, set(self._owners))
+                if self._snapshot.persons[here].is_stranger and not is_stranger:
+                    self._give_name(here, str(person["name"]))
+                self._add_templates(old_id, here, templates, self._owners)
                 return
         if here is None or here in self._snapshot.persons or here in self._snapshot.aliases:
             here = new_person_id(self._snapshot, self._transaction, is_stranger)
@@ -141,9 +145,21 @@ class _Import:
         values = person_row(str(person["name"]), is_stranger, session.name, self._now, expires)
         self.changes.append(Change("insert", "persons", here, values))
         self.n_persons += 1
-        self._add_templates(old_id, here, templates, set())
+        self._add_templates(old_id, here, templates, {})
 
-    def _add_templates(self, old_id: str, here: str, templates: list[Row], present: set[object]) -> None:
+    def _give_name(self, here: str, name: str) -> None:
+        """Make a stranger the person whose name the file knows, as a rename would."""
+        if here in self._named:
+            return
+        self._named.add(here)
+        known = self._snapshot.persons[here]
+        expires = self._snapshot.sessions[known.session].expiry(known.created)
+        values: dict[str, Cell] = {"name": name, "is_stranger": 0, "expires": expires}
+        self.changes.append(Change("update", "persons", here, values))
+
+    def _add_templates(
+        self, old_id: str, here: str, templates: list[Row], present: Collection[object]
+    ) -> None:
         known = self._snapshot.persons.get(here)
         new = [row for row in templates if row[2] not in present]
         self.n_skipped += len(templates) - len(new)

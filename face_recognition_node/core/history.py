@@ -72,6 +72,10 @@ class History:
         self._doomed_keys: list[str] = []
         self._left_keys: list[str] = []
 
+    def use_limits(self, window_s: float, length: int) -> None:
+        """Use another window and length from the next change on."""
+        self._window_s, self._length = window_s, length
+
     def entries(self, transaction: Transaction) -> list[HistoryEntry]:
         """Return all entries, oldest first."""
         rows = transaction.connection.execute(
@@ -182,7 +186,8 @@ class History:
         used = {entry.seal for entry in self.entries(transaction)}
         for name in self._keys.names(older_than_s=LONGEST_WINDOW_S):
             if name.startswith("undo-") and name not in used:
-                self._keys.destroy(name)
+                self._doomed_keys.append(name)
+        self.destroy_keys()
 
     def _write(self, transaction: Transaction, entry_id: int, changes: Sequence[Change], now: float) -> None:
         seal = deadline = None

@@ -111,8 +111,7 @@ def lives_on(snapshot: Snapshot, row: Mapping[str, Cell], now: float, config: Ga
         return None if expires is None else float(expires)
     session = snapshot.sessions.get(str(row["session"]))
     last = None if session is None else session.expiry(float(row["created"] or 0.0))
-    longest = max(float(expires), end)
-    return longest if last is None else min(longest, last)
+    return max(float(expires), end if last is None else min(end, last))
 
 
 def revive(

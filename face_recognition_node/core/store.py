@@ -236,20 +236,23 @@ class Store:
             return self._truncate_log()
         return True
 
-    def has_noted_residue(self) -> bool:
-        """Say whether removed bytes may still be in the files."""
+    def residue(self) -> int:
+        """Return the latest note that removed bytes may still be in the files; 0: there is none."""
         row = self._connection.execute("SELECT value FROM meta WHERE key = 'residue'").fetchone()
-        return row is not None and bool(row[0])
+        return 0 if row is None else int(row[0])
 
-    def note_residue(self, is_there: bool) -> None:
-        """Note in the file, for every process, that removed bytes may be left in it or that none are."""
-        if is_there:
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('residue', 1)")
-        elif self.has_noted_residue():
-            try:
-                self._connection.execute("DELETE FROM meta WHERE key = 'residue'")
-            except sqlite3.OperationalError as error:  # nothing is lost: the files are cleared once more
-                LOGGER.warning("%s: a note could not be removed (%s)", self.path, error)
+    def note_residue(self) -> int:
+        """Note for every process that removed bytes may be left; call it in the transaction that removes."""
+        note = secrets.randbelow(2**62) + 1
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('residue', ?)", (note,))
+        return note
+
+    def end_residue(self, note: int) -> None:
+        """Take a note away when its bytes are gone, unless another process has made one since."""
+        try:
+            self._connection.execute("DELETE FROM meta WHERE key = 'residue' AND value = ?", (note,))
+        except sqlite3.OperationalError as error:  # nothing is lost: the files are cleared once more
+            LOGGER.warning("%s: a note could not be removed (%s)", self.path, error)
 
     def _truncate_log(self) -> bool:
         """Fold the write-ahead log into the database; return False if a reader was in the way."""

@@ -58,8 +58,8 @@ class FaceArchive:
         return len(self.labels)
 
     @classmethod
-    def open(cls, folder: Path) -> FaceArchive:
-        """Open the archive in ``folder``.
+    def open(cls, folder: Path, with_teacher: bool = True) -> FaceArchive:
+        """Open the archive in ``folder``, with the teacher's vectors beside it if there are any.
 
         Raises:
             SourceError: If a file is missing or the files do not belong together.
@@ -80,7 +80,11 @@ class FaceArchive:
             )
         labels = np.array([int(row["identity"]) if row["identity"] else UNLABELLED for row in rows], np.int64)
         return cls(
-            labels, np.array([row["source"] for row in rows]), ends, data, read_teacher(teacher, len(rows))
+            labels,
+            np.array([row["source"] for row in rows]),
+            ends,
+            data,
+            read_teacher(teacher, len(rows)) if with_teacher else None,
         )
 
     def crop(self, index: int) -> ImageArray:

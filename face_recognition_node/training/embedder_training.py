@@ -38,12 +38,11 @@ from face_recognition_node.training.face_data import (
     open_faces,
 )
 from face_recognition_node.training.head_start import choose_faces, fit_heads
-from face_recognition_node.training.stage_record import check_record
+from face_recognition_node.training.stage_record import CHECKPOINT, check_record
 from face_recognition_node.training.stages import EmbedderRecipe, StageRecipe
 from face_recognition_node.training.start_weights import load_start
 
 log = logging.getLogger(__name__)
-CHECKPOINT = "last.ckpt"
 FAST_STEPS, FAST_FACES = 12, 128
 VALIDATION_FACES = 600
 CURVES = {
@@ -107,7 +106,7 @@ class TrainingData:
 def open_training_data(recipe: EmbedderRecipe) -> TrainingData:
     """Open the recipe's faces and split them."""
     data = recipe.data
-    faces = open_faces(data.path)
+    faces = open_faces(data.path, with_teacher=data.teacher is None)
     if data.teacher is not None:
         teacher = read_teacher(data.teacher, len(faces.labels))
         if teacher is None:

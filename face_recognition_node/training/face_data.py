@@ -62,8 +62,8 @@ class PreparedFaces:
     teacher: FloatArray | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> PreparedFaces:
-        """Read the manifest of ``folder``."""
+    def open(cls, folder: Path, with_teacher: bool = True) -> PreparedFaces:
+        """Read the manifest of ``folder``, and the teacher's vectors if there are any."""
         table = folder / MANIFEST
         if not table.is_file():
             raise SourceError(
@@ -74,7 +74,7 @@ class PreparedFaces:
         names = tuple(sorted({row["identity"] for row in rows}))
         numbers = {name: number for number, name in enumerate(names)}
         labels = np.array([numbers[row["identity"]] for row in rows], np.int64)
-        teacher = read_teacher(folder / "train_teacher.npy", len(rows))
+        teacher = read_teacher(folder / "train_teacher.npy", len(rows)) if with_teacher else None
         return cls(folder, tuple(row["crop"] for row in rows), labels, names, teacher)
 
     def crop(self, index: int) -> ImageArray:
@@ -85,12 +85,12 @@ class PreparedFaces:
         return np.asarray(image, np.uint8)
 
 
-def open_faces(folder: Path) -> FaceArchive | PreparedFaces:
+def open_faces(folder: Path, with_teacher: bool = True) -> FaceArchive | PreparedFaces:
     """Open an archive or a prepared folder, whichever is there."""
     if (folder / MANIFEST).is_file():
-        return PreparedFaces.open(folder)
+        return PreparedFaces.open(folder, with_teacher)
     if (folder / "train_faces.csv").is_file():
-        return FaceArchive.open(folder)
+        return FaceArchive.open(folder, with_teacher)
     raise SourceError(
         f"{folder}: expected an archive (train_faces.csv) or prepared faces ({MANIFEST}); "
         "make one with: face-recognition prepare SOURCE OUT"

@@ -13,7 +13,7 @@ from face_recognition_node.core.model_card import write_json
 from face_recognition_node.training.recipe import plain_values
 from face_recognition_node.training.stages import StageRecipe
 
-RECORD = "stage.json"
+CHECKPOINT, RECORD = "last.ckpt", "stage.json"
 _MAY_CHANGE = ("steps", "warmup", "cooldown", "schedule")
 """How long a stage goes on may be changed while it runs."""
 
@@ -31,7 +31,7 @@ def check_record(folder: Path, stage: StageRecipe, is_fast: bool, start: str | N
         ConfigurationError: If the checkpoint there belongs to another run.
     """
     record = {"fast": is_fast, "start": _fingerprint(start), **_settings(stage)}
-    if (folder / RECORD).is_file():
+    if (folder / RECORD).is_file() and (folder / CHECKPOINT).is_file():
         stored: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         different = [name for name in record if stored.get(name) != record[name]]
         if different:
