@@ -206,3 +206,57 @@ def test_where_nothing_can_be_written_is_told_before_the_work(
 def test_a_report_may_lie_in_a_new_folder(tmp_path: Path) -> None:
     report("text", {"figure": 1}, str(file_to_write(str(tmp_path / "new" / "figures.json"))))
     assert json.loads((tmp_path / "new" / "figures.json").read_text()) == {"figure": 1}
+
+
+def test_what_is_read_is_not_overwritten_and_what_is_refused_empties_nothing(
+    sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sample_gallery.read_bytes()
+    words = ["recognize", "sample", "--end", "0.1", "--gallery", str(sample_gallery)]
+    assert main([*words, "--json", str(sample_gallery)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert sample_gallery.read_bytes() == before
+    (tmp_path / "junk.db").write_text("no gallery")
+    (tmp_path / "seen.jsonl").write_text("of an earlier run")
+    words = ["recognize", "sample", "--gallery", str(tmp_path / "junk.db")]
+    assert main([*words, "--json", str(tmp_path / "seen.jsonl")]) == 2
+    assert (tmp_path / "seen.jsonl").read_text() == "of an earlier run"
+
+
+def test_a_part_without_frames_is_an_error(sample_gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recognize", "sample", "--start", "100", "--gallery", str(sample_gallery)]) == 2
+    assert "no frame in the part chosen" in capsys.readouterr().err
+
+
+RECOGNIZE = [sys.executable, "-m", "face_recognition_node.cli", "recognize", "sample", "--gallery"]
+
+
+def test_a_full_disk_is_no_answer(sample_gallery: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    command = [*RECOGNIZE, str(sample_gallery), "--end", "0.5", "--json", "/dev/full"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_a_reader_that_has_left_is_no_answer(sample_gallery: Path) -> None:
+    command = [*RECOGNIZE, str(sample_gallery), "--json", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.wait(60) == 141
+
+
+def test_to_be_stopped_is_to_be_interrupted(sample_gallery: Path, tmp_path: Path) -> None:
+    video = tmp_path / "seen.mp4"
+    command = [*RECOGNIZE, str(sample_gallery), "--json", "-", "--annotated", str(video)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        assert child.stdout is not None
+        for _ in range(5):
+            child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert video.stat().st_size > 1000
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []

@@ -143,6 +143,20 @@ def test_the_same_name_and_face_is_the_same_person(gallery: Gallery, world: Face
     assert len(gallery.snapshot().persons) == 1
 
 
+def test_a_person_stored_twice_is_told_and_found_by_name(gallery: Gallery, world: FaceWorld) -> None:
+    """Two entries share the probability; that it is one of them is as sure as before."""
+    jane = gallery.add_person("Jane", world.templates(0))
+    gallery.add_person("Jayne", world.templates(0))
+    running = session(gallery, name="Rob")
+    play(running, turning(world, 4.0))
+    known = running.result().known
+    assert known is not None
+    assert known.probability > 0.95
+    again = session(gallery, name="jane")
+    play(again, turning(world, 4.0))
+    assert again.result().person_id == jane.person_id
+
+
 def test_a_second_goal_is_refused_and_the_first_goes_on(gallery: Gallery, world: FaceWorld) -> None:
     desk = EnrollmentDesk(gallery, CALIBRATION)
     first = desk.begin(EnrollmentGoal("Anna"))

@@ -285,3 +285,13 @@ def test_goals_out_of_bounds_are_refused() -> None:
         Region((0.5, 0.0, 0.4, 1.0))
     with pytest.raises(ConfigurationError, match="at least"):
         EnrollmentConfig(wanted_views=0)
+
+
+def test_the_fewest_views_do_not_wait_for_other_poses() -> None:
+    world = FaceWorld(scatter=0.6)
+    waits, goes_on = KeptViews(3, CONFIG), KeptViews(3, CONFIG, minimum=3)
+    for n in range(15):
+        view = world.view(0.1 * n)
+        waits.offer(view)
+        goes_on.offer(view)
+    assert len(waits) < len(goes_on) == 3

@@ -160,3 +160,16 @@ def test_the_benchmark_prints_json(tmp_path, capsys, monkeypatch):
     assert answer["sizes"][0]["n_templates"] == 50
     assert answer["machine"]["cores"] >= 1
     assert main(["benchmark", "gallery", "--sizes", "0"]) == 2
+
+
+def test_more_steps_than_there_are_is_told_as_that(do):
+    n_able = len(do("history")[1]["history"]) if "history" in do("history")[1] else 2
+    code, said = do("undo", "99")
+    assert code == 2
+    assert f"only {n_able} changes can be undone, 99 were asked for" in said
+
+
+def test_a_name_is_found_in_whichever_unicode_form_it_is_typed(do):
+    assert do("rename", "Bob", "Zoe\u0308")[0] == 0
+    code, said = do("rename", "Zo\u00eb", "Zoe")
+    assert code == 0, said

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from face_recognition_node import __version__
@@ -46,14 +48,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def in_main_thread() -> bool:
+    """Say whether signals can be caught here."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     if not sys.stderr.isatty():  # a log file wants a line now and then, not ten a second
         os.environ.setdefault("TQDM_MININTERVAL", "30")
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and in_main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is to be interrupted
     try:
         return int(arguments.run(arguments))
+    except BrokenPipeError:  # whoever read the answers has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        logging.debug("where it happened", exc_info=True)
+        print(f"face-recognition {arguments.verb}: {error}", file=sys.stderr)
+        return 2
     except FaceRecognitionError as error:
         print(f"face-recognition {arguments.verb}: {error}", file=sys.stderr)
         return 2

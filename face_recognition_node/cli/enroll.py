@@ -17,6 +17,7 @@ from face_recognition_node.cli.options import (
     config_from,
     gallery_path_from,
     progress,
+    require_frames,
     source_from,
 )
 from face_recognition_node.core.errors import InputError
@@ -118,14 +119,16 @@ def _watch(
     source: FrameSource, recognizer: Recognizer, session: EnrollmentSession, arguments: argparse.Namespace
 ) -> None:
     """Show the session one frame after another until it has ended; say on the way what it asks for."""
-    last = ""
+    last, n_frames = "", 0
     for frame in progress(source, arguments, source.n_frames):
+        n_frames += 1
         feedback = session.observe(recognizer.process(frame))
         if source.is_live and feedback.hint and feedback.hint != last:
             print(feedback.hint, file=sys.stderr)
             last = feedback.hint
         if session.finished:
             return
+    require_frames(n_frames, source)
 
 
 def _sentences(result: EnrollmentResult) -> str:

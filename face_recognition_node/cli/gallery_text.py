@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
     """
     if text in snapshot.persons or text in snapshot.aliases:
         return snapshot.person(text)
+    text = unicodedata.normalize("NFC", text)
     people = list(snapshot.persons.values())
     for fits in (
         [p for p in people if p.name == text],

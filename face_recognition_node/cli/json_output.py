@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from face_recognition_node.cli.options import file_to_write
+from face_recognition_node.cli.options import file_or_dash
 from face_recognition_node.core.model_card import write_json
 
 STANDARD_OUTPUT = "-"
@@ -20,7 +20,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
         "--json",
         nargs="?",
         const=STANDARD_OUTPUT,
-        type=lambda text: text if text == STANDARD_OUTPUT else str(file_to_write(text)),
+        type=file_or_dash,
         metavar="FILE",
         help="print the figures as JSON instead of text, or write them to FILE",
     )

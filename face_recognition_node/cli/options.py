@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from face_recognition_node.core.errors import ConfigurationError, GalleryUnavailableError
+from face_recognition_node.core.errors import ConfigurationError, GalleryUnavailableError, SourceError
 
 if TYPE_CHECKING:
     from face_recognition_node.core.config import Config
@@ -34,6 +34,11 @@ def file_to_write(text: str) -> Path:
     return path
 
 
+def file_or_dash(text: str) -> str:
+    """Return the file that an argument names, as :func:`file_to_write` does, or ``-`` for standard output."""
+    return text if text == "-" else str(file_to_write(text))
+
+
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Add SOURCE and what part of it to use."""
     parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
@@ -51,6 +56,12 @@ def source_from(arguments: argparse.Namespace) -> FrameSource:
     from face_recognition_node.media.sources import open_source
 
     return open_source(arguments.source, rate=arguments.rate).between(arguments.start, arguments.end)
+
+
+def require_frames(n_frames: int, source: FrameSource) -> None:
+    """Raise SourceError if a source gave no frame at all."""
+    if n_frames == 0:
+        raise SourceError(f"{source.name}: no frame in the part chosen by --start and --end")
 
 
 def add_gallery(parser: argparse.ArgumentParser) -> None:

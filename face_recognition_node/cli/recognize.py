@@ -14,8 +14,10 @@ from face_recognition_node.cli.options import (
     add_settings,
     add_source,
     config_from,
+    file_or_dash,
     gallery_path_from,
     progress,
+    require_frames,
     source_from,
 )
 from face_recognition_node.cli.sightings import Sightings
@@ -41,7 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     add_gallery(parser)
     parser.add_argument(
-        "--json", metavar="OUT.jsonl", help="write one line of JSON a frame; - for standard output"
+        "--json",
+        type=file_or_dash,
+        metavar="OUT.jsonl",
+        help="write one line of JSON a frame; - for standard output",
     )
     parser.add_argument(
         "--annotated", type=Path, metavar="OUT.mp4", help="write what was seen: .mp4 .mkv .avi .png .jpg"
@@ -72,15 +77,18 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_from(arguments)
     if not arguments.keep_strangers:  # looking at a video changes nothing: nobody makes room for who is met
         config = with_values(config, {"strangers.maximum_strangers": MOST_STRANGERS})
+    for target in (arguments.json, arguments.annotated):
+        _refuse_the_same(target, path, Path(arguments.source).expanduser())
     sightings = Sightings()
     is_interrupted = False
     with contextlib.ExitStack() as stack:
+        recognizer, gallery, _ = build_recognizer(config, path, rotate=arguments.rotate)
+        stack.callback(gallery.close)
+        # only now: what is refused leaves the files of an earlier run as they are
         lines = stack.enter_context(_open_lines(arguments.json))
         video = None
         if arguments.annotated is not None:
             video = stack.enter_context(VideoWriter(arguments.annotated, source.rate_hz))
-        recognizer, gallery, _ = build_recognizer(config, path, rotate=arguments.rotate)
-        stack.callback(gallery.close)
         if not arguments.keep_strangers:
             stack.callback(lambda: gallery.forget_strangers(recognizer.strangers_met))
         stack.callback(recognizer.close)
@@ -96,10 +104,19 @@ def run(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             # The normal end of a live source; what was written so far is complete.
             is_interrupted = not source.is_live
+        else:
+            require_frames(sightings.frames, source)
     print(sightings, file=sys.stderr if arguments.json == "-" else sys.stdout)
     if is_interrupted:
         return 130
     return 0 if sightings.is_anybody_known else 1
+
+
+def _refuse_the_same(target: str | Path | None, *sources: Path) -> None:
+    """Raise InputError if a file to write is one that is read."""
+    for source in sources:
+        if target is not None and source.is_file() and Path(target).exists() and source.samefile(target):
+            raise InputError(f"{target}: is read here, and would be overwritten; choose another name")
 
 
 @contextlib.contextmanager

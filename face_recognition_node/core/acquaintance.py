@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,10 +25,24 @@ from face_recognition_node.core.gallery_values import Match
 from face_recognition_node.core.kept_views import pool
 from face_recognition_node.core.snapshot import Snapshot
 
+SHARE = 0.1
+"""Share of the highest probability from which on two entries may be the same person."""
 NEW_PRIOR = 0.9
 """``nu``: probability, before looking, that a face to be enrolled is nobody in the gallery."""
 CANDIDATES = 16
 """Persons compared; those further down the search are as good as impossible."""
+
+
+def as_one(alike: Sequence[Resemblance]) -> Resemblance | None:
+    """Return the most probable one with the probability of all who share it, or None of nobody.
+
+    Somebody who is stored twice is found twice, and each time with half of the probability.
+    """
+    if not alike:
+        return None
+    best = max(alike, key=lambda one: (one.probability, one.similarity))
+    shared = sum(one.probability for one in alike if one.probability >= SHARE * best.probability)
+    return replace(best, probability=min(shared, 1.0))
 
 
 class Acquaintances:

@@ -6,6 +6,7 @@ Every function looks at a snapshot and returns an :class:`Edit`; it changes noth
 from __future__ import annotations
 
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -294,7 +295,7 @@ def new_person_id(snapshot: Snapshot, transaction: Transaction, is_stranger: boo
 
 def checked_name(name: str, may_be_empty: bool = False) -> str:
     """Return a display name without surrounding blanks, or raise InputError."""
-    name = " ".join(name.split())
+    name = unicodedata.normalize("NFC", " ".join(name.split()))
     if not name and not may_be_empty:
         raise InputError("name: expected at least one letter, got an empty name")
     if len(name) > 200 or not name.isprintable():

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_recognition_node.core.acquaintance import Acquaintances
+from face_recognition_node.core.acquaintance import SHARE, Acquaintances, as_one
 from face_recognition_node.core.calibration import Calibration
+from face_recognition_node.core.edits import checked_name
 from face_recognition_node.core.enrollment_values import EnrollmentGoal, Outcome, Resemblance
 from face_recognition_node.core.errors import EnrollmentError, GalleryError, PersonNotFoundError
 from face_recognition_node.core.faces import FaceView
@@ -116,9 +117,13 @@ def store(
             return _stored(person, gallery, f"it can be named as {person.person_id}")
         if is_stranger:
             return _promote(strangers, goal.name, templates, gallery)
-        name = " ".join(goal.name.split()).casefold()
-        if alike and alike[0].probability >= SAME_PROBABILITY and alike[0].name.casefold() == name:
-            person = gallery.add_templates(alike[0].person_id, templates)
+        name = checked_name(goal.name).casefold()
+        known = [one for one in alike if not snapshot.persons[one.person_id].is_stranger]
+        likely = as_one(known)
+        same = [one for one in known if likely and one.probability >= SHARE * known[0].probability]
+        same = [one for one in same if one.name.casefold() == name]
+        if likely and same and likely.probability >= SAME_PROBABILITY:
+            person = gallery.add_templates(same[0].person_id, templates)
             return _stored(person, gallery, "the views were added to the person of that name and face")
         namesakes = [one for one in snapshot.persons.values() if one.name.casefold() == name]
         person = gallery.add_person(goal.name, templates)
@@ -158,7 +163,7 @@ def _promote(
     The person is stored first, so that nothing is half done if the joining fails.
     """
     person = gallery.add_person(name, templates)
-    same = [one.person_id for one in strangers if one.probability >= 0.1 * strangers[0].probability]
+    same = [one.person_id for one in strangers if one.probability >= SHARE * strangers[0].probability]
     try:
         person = gallery.merge(same[0], [person.person_id, *same[1:]])
     except GalleryError as error:

@@ -14,7 +14,7 @@ from face_recognition_node.core import retention
 from face_recognition_node.core.cell_search import CellIndex
 from face_recognition_node.core.crops import CropSafe
 from face_recognition_node.core.edits import Edit
-from face_recognition_node.core.errors import GalleryUnavailableError
+from face_recognition_node.core.errors import GalleryConflictError, GalleryUnavailableError
 from face_recognition_node.core.gallery_config import GalleryConfig
 from face_recognition_node.core.history import History, HistoryEntry
 from face_recognition_node.core.row_changes import Change
@@ -121,6 +121,11 @@ class GalleryEngine:
 
         def work(transaction: Transaction) -> list[Change]:
             removed: list[Change] = []
+            n_able = sum(entry.is_done != is_redo for entry in self._history.entries(transaction))
+            if 0 < n_able < steps:
+                raise GalleryConflictError(
+                    f"only {n_able} changes can be {'done again' if is_redo else 'undone'}, {steps} were asked for"
+                )
             for _ in range(steps):
                 entry, inverse = self._history.step(transaction, is_redo, self.clock())
                 sentences.append(entry.sentence)
@@ -254,7 +259,7 @@ class GalleryEngine:
             self.end_removals(self.clock())
 
     def _clear_residue(self) -> None:
-        """Scrub what is left to do here or by another process; one that is at it has until the second look."""
+        """Scrub what is left to do, here or by another process; who is at it has until the second look."""
         note = self.store.residue()
         is_due = self._owes_scrub or (note > 0 and note == self._seen_residue)
         self._seen_residue = note
@@ -263,7 +268,7 @@ class GalleryEngine:
             self.store.end_residue(note)
 
     def _scrub(self, removed: Sequence[bytes], left: int, note: int) -> None:
-        """Clear the files of what was removed, and of all there may be if an earlier note (``left``) stands."""
+        """Clear the files of what was removed; of all there may be if an earlier note (``left``) stands."""
         if self.store.scrub(removed, must_rewrite=left > 0):
             self.store.end_residue(note)
         else:

@@ -20,8 +20,8 @@ from face_recognition_node.core.transfer import ExportFile
 class ImportConflict(str, Enum):
     """What to do with a person whose id is in the gallery already.
 
-    ``merge`` adds the templates that are new and keeps the name used here, if there is one, ``skip`` leaves the person as it
-    is, ``copy`` stores it as another person, ``refuse`` imports nothing at all.
+    ``merge`` adds the templates that are new and keeps the name used here, if there is one, ``skip`` leaves
+    the person as it is, ``copy`` stores it as another person, ``refuse`` imports nothing at all.
     """
 
     MERGE = "merge"

@@ -37,10 +37,16 @@ def compare(calibration: Calibration, view: FaceView, others: Sequence[FaceView]
 
 
 class KeptViews:
-    """Views of one person, each different from the others."""
+    """Views of one person, each different from the others.
 
-    def __init__(self, wanted: int, config: EnrollmentConfig) -> None:
-        self.wanted = wanted
+    Args:
+        wanted: How many to keep.
+        config: How they have to differ.
+        minimum: So many are kept before places wait for other poses.
+    """
+
+    def __init__(self, wanted: int, config: EnrollmentConfig, minimum: int = 0) -> None:
+        self.wanted, self.minimum = wanted, minimum
         self._config = config
         self._views: list[FaceView] = []
         self.last_stamp = -math.inf
@@ -121,7 +127,10 @@ class KeptViews:
 
     def _is_place_reserved(self, view: FaceView) -> bool:
         """Whether the places left should wait for other directions than this view's."""
-        if view.stamp - self._views[0].stamp >= self._config.pose_patience_s:
+        if (
+            len(self._views) < self.minimum
+            or view.stamp - self._views[0].stamp >= self._config.pose_patience_s
+        ):
             return False
         missing = sum(d in self.coverage.missing() for d in ("front", "left", "right"))
         alike = sum(directions(kept.pose) == directions(view.pose) for kept in self._views)
