@@ -242,9 +242,8 @@ def _verify(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[
     lines.append(f"{report.n_persons} persons, {report.n_templates} templates, model {report.fingerprint}")
     if report.suspicious_template_ids:
         ids = " ".join(map(str, report.suspicious_template_ids))
-        lines.append(
-            f"closer to somebody else than to their own person (one person enrolled twice? merge the two; else split or remove): {ids}"
-        )
+        cure = "one person enrolled twice? merge the two; else split or remove them"
+        lines.append(f"closer to somebody else than to their own person ({cure}): {ids}")
     return "\n".join(lines), {
         "problems": list(report.problems),
         "suspicious_template_ids": list(report.suspicious_template_ids),

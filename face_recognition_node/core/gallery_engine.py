@@ -123,9 +123,8 @@ class GalleryEngine:
             removed: list[Change] = []
             n_able = sum(entry.is_done != is_redo for entry in self._history.entries(transaction))
             if 0 < n_able < steps:
-                raise GalleryConflictError(
-                    f"only {n_able} changes can be {'done again' if is_redo else 'undone'}, {steps} were asked for"
-                )
+                done = "done again" if is_redo else "undone"
+                raise GalleryConflictError(f"only {n_able} changes can be {done}, {steps} were asked for")
             for _ in range(steps):
                 entry, inverse = self._history.step(transaction, is_redo, self.clock())
                 sentences.append(entry.sentence)
