@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from face_recognition_node.cli import VERBS, build_parser, main
@@ -260,3 +263,29 @@ def test_to_be_stopped_is_to_be_interrupted(sample_gallery: Path, tmp_path: Path
     assert child.returncode == 130
     assert video.stat().st_size > 1000
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_a_device_is_written_to_and_never_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(argparse.ArgumentTypeError, match="device or a pipe"):
+        file_to_write(str(tmp_path / "pipe"))
+    descriptor = os.open(tmp_path / "pipe", os.O_RDWR)
+    report("text", {"figure": 1}, str(tmp_path / "pipe"))
+    assert json.loads(os.read(descriptor, 1000)) == {"figure": 1}
+    os.close(descriptor)
+    assert not (tmp_path / "pipe").is_file()
+
+
+def test_a_picture_of_the_source_is_not_drawn_over(
+    sample_gallery: Path, tmp_path: Path, guest_bgr: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "pictures" / "0.png"
+    picture.parent.mkdir()
+    cv2.imwrite(str(picture), guest_bgr)
+    before = picture.read_bytes()
+    words = ["recognize", str(picture.parent), "--gallery", str(sample_gallery)]
+    assert main([*words, "--annotated", str(picture)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert picture.read_bytes() == before

@@ -6,10 +6,8 @@ import pytest
 from enrollment_plays import CALIBRATION, play, session, turning
 from face_world import FaceWorld
 
-from face_recognition_node.core.enrollment import (
-    EnrollmentGoal,
-    Outcome,
-)
+from face_recognition_node.core.acquaintance import Acquaintances
+from face_recognition_node.core.enrollment import EnrollmentGoal, Outcome, Resemblance
 from face_recognition_node.core.enrollment_desk import EnrollmentDesk
 from face_recognition_node.core.errors import EnrollmentError
 from face_recognition_node.core.gallery import Gallery
@@ -155,6 +153,18 @@ def test_a_person_stored_twice_is_told_and_found_by_name(gallery: Gallery, world
     again = session(gallery, name="jane")
     play(again, turning(world, 4.0))
     assert again.result().person_id == jane.person_id
+
+
+def test_a_namesake_who_is_less_alike_gets_no_views_of_somebody_else(
+    gallery: Gallery, world: FaceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anna, bob = (gallery.add_person(name, world.templates(k)) for k, name in enumerate(("Anna", "Bob"), 5))
+    alike = [Resemblance(bob.person_id, "Bob", 0.5, 0.85), Resemblance(anna.person_id, "Anna", 0.4, 0.09)]
+    monkeypatch.setattr(Acquaintances, "resembling", lambda *_: alike)
+    running = session(gallery)
+    play(running, turning(world, 4.0))
+    assert running.result().person_id not in (anna.person_id, bob.person_id)
+    assert gallery.snapshot().persons[anna.person_id].n_templates == anna.n_templates
 
 
 def test_a_second_goal_is_refused_and_the_first_goes_on(gallery: Gallery, world: FaceWorld) -> None:

@@ -12,7 +12,7 @@ from face_recognition_node.core.errors import (
     GalleryUnavailableError,
     PersonNotFoundError,
 )
-from face_recognition_node.core.gallery import Gallery, SessionKind
+from face_recognition_node.core.gallery import Gallery, Provenance, SessionKind
 from face_recognition_node.core.gallery_import import ImportConflict
 
 
@@ -256,7 +256,10 @@ def test_who_was_a_stranger_here_gets_the_name_that_was_learned_there(tmp_path, 
     with open_gallery(tmp_path / "one" / "gallery.db") as source:
         stranger = source.add_person("", templates(rng, 2), is_stranger=True)
         target.import_from(source.export_to(tmp_path / "before.db").path)
+        (here,) = target.snapshot().persons
+        target.add_templates(here, [template(face(rng), provenance=Provenance.ADAPTED)])
         source.rename(stranger.person_id, "Anna")
         target.import_from(source.export_to(tmp_path / "after.db").path)
     (person,) = target.snapshot().persons.values()
     assert (person.name, person.is_stranger, person.expires) == ("Anna", False, None)
+    assert (person.n_adapted, person.n_enrolled) == (0, 1)

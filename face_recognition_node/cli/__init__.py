@@ -59,10 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     if not sys.stderr.isatty():  # a log file wants a line now and then, not ten a second
         os.environ.setdefault("TQDM_MININTERVAL", "30")
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and in_main_thread():
+    # training leaves a stop to Lightning, which may be told to ride it out
+    is_ours = arguments.verb != "train" and in_main_thread()
+    if is_ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is to be interrupted
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()  # here, where it can still be told that nobody reads it
+        return code
     except BrokenPipeError:  # whoever read the answers has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

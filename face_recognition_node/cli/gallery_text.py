@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from face_recognition_node.core.edits import folded
 from face_recognition_node.core.errors import PersonNotFoundError
 
 if TYPE_CHECKING:
@@ -22,11 +23,11 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
     """
     if text in snapshot.persons or text in snapshot.aliases:
         return snapshot.person(text)
-    text = unicodedata.normalize("NFC", text)
+    typed = unicodedata.normalize("NFC", text)
     people = list(snapshot.persons.values())
     for fits in (
-        [p for p in people if p.name == text],
-        [p for p in people if p.name.casefold() == text.casefold()],
+        [p for p in people if unicodedata.normalize("NFC", p.name) == typed],
+        [p for p in people if folded(p.name) == folded(text)],
         [p for p in people if text and p.person_id.startswith(text)],
     ):
         if len(fits) == 1:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from face_recognition_node.cli.options import file_or_dash
+from face_recognition_node.cli.options import file_or_stream, is_stream
 from face_recognition_node.core.model_card import write_json
 
 STANDARD_OUTPUT = "-"
@@ -20,7 +20,7 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
         "--json",
         nargs="?",
         const=STANDARD_OUTPUT,
-        type=file_or_dash,
+        type=file_or_stream,
         metavar="FILE",
         help="print the figures as JSON instead of text, or write them to FILE",
     )
@@ -31,6 +31,8 @@ def report(text: str, figures: Mapping[str, Any], target: str | None) -> None:
     if target == STANDARD_OUTPUT:
         print(json.dumps(figures, indent=1, ensure_ascii=False))
         return
-    if target is not None:
+    if target is not None and is_stream(target):
+        Path(target).expanduser().write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    elif target is not None:
         write_json(Path(target), figures)
     print(text)

@@ -28,15 +28,23 @@ def file_to_write(text: str) -> Path:
     path = Path(text).expanduser()
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; expected the name of a file in it")
+    if path.exists() and not path.is_file():  # the file comes to its place whole, and a device would be gone
+        raise argparse.ArgumentTypeError(f"{path} is a device or a pipe; expected the name of a file")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{path} cannot be written; expected a place in a writable folder")
     return path
 
 
-def file_or_dash(text: str) -> str:
-    """Return the file that an argument names, as :func:`file_to_write` does, or ``-`` for standard output."""
-    return text if text == "-" else str(file_to_write(text))
+def file_or_stream(text: str) -> str:
+    """Return the file that an argument names, as :func:`file_to_write` does, ``-``, or a device or a pipe."""
+    return text if is_stream(text) else str(file_to_write(text))
+
+
+def is_stream(text: str) -> bool:
+    """Say whether this is standard output, a device or a pipe: something to write to, and not to replace."""
+    path = Path(text).expanduser()
+    return text == "-" or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

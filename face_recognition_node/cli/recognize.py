@@ -14,7 +14,7 @@ from face_recognition_node.cli.options import (
     add_settings,
     add_source,
     config_from,
-    file_or_dash,
+    file_or_stream,
     gallery_path_from,
     progress,
     require_frames,
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_gallery(parser)
     parser.add_argument(
         "--json",
-        type=file_or_dash,
+        type=file_or_stream,
         metavar="OUT.jsonl",
         help="write one line of JSON a frame; - for standard output",
     )
@@ -113,9 +113,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_the_same(target: str | Path | None, *sources: Path) -> None:
-    """Raise InputError if a file to write is one that is read."""
+    """Raise InputError if a file to write is one that is read, or lies among pictures that are."""
+    if target is None or target == "-":
+        return
+    path = Path(target).expanduser()
     for source in sources:
-        if target is not None and source.is_file() and Path(target).exists() and source.samefile(target):
+        is_picture = source.is_dir() and path.exists() and path.resolve().parent == source.resolve()
+        if is_picture or (source.is_file() and path.exists() and source.samefile(path)):
             raise InputError(f"{target}: is read here, and would be overwritten; choose another name")
 
 

@@ -96,13 +96,18 @@ def rename(snapshot: Snapshot, person_id: str, name: str) -> Edit:
     changes: list[Change] = []
     if person.is_stranger:
         values |= {"is_stranger": 0, "expires": snapshot.sessions[person.session].expiry(person.created)}
-        changes = [
-            Change("update", "templates", t.template_id, {"provenance": Provenance.ENROLLED.value})
-            for t in snapshot.templates(person.template_ids)
-            if t.provenance is Provenance.ADAPTED
-        ]
+        changes = as_enrolled(snapshot, person)
     changes.insert(0, Change("update", "persons", person.person_id, values))
     return Edit(f"rename {person.label} to {name}", tuple(changes), (person.person_id,))
+
+
+def as_enrolled(snapshot: Snapshot, person: Person) -> list[Change]:
+    """Return the changes by which views that were learned of a stranger count as enrolled ones."""
+    return [
+        Change("update", "templates", t.template_id, {"provenance": Provenance.ENROLLED.value})
+        for t in snapshot.templates(person.template_ids)
+        if t.provenance is Provenance.ADAPTED
+    ]
 
 
 def merge(snapshot: Snapshot, keep_id: str, other_ids: Sequence[str], limit: int) -> Edit:
@@ -291,6 +296,11 @@ def new_person_id(snapshot: Snapshot, transaction: Transaction, is_stranger: boo
         person_id = f"stranger-{number}" if is_stranger else f"p-{secrets.token_hex(6)}"
         if person_id not in snapshot.persons and person_id not in snapshot.aliases:
             return person_id
+
+
+def folded(name: str) -> str:
+    """Return a name as names are compared: in one Unicode form, without regard to case."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def checked_name(name: str, may_be_empty: bool = False) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from face_recognition_node.core.acquaintance import SHARE, Acquaintances, as_one
 from face_recognition_node.core.calibration import Calibration
-from face_recognition_node.core.edits import checked_name
+from face_recognition_node.core.edits import checked_name, folded
 from face_recognition_node.core.enrollment_values import EnrollmentGoal, Outcome, Resemblance
 from face_recognition_node.core.errors import EnrollmentError, GalleryError, PersonNotFoundError
 from face_recognition_node.core.faces import FaceView
@@ -25,6 +25,8 @@ CONSISTENT_LOG_RATIO = 1.0
 """A view belongs to the others if its log-likelihood ratio against their mean is at least this."""
 SAME_PROBABILITY = 0.9
 """Probability from which on a stranger met before, or a person of the same name, is taken for the same."""
+NEARLY_EQUAL = 0.5
+"""Share of the highest probability from which on an entry of the same name is taken for the same person."""
 MISMATCH_LOG_RATIO = -1.0
 """Views whose log-likelihood ratio against a person is below this are not added to that person."""
 
@@ -117,15 +119,15 @@ def store(
             return _stored(person, gallery, f"it can be named as {person.person_id}")
         if is_stranger:
             return _promote(strangers, goal.name, templates, gallery)
-        name = checked_name(goal.name).casefold()
+        name = folded(checked_name(goal.name))
         known = [one for one in alike if not snapshot.persons[one.person_id].is_stranger]
         likely = as_one(known)
-        same = [one for one in known if likely and one.probability >= SHARE * known[0].probability]
-        same = [one for one in same if one.name.casefold() == name]
+        same = [one for one in known if one.probability >= NEARLY_EQUAL * known[0].probability]
+        same = [one for one in same if folded(one.name) == name]
         if likely and same and likely.probability >= SAME_PROBABILITY:
             person = gallery.add_templates(same[0].person_id, templates)
             return _stored(person, gallery, "the views were added to the person of that name and face")
-        namesakes = [one for one in snapshot.persons.values() if one.name.casefold() == name]
+        namesakes = [one for one in snapshot.persons.values() if folded(one.name) == name]
         person = gallery.add_person(goal.name, templates)
         note = f"{len(namesakes)} other person(s) of that name are known" if namesakes else ""
         return _stored(person, gallery, note)

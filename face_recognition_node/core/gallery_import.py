@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from face_recognition_node.core.columns import Row
-from face_recognition_node.core.edits import Edit, new_person_id, person_row
+from face_recognition_node.core.edits import Edit, as_enrolled, checked_name, new_person_id, person_row
 from face_recognition_node.core.errors import GalleryConflictError, GalleryMismatchError
 from face_recognition_node.core.gallery_values import Provenance
 from face_recognition_node.core.row_changes import Cell, Change
@@ -118,7 +118,8 @@ class _Import:
     def add(self, row: Row, templates: list[Row], on_conflict: ImportConflict) -> None:
         person = dict(zip(COLUMNS["persons"], row, strict=True))
         old_id, is_stranger = str(person["person_id"]), bool(person["is_stranger"])
-        label = str(person["name"] or old_id)
+        name = checked_name(str(person["name"]), may_be_empty=True)
+        label = name or old_id
         is_foreign_number = old_id.startswith("stranger-") and not self._is_same_gallery
         here = None if is_foreign_number else self._snapshot.aliases.get(old_id, old_id)
         if here not in self._snapshot.persons:
@@ -134,7 +135,7 @@ class _Import:
                 return
             if on_conflict is ImportConflict.MERGE:
                 if self._snapshot.persons[here].is_stranger and not is_stranger:
-                    self._give_name(here, str(person["name"]))
+                    self._give_name(here, name)
                 self._add_templates(old_id, here, templates, self._owners)
                 return
         if here is None or here in self._snapshot.persons or here in self._snapshot.aliases:
@@ -142,7 +143,7 @@ class _Import:
         session = self._snapshot.sessions[self._session]
         ends = [session.expiry(self._now), self._stranger_ends if is_stranger else None]
         expires = min((end for end in ends if end is not None), default=None)
-        values = person_row(str(person["name"]), is_stranger, session.name, self._now, expires)
+        values = person_row(name, is_stranger, session.name, self._now, expires)
         self.changes.append(Change("insert", "persons", here, values))
         self.n_persons += 1
         self._add_templates(old_id, here, templates, {})
@@ -156,6 +157,7 @@ class _Import:
         expires = self._snapshot.sessions[known.session].expiry(known.created)
         values: dict[str, Cell] = {"name": name, "is_stranger": 0, "expires": expires}
         self.changes.append(Change("update", "persons", here, values))
+        self.changes += as_enrolled(self._snapshot, known)
 
     def _add_templates(
         self, old_id: str, here: str, templates: list[Row], present: Collection[object]
