@@ -150,6 +150,18 @@ def test_the_camera_model_comes_along_with_depth_scaled_to_the_image(bench) -> N
     assert bench.recognizer.frames[1].intrinsics == Intrinsics(250.0, 250.0, 3.0, 2.0)
 
 
+def test_depth_of_a_driver_that_does_not_stamp_fits_and_a_camera_is_forgotten(bench) -> None:
+    bench.depth._now = lambda: 123.4
+    bench.depth.camera.add(camera_info(6, 4))
+    unstamped = depth_image(0, 1500)
+    unstamped.header.stamp.sec = 0
+    bench.depth.add(unstamped)
+    bench.send(image(0, 0), arrived=123.41)
+    assert bench.recognizer.frames[0].depth_m is not None
+    bench.depth.clear()
+    assert bench.depth.camera.intrinsics((4, 6)) is None
+
+
 def test_the_model_of_the_rectified_image_goes_first(bench) -> None:
     info = camera_info(6, 4)
     info.p = [470.0, 0.0, 3.5, 0.0, 0.0, 480.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0]

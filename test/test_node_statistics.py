@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("diagnostic_msgs", reason="needs the ROS message packages")
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from face_recognition_node.ros.diagnostics import NodeHealth, TroubleLog, to_diagnostics
 from face_recognition_node.ros.statistics import StreamStatistics
@@ -187,3 +187,33 @@ def test_the_values_tell_stages_backends_and_kinds(statistics, clock) -> None:
     assert values["dropped"] == "7"
     assert (models.values[0].key, models.values[0].value) == ("detector backend", "openvino")
     assert gallery.values[0].value == "2"
+
+
+def test_another_trouble_is_told_although_one_lasts() -> None:
+    def entry(text: str) -> DiagnosticArray:
+        level = DiagnosticStatus.WARN if text else DiagnosticStatus.OK
+        return DiagnosticArray(status=[DiagnosticStatus(name="stream", level=level, message=text)])
+
+    log = TroubleLog(patience=3)
+    slow = [log.news(entry(f"{10 + k}.5 of 30.0 Hz: too slow")) for k in range(5)]
+    assert [len(told) for told in slow] == [0, 0, 1, 0, 0]
+    silent = [log.news(entry(f"no image for {k}.0 s")) for k in range(5)]
+    assert [len(told) for told in silent] == [0, 0, 1, 0, 0]
+    assert log.news(entry(""))[0][0] is False
+
+
+def test_depth_that_never_fits_is_told(statistics, clock) -> None:
+    for _ in range(10):
+        clock.now += 0.1
+        statistics.count_received()
+        statistics.count_without_depth()
+        statistics.count_answered(0.01, {})
+    summary = statistics.summarize()
+    assert summary.lacks_depth
+    health = NodeHealth("active", wanted=("subscribers",), stream=summary, depth_topic="/depth")
+    (stream, *_) = to_diagnostics(health, "node", Time()).status
+    assert stream.level == DiagnosticStatus.WARN
+    assert "without depth: does /depth deliver" in stream.message
+    for _ in range(2):
+        statistics.count_answered(0.01, {})
+    assert not statistics.summarize().lacks_depth

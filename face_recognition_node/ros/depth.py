@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -21,6 +23,10 @@ class CameraModel:
     def add(self, message: CameraInfo) -> None:
         """Take a message over."""
         self._message = message
+
+    def clear(self) -> None:
+        """Forget it."""
+        self._message = None
 
     def intrinsics(self, size: tuple[int, int]) -> Intrinsics | None:
         """Return the model for an image of (height, width), or None where none has come.
@@ -56,25 +62,28 @@ class DepthBuffer:
 
     Args:
         length: How many messages are kept.
+        now: The clock of the stamps, for drivers that do not stamp.
 
     Attributes:
         camera: The model of the camera.
     """
 
-    def __init__(self, length: int = 10) -> None:
+    def __init__(self, length: int = 10, now: Callable[[], float] = time.time) -> None:
         self.camera = CameraModel()
+        self._now = now
         self._lock = threading.Lock()
         self._messages: deque[tuple[float, Image]] = deque(maxlen=length)
 
     def add(self, message: Image) -> None:
         """Keep a message; it is decoded only if it is used."""
         with self._lock:
-            self._messages.append((stamp_to_seconds(message.header.stamp), message))
+            self._messages.append((stamp_to_seconds(message.header.stamp) or self._now(), message))
 
     def clear(self) -> None:
-        """Forget all messages."""
+        """Forget all messages, and the camera's model, which may be another one's next time."""
         with self._lock:
             self._messages.clear()
+        self.camera.clear()
 
     def find(self, stamp: float, tolerance: float, size: tuple[int, int]) -> FloatArray | None:
         """Return the depth closest to ``stamp`` in metres, (H, W) float32, or None if none is close enough.

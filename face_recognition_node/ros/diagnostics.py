@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +24,7 @@ class NodeHealth:
         wanted: Who wants images worked on ("subscribers", "enrolment", "always_on"); empty: nobody.
         stream: Figures of the image stream, or None before the first activation.
         image_topic: Where images are expected.
+        depth_topic: Where depth is expected; empty: nowhere.
         image_timeout: Silence that is worth a warning, seconds.
         publishers: How many publish there; None: not known.
         models: Key to value about networks and backends: which, where it runs, and why there.
@@ -33,6 +36,7 @@ class NodeHealth:
     wanted: Sequence[str] = ()
     stream: StreamSummary | None = None
     image_topic: str = ""
+    depth_topic: str = ""
     image_timeout: float = 2.0
     publishers: int | None = None
     models: Mapping[str, object] = field(default_factory=dict)
@@ -61,20 +65,26 @@ class TroubleLog:
 
     def __init__(self, patience: int = 3) -> None:
         self._patience = patience
-        self._rounds: dict[str, int] = {}
+        self._rounds: dict[str, Counter[str]] = {}
 
     def news(self, message: DiagnosticArray) -> list[tuple[bool, str]]:
         """Return (is it trouble, sentence) for every entry that has become worth telling."""
         told = []
         for status in message.status:
-            rounds = self._rounds.get(status.name, 0)
-            is_trouble = status.level != DiagnosticStatus.OK
-            self._rounds[status.name] = rounds + 1 if is_trouble else 0
-            if is_trouble and rounds + 1 == self._patience:
-                told.append((True, status.message))
-            elif not is_trouble and rounds >= self._patience:
+            rounds = self._rounds.setdefault(status.name, Counter())
+            if status.level != DiagnosticStatus.OK:
+                kind = _NUMBER.sub("#", status.message)  # the same trouble with other figures is no news
+                rounds[kind] += 1
+                if rounds[kind] == self._patience:
+                    told.append((True, status.message))
+                continue
+            if any(count >= self._patience for count in rounds.values()):
                 told.append((False, f"all is well again: {status.message}"))
+            rounds.clear()
         return told
+
+
+_NUMBER = re.compile(r"[0-9][0-9.]*")
 
 
 def _judge_loaded(health: NodeHealth, values: Mapping[str, object], word: str) -> tuple[bytes, str]:
@@ -105,6 +115,11 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
         return (
             DiagnosticStatus.WARN,
             f"{stream.answered_hz:.1f} of {stream.received_hz:.1f} Hz: too slow a machine for the stream",
+        )
+    if stream.lacks_depth:
+        return DiagnosticStatus.WARN, (
+            f"{stream.answered_hz:.1f} Hz, all without depth: does {health.depth_topic} deliver, and within "
+            "depth_tolerance of the images' stamps? Portraits are not told from people"
         )
     return DiagnosticStatus.OK, f"{stream.answered_hz:.1f} Hz"
 

@@ -47,7 +47,7 @@ class FaceRecognitionNode(LoudNode):
         self._is_active = False
         self._state_lock = threading.RLock()
         self._statistics = StreamStatistics()
-        self._depth = DepthBuffer()
+        self._depth = DepthBuffer(now=lambda: self.get_clock().now().nanoseconds * 1e-9)
         self._housekeeper = Housekeeper()
         self._trouble = TroubleLog()
         self._last_wanted = 0.0
@@ -233,6 +233,7 @@ class FaceRecognitionNode(LoudNode):
             wanted=self.wanted_by(),
             stream=self._statistics.summarize(worker.counts.dropped) if worker is not None else None,
             image_topic=self.image_topic,
+            depth_topic=self.settings.node.depth_topic,
             image_timeout=self.settings.node.image_timeout,
             publishers=self.count_publishers(self.image_topic),
             models=runtime.describe_models() if runtime is not None else {},

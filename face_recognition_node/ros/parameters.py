@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.validate_topic_name import validate_topic_name
@@ -42,7 +41,8 @@ class NodeParameters:
         self._is_configured = is_configured
         self._on_change = on_change
         self._declared = {name: declared for name, declared, _ in declarations()}
-        self.settings = _with_values(Settings(), declare(node, list(declarations()), self.FIXED))
+        self._node = node
+        self.settings = self._with_values(Settings(), declare(node, list(declarations()), self.FIXED))
         # Humble has nothing after the check; there is no other callback of ours that might still refuse.
         has_post = hasattr(node, "add_post_set_parameters_callback")
         node.add_on_set_parameters_callback(self._check if has_post else self._check_and_apply)
@@ -64,7 +64,7 @@ class NodeParameters:
                     )
                     return SetParametersResult(successful=False, reason=reason)
         try:
-            _with_values(self.settings, changes)
+            self._with_values(self.settings, changes)
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -81,19 +81,18 @@ class NodeParameters:
             self._apply(parameters)
         return result
 
-
-def _with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """Return the settings with some values replaced, or raise ConfigurationError for one that is no use."""
-    changed = settings.with_values(values)
-    for name in TOPICS:
-        topic = getattr(changed.node, name)
-        if not topic and name in MAY_BE_EMPTY:
-            continue
-        try:
-            validate_topic_name(topic)
-        except InvalidTopicNameException as error:
-            reason = str(error).splitlines()[0].rstrip(":")
-            raise ConfigurationError(
-                f"{name}: expected the name of a topic, got {topic!r} ({reason})"
-            ) from error
-    return changed
+    def _with_values(self, settings: Settings, values: Mapping[str, Any]) -> Settings:
+        """Return the settings with some values replaced, or raise ConfigurationError for one of no use."""
+        changed = settings.with_values(values)
+        for name in TOPICS:
+            topic = getattr(changed.node, name)
+            if not topic and name in MAY_BE_EMPTY:
+                continue
+            try:
+                validate_topic_name(self._node.resolve_topic_name(topic))
+            except Exception as error:  # a name that cannot be expanded raises an error of rcl's own
+                reason = str(error).splitlines()[0].rstrip(":")
+                raise ConfigurationError(
+                    f"{name}: expected the name of a topic, got {topic!r} ({reason})"
+                ) from error
+        return changed

@@ -161,6 +161,8 @@ class FramePipeline:
             depth = self._depth.find(stamp, self._settings.node.depth_tolerance, image.shape[:2])
             if depth is not None:
                 intrinsics = self._depth.camera.intrinsics(image.shape[:2])
+            elif self._settings.node.depth_topic:
+                self._statistics.count_without_depth()
         except FrameError as error:  # the colour image is good without it
             self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
         decoded = time.perf_counter() - started

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+_FEW = 5
+"""Fewer answers say nothing of what they all lack."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
@@ -27,6 +30,7 @@ class StreamSummary:
         latency_p95: 95th percentile of the same.
         stage_seconds: Mean time by stage, seconds.
         silence: Time since the last image, seconds; NaN: none yet.
+        lacks_depth: Depth was wanted for the images of the last seconds, and came for none of them.
     """
 
     received_hz: float
@@ -40,6 +44,7 @@ class StreamSummary:
     latency_p95: float
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     silence: float = float("nan")
+    lacks_depth: bool = False
 
 
 class StreamStatistics:
@@ -62,6 +67,7 @@ class StreamStatistics:
             self._started = self._clock()
             self._arrivals: deque[float] = deque()
             self._answers: deque[tuple[float, float, Mapping[str, float]]] = deque()
+            self._depthless: deque[float] = deque()
             self._bad: Counter[str] = Counter()
             self._bad_times: deque[float] = deque()
             self._received = self._answered = 0
@@ -80,6 +86,12 @@ class StreamStatistics:
         with self._lock:
             self._answered += 1
             self._answers.append((self._clock(), latency, stage_seconds))
+            self._trim()
+
+    def count_without_depth(self) -> None:
+        """For an image that is being answered there was no depth, though it was wanted."""
+        with self._lock:
+            self._depthless.append(self._clock())
             self._trim()
 
     def count_bad(self, kind: str) -> bool:
@@ -115,11 +127,13 @@ class StreamStatistics:
                 float(p95),
                 {stage: seconds / len(self._answers) for stage, seconds in totals.items()},
                 now - self._last_arrival,
+                # one image may be counted and not yet answered
+                len(self._answers) >= _FEW and len(self._depthless) >= len(self._answers),
             )
 
     def _trim(self) -> None:
         oldest = self._clock() - self._window
-        for times in (self._arrivals, self._bad_times):
+        for times in (self._arrivals, self._bad_times, self._depthless):
             while times and times[0] < oldest:
                 times.popleft()
         while self._answers and self._answers[0][0] < oldest:

@@ -21,7 +21,7 @@ from face_recognition_node.core.parameters import flatten
 from face_recognition_node.media.sources import FrameSource, open_source
 from face_recognition_node.ros.conversions import bgr_to_image, bgr_to_jpeg
 from face_recognition_node.ros.declare import declare
-from face_recognition_node.ros.lifecycle import LoudNode, loud, start_up
+from face_recognition_node.ros.lifecycle import LoudNode, loud, start_up, state_label
 from face_recognition_node.ros.video_source import VideoSourceConfig
 
 LARGEST_LAG_S = 0.5
@@ -134,6 +134,9 @@ class VideoSource(LoudNode):
         if self._running.at_end == "exit":
             self._exit.set()
         else:
+            # a source that fails at once does so before the activation is through, which would refuse this
+            while state_label(self) == "activating" and not self._pause.wait(0.01):
+                pass
             self.trigger_deactivate()
 
     def _paced(self) -> Iterator[Frame]:
