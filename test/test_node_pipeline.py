@@ -158,7 +158,7 @@ def test_depth_of_a_driver_that_does_not_stamp_fits_and_a_camera_is_forgotten(be
     bench.depth.add(unstamped)
     bench.send(image(0, 0), arrived=123.41)
     assert bench.recognizer.frames[0].depth_m is not None
-    bench.depth.clear()
+    bench.depth.camera.clear()
     assert bench.depth.camera.intrinsics((4, 6)) is None
 
 

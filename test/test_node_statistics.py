@@ -200,20 +200,20 @@ def test_another_trouble_is_told_although_one_lasts() -> None:
     silent = [log.news(entry(f"no image for {k}.0 s")) for k in range(5)]
     assert [len(told) for told in silent] == [0, 0, 1, 0, 0]
     assert log.news(entry(""))[0][0] is False
+    changing = [log.news(entry(text)) for text in ("a", "b", "a", "b", "")]
+    assert [len(told) for told in changing] == [0, 0, 1, 0, 1]
 
 
 def test_depth_that_never_fits_is_told(statistics, clock) -> None:
     for _ in range(10):
         clock.now += 0.1
         statistics.count_received()
-        statistics.count_without_depth()
-        statistics.count_answered(0.01, {})
+        statistics.count_answered(0.01, {}, lacks_depth=True)
     summary = statistics.summarize()
     assert summary.lacks_depth
     health = NodeHealth("active", wanted=("subscribers",), stream=summary, depth_topic="/depth")
     (stream, *_) = to_diagnostics(health, "node", Time()).status
     assert stream.level == DiagnosticStatus.WARN
     assert "without depth: does /depth deliver" in stream.message
-    for _ in range(2):
-        statistics.count_answered(0.01, {})
+    statistics.count_answered(0.01, {})
     assert not statistics.summarize().lacks_depth

@@ -113,12 +113,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_the_same(target: str | Path | None, *sources: Path) -> None:
-    """Raise InputError if a file to write is one that is read, or lies among pictures that are."""
+    """Raise InputError if a file to write is one that is read, or one of the pictures that are."""
+    from face_recognition_node.media.sources import IMAGE_SUFFIXES
+
     if target is None or target == "-":
         return
     path = Path(target).expanduser()
     for source in sources:
-        is_picture = source.is_dir() and path.exists() and path.resolve().parent == source.resolve()
+        is_picture = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        is_picture = is_picture and source.is_dir() and path.resolve().parent == source.resolve()
         if is_picture or (source.is_file() and path.exists() and source.samefile(path)):
             raise InputError(f"{target}: is read here, and would be overwritten; choose another name")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, and print what came out."""
     try:
+        from lightning.pytorch.utilities.exceptions import SIGTERMException
+
         from face_recognition_node.training.embedder_training import RunOptions
         from face_recognition_node.training.recipe import read_recipe, set_value
     except ImportError as error:
@@ -69,7 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
     options = RunOptions(
         out, arguments.fast, arguments.threads, arguments.accelerator, arguments.devices, arguments.nodes
     )
-    said = KINDS[kind](values, options)
+    try:
+        said = KINDS[kind](values, options)
+    except SIGTERMException:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     # the processes of a distributed run share one terminal
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
         print(said)

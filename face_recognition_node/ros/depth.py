@@ -80,10 +80,9 @@ class DepthBuffer:
             self._messages.append((stamp_to_seconds(message.header.stamp) or self._now(), message))
 
     def clear(self) -> None:
-        """Forget all messages, and the camera's model, which may be another one's next time."""
+        """Forget all messages; the camera's model stays, which some drivers send once."""
         with self._lock:
             self._messages.clear()
-        self.camera.clear()
 
     def find(self, stamp: float, tolerance: float, size: tuple[int, int]) -> FloatArray | None:
         """Return the depth closest to ``stamp`` in metres, (H, W) float32, or None if none is close enough.

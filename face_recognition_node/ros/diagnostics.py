@@ -66,21 +66,28 @@ class TroubleLog:
     def __init__(self, patience: int = 3) -> None:
         self._patience = patience
         self._rounds: dict[str, Counter[str]] = {}
+        self._told: dict[str, set[str]] = {}
 
     def news(self, message: DiagnosticArray) -> list[tuple[bool, str]]:
         """Return (is it trouble, sentence) for every entry that has become worth telling."""
         told = []
         for status in message.status:
             rounds = self._rounds.setdefault(status.name, Counter())
+            known = self._told.setdefault(status.name, set())
             if status.level != DiagnosticStatus.OK:
                 kind = _NUMBER.sub("#", status.message)  # the same trouble with other figures is no news
                 rounds[kind] += 1
-                if rounds[kind] == self._patience:
+                is_first = (
+                    not known and sum(rounds.values()) >= self._patience
+                )  # trouble of changing kinds is trouble
+                if kind not in known and (is_first or rounds[kind] >= self._patience):
+                    known.add(kind)
                     told.append((True, status.message))
                 continue
-            if any(count >= self._patience for count in rounds.values()):
+            if known:
                 told.append((False, f"all is well again: {status.message}"))
             rounds.clear()
+            known.clear()
         return told
 
 

@@ -146,6 +146,7 @@ class FaceRecognitionNode(LoudNode):
     def _close(self) -> None:
         with self._state_lock:
             runtime, self.runtime, self.pipeline = self.runtime, None, None
+            self._depth.camera.clear()  # the next one configured may be another camera
             answers, self._answers = self._answers, None
             if answers is not None:
                 answers.close()

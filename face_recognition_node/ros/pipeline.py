@@ -137,7 +137,7 @@ class FramePipeline:
         header = packet.message.header
         try:
             with self.exclusive():
-                result, image = self._recognize(packet)
+                result, image, lacks_depth = self._recognize(packet)
         except FrameError as error:
             self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
             return
@@ -145,13 +145,14 @@ class FramePipeline:
         self._outputs.publish_faces(result, header)
         stages = {**result.stage_seconds, "publish": time.perf_counter() - started}
         stamp = stamp_to_seconds(header.stamp)
-        self._statistics.count_answered(self._outputs.now() - stamp if stamp else float("nan"), stages)
+        latency = self._outputs.now() - stamp if stamp else float("nan")
+        self._statistics.count_answered(latency, stages, lacks_depth)
         for observer in (self._on_result, *self._observers):
             observer(result)
         self._outputs.publish_annotated(image, result, header)
 
-    def _recognize(self, packet: Packet) -> tuple[RecognitionResult, ImageArray]:
-        """Return the answer and the picture."""
+    def _recognize(self, packet: Packet) -> tuple[RecognitionResult, ImageArray, bool]:
+        """Return the answer, the picture, and whether depth was wanted and did not come."""
         started = time.perf_counter()
         # A driver that does not stamp gets the time of arrival, for the tracker's sake.
         stamp = stamp_to_seconds(packet.message.header.stamp) or packet.arrived
@@ -161,11 +162,10 @@ class FramePipeline:
             depth = self._depth.find(stamp, self._settings.node.depth_tolerance, image.shape[:2])
             if depth is not None:
                 intrinsics = self._depth.camera.intrinsics(image.shape[:2])
-            elif self._settings.node.depth_topic:
-                self._statistics.count_without_depth()
         except FrameError as error:  # the colour image is good without it
             self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
         decoded = time.perf_counter() - started
         frame = Frame(image, stamp, packet.message.header.frame_id, depth, intrinsics)
         result = self.recognizer.process(frame)
-        return replace(result, stage_seconds={"decode": decoded, **result.stage_seconds}), image
+        result = replace(result, stage_seconds={"decode": decoded, **result.stage_seconds})
+        return result, image, depth is None and bool(self._settings.node.depth_topic)

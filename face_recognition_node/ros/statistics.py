@@ -66,8 +66,7 @@ class StreamStatistics:
         with self._lock:
             self._started = self._clock()
             self._arrivals: deque[float] = deque()
-            self._answers: deque[tuple[float, float, Mapping[str, float]]] = deque()
-            self._depthless: deque[float] = deque()
+            self._answers: deque[tuple[float, float, Mapping[str, float], bool]] = deque()
             self._bad: Counter[str] = Counter()
             self._bad_times: deque[float] = deque()
             self._received = self._answered = 0
@@ -81,17 +80,19 @@ class StreamStatistics:
             self._arrivals.append(self._last_arrival)
             self._trim()
 
-    def count_answered(self, latency: float, stage_seconds: Mapping[str, float]) -> None:
-        """An image was answered ``latency`` seconds after its stamp (NaN: its stamp says nothing)."""
+    def count_answered(
+        self, latency: float, stage_seconds: Mapping[str, float], lacks_depth: bool = False
+    ) -> None:
+        """Count an image that was answered.
+
+        Args:
+            latency: Seconds from its stamp to the answer (NaN: its stamp says nothing).
+            stage_seconds: Time by stage.
+            lacks_depth: There was no depth for it, though it was wanted.
+        """
         with self._lock:
             self._answered += 1
-            self._answers.append((self._clock(), latency, stage_seconds))
-            self._trim()
-
-    def count_without_depth(self) -> None:
-        """For an image that is being answered there was no depth, though it was wanted."""
-        with self._lock:
-            self._depthless.append(self._clock())
+            self._answers.append((self._clock(), latency, stage_seconds, lacks_depth))
             self._trim()
 
     def count_bad(self, kind: str) -> bool:
@@ -108,11 +109,11 @@ class StreamStatistics:
             self._trim()
             now = self._clock()
             length = max(min(self._window, now - self._started), 1e-3)
-            latencies = np.array([latency for _, latency, _ in self._answers])
+            latencies = np.array([answer[1] for answer in self._answers])
             latencies = latencies[np.isfinite(latencies)]
             p50, p95 = np.percentile(latencies, [50, 95]) if latencies.size else (np.nan, np.nan)
             totals: Counter[str] = Counter()
-            for _, _, stages in self._answers:
+            for _, _, stages, _ in self._answers:
                 for stage, seconds in stages.items():
                     totals[stage] += seconds  # type: ignore[assignment]  # a Counter adds floats as well
             return StreamSummary(
@@ -127,13 +128,12 @@ class StreamStatistics:
                 float(p95),
                 {stage: seconds / len(self._answers) for stage, seconds in totals.items()},
                 now - self._last_arrival,
-                # one image may be counted and not yet answered
-                len(self._answers) >= _FEW and len(self._depthless) >= len(self._answers),
+                len(self._answers) >= _FEW and all(answer[3] for answer in self._answers),
             )
 
     def _trim(self) -> None:
         oldest = self._clock() - self._window
-        for times in (self._arrivals, self._bad_times, self._depthless):
+        for times in (self._arrivals, self._bad_times):
             while times and times[0] < oldest:
                 times.popleft()
         while self._answers and self._answers[0][0] < oldest:
