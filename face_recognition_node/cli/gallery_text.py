@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.core.edits import folded
 from face_recognition_node.core.errors import PersonNotFoundError
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
     Raises:
         PersonNotFoundError: Nobody, or more than one, can be meant.
     """
+    from face_recognition_node.core.edits import folded
+
     if text in snapshot.persons or text in snapshot.aliases:
         return snapshot.person(text)
     typed = unicodedata.normalize("NFC", text)
