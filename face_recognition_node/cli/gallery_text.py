@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,13 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
     Raises:
         PersonNotFoundError: Nobody, or more than one, can be meant.
     """
-    from face_recognition_node.core.edits import folded
+    from face_recognition_node.core.edits import composed, folded
 
     if text in snapshot.persons or text in snapshot.aliases:
         return snapshot.person(text)
-    typed = unicodedata.normalize("NFC", text)
     people = list(snapshot.persons.values())
     for fits in (
-        [p for p in people if unicodedata.normalize("NFC", p.name) == typed],
+        [p for p in people if composed(p.name) == composed(text)],
         [p for p in people if folded(p.name) == folded(text)],
         [p for p in people if text and p.person_id.startswith(text)],
     ):

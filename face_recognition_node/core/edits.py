@@ -92,21 +92,23 @@ def rename(snapshot: Snapshot, person_id: str, name: str) -> Edit:
     """
     person = snapshot.person(person_id)
     name = checked_name(name)
-    values: dict[str, Cell] = {"name": name}
-    changes: list[Change] = []
-    if person.is_stranger:
-        values |= {"is_stranger": 0, "expires": snapshot.sessions[person.session].expiry(person.created)}
-        changes = as_enrolled(snapshot, person)
-    changes.insert(0, Change("update", "persons", person.person_id, values))
+    changes = naming(snapshot, person, name)
     return Edit(f"rename {person.label} to {name}", tuple(changes), (person.person_id,))
 
 
-def as_enrolled(snapshot: Snapshot, person: Person) -> list[Change]:
-    """Return the changes by which views that were learned of a stranger count as enrolled ones."""
+def naming(snapshot: Snapshot, person: Person, name: str) -> list[Change]:
+    """Return the changes that :func:`rename` makes."""
+    values: dict[str, Cell] = {"name": name}
+    if not person.is_stranger:
+        return [Change("update", "persons", person.person_id, values)]
+    values |= {"is_stranger": 0, "expires": snapshot.sessions[person.session].expiry(person.created)}
     return [
-        Change("update", "templates", t.template_id, {"provenance": Provenance.ENROLLED.value})
-        for t in snapshot.templates(person.template_ids)
-        if t.provenance is Provenance.ADAPTED
+        Change("update", "persons", person.person_id, values),
+        *(
+            Change("update", "templates", t.template_id, {"provenance": Provenance.ENROLLED.value})
+            for t in snapshot.templates(person.template_ids)
+            if t.provenance is Provenance.ADAPTED
+        ),
     ]
 
 
@@ -300,12 +302,17 @@ def new_person_id(snapshot: Snapshot, transaction: Transaction, is_stranger: boo
 
 def folded(name: str) -> str:
     """Return a name as names are compared: in one Unicode form, without regard to case."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()
+
+
+def composed(name: str) -> str:
+    """Return a name in one of the forms that Unicode has for the same letters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def checked_name(name: str, may_be_empty: bool = False) -> str:
     """Return a display name without surrounding blanks, or raise InputError."""
-    name = unicodedata.normalize("NFC", " ".join(name.split()))
+    name = composed(" ".join(name.split()))
     if not name and not may_be_empty:
         raise InputError("name: expected at least one letter, got an empty name")
     if len(name) > 200 or not name.isprintable():

@@ -13,11 +13,11 @@ from pathlib import Path
 from face_recognition_node.core import edits, retention
 from face_recognition_node.core.edits import Edit
 from face_recognition_node.core.embedder import Embedder
-from face_recognition_node.core.errors import GalleryConflictError, GalleryUnavailableError, InputError
+from face_recognition_node.core.errors import GalleryConflictError
 from face_recognition_node.core.gallery_check import VerificationReport, verify
 from face_recognition_node.core.gallery_config import GalleryConfig
 from face_recognition_node.core.gallery_engine import GalleryEngine
-from face_recognition_node.core.gallery_files import default_keys_folder
+from face_recognition_node.core.gallery_files import choose_keys_folder
 from face_recognition_node.core.gallery_import import ImportConflict, ImportReport, plan_import
 from face_recognition_node.core.gallery_values import (
     Match,
@@ -83,14 +83,9 @@ class Gallery:
         file = None if path is None else Path(path).expanduser().absolute()
         store = Store(file, fingerprint or ("" if file is None else None), dimension, must_exist)
         try:
-            folder = None
-            if file is not None:
-                folder = (keys_folder or default_keys_folder()).absolute() / str(store.meta("gallery_id"))
-                mine = (folder, *folder.parents) if keys_folder is not None else (folder, folder.parent)
-                if file.parent in mine:
-                    raise GalleryUnavailableError(
-                        f"keys must not lie with what they seal: choose a keys folder outside {file.parent}"
-                    )
+            folder = (
+                None if file is None else choose_keys_folder(file, str(store.meta("gallery_id")), keys_folder)
+            )
             return cls(GalleryEngine(store, KeyRing(folder), config or GalleryConfig(), clock))
         except BaseException:
             store.close()
@@ -162,14 +157,9 @@ class Gallery:
         """Store more templates of a person."""
 
         def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            now, limit = self._engine.clock(), self._engine.config.max_templates_per_person
             return edits.add_templates(
-                snapshot,
-                transaction,
-                person_id,
-                templates,
-                now=self._engine.clock(),
-                limit=self._engine.config.max_templates_per_person,
-                seal_crop=self._seal_crop,
+                snapshot, transaction, person_id, templates, now=now, limit=limit, seal_crop=self._seal_crop
             )
 
         return self._person_after(self._engine.commit(plan))
@@ -377,11 +367,11 @@ class Gallery:
         Raises:
             GalleryConflictError: There are not so many, or a later change stands in the way.
         """
-        return self._engine.step(_checked_steps(steps), is_redo=False)
+        return self._engine.step(steps, is_redo=False)
 
     def redo(self, steps: int = 1) -> tuple[str, ...]:
         """Do again what was undone last, like :meth:`undo`."""
-        return self._engine.step(_checked_steps(steps), is_redo=True)
+        return self._engine.step(steps, is_redo=True)
 
     def history(self) -> list[HistoryEntry]:
         """Return the changes that can be undone or done again, oldest first."""
@@ -405,9 +395,3 @@ class Gallery:
         if not self._engine.config.keep_crops or template.crop_bgr is None:
             return None
         return self._engine.crops.seal(template_id, template.crop_bgr)
-
-
-def _checked_steps(steps: int) -> int:
-    if steps < 1:
-        raise InputError(f"steps: expected at least 1, got {steps}")
-    return steps

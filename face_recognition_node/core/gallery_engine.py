@@ -14,7 +14,7 @@ from face_recognition_node.core import retention
 from face_recognition_node.core.cell_search import CellIndex
 from face_recognition_node.core.crops import CropSafe
 from face_recognition_node.core.edits import Edit
-from face_recognition_node.core.errors import GalleryConflictError, GalleryUnavailableError
+from face_recognition_node.core.errors import GalleryConflictError, GalleryUnavailableError, InputError
 from face_recognition_node.core.gallery_config import GalleryConfig
 from face_recognition_node.core.history import History, HistoryEntry
 from face_recognition_node.core.row_changes import Change
@@ -117,6 +117,8 @@ class GalleryEngine:
 
     def step(self, steps: int, is_redo: bool) -> tuple[str, ...]:
         """Undo or redo changes, all asked for or none, and return what each did."""
+        if steps < 1:
+            raise InputError(f"steps: expected at least 1, got {steps}")
         sentences: list[str] = []
 
         def work(transaction: Transaction) -> list[Change]:

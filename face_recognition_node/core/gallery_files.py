@@ -24,6 +24,26 @@ def default_keys_folder() -> Path:
     return _user_folder("XDG_STATE_HOME", ".local/state") / FOLDER / "keys"
 
 
+def choose_keys_folder(file: Path, gallery_id: str, chosen: Path | None) -> Path:
+    """Return the folder for a gallery's keys.
+
+    Args:
+        file: The gallery's, absolute.
+        gallery_id: Names the folder.
+        chosen: Where such folders lie; by default the user's state folder.
+
+    Raises:
+        GalleryUnavailableError: If the keys would lie with what they seal.
+    """
+    folder = (chosen or default_keys_folder()).absolute() / gallery_id
+    mine = (folder, *folder.parents) if chosen is not None else (folder, folder.parent)
+    if file.parent in mine:
+        raise GalleryUnavailableError(
+            f"keys must not lie with what they seal: choose a keys folder outside {file.parent}"
+        )
+    return folder
+
+
 def _user_folder(variable: str, fallback: str) -> Path:
     value = os.environ.get(variable, "")
     return Path(value) if os.path.isabs(value) else Path.home() / fallback

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from face_recognition_node.core.columns import Row
-from face_recognition_node.core.edits import Edit, as_enrolled, checked_name, new_person_id, person_row
+from face_recognition_node.core.edits import Edit, checked_name, naming, new_person_id, person_row
 from face_recognition_node.core.errors import GalleryConflictError, GalleryMismatchError
 from face_recognition_node.core.gallery_values import Provenance
 from face_recognition_node.core.row_changes import Cell, Change
@@ -134,8 +134,10 @@ class _Import:
                 self.n_skipped += len(templates)
                 return
             if on_conflict is ImportConflict.MERGE:
-                if self._snapshot.persons[here].is_stranger and not is_stranger:
-                    self._give_name(here, name)
+                known = self._snapshot.persons[here]
+                if known.is_stranger and not is_stranger and here not in self._named:
+                    self._named.add(here)
+                    self.changes += naming(self._snapshot, known, name)
                 self._add_templates(old_id, here, templates, self._owners)
                 return
         if here is None or here in self._snapshot.persons or here in self._snapshot.aliases:
@@ -147,17 +149,6 @@ class _Import:
         self.changes.append(Change("insert", "persons", here, values))
         self.n_persons += 1
         self._add_templates(old_id, here, templates, {})
-
-    def _give_name(self, here: str, name: str) -> None:
-        """Make a stranger the person whose name the file knows, as a rename would."""
-        if here in self._named:
-            return
-        self._named.add(here)
-        known = self._snapshot.persons[here]
-        expires = self._snapshot.sessions[known.session].expiry(known.created)
-        values: dict[str, Cell] = {"name": name, "is_stranger": 0, "expires": expires}
-        self.changes.append(Change("update", "persons", here, values))
-        self.changes += as_enrolled(self._snapshot, known)
 
     def _add_templates(
         self, old_id: str, here: str, templates: list[Row], present: Collection[object]

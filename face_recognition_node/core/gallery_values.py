@@ -51,6 +51,10 @@ class Session:
         return None if self.time_to_live_s is None else created + self.time_to_live_s
 
 
+LENGTH_TOLERANCE = 0.01
+"""How far an embedding's length may be from 1."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NewTemplate:
     """A view to be stored.
@@ -76,7 +80,7 @@ class NewTemplate:
         if embedding.ndim != 1 or not np.isfinite(embedding).all():
             raise InputError(f"embedding: expected a finite vector (D,), got shape {embedding.shape}")
         length = float(np.linalg.norm(embedding))
-        if abs(length - 1.0) > 0.01:
+        if abs(length - 1.0) > LENGTH_TOLERANCE:
             raise InputError(f"embedding: expected unit length, got {length:.4f}; normalise it first")
         object.__setattr__(self, "embedding", np.asarray(embedding / length, dtype=np.float32))
         if not 0.0 <= self.quality <= 1.0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from face_recognition_node.core import edits
 from face_recognition_node.core.edits import Edit
@@ -89,29 +89,27 @@ def due_to_be_seen(
     A minute after the last time, and for a stranger at the latest when half of the time to live is over.
     """
     people = [snapshot.persons[person_id] for person_id in person_ids if person_id in snapshot.persons]
-    interval_s = {False: SEEN_INTERVAL_S, True: SEEN_INTERVAL_S}
-    if config.stranger_time_to_live_s:
-        interval_s[True] = min(SEEN_INTERVAL_S, config.stranger_time_to_live_s / 2)
-    return [
-        one for one in people if one.last_seen is None or now - one.last_seen >= interval_s[one.is_stranger]
-    ]
+    half_life_s = config.stranger_time_to_live_s / 2 or SEEN_INTERVAL_S
+
+    def is_due(one: Person) -> bool:
+        interval_s = min(SEEN_INTERVAL_S, half_life_s) if one.is_stranger else SEEN_INTERVAL_S
+        return one.last_seen is None or now - one.last_seen >= interval_s
+
+    return [one for one in people if is_due(one)]
 
 
-def lives_on(snapshot: Snapshot, row: Mapping[str, Cell], now: float, config: GalleryConfig) -> float | None:
+def lives_on(session: Session, created: float, expires: float, now: float, config: GalleryConfig) -> float:
     """Return until when a stranger lives who is met at ``now``: no longer than the session lets it.
 
     Args:
-        snapshot: Knows the sessions.
-        row: ``session``, ``created`` and ``expires`` of the stranger, who has an end.
+        session: The stranger's.
+        created: When it was first stored, Unix seconds.
+        expires: Its end up to now, which is never made earlier.
         now: Unix seconds.
         config: Says how long strangers live.
     """
-    end, expires = stranger_end(config, now), row["expires"]
-    if end is None or expires is None:
-        return None if expires is None else float(expires)
-    session = snapshot.sessions.get(str(row["session"]))
-    last = None if session is None else session.expiry(float(row["created"] or 0.0))
-    return max(float(expires), end if last is None else min(end, last))
+    ends = [end for end in (stranger_end(config, now), session.expiry(created)) if end is not None]
+    return max(expires, min(ends, default=expires)) if config.stranger_time_to_live_s else expires
 
 
 def revive(
@@ -127,10 +125,10 @@ def revive(
         query = "SELECT session, created, expires, is_stranger FROM persons WHERE person_id = ?"
         found = transaction.connection.execute(query, (person_id,)).fetchone()
         if found is not None and found[3] and found[2] is not None:
-            row = dict(zip(("session", "created", "expires"), found[:3], strict=True))
-            values: dict[str, Cell] = {"expires": lives_on(snapshot, row, now, config)}
-            if values["expires"] != found[2]:
-                changes.append(Change("update", "persons", person_id, values))
+            session, created, expires, _ = found
+            end = lives_on(snapshot.sessions[session], created, expires, now, config)
+            if end != expires:
+                changes.append(Change("update", "persons", person_id, {"expires": end}))
     return changes
 
 
@@ -140,9 +138,7 @@ def mark_seen(snapshot: Snapshot, person_ids: Sequence[str], now: float, config:
     for person in due_to_be_seen(snapshot, person_ids, now, config):
         values: dict[str, Cell] = {"last_seen": now}
         if person.is_stranger and person.expires is not None:
-            row: dict[str, Cell] = {
-                "session": person.session, "created": person.created, "expires": person.expires
-            }  # fmt: skip
-            values["expires"] = lives_on(snapshot, row, now, config)
+            session = snapshot.sessions[person.session]
+            values["expires"] = lives_on(session, person.created, person.expires, now, config)
         changes.append(Change("update", "persons", person.person_id, values))
     return Edit("seen", tuple(changes), (), is_recorded=False)

@@ -21,11 +21,10 @@ from face_recognition_node.core.errors import (
     InputError,
 )
 from face_recognition_node.core.gallery_files import make_private_folder, sync_folder, warn_if_in_source_tree
+from face_recognition_node.core.gallery_values import LENGTH_TOLERANCE
 from face_recognition_node.core.store import Store
 from face_recognition_node.core.store_reading import Rows
 from face_recognition_node.core.store_schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION
-
-_LENGTH_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ def _require_usable(found: ExportFile, path: Path) -> None:
     try:
         columns = columns_from_rows(found.templates, found.dimension)
         lengths = np.linalg.norm(columns.embeddings.astype(np.float64), axis=1)
-        if not (np.abs(lengths - 1.0) < _LENGTH_TOLERANCE).all() or not np.isfinite(columns.quality).all():
+        if not (np.abs(lengths - 1.0) <= LENGTH_TOLERANCE).all() or not np.isfinite(columns.quality).all():
             raise InputError("an embedding that is no unit vector, or a quality that is no number")
     except (InputError, KeyError, ValueError, TypeError) as error:
         raise GalleryUnavailableError(f"{path} is damaged ({error}); export it again") from error

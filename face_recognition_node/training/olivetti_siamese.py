@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.core.model_card import write_json
 from face_recognition_node.networks.siamese import SiameseEncoder, SiameseScorer
 from face_recognition_node.networks.weight_files import write_checkpoint
 from face_recognition_node.training.embedder_training import RunOptions
@@ -24,7 +25,7 @@ from face_recognition_node.training.olivetti_judgement import (
     judge_olivetti,
 )
 from face_recognition_node.training.recipe import plain_values
-from face_recognition_node.training.small_runs import fit_epochs, seed_run, write_report
+from face_recognition_node.training.small_runs import fit_epochs, seed_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +137,5 @@ def train_olivetti(
     write_checkpoint(scorer.state_dict(), options.out / "siamese.pt")
     per_epoch = float(np.ceil(len(pairs) / recipe.batch))
     report = judge_olivetti(scorer, faces, recipe.threshold, recipe.seed + 2, options.out, per_epoch, robot)
-    write_report({"recipe": plain_values(recipe), **asdict(report)}, options.out / "report.json")
+    write_json(options.out / "report.json", {"recipe": plain_values(recipe), **asdict(report)})
     return report

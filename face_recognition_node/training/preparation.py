@@ -16,6 +16,7 @@ import numpy as np
 from face_recognition_node.core.errors import ConfigurationError, SourceError
 from face_recognition_node.core.faces import Detection, ImageArray
 from face_recognition_node.core.model_card import write_json
+from face_recognition_node.training.recipe import differing_entries
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm")
 MANIFEST, REJECTS, JOURNAL, SETTINGS = "manifest.csv", "rejects.csv", "journal.jsonl", "settings.json"
@@ -190,11 +191,10 @@ def check_settings(out: Path, settings: Mapping[str, object]) -> None:
     if not path.is_file():
         write_json(path, settings)
         return
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    different = [f"{name} {stored.get(name)!r}" for name in settings if stored.get(name) != settings[name]]
-    if different:
+    begun_with = ", ".join(f"{name} {value!r}" for name, value in differing_entries(path, settings).items())
+    if begun_with:
         raise ConfigurationError(
-            f"{out}: was begun with {', '.join(different)}; prepare with the same, or into another folder"
+            f"{out}: was begun with {begun_with}; prepare with the same, or into another folder"
         )
 
 

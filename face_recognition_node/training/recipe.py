@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -115,6 +116,12 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigurationError(f"{where}: expected {hint.__name__}, got {value!r}")
     return value
+
+
+def differing_entries(path: Path, values: Mapping[str, object]) -> dict[str, object]:
+    """Return what a JSON file, written at the beginning of a run, holds in place of ``values``, by name."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return {name: stored.get(name) for name in values if stored.get(name) != values[name]}
 
 
 def plain_values(recipe: Any) -> dict[str, Any]:

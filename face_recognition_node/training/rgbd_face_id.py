@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.core.model_card import write_json
 from face_recognition_node.evaluation import embedding_plots
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.networks.squeezenet import SqueezeEncoder
@@ -31,7 +32,6 @@ from face_recognition_node.training.small_runs import (
     fit_epochs,
     mean_or_nan,
     seed_run,
-    write_report,
 )
 
 WEIGHTS, REPORT = "rgbd.pt", "report.json"
@@ -233,7 +233,7 @@ def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
     embedding_plots.plot_curves(
         options.out, {"contrastive loss": ("train/loss",)}, options.out / "curves.png"
     )
-    write_report({"recipe": plain_values(recipe), **asdict(report)}, options.out / REPORT)
+    write_json(options.out / REPORT, {"recipe": plain_values(recipe), **asdict(report)})
     return report
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -96,14 +94,6 @@ def finished_epochs(options: RunOptions) -> int:
     """Return how many epochs a run that was cut off had finished."""
     last = options.out / LAST
     return int(read_weights(last)["epoch"]) + 1 if last.is_file() else 0
-
-
-def write_report(report: dict[str, Any], path: Path) -> None:
-    """Write figures as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def mean_or_nan(values: Sequence[float]) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from face_recognition_node.core.errors import ConfigurationError
 from face_recognition_node.core.model_card import write_json
-from face_recognition_node.training.recipe import plain_values
+from face_recognition_node.training.recipe import differing_entries, plain_values
 from face_recognition_node.training.stages import StageRecipe
 
 CHECKPOINT, RECORD = "last.ckpt", "stage.json"
@@ -32,8 +31,7 @@ def check_record(folder: Path, stage: StageRecipe, is_fast: bool, start: str | N
     """
     record = {"fast": is_fast, "start": _fingerprint(start), **_settings(stage)}
     if (folder / RECORD).is_file() and (folder / CHECKPOINT).is_file():
-        stored: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        different = [name for name in record if stored.get(name) != record[name]]
+        different = differing_entries(folder / RECORD, record)
         if different:
             raise ConfigurationError(
                 f"{folder}: its checkpoint was made with another {', '.join(different)}; name another --out, "

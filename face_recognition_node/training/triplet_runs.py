@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from face_recognition_node.core.errors import ConfigurationError
 from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.core.model_card import write_json
 from face_recognition_node.evaluation import embedding_plots
 from face_recognition_node.evaluation.lfw import LfwArchive
 from face_recognition_node.training.embedder_training import RunOptions
@@ -23,7 +24,7 @@ from face_recognition_node.training.face_folders import (
     read_folder,
 )
 from face_recognition_node.training.recipe import plain_values
-from face_recognition_node.training.small_runs import mean_or_nan, write_report
+from face_recognition_node.training.small_runs import mean_or_nan
 from face_recognition_node.training.triplet_face_id import HEAD, TripletSettings, train_lock
 from face_recognition_node.training.triplet_trial import LockTrial, try_lock
 
@@ -134,7 +135,7 @@ def train_triplet(recipe: TripletRecipe, options: RunOptions, crop: Crop | None,
             "mean distance to the others minus mean distance to me", recipe.lock.production_alpha,
         )  # fmt: skip
         report["trial"], said = asdict(trial), f"{said}\n{trial}"
-    write_report(report, options.out / "report.json")
+    write_json(options.out / "report.json", report)
     return said
 
 
@@ -168,7 +169,7 @@ def _study(
         "means": rows,
         "trials": [asdict(t) for t in trials],
     }
-    write_report(report, options.out / "report.json")
+    write_json(options.out / "report.json", report)
     head = f"mean of {len(owners)} owners\n of me  alpha  steps  time    owner  stranger  equal error"
     lines = [
         f"{r['n_me']:6.0f}  {r['alpha']:+5.1f}  {r['steps']:5.0f}  {r['seconds']:5.1f} s"
