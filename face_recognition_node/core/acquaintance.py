@@ -33,6 +33,11 @@ CANDIDATES = 16
 """Persons compared; those further down the search are as good as impossible."""
 
 
+def enrolled_among(alike: Sequence[Resemblance], snapshot: Snapshot) -> list[Resemblance]:
+    """Return those who are no strangers, in the same order."""
+    return [one for one in alike if not snapshot.persons[one.person_id].is_stranger]
+
+
 def as_one(alike: Sequence[Resemblance]) -> Resemblance | None:
     """Return the most probable one with the probability of all who share it, or None of nobody.
 

@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from face_recognition_node.core.acquaintance import Acquaintances, as_one
+from face_recognition_node.core.acquaintance import Acquaintances, as_one, enrolled_among
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.enrollment_commit import mismatch, outliers, store
 from face_recognition_node.core.enrollment_values import (
@@ -249,7 +249,7 @@ class EnrollmentSession:
         """Look whom the views resemble, refuse those of somebody else early, end when there are enough."""
         snapshot = self._gallery.snapshot()
         alike = self._acquaintances.resembling(self._kept.views, snapshot, self._own_ids())
-        self._known = as_one([one for one in alike if not snapshot.persons[one.person_id].is_stranger])
+        self._known = as_one(enrolled_among(alike, snapshot))
         if self._goal.person_id is not None and len(self._kept) >= min(_ENOUGH_FOR_MISMATCH, self._minimum):
             try:
                 reason = mismatch(self._kept.views, self._goal.person_id, snapshot, self._acquaintances)
@@ -302,7 +302,7 @@ class EnrollmentSession:
             one for one in before if one.person_id != person.person_id and one.person_id in snapshot.persons
         ]
         nearest = max(alike, key=lambda one: one.similarity, default=None)
-        self._known = as_one([one for one in alike if not snapshot.persons[one.person_id].is_stranger])
+        self._known = as_one(enrolled_among(alike, snapshot))
         warning = self._warning()
         notes = [*stored.notes, *([f"looks like {warning}"] if warning else [])]
         sentence = f"{person.label} is stored with {len(self._kept)} new views ({self._kept.coverage})"

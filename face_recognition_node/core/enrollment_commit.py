@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_recognition_node.core.acquaintance import SHARE, Acquaintances, as_one
+from face_recognition_node.core.acquaintance import SHARE, Acquaintances, as_one, enrolled_among
 from face_recognition_node.core.calibration import Calibration
 from face_recognition_node.core.edits import checked_name, folded
 from face_recognition_node.core.enrollment_values import EnrollmentGoal, Outcome, Resemblance
@@ -120,7 +120,7 @@ def store(
         if is_stranger:
             return _promote(strangers, goal.name, templates, gallery)
         name = folded(checked_name(goal.name))
-        known = [one for one in alike if not snapshot.persons[one.person_id].is_stranger]
+        known = enrolled_among(alike, snapshot)
         likely = as_one(known)
         same = [one for one in known if one.probability >= NEARLY_EQUAL * known[0].probability]
         same = [one for one in same if folded(one.name) == name]

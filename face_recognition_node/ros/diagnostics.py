@@ -77,10 +77,9 @@ class TroubleLog:
             if status.level != DiagnosticStatus.OK:
                 kind = _NUMBER.sub("#", status.message)  # the same trouble with other figures is no news
                 rounds[kind] += 1
-                is_first = (
-                    not known and sum(rounds.values()) >= self._patience
-                )  # trouble of changing kinds is trouble
-                if kind not in known and (is_first or rounds[kind] >= self._patience):
+                # trouble whose kind changes all the time is trouble, too
+                lasts = rounds[kind] if known else sum(rounds.values())
+                if kind not in known and lasts >= self._patience:
                     known.add(kind)
                     told.append((True, status.message))
                 continue
