@@ -19,8 +19,8 @@ from pathlib import Path
 import cv2
 
 from face_recognition_node.assembly import load_models
-from face_recognition_node.core.config import Config
-from face_recognition_node.core.errors import SourceError
+from face_recognition_node.common.errors import SourceError
+from face_recognition_node.config import Config
 from face_recognition_node.evaluation.degradation import darken_face
 from face_recognition_node.media.sources import open_source
 

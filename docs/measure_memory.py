@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.evaluation.degradation import reduce_face
 from face_recognition_node.evaluation.face_archive import (
     FaceArchive,
@@ -27,6 +26,7 @@ from face_recognition_node.evaluation.face_archive import (
 from face_recognition_node.evaluation.identification import open_set_identification
 from face_recognition_node.networks.exporting import read_checkpoint
 from face_recognition_node.training.embedder_module import unit_embeddings
+from face_recognition_node.vision.faces import FloatArray
 
 REMAINDER, FAR_PX = 4, 24
 

@@ -25,11 +25,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from face_recognition_node.assembly import load_models
-from face_recognition_node.core.config import Config
-from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
-from face_recognition_node.core.quality import assess_quality
+from face_recognition_node.config import Config
 from face_recognition_node.evaluation.calibration_faces import list_photographs, locate, person_of
 from face_recognition_node.evaluation.degradation import blur_face, darken_face, reduce_face
+from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
+from face_recognition_node.vision.quality import assess_quality
 
 EDGES = (0.0, 0.36, 0.57, 0.69, 0.79, 0.86, 0.91, 0.94, 0.97, 0.99, 1.001)
 DISCARDED = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)

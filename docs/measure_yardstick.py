@@ -27,24 +27,24 @@ import cv2
 import numpy as np
 
 from face_recognition_node.assembly import Models, load_models
-from face_recognition_node.core.alignment import align_faces
-from face_recognition_node.core.config import Config
-from face_recognition_node.core.evidence import TrackEvidence
-from face_recognition_node.core.faces import Detection, HeadPose, Identity, IdentityState, ImageArray
-from face_recognition_node.core.gallery import Gallery
-from face_recognition_node.core.gallery_values import NewTemplate
-from face_recognition_node.core.identity import IdentityResolver
-from face_recognition_node.core.pose import fit_heads
-from face_recognition_node.core.quality import assess_quality
-from face_recognition_node.core.snapshot import Snapshot
-from face_recognition_node.core.strangers import StrangersConfig
-from face_recognition_node.core.tracker import Track
+from face_recognition_node.config import Config
 from face_recognition_node.evaluation.calibration_faces import (
     is_fitting_half,
     list_photographs,
     locate,
     person_of,
 )
+from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import NewTemplate
+from face_recognition_node.identity.identity import IdentityResolver
+from face_recognition_node.identity.strangers import StrangersConfig
+from face_recognition_node.tracking.evidence import TrackEvidence
+from face_recognition_node.tracking.tracker import Track
+from face_recognition_node.vision.alignment import align_faces
+from face_recognition_node.vision.faces import Detection, HeadPose, Identity, IdentityState, ImageArray
+from face_recognition_node.vision.pose import fit_heads
+from face_recognition_node.vision.quality import assess_quality
 
 PICTURES = {"orl": ("orl_faces.zip", ".pgm"), "rap3df": ("rap3df_rgbd.zip", "_color.png")}
 LFW = "lfw_pairs_112.zip"

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.evaluation.figures import (
     INTRODUCTION,
     SCENARIOS,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from face_recognition_node.core.alignment import Aligner, align_faces
-from face_recognition_node.core.calibration import Calibration
-from face_recognition_node.core.config import Config
-from face_recognition_node.core.detector import Detector
-from face_recognition_node.core.embedding import CropEmbedder
-from face_recognition_node.core.gallery import Gallery
-from face_recognition_node.core.recognizer import Recognizer
+from face_recognition_node.config import Config
+from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.recognizer import Recognizer
+from face_recognition_node.vision.alignment import Aligner, align_faces
+from face_recognition_node.vision.detector import Detector
+from face_recognition_node.vision.embedding import CropEmbedder
 
 
 @dataclass(frozen=True, slots=True, eq=False)

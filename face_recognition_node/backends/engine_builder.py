@@ -14,7 +14,7 @@ import numpy as np
 
 from face_recognition_node.backends.engine_cache import EngineCache, EngineKey
 from face_recognition_node.backends.tensorrt_compiler import Engine, EngineCompiler, Shape
-from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.vision.faces import FloatArray
 
 LEAST_COSINE = 0.999
 """An engine whose answers are less like the float32 network's than this never serves."""

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from face_recognition_node.backends.torch_tensors import TorchPreprocessing
-from face_recognition_node.core.alignment import CROP_SIZE, Warp, align_faces, plan_warps
-from face_recognition_node.core.faces import ImageArray
-from face_recognition_node.core.placement import AVERAGED_FROM, Placement
-from face_recognition_node.core.retinaface_decoding import ANCHORS, Cells, require_maps
+from face_recognition_node.vision.alignment import CROP_SIZE, Warp, align_faces, plan_warps
+from face_recognition_node.vision.faces import ImageArray
+from face_recognition_node.vision.placement import AVERAGED_FROM, Placement
+from face_recognition_node.vision.retinaface_decoding import ANCHORS, Cells, require_maps
 
 if TYPE_CHECKING:
     import torch

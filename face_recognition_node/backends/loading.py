@@ -8,13 +8,13 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from face_recognition_node.core.detector import DetectorConfig
-from face_recognition_node.core.embedding import CropEmbedder
-from face_recognition_node.core.errors import BackendUnavailableError
-from face_recognition_node.core.model_card import ModelCard, ModelsConfig
-from face_recognition_node.core.resources import models_directory
-from face_recognition_node.core.retinaface import RetinaFaceDetector
-from face_recognition_node.core.runner import ModelRunner
+from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.common.resources import models_directory
+from face_recognition_node.vision.detector import DetectorConfig
+from face_recognition_node.vision.embedding import CropEmbedder
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.retinaface import RetinaFaceDetector
+from face_recognition_node.vision.runner import ModelRunner
 
 AUTO_ORDER = ("torch_tensorrt", "openvino", "onnxruntime", "torch")
 """What ``auto`` tries, fastest first, where torch has no NVIDIA GPU; see :func:`auto_order`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 from face_recognition_node.backends.preprocessing import network_input, require_batch, thread_count
-from face_recognition_node.core.errors import BackendUnavailableError
-from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.core.model_card import ModelCard, ModelsConfig
-from face_recognition_node.core.runner import BackendReport
+from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.runner import BackendReport
 
 NAME = "onnxruntime"
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from face_recognition_node.backends.preprocessing import require_batch, thread_count
-from face_recognition_node.core.errors import BackendUnavailableError
-from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.core.memory import return_freed_memory
-from face_recognition_node.core.model_card import ModelCard, ModelsConfig
-from face_recognition_node.core.resources import cache_directory
-from face_recognition_node.core.runner import BackendReport
+from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.common.memory import return_freed_memory
+from face_recognition_node.common.resources import cache_directory
+from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.runner import BackendReport
 
 NAME = "openvino"
 _KEPT_SHAPES = 4

@@ -6,9 +6,9 @@ import os
 
 import numpy as np
 
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.core.model_card import ModelInput
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.model_card import ModelInput
 
 MOST_DEFAULT_THREADS = 4
 

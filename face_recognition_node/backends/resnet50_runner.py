@@ -11,9 +11,9 @@ from typing import Any
 
 from face_recognition_node.backends.torch_runner import TorchRunner
 from face_recognition_node.backends.torch_tensors import import_torch
-from face_recognition_node.core.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
-from face_recognition_node.core.model_card import ModelCard, ModelInput, ModelsConfig, file_sha256
-from face_recognition_node.core.retinaface_decoding import ANCHORS, STRIDES
+from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
+from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig, file_sha256
+from face_recognition_node.vision.retinaface_decoding import ANCHORS, STRIDES
 
 NAME = "retinaface_resnet50"
 WEIGHTS_SOURCE = "retinaface_resnet50_2020-07-20, the release 0.01 of github.com/ternaus/retinaface"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from face_recognition_node.core.errors import BackendUnavailableError
+from face_recognition_node.common.errors import BackendUnavailableError
 
 if TYPE_CHECKING:
     import torch

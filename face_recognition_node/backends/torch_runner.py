@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike
 from face_recognition_node.backends.frame_search import FrameSearch
 from face_recognition_node.backends.preprocessing import require_batch, thread_count
 from face_recognition_node.backends.torch_tensors import TorchPreprocessing, as_arrays, import_torch
-from face_recognition_node.core.alignment import align_faces
-from face_recognition_node.core.errors import BackendUnavailableError
-from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.core.model_card import ModelCard, ModelsConfig
-from face_recognition_node.core.placement import Placement
-from face_recognition_node.core.retinaface_decoding import Cells
-from face_recognition_node.core.runner import BackendReport
+from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.vision.alignment import align_faces
+from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.placement import Placement
+from face_recognition_node.vision.retinaface_decoding import Cells
+from face_recognition_node.vision.runner import BackendReport
 
 NAME = "torch"
 

@@ -25,13 +25,13 @@ from face_recognition_node.backends.frame_search import FrameSearch
 from face_recognition_node.backends.preprocessing import require_batch
 from face_recognition_node.backends.tensorrt_compiler import Engine, EngineCompiler, Shape
 from face_recognition_node.backends.torch_tensors import TorchPreprocessing, as_arrays, import_torch
-from face_recognition_node.core.alignment import align_faces
-from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.core.model_card import ModelCard, ModelsConfig
-from face_recognition_node.core.placement import Placement
-from face_recognition_node.core.resources import cache_directory
-from face_recognition_node.core.retinaface_decoding import Cells
-from face_recognition_node.core.runner import BackendReport, ModelRunner
+from face_recognition_node.common.resources import cache_directory
+from face_recognition_node.vision.alignment import align_faces
+from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.placement import Placement
+from face_recognition_node.vision.retinaface_decoding import Cells
+from face_recognition_node.vision.runner import BackendReport, ModelRunner
 
 NAME = "torch_tensorrt"
 EMBEDDER_BATCHES = (1, 4, 16)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.core.errors import BackendUnavailableError
-from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.core.model_card import ModelCard
+from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.model_card import ModelCard
 
 if TYPE_CHECKING:
     import torch

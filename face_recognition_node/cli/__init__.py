@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 from face_recognition_node import __version__
 from face_recognition_node.cli.verbs import add_verbs
-from face_recognition_node.core.errors import FaceRecognitionError
-from face_recognition_node.core.libraries import missing_library
+from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.common.libraries import missing_library
 
 VERBS: dict[str, str] = {
     "recognize": "say who is in a video, camera, picture or folder",

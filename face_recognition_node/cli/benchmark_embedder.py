@@ -11,8 +11,8 @@ import numpy as np
 from face_recognition_node.cli.benchmark_frames import add_benchmark_options, open_runtimes
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
-from face_recognition_node.core.faces import ImageArray
-from face_recognition_node.core.model_card import ModelsConfig
+from face_recognition_node.vision.faces import ImageArray
+from face_recognition_node.vision.model_card import ModelsConfig
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Race the embedders at each number of faces."""
     from face_recognition_node.backends import load_embedder
-    from face_recognition_node.core.errors import InputError
+    from face_recognition_node.common.errors import InputError
     from face_recognition_node.evaluation import peers
     from face_recognition_node.evaluation.timing import Contestant, Machine, race
 
@@ -67,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _faces() -> tuple[ImageArray, ImageArray]:
     """Return a portrait and the aligned faces of both portraits that the package carries."""
     from face_recognition_node.backends import load_detector
-    from face_recognition_node.core.alignment import align_faces
-    from face_recognition_node.core.detector import DetectorConfig
     from face_recognition_node.media.sample import portrait
+    from face_recognition_node.vision.alignment import align_faces
+    from face_recognition_node.vision.detector import DetectorConfig
 
     detector = load_detector(ModelsConfig(), DetectorConfig())
     portraits = [portrait(who) for who in ("guest", "stranger")]

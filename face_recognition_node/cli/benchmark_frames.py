@@ -14,9 +14,9 @@ import numpy as np
 
 from face_recognition_node.cli.json_output import add_json_option
 from face_recognition_node.cli.options import add_progress
-from face_recognition_node.core.errors import BackendUnavailableError, InputError
-from face_recognition_node.core.faces import ImageArray
-from face_recognition_node.core.runner import ModelRunner
+from face_recognition_node.common.errors import BackendUnavailableError, InputError
+from face_recognition_node.vision.faces import ImageArray
+from face_recognition_node.vision.runner import ModelRunner
 
 RUNTIMES = ("openvino", "onnxruntime", "torch", "torch_tensorrt")
 FRAMES = 30

@@ -13,7 +13,7 @@ from face_recognition_node.cli.options import add_progress, progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from face_recognition_node.core.faces import FloatArray
+    from face_recognition_node.vision.faces import FloatArray
 
 EPILOG = """\
 Faces are made up: people of about 20 views, each with a cosine of 0.6 to 0.8 to the person's mean.
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _speed(arguments: argparse.Namespace, folder: Path) -> int:
-    from face_recognition_node.core.errors import InputError
+    from face_recognition_node.common.errors import InputError
     from face_recognition_node.evaluation.gallery_benchmark import GalleryFigures, measure_size
 
     if min(arguments.sizes) < 1 or arguments.repeats < 1:
@@ -107,8 +107,8 @@ def _crash(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def _concurrency(arguments: argparse.Namespace, folder: Path) -> int:
-    from face_recognition_node.core.gallery import Gallery
     from face_recognition_node.evaluation.gallery_concurrency import concurrency_test
+    from face_recognition_node.gallery.gallery import Gallery
 
     with Gallery.open(folder / "data" / "gallery.db", "concurrency", keys_folder=folder / "keys") as gallery:
         figures = concurrency_test(gallery, arguments.concurrency)

@@ -20,11 +20,11 @@ from face_recognition_node.backends.openvino_runner import OpenVinoRunner
 from face_recognition_node.cli.benchmark_frames import add_benchmark_options
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
-from face_recognition_node.core.embedding import CropEmbedder
-from face_recognition_node.core.errors import BackendUnavailableError, InputError
-from face_recognition_node.core.faces import ImageArray
-from face_recognition_node.core.model_card import ModelCard, ModelsConfig
-from face_recognition_node.core.runner import BackendReport
+from face_recognition_node.common.errors import BackendUnavailableError, InputError
+from face_recognition_node.vision.embedding import CropEmbedder
+from face_recognition_node.vision.faces import ImageArray
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.runner import BackendReport
 
 if TYPE_CHECKING:
     from face_recognition_node.evaluation.timing import Contestant

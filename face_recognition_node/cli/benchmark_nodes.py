@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.cli.processes import Children, isolated_environment
-from face_recognition_node.core.errors import BackendUnavailableError, InputError
+from face_recognition_node.common.errors import BackendUnavailableError, InputError
 
 if TYPE_CHECKING:
     from face_recognition_node.ros.remote import Remote

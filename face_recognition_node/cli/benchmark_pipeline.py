@@ -30,15 +30,15 @@ from face_recognition_node.cli.benchmark_frames import (
 )
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import Frame, ImageArray, RecognitionResult
-from face_recognition_node.core.parameters import with_values
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.parameters import with_values
+from face_recognition_node.vision.faces import Frame, ImageArray, RecognitionResult
 
 if TYPE_CHECKING:
     from face_recognition_node.assembly import Models
-    from face_recognition_node.core.config import Config
-    from face_recognition_node.core.recognizer import Recognizer
+    from face_recognition_node.config import Config
     from face_recognition_node.evaluation.timing import Contestant, TimingTable
+    from face_recognition_node.recognizer import Recognizer
 
 RATE_HZ = 30.0
 SETTLING_FRAMES = 60
@@ -48,8 +48,8 @@ import json, time
 began = time.perf_counter()
 import numpy as np
 from face_recognition_node.assembly import build_recognizer
-from face_recognition_node.core.config import Config
-from face_recognition_node.core.faces import Frame
+from face_recognition_node.config import Config
+from face_recognition_node.vision.faces import Frame
 from face_recognition_node.evaluation.timing import resident_mb
 recognizer, gallery, models = build_recognizer(Config())
 loaded = time.perf_counter() - began
@@ -85,9 +85,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Race the pipelines in each scene."""
     from face_recognition_node.assembly import load_models
-    from face_recognition_node.core.config import Config
-    from face_recognition_node.core.model_card import ModelsConfig
+    from face_recognition_node.config import Config
     from face_recognition_node.evaluation.timing import Machine, resident_mb
+    from face_recognition_node.vision.model_card import ModelsConfig
 
     machine = Machine.here()
     config = Config(models=ModelsConfig(backend=arguments.backend, threads=arguments.threads))
@@ -198,9 +198,9 @@ class _Run:
 def _recognizer(frames: list[ImageArray], models: Models, config: Config) -> Recognizer:
     """Return a recogniser whose gallery knows everybody in the frames."""
     from face_recognition_node.assembly import build_recognizer
-    from face_recognition_node.core.alignment import align_faces
-    from face_recognition_node.core.faces import HeadPose
-    from face_recognition_node.core.gallery_values import NewTemplate
+    from face_recognition_node.gallery.values import NewTemplate
+    from face_recognition_node.vision.alignment import align_faces
+    from face_recognition_node.vision.faces import HeadPose
 
     recognizer, gallery, _ = build_recognizer(config, models=models)
     centers: list[Any] = []
@@ -224,9 +224,9 @@ def _recognizer(frames: list[ImageArray], models: Models, config: Config) -> Rec
 
 def _networks_alone(frames: list[ImageArray], models: Models) -> list[Contestant]:
     """Return the two networks' own time: no decoding, alignment, tracking or search."""
-    from face_recognition_node.core.alignment import align_faces
-    from face_recognition_node.core.retinaface import RetinaFaceDetector
     from face_recognition_node.evaluation.timing import Contestant
+    from face_recognition_node.vision.alignment import align_faces
+    from face_recognition_node.vision.retinaface import RetinaFaceDetector
 
     detector, embedder = models.detector, models.embedder
     if not isinstance(detector, RetinaFaceDetector):

@@ -30,7 +30,7 @@ from face_recognition_node.cli.benchmark_nodes import (
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import add_progress, file_to_write, progress
 from face_recognition_node.cli.processes import Children, process_usage
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 if TYPE_CHECKING:
     from face_recognition_node.evaluation.soak import SoakSample

@@ -14,11 +14,11 @@ from face_recognition_node.cli.model_options import add_model_options, models_co
 from face_recognition_node.cli.options import file_to_write
 
 if TYPE_CHECKING:
-    from face_recognition_node.core.calibration import Calibration
-    from face_recognition_node.core.config import Config
+    from face_recognition_node.config import Config
     from face_recognition_node.evaluation.calibration import LabelledFaces
     from face_recognition_node.evaluation.calibration_report import CalibrationReport
     from face_recognition_node.evaluation.track_rates import TrackRate
+    from face_recognition_node.identity.calibration import Calibration
 
 DEFAULT_CORRELATION_S = 0.3
 """Memory of the noise in a face's embedding where no video is given to measure it on, seconds."""
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit, judge, report, and write the calibration into the model card."""
     from face_recognition_node.backends import load_detector, load_embedder
-    from face_recognition_node.core.config import Config
+    from face_recognition_node.config import Config
     from face_recognition_node.evaluation.calibration_report import draw_reliability, judge_calibration
     from face_recognition_node.evaluation.track_rates import play_tracks
 
@@ -114,7 +114,7 @@ def _fit(faces: LabelledFaces, sha256: str, seed: int) -> Calibration:
 
 def _possible_sizes(faces: LabelledFaces) -> list[int]:
     """Return the gallery sizes for which there are enough people with four photographs."""
-    from face_recognition_node.core.errors import InputError
+    from face_recognition_node.common.errors import InputError
     from face_recognition_node.evaluation.track_rates import count_candidates
 
     available = count_candidates(faces)
@@ -139,9 +139,9 @@ def _measure_memory(calibration: Calibration, videos: list[Path], config: Config
 def _follow(video: Path, calibration: Calibration, config: Config) -> list[Any]:
     """Return stamps and embeddings of each track of a video that is longer than a second."""
     from face_recognition_node.backends import load_detector, load_embedder
-    from face_recognition_node.core.gallery import Gallery
-    from face_recognition_node.core.recognizer import Recognizer
+    from face_recognition_node.gallery.gallery import Gallery
     from face_recognition_node.media.sources import open_source
+    from face_recognition_node.recognizer import Recognizer
 
     embedder = load_embedder(config.models)
     seen: dict[int, list[tuple[float, Any]]] = defaultdict(list)

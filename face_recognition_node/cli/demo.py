@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.processes import Children, isolated_environment
-from face_recognition_node.core.errors import BackendUnavailableError
-from face_recognition_node.core.gallery_files import default_gallery_path
+from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.media.sources import FrameSource, is_url, open_source
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from face_recognition_node.cli.options import (
     require_frames,
     source_from,
 )
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 if TYPE_CHECKING:
-    from face_recognition_node.core.enrollment import EnrollmentGoal, EnrollmentResult, EnrollmentSession
-    from face_recognition_node.core.recognizer import Recognizer
+    from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentResult, EnrollmentSession
     from face_recognition_node.media.sources import FrameSource
+    from face_recognition_node.recognizer import Recognizer
 
 EPILOG = """\
 exit codes: 0 stored, 1 nothing was stored (the reason is printed), 2 wrong input or failure, 130 interrupted
@@ -65,8 +65,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Enroll one person; print what was kept and what was not, and why."""
     from face_recognition_node.assembly import build_recognizer
-    from face_recognition_node.core.enrollment import EnrollmentSession
-    from face_recognition_node.core.parameters import with_values
+    from face_recognition_node.common.parameters import with_values
+    from face_recognition_node.enrollment.session import EnrollmentSession
 
     source = source_from(arguments)
     path = gallery_path_from(arguments)
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _goal(arguments: argparse.Namespace, source: FrameSource) -> EnrollmentGoal:
-    from face_recognition_node.core.enrollment import EnrollmentGoal, MostCentral, Region, Track
+    from face_recognition_node.enrollment.session import EnrollmentGoal, MostCentral, Region, Track
 
     selection: MostCentral | Region | Track = MostCentral()
     if arguments.region is not None:

@@ -23,11 +23,11 @@ from face_recognition_node.cli.identification_faces import (
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.model_options import add_model_options, models_config
 from face_recognition_node.cli.options import file_to_write
-from face_recognition_node.core.alignment import CROP_SIZE
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import BoolArray
+from face_recognition_node.vision.alignment import CROP_SIZE
+from face_recognition_node.vision.faces import FloatArray
 
 SWEEP_PIXELS = (64, 48, 32, 24, 16)
 SWEEP_BLUR = (1.0, 2.0, 3.0, 4.0)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import add_progress, add_settings, config_from, file_to_write
-from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.common.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from face_recognition_node.core.faces import RecognitionResult
-    from face_recognition_node.evaluation.replay import Bench
+    from face_recognition_node.evaluation.replay.replay import Bench
+    from face_recognition_node.vision.faces import RecognitionResult
 
 DATA_VARIABLE = "FACE_RECOGNITION_DATA"
 EPILOG = """\
@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from face_recognition_node.assembly import load_models
-    from face_recognition_node.core.parameters import with_values
-    from face_recognition_node.evaluation.replay import make_bench, replay
-    from face_recognition_node.evaluation.replay_page import render_page
-    from face_recognition_node.evaluation.requirements import unmet
-    from face_recognition_node.evaluation.scenario_file import read_scenario
+    from face_recognition_node.common.parameters import with_values
+    from face_recognition_node.evaluation.replay.replay import make_bench, replay
+    from face_recognition_node.evaluation.replay.replay_page import render_page
+    from face_recognition_node.evaluation.replay.requirements import unmet
+    from face_recognition_node.evaluation.replay.scenario_file import read_scenario
 
     root = find_data(arguments.data)
     scenario = read_scenario(find_scenario(arguments.scenario), root)
@@ -96,7 +96,7 @@ def find_data(named: Path | None) -> Path:
 
 def find_scenario(text: str) -> Path:
     """Return the scenario file that ``text`` means: a path, or the name of a packaged one."""
-    from face_recognition_node.core.resources import config_directory
+    from face_recognition_node.common.resources import config_directory
 
     path = Path(text).expanduser()
     if path.is_file():

@@ -12,12 +12,12 @@ import numpy as np
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.model_options import add_model_options, models_config
 from face_recognition_node.cli.options import file_to_write
-from face_recognition_node.core.alignment import CROP_SIZE
-from face_recognition_node.core.embedder import Embedder
-from face_recognition_node.core.embedding import normalize
-from face_recognition_node.core.faces import FloatArray, ImageArray
 from face_recognition_node.evaluation.degradation import darken_face, reduce_face
 from face_recognition_node.evaluation.lfw import LabelledPairs
+from face_recognition_node.vision.alignment import CROP_SIZE
+from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.embedding import normalize
+from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 BATCH = 16
 
@@ -66,7 +66,7 @@ def embed_all(
 def run(arguments: argparse.Namespace) -> int:
     """Embed every picture, judge the pairs, report."""
     from face_recognition_node.backends import load_embedder
-    from face_recognition_node.core.errors import InputError
+    from face_recognition_node.common.errors import InputError
     from face_recognition_node.evaluation.lfw import LfwArchive
     from face_recognition_node.evaluation.verification import evaluate_all_pairs, evaluate_pairs
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.core.errors import InputError, ModelMismatchError, ModelMissingError
-from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+from face_recognition_node.common.errors import InputError, ModelMismatchError, ModelMissingError
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
 
 LEAST_COSINE = 0.9999
 """Below this the runtimes disagree, and nothing is written."""

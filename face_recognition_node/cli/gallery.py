@@ -21,7 +21,7 @@ from face_recognition_node.cli.options import add_gallery, gallery_path_from
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from face_recognition_node.core.gallery import Gallery
+    from face_recognition_node.gallery.gallery import Gallery
 
     Action = Callable[[Gallery, argparse.Namespace], tuple[str, dict[str, Any]]]
 
@@ -111,8 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Do it and print the answer."""
     import json
 
-    from face_recognition_node.core.gallery import Gallery
-    from face_recognition_node.core.transfer import export_fingerprint
+    from face_recognition_node.gallery.gallery import Gallery
+    from face_recognition_node.gallery.transfer import export_fingerprint
 
     is_import = arguments.what == "import"
     path = gallery_path_from(arguments, must_exist=not is_import)
@@ -173,7 +173,7 @@ def _remove(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[
 
 
 def _forget(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from face_recognition_node.core.errors import InputError
+    from face_recognition_node.common.errors import InputError
 
     chosen = [bool(arguments.persons), arguments.session is not None, arguments.all]
     if sum(chosen) != 1:
@@ -221,7 +221,7 @@ def _export(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[
 
 
 def _import(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from face_recognition_node.core.gallery_import import ImportConflict
+    from face_recognition_node.gallery.importing import ImportConflict
 
     report = gallery.import_from(
         arguments.file, session=arguments.session, on_conflict=ImportConflict(arguments.on_conflict)
@@ -254,7 +254,7 @@ def _verify(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[
 
 
 def _session(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from face_recognition_node.core.gallery import SessionKind
+    from face_recognition_node.gallery.gallery import SessionKind
 
     if arguments.name is not None:
         kind = SessionKind(arguments.kind) if arguments.kind else None
@@ -278,8 +278,8 @@ def _rollback(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dic
 
 def _reembed(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from face_recognition_node.backends import load_embedder
-    from face_recognition_node.core.config import Config
-    from face_recognition_node.core.parameters import with_values
+    from face_recognition_node.common.parameters import with_values
+    from face_recognition_node.config import Config
 
     config = with_values(Config(), {"models.models_dir": arguments.models} if arguments.models else {})
     embedder = load_embedder(config.models)

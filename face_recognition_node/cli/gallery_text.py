@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.core.errors import PersonNotFoundError
+from face_recognition_node.common.errors import PersonNotFoundError
 
 if TYPE_CHECKING:
-    from face_recognition_node.core.gallery import Person, Snapshot, Template
-    from face_recognition_node.core.history import HistoryEntry
+    from face_recognition_node.gallery.gallery import Person, Snapshot, Template
+    from face_recognition_node.gallery.history import HistoryEntry
 
 
 def find_person(snapshot: Snapshot, text: str) -> Person:
@@ -19,7 +19,7 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
     Raises:
         PersonNotFoundError: Nobody, or more than one, can be meant.
     """
-    from face_recognition_node.core.edits import composed, folded
+    from face_recognition_node.gallery.edits import composed, folded
 
     if text in snapshot.persons or text in snapshot.aliases:
         return snapshot.person(text)

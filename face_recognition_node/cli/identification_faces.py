@@ -11,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from face_recognition_node.core.embedder import Embedder
-from face_recognition_node.core.errors import InputError, SourceError
-from face_recognition_node.core.faces import FloatArray, ImageArray
-from face_recognition_node.core.model_card import ModelsConfig
+from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import BoolArray
+from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.model_card import ModelsConfig
 
 YAW_EDGES = (0, 15, 30, 45, 90)
 _BATCH = 16
@@ -131,8 +131,8 @@ def embed_faces(embedder: Embedder, faces: JudgedFaces, change: Change | None, n
 def estimate_yaws(faces: JudgedFaces, models: ModelsConfig) -> FloatArray:
     """Return (N,) head yaws in degrees from landmarks found again in the crops; nan where none was found."""
     from face_recognition_node.backends import load_detector
-    from face_recognition_node.core.detector import DetectorConfig
-    from face_recognition_node.core.pose import estimate_pose
+    from face_recognition_node.vision.detector import DetectorConfig
+    from face_recognition_node.vision.pose import estimate_pose
 
     detector = load_detector(models, DetectorConfig())
     yaws = np.full(len(faces.labels), np.nan, np.float32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from face_recognition_node.core.model_card import ModelsConfig
-from face_recognition_node.core.parameters import flatten, with_values
+from face_recognition_node.common.parameters import flatten, with_values
+from face_recognition_node.vision.model_card import ModelsConfig
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, only: tuple[str, ...] = ()) -> None:

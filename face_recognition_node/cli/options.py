@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from face_recognition_node.core.errors import ConfigurationError, GalleryUnavailableError, SourceError
+from face_recognition_node.common.errors import ConfigurationError, GalleryUnavailableError, SourceError
 
 if TYPE_CHECKING:
-    from face_recognition_node.core.config import Config
+    from face_recognition_node.config import Config
     from face_recognition_node.media.sources import FrameSource
 
 ItemT = TypeVar("ItemT")
@@ -88,7 +88,7 @@ def gallery_path_from(arguments: argparse.Namespace, *, must_exist: bool = False
     Raises:
         GalleryUnavailableError: If it has to exist and does not.
     """
-    from face_recognition_node.core.gallery_files import default_gallery_path
+    from face_recognition_node.gallery.files import default_gallery_path
 
     path = Path(arguments.gallery or default_gallery_path()).expanduser()
     if must_exist and not path.is_file():
@@ -119,8 +119,8 @@ def config_from(arguments: argparse.Namespace) -> Config:
     Raises:
         ConfigurationError: For an unknown name or a value outside its bounds.
     """
-    from face_recognition_node.core.config import Config
-    from face_recognition_node.core.parameters import flatten, with_values
+    from face_recognition_node.common.parameters import flatten, with_values
+    from face_recognition_node.config import Config
 
     config = Config()
     defaults = {name: declared.default for name, declared, _ in flatten(config)}

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from face_recognition_node.core.alignment import align_faces
-from face_recognition_node.core.detector import Detector, DetectorConfig
-from face_recognition_node.core.embedder import Embedder
-from face_recognition_node.core.errors import InputError, SourceError
-from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
-from face_recognition_node.core.model_card import ModelCard, ModelsConfig
+from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.vision.alignment import align_faces
+from face_recognition_node.vision.detector import Detector, DetectorConfig
+from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
 
 _COMFORTABLE_SIDE = 320
 """Pictures smaller than this are enlarged before the detector looks, pixels."""
@@ -78,8 +78,8 @@ def same_person_probabilities(pictures: Sequence[ImageArray], prior: float) -> F
 
     A picture without a detected face has probability 0 with every other.
     """
-    from face_recognition_node.core.calibration import Calibration
-    from face_recognition_node.core.quality import assess_quality
+    from face_recognition_node.identity.calibration import Calibration
+    from face_recognition_node.vision.quality import assess_quality
 
     calibration = Calibration.from_card(robot_card())
     embeddings = np.zeros((len(pictures), robot_embedder().dimension), np.float32)
@@ -107,7 +107,7 @@ def read_newcomer(source: str) -> FloatArray:
         SourceError: With fewer than two faces: one is enrolled, the others are shown.
     """
     from face_recognition_node.media.sources import open_source
-    from face_recognition_node.training.olivetti_data import grey_newcomer
+    from face_recognition_node.systems.olivetti.olivetti_data import grey_newcomer
 
     faces = []
     for frame in open_source(source):

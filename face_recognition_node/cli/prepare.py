@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_recognition_node.cli.model_options import add_model_options, models_config
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.model_card import ModelsConfig
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.vision.model_card import ModelsConfig
 
 if TYPE_CHECKING:
     from face_recognition_node.training.preparation import PreparationLimits, Prepared
@@ -86,7 +86,7 @@ class _Worker:
         import cv2
 
         from face_recognition_node.backends import load_detector
-        from face_recognition_node.core.detector import DetectorConfig
+        from face_recognition_node.vision.detector import DetectorConfig
 
         cv2.setNumThreads(1)
         self.detector = load_detector(models, DetectorConfig())
@@ -94,8 +94,8 @@ class _Worker:
 
     def prepare(self, name: str) -> Prepared:
         """Prepare one picture."""
-        from face_recognition_node.core.alignment import align_faces
         from face_recognition_node.training.preparation import prepare_picture
+        from face_recognition_node.vision.alignment import align_faces
 
         return prepare_picture(
             self.source, name, self.out, self.detector.detect,

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from face_recognition_node.core.errors import ConfigurationError, FaceRecognitionError
-from face_recognition_node.core.resources import config_directory
+from face_recognition_node.common.errors import ConfigurationError, FaceRecognitionError
+from face_recognition_node.common.resources import config_directory
 
 PATIENCE_S = {signal.SIGINT: 8.0, signal.SIGTERM: 3.0, signal.SIGKILL: 3.0}
 """How long a child may take to end after each signal; the next one is stronger."""

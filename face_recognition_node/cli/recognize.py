@@ -21,7 +21,7 @@ from face_recognition_node.cli.options import (
     source_from,
 )
 from face_recognition_node.cli.sightings import Sightings
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Recognise every frame; print who was seen."""
     from face_recognition_node.assembly import build_recognizer
-    from face_recognition_node.core.parameters import with_values
-    from face_recognition_node.core.records import frame_line
-    from face_recognition_node.core.strangers import MOST_STRANGERS
+    from face_recognition_node.cli.records import frame_line
+    from face_recognition_node.common.parameters import with_values
+    from face_recognition_node.identity.strangers import MOST_STRANGERS
     from face_recognition_node.media.annotate import draw_faces
     from face_recognition_node.media.writer import VideoWriter
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from face_recognition_node.core.faces import IdentityState, RecognitionResult
+from face_recognition_node.vision.faces import IdentityState, RecognitionResult
 
 
 @dataclass

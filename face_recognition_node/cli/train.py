@@ -16,7 +16,7 @@ from face_recognition_node.cli.picture_faces import (
     read_newcomer,
     same_person_probabilities,
 )
-from face_recognition_node.core.errors import ConfigurationError, FaceRecognitionError
+from face_recognition_node.common.errors import ConfigurationError, FaceRecognitionError
 
 if TYPE_CHECKING:
     from face_recognition_node.training.embedder_training import RunOptions
@@ -93,7 +93,7 @@ def _embedder(values: dict[str, Any], options: RunOptions) -> str:
 
 
 def _olivetti_siamese(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.training.olivetti_siamese import OlivettiRecipe, train_olivetti
+    from face_recognition_node.systems.olivetti.olivetti_siamese import OlivettiRecipe, train_olivetti
     from face_recognition_node.training.recipe import build
 
     recipe = build(OlivettiRecipe, values)
@@ -103,16 +103,16 @@ def _olivetti_siamese(values: dict[str, Any], options: RunOptions) -> str:
 
 
 def _triplet_face_id(values: dict[str, Any], options: RunOptions) -> str:
+    from face_recognition_node.systems.triplet.triplet_runs import TripletRecipe, train_triplet
     from face_recognition_node.training.recipe import build
-    from face_recognition_node.training.triplet_runs import TripletRecipe, train_triplet
 
     said = train_triplet(build(TripletRecipe, values), options, crop_face, embed_crops)
     return f"{said}\npictures and report.json: {options.out}"
 
 
 def _rgbd_face_id(values: dict[str, Any], options: RunOptions) -> str:
+    from face_recognition_node.systems.rgbd.rgbd_face_id import RgbdRecipe, train_rgbd
     from face_recognition_node.training.recipe import build
-    from face_recognition_node.training.rgbd_face_id import RgbdRecipe, train_rgbd
 
     return f"{train_rgbd(build(RgbdRecipe, values), options)}\npictures and report.json: {options.out}"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.calibration import Calibration
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.vision.faces import FloatArray
 
 IntArray = NDArray[np.int64]
 DoubleArray = NDArray[np.float64]
@@ -33,7 +33,7 @@ DoubleArray = NDArray[np.float64]
 QUALITY_LEVELS = (0.3, 0.45, 0.6, 0.75, 0.85, 0.95)
 """Quality levels at which the tables stand."""
 N_PROTOTYPES, NEIGHBOURS, COMMONNESS_WEIGHT = 256, 16, 0.7
-"""Of the commonness (core/calibration.py); chosen on LFW's fitting half, flat around these values."""
+"""Of the commonness (identity/calibration.py); chosen on LFW's fitting half, flat around these values."""
 _FINE = 0.01
 _EDGES = np.arange(-0.8, 1.2 + _FINE / 2, _FINE)
 _CENTERS = (_EDGES[:-1] + _EDGES[1:]) / 2

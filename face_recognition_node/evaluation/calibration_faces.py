@@ -9,15 +9,15 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from face_recognition_node.core.alignment import ALIGNMENT_TEMPLATE, CROP_SIZE
-from face_recognition_node.core.detector import Detector
-from face_recognition_node.core.embedder import Embedder
-from face_recognition_node.core.errors import SourceError
-from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
-from face_recognition_node.core.quality import assess_quality
+from face_recognition_node.common.errors import SourceError
 from face_recognition_node.evaluation.calibration import LabelledFaces
 from face_recognition_node.evaluation.degradation import blur_face, reduce_face
 from face_recognition_node.evaluation.lfw import IMAGE_ENDINGS, decode_image, open_files
+from face_recognition_node.vision.alignment import ALIGNMENT_TEMPLATE, CROP_SIZE
+from face_recognition_node.vision.detector import Detector
+from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
+from face_recognition_node.vision.quality import assess_quality
 
 REDUCED_TO = (18, 24, 32, 40, 56)
 """Sides in pixels that crops are reduced to, as a face has that is so far away."""

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from face_recognition_node.core.calibration import Calibration
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.calibration import (
     QUALITY_LEVELS,
     DoubleArray,
     LabelledFaces,
     draw_faces_of_level,
 )
+from face_recognition_node.identity.calibration import Calibration
 
 PROMISED_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 

@@ -7,8 +7,8 @@ import zlib
 import cv2
 import numpy as np
 
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.vision.faces import ImageArray
 
 
 def reduce_face(image: ImageArray, side: int) -> ImageArray:

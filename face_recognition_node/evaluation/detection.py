@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from face_recognition_node.core.errors import InputError, SourceError
-from face_recognition_node.core.faces import Detection, FloatArray, ImageArray
-from face_recognition_node.core.geometry import iou_matrix
+from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.bootstrap import Estimate, estimate
 from face_recognition_node.evaluation.lfw import decode_image, open_files
+from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
+from face_recognition_node.vision.geometry import iou_matrix
 
 IOU_FOUND = 0.4
 """Overlap from which a labelled face counts as found; labels are squarer than RetinaFace's boxes."""

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import FaceRecognitionError, InputError
-from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.common.errors import FaceRecognitionError, InputError
 from face_recognition_node.evaluation.face_archive import LabelArray
+from face_recognition_node.vision.faces import FloatArray
 
 SAME_COLOUR, DIFFERENT_COLOUR = "#1b7837", "#b2182b"
 

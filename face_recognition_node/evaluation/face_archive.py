@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import SourceError
-from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.common.errors import SourceError
+from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 LabelArray = NDArray[np.int64]
 UNLABELLED = -1

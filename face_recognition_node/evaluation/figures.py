@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.common.errors import ConfigurationError
 
 Report = Mapping[str, Any]
 SCENARIOS = ("orl", "orl_few", "lfw", "signers", "couple", "nobody_enrolled")

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from face_recognition_node.core.faces import FloatArray, HeadPose
-from face_recognition_node.core.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
-from face_recognition_node.core.person_models import CANDIDATES
-from face_recognition_node.core.store import Store
-from face_recognition_node.core.template_block import TemplateBlock
+from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
+from face_recognition_node.gallery.store import Store
+from face_recognition_node.gallery.template_block import TemplateBlock
+from face_recognition_node.identity.person_models import CANDIDATES
+from face_recognition_node.vision.faces import FloatArray, HeadPose
 
 FINGERPRINT = "benchmark"
 DIMENSION = 64

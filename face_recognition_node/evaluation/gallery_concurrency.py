@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from face_recognition_node.core.faces import FloatArray, HeadPose
-from face_recognition_node.core.gallery import Gallery, NewTemplate, Snapshot
 from face_recognition_node.evaluation.gallery_benchmark import made_up_means, made_up_views
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Snapshot
+from face_recognition_node.vision.faces import FloatArray, HeadPose
 
 QUERIES = 5
 MOST_PEOPLE = 200

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from face_recognition_node.core.errors import FaceRecognitionError
-from face_recognition_node.core.faces import HeadPose
-from face_recognition_node.core.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
+from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
+from face_recognition_node.vision.faces import HeadPose
 
 FINGERPRINT = "crash-test"
 MOST_PEOPLE = 25

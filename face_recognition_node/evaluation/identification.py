@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.face_archive import LabelArray
+from face_recognition_node.vision.faces import FloatArray
 
 BoolArray = NDArray[np.bool_]
 

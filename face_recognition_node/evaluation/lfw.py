@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import SourceError
-from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.common.errors import SourceError
+from face_recognition_node.vision.faces import ImageArray
 
 IMAGE_ENDINGS = (".webp", ".jpg", ".png")
 

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 _log = logging.getLogger(__name__)
 

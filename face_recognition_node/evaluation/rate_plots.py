@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from face_recognition_node.core.faces import FloatArray
 from face_recognition_node.evaluation.embedding_plots import load_pyplot, save_figure
 from face_recognition_node.evaluation.identification import IdentificationResult
 from face_recognition_node.evaluation.verification import RocCurve
+from face_recognition_node.vision.faces import FloatArray
 
 DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8)
 

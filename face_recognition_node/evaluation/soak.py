@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 RESAMPLES = 1000
 LEAST_SAMPLES = 8

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 RESAMPLES = 1000
 _REST_S = 0.01

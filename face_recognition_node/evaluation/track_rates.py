@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_recognition_node.core.calibration import Calibration
-from face_recognition_node.core.claim_limit import log_claim_limit
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.evidence import TrackEvidence
-from face_recognition_node.core.faces import HeadPose
-from face_recognition_node.core.gallery import Gallery
-from face_recognition_node.core.gallery_values import NewTemplate
-from face_recognition_node.core.person_models import PersonModels
-from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.bootstrap import estimate
 from face_recognition_node.evaluation.calibration import DoubleArray, IntArray, LabelledFaces
+from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import NewTemplate
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.claim_limit import log_claim_limit
+from face_recognition_node.identity.person_models import PersonModels
+from face_recognition_node.tracking.evidence import TrackEvidence
+from face_recognition_node.vision.faces import HeadPose
 
 TEMPLATES = 3
 _MOST_PHOTOGRAPHS = 4

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import FloatArray
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.bootstrap import Estimate, estimate
+from face_recognition_node.vision.faces import FloatArray
 
 FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4, 1e-5)
 BoolArray = NDArray[np.bool_]

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from face_recognition_node.core.faces import (
+from face_recognition_node.media.lettering import letter, paint, shorten, text_width
+from face_recognition_node.vision.faces import (
     FloatArray,
     IdentifiedFace,
     IdentityState,
     ImageArray,
     require_image,
 )
-from face_recognition_node.media.lettering import letter, paint, shorten, text_width
 
 Color = tuple[int, int, int]
 STATE_COLORS: dict[IdentityState, Color] = {

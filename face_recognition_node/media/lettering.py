@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.vision.faces import ImageArray
 
 ASSETS = Path(__file__).parent / "assets"
 _UNKNOWN = "□"

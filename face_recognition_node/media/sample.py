@@ -16,11 +16,11 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import FloatArray, Frame, ImageArray
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.media.lettering import ASSETS
 from face_recognition_node.media.sources import FrameSource
 from face_recognition_node.media.wall import Picture, build_wall, hang_in_rows
+from face_recognition_node.vision.faces import FloatArray, Frame, ImageArray
 
 RATE_HZ = 30.0
 DURATION_S = 12.0

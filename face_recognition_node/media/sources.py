@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from face_recognition_node.core.errors import SourceError
-from face_recognition_node.core.faces import Frame, ImageArray
+from face_recognition_node.common.errors import SourceError
+from face_recognition_node.vision.faces import Frame, ImageArray
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FOLDER_RATE_HZ = 10.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from face_recognition_node.core.faces import ImageArray
 from face_recognition_node.media.lettering import letter, paint
+from face_recognition_node.vision.faces import ImageArray
 
 _WALL_COLOR = (176, 170, 158)  # BGR, a cool light grey
 _FLOOR_COLOR = (62, 84, 112)

@@ -8,9 +8,9 @@ from types import TracebackType
 
 import cv2
 
-from face_recognition_node.core.errors import InputError, SourceError
-from face_recognition_node.core.faces import ImageArray, require_image
+from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.media.sources import IMAGE_SUFFIXES
+from face_recognition_node.vision.faces import ImageArray, require_image
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 """Codecs that every build of OpenCV with FFmpeg can write; players beside browsers read them all."""

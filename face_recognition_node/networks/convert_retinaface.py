@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import InputError, ModelMissingError
+from face_recognition_node.common.errors import InputError, ModelMissingError
 from face_recognition_node.networks.retinaface import BACKBONE, RetinaFace
 
 Weights = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]

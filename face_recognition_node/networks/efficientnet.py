@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 EMBEDDING_SIZE = 64
 FEATURE_CHANNELS = 1280

@@ -7,7 +7,7 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

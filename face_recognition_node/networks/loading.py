@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from torch import nn
 
-from face_recognition_node.core.errors import ModelMismatchError
-from face_recognition_node.core.model_card import ModelCard
+from face_recognition_node.common.errors import ModelMismatchError
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
 from face_recognition_node.networks.retinaface import RetinaFace
 from face_recognition_node.networks.weight_files import read_weights
+from face_recognition_node.vision.model_card import ModelCard
 
 NETWORKS: dict[str, Callable[[ModelCard], nn.Module]] = {
     "retinaface_mobilenet025": lambda card: RetinaFace(),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from face_recognition_node.core.errors import ModelMismatchError, ModelMissingError
+from face_recognition_node.common.errors import ModelMismatchError, ModelMissingError
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -9,16 +9,16 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
-from face_recognition_node.core.errors import FrameError
-from face_recognition_node.core.faces import ImageArray, RecognitionResult
-from face_recognition_node.core.rotation import rotate_image, to_original
-from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.common.errors import FrameError
+from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.media.annotate import draw_faces
 from face_recognition_node.ros.conversions import bgr_to_image
 from face_recognition_node.ros.interface import ANNOTATED, FACES, GALLERY, Topic
 from face_recognition_node.ros.messages import to_face_array, to_gallery_info
 from face_recognition_node.ros.optional_outputs import make_outputs
 from face_recognition_node.ros.settings import NodeConfig
+from face_recognition_node.vision.faces import ImageArray, RecognitionResult
+from face_recognition_node.vision.rotation import rotate_image, to_original
 
 
 class AnswerPublisher:

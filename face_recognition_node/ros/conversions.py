@@ -15,9 +15,9 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from face_recognition_node.core.errors import FrameError
-from face_recognition_node.core.faces import FloatArray, ImageArray, require_image
+from face_recognition_node.common.errors import FrameError
 from face_recognition_node.ros.encodings import LAYOUTS, pixels_to_bgr, read_rows
+from face_recognition_node.vision.faces import FloatArray, ImageArray, require_image
 
 _JPEG = (b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9")
 _PNG = (b"\x89PNG\r\n\x1a\n", b"IDAT", b"IEND")

@@ -8,8 +8,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
-from face_recognition_node.core.errors import ConfigurationError
-from face_recognition_node.core.parameters import Parameter, Value
+from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.common.parameters import Parameter, Value
 
 Declarations = Sequence[tuple[str, Parameter, Value]]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from sensor_msgs.msg import CameraInfo, Image
 
-from face_recognition_node.core.errors import FrameError, InputError
-from face_recognition_node.core.faces import FloatArray, Intrinsics
+from face_recognition_node.common.errors import FrameError, InputError
 from face_recognition_node.ros.conversions import depth_to_metres, stamp_to_seconds
+from face_recognition_node.vision.faces import FloatArray, Intrinsics
 
 
 class CameraModel:

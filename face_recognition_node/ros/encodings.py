@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import FrameError
-from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.common.errors import FrameError
+from face_recognition_node.vision.faces import ImageArray
 
 Pixels = NDArray[Any]
 

@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 
-from face_recognition_node.core.errors import GalleryError
-from face_recognition_node.core.faces import IdentityState, RecognitionResult
-from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.common.errors import GalleryError
+from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.vision.faces import IdentityState, RecognitionResult
 
 logger = logging.getLogger(__name__)
 PERIOD_S = 5.0

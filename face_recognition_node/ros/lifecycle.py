@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
-from face_recognition_node.core.errors import FaceRecognitionError
+from face_recognition_node.common.errors import FaceRecognitionError
 
 
 class LoudNode(LifecycleNode):

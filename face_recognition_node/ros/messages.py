@@ -16,10 +16,10 @@ from face_recognition_interfaces.msg import (
     TemplateInfo,
     ViewReport,
 )
-from face_recognition_node.core.faces import FaceView, IdentifiedFace, IdentityState, RecognitionResult
-from face_recognition_node.core.gallery_values import Person, Provenance, SessionKind, Template
-from face_recognition_node.core.snapshot import Snapshot
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import Person, Provenance, SessionKind, Template
 from face_recognition_node.ros.conversions import seconds_to_stamp
+from face_recognition_node.vision.faces import FaceView, IdentifiedFace, IdentityState, RecognitionResult
 
 STATES = {
     IdentityState.UNDECIDED: Face.UNDECIDED,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from face_recognition_node.core.faces import RecognitionResult
 from face_recognition_node.ros.answers import AnswerPublisher
 from face_recognition_node.ros.depth import DepthBuffer
 from face_recognition_node.ros.diagnostics import NodeHealth, TroubleLog, to_diagnostics
@@ -27,6 +26,7 @@ from face_recognition_node.ros.settings import Settings
 from face_recognition_node.ros.statistics import StreamStatistics
 from face_recognition_node.ros.ticker import Ticker
 from face_recognition_node.ros.worker import NewestItemWorker
+from face_recognition_node.vision.faces import RecognitionResult
 
 CHECK_PERIOD_S = 0.2
 """How often the node looks whether somebody wants its answers and whether the gallery has changed."""

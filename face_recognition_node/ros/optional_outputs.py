@@ -7,7 +7,7 @@ from typing import Protocol
 from rclpy.lifecycle import LifecycleNode
 
 from face_recognition_interfaces.msg import FaceArray
-from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.ros.humans_output import HumansOutput
 from face_recognition_node.ros.settings import NodeConfig
 from face_recognition_node.ros.vision_output import VisionOutput

@@ -12,13 +12,13 @@ from typing import Protocol
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from face_recognition_node.core.errors import FrameError
-from face_recognition_node.core.faces import Frame, ImageArray, RecognitionResult
-from face_recognition_node.core.recognizer import Recognizer
+from face_recognition_node.common.errors import FrameError
+from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.conversions import image_to_bgr, stamp_to_seconds
 from face_recognition_node.ros.depth import DepthBuffer
 from face_recognition_node.ros.settings import Settings
 from face_recognition_node.ros.statistics import StreamStatistics
+from face_recognition_node.vision.faces import Frame, ImageArray, RecognitionResult
 
 Observer = Callable[[RecognitionResult], None]
 

@@ -11,8 +11,8 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.signals import SignalHandlerOptions
 
-from face_recognition_node.core.errors import FaceRecognitionError
-from face_recognition_node.core.libraries import missing_library
+from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.common.libraries import missing_library
 from face_recognition_node.ros.lifecycle import shut_down
 
 

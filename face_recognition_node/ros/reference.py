@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from face_recognition_node.core.parameters import Parameter, Value, flatten
+from face_recognition_node.common.parameters import Parameter, Value, flatten
 from face_recognition_node.ros.declare import bounds
 from face_recognition_node.ros.interface import ENROLL_PERSON, OPTIONAL_TOPICS, SERVICES, TOPICS
 from face_recognition_node.ros.parameters import NodeParameters

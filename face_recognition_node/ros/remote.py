@@ -15,7 +15,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from face_recognition_node.core.errors import FaceRecognitionError
+from face_recognition_node.common.errors import FaceRecognitionError
 
 POLL_S = 0.01
 ASK_AGAIN_S = 5.0

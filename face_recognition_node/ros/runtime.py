@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from face_recognition_node.assembly import Models, build_recognizer, load_models, open_gallery
-from face_recognition_node.core.adaptation import Adapter
-from face_recognition_node.core.detector import DetectorConfig
-from face_recognition_node.core.faces import Frame
-from face_recognition_node.core.gallery import Gallery, SessionKind
-from face_recognition_node.core.gallery_files import default_gallery_path
-from face_recognition_node.core.recognizer import Recognizer
-from face_recognition_node.core.retinaface import RetinaFaceDetector
-from face_recognition_node.core.runner import BackendReport
+from face_recognition_node.gallery.files import default_gallery_path
+from face_recognition_node.gallery.gallery import Gallery, SessionKind
+from face_recognition_node.identity.adaptation import Adapter
+from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.settings import Settings
+from face_recognition_node.vision.detector import DetectorConfig
+from face_recognition_node.vision.faces import Frame
+from face_recognition_node.vision.retinaface import RetinaFaceDetector
+from face_recognition_node.vision.runner import BackendReport
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 
-from face_recognition_node.core.errors import FaceRecognitionError, InputError
-from face_recognition_node.core.gallery import SessionKind
+from face_recognition_node.common.errors import FaceRecognitionError, InputError
+from face_recognition_node.gallery.gallery import SessionKind
 from face_recognition_node.ros.interface import SERVICES
 from face_recognition_node.ros.lifecycle import state_label
 from face_recognition_node.ros.messages import (

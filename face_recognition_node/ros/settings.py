@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from face_recognition_node.core.config import Config
-from face_recognition_node.core.parameters import (
+from face_recognition_node.common.parameters import (
     Parameter,
     Value,
     check_section,
@@ -15,6 +14,7 @@ from face_recognition_node.core.parameters import (
     parameter,
     with_values,
 )
+from face_recognition_node.config import Config
 
 OUTPUT_CHOICES = ("auto", "always", "never")
 """Words that YAML takes for words: it would read ``on`` and ``off`` as true and false."""

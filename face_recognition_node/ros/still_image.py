@@ -6,13 +6,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from face_recognition_node.core.enrollment import EnrollmentSession
-from face_recognition_node.core.enrollment_values import EnrollmentGoal
-from face_recognition_node.core.faces import Frame, RecognitionResult
-from face_recognition_node.core.recognizer import Recognizer
+from face_recognition_node.enrollment.session import EnrollmentSession
+from face_recognition_node.enrollment.values import EnrollmentGoal
+from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.conversions import image_to_bgr
 from face_recognition_node.ros.messages import number, to_view_report
 from face_recognition_node.ros.runtime import Runtime
+from face_recognition_node.vision.faces import Frame, RecognitionResult
 
 
 def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from face_recognition_node.core.parameters import check_section, parameter
+from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.ros.signals import stop_on_signals
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from face_recognition_node.core.errors import FaceRecognitionError
-from face_recognition_node.core.faces import Frame
-from face_recognition_node.core.parameters import flatten
+from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.common.parameters import flatten
 from face_recognition_node.media.sources import FrameSource, open_source
 from face_recognition_node.ros.conversions import bgr_to_image, bgr_to_jpeg
 from face_recognition_node.ros.declare import declare
 from face_recognition_node.ros.lifecycle import LoudNode, loud, start_up, state_label
 from face_recognition_node.ros.video_source import VideoSourceConfig
+from face_recognition_node.vision.faces import Frame
 
 LARGEST_LAG_S = 0.5
 """Behind its schedule by more than this, the source gives the lost time up instead of hurrying after it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from face_recognition_node.core.errors import InputError
+from face_recognition_node.common.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.core.errors import InputError
-from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.degradation import reduce_face
+from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 
 @dataclass(frozen=True, slots=True)

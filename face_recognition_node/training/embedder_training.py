@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from face_recognition_node.core.errors import ConfigurationError, SourceError
+from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.evaluation.embedding_plots import plot_curves
 from face_recognition_node.evaluation.face_archive import (
     IdentitySplit,

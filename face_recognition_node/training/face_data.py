@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from face_recognition_node.core.errors import SourceError
-from face_recognition_node.core.faces import FloatArray, ImageArray
+from face_recognition_node.common.errors import SourceError
 from face_recognition_node.evaluation.face_archive import UNLABELLED, FaceArchive, LabelArray, read_teacher
 from face_recognition_node.training.augmentation import Augmentation
 from face_recognition_node.training.stages import BatchRecipe
+from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 MANIFEST = "manifest.csv"
 Draw = tuple[int, int]

@@ -13,7 +13,7 @@ from pytorch_metric_learning import distances, losses, miners, reducers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.common.errors import ConfigurationError
 
 IDENTITY_LOSSES = ("cross_entropy", "cosface", "arcface")
 METRIC_LOSSES = ("contrastive", "triplet")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.common.errors import ConfigurationError
 
 RecipeT = TypeVar("RecipeT")
 

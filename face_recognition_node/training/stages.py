@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from face_recognition_node.core.errors import ConfigurationError
+from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.training.augmentation import Augmentation
 
 FEATURES, EMBEDDING = "features", "embedding"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from face_recognition_node.core.errors import ConfigurationError, ModelMissingError
+from face_recognition_node.common.errors import ConfigurationError, ModelMissingError
 from face_recognition_node.networks.weight_files import read_weights
 from face_recognition_node.training.embedder_module import EmbedderStage
 

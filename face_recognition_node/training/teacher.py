@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from face_recognition_node.core.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
-from face_recognition_node.core.faces import ImageArray
+from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
 from face_recognition_node.evaluation.face_archive import TEACHER_STATE
 from face_recognition_node.training.face_data import FaceSet
+from face_recognition_node.vision.faces import ImageArray
 
 EMBEDDINGS, MAPS, STATE = "train_teacher.npy", "teacher_maps.npy", TEACHER_STATE
 _BATCH = 32

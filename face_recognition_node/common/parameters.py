@@ -1,0 +1,113 @@
+"""Declare a parameter once: type, default, bounds, description, whether it may change while running.
+
+A section is a frozen dataclass whose fields are made by :func:`parameter`. The same declaration makes the
+ROS parameters, the YAML file's test, the documentation table and the error messages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from face_recognition_node.common.errors import ConfigurationError
+
+Value = bool | int | float | str
+SectionT = TypeVar("SectionT")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What is known of one parameter.
+
+    Attributes:
+        default: Value when nobody sets it; its type is the parameter's type.
+        description: One sentence with the unit.
+        minimum: Smallest allowed number, or None.
+        maximum: Largest allowed number, or None.
+        choices: Allowed values, or empty for any.
+        read_only: Set at start only.
+    """
+
+    default: Value
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Value, ...] = ()
+    read_only: bool = False
+
+    def check(self, name: str, value: object) -> Value:
+        """Return ``value`` in the parameter's type, or raise ConfigurationError telling the bounds."""
+        kind = type(self.default)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not kind:
+            raise ConfigurationError(f"{name}: expected {kind.__name__}, got {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigurationError(f"{name}: expected a finite number, got {value!r}")
+        if self.choices and value not in self.choices:
+            raise ConfigurationError(f"{name}: expected one of {list(self.choices)}, got {value!r}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if self.minimum is not None and value < self.minimum:
+                raise ConfigurationError(f"{name}: expected at least {self.minimum}, got {value}")
+            if self.maximum is not None and value > self.maximum:
+                raise ConfigurationError(f"{name}: expected at most {self.maximum}, got {value}")
+        return value  # its type was just compared with the default's
+
+
+def parameter(
+    default: Value,
+    description: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[Value, ...] = (),
+    read_only: bool = False,
+) -> Any:
+    """Declare a dataclass field as a parameter (see :class:`Parameter` for the arguments)."""
+    declared = Parameter(default, description, minimum, maximum, choices, read_only)
+    return field(default=default, metadata={"parameter": declared})
+
+
+def check_section(section: Any) -> None:
+    """Check every parameter of a section; call it from ``__post_init__``."""
+    for item in dataclasses.fields(section):
+        declared = item.metadata.get("parameter")
+        if declared is not None:
+            object.__setattr__(section, item.name, declared.check(item.name, getattr(section, item.name)))
+
+
+def flatten(section: Any, prefix: str = "") -> Iterator[tuple[str, Parameter, Value]]:
+    """Yield ``("identity.target_false_accept_rate", its Parameter, its value)`` for all nested sections."""
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        declared = item.metadata.get("parameter")
+        if declared is not None:
+            yield prefix + item.name, declared, value
+        elif dataclasses.is_dataclass(value):
+            yield from flatten(value, f"{prefix}{item.name}.")
+
+
+def with_values(section: SectionT, values: Mapping[str, object], prefix: str = "") -> SectionT:
+    """Return ``section`` with the dotted ``values`` replaced.
+
+    Raises:
+        ConfigurationError: For an unknown name or a value outside its bounds; nothing is changed then.
+    """
+    known = {name: declared for name, declared, _ in flatten(section)}
+    changes: dict[str, dict[str, object]] = {}
+    for name, value in values.items():
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise ConfigurationError(f"{prefix}{name}: no such parameter; known are {names}")
+        head, _, rest = name.partition(".")
+        changes.setdefault(head, {})[rest] = known[name].check(prefix + name, value)
+    replaced: dict[str, Any] = {}
+    for head, inner in changes.items():
+        is_value = "" in inner
+        replaced[head] = (
+            inner[""] if is_value else with_values(getattr(section, head), inner, f"{prefix}{head}.")
+        )
+    return dataclasses.replace(section, **replaced)  # type: ignore[type-var]

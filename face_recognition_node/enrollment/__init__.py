@@ -1,0 +1,1 @@
+"""Get to know a person from the running video."""

@@ -1,0 +1,250 @@
+"""What an enrolment is asked for, what it says meanwhile, and what it answers; its parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.identity.coverage import PoseCoverage
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentConfig:
+    """What makes a view good enough, how many are wanted, and how long to wait."""
+
+    wanted_views: int = parameter(6, "Views to keep unless the goal says otherwise.", minimum=1, maximum=50)
+    minimum_views: int = parameter(
+        3, "Fewer views than this are never stored, except from a single picture.", minimum=1, maximum=50
+    )
+    timeout_s: float = parameter(
+        15.0, "Seconds after which an enrolment ends with what it has.", minimum=1.0, maximum=600.0
+    )
+    selection_s: float = parameter(
+        0.3, "Seconds for which candidates are watched before one is chosen.", minimum=0.0, maximum=2.0
+    )
+    no_face_s: float = parameter(
+        2.0, "Seconds without the wanted face after which the reason is reported.", minimum=0.2, maximum=30.0
+    )
+    person_left_s: float = parameter(
+        2.0, "Seconds out of view after which the person counts as gone.", minimum=0.2, maximum=30.0
+    )
+    person_changed_s: float = parameter(
+        0.8, "Seconds of somebody else's face after which the enrolment ends.", minimum=0.1, maximum=10.0
+    )
+    pose_patience_s: float = parameter(
+        2.0, "Seconds for which places are kept free for poses still missing.", minimum=0.0, maximum=30.0
+    )
+    view_interval_s: float = parameter(
+        0.4, "Seconds after which a view much like an earlier one is taken too.", minimum=0.0, maximum=10.0
+    )
+    minimum_size_px: float = parameter(
+        36.0, "Smallest face, pixels (geometric mean of box width and height).", minimum=12.0, maximum=1000.0
+    )
+    minimum_score: float = parameter(0.8, "Smallest detection score in [0, 1].", minimum=0.0, maximum=1.0)
+    minimum_sharpness: float = parameter(0.6, "Least sharpness in [0, 1].", minimum=0.0, maximum=1.0)
+    minimum_exposure: float = parameter(0.6, "Least exposure in [0, 1].", minimum=0.0, maximum=1.0)
+    minimum_landmarks: float = parameter(
+        0.45, "Least plausibility of the landmarks in [0, 1].", minimum=0.0, maximum=1.0
+    )
+    maximum_yaw: float = parameter(
+        55.0, "Farthest turn of the head to the side, degrees.", minimum=5.0, maximum=90.0
+    )
+    maximum_pitch: float = parameter(
+        40.0, "Farthest turn of the head up or down, degrees.", minimum=5.0, maximum=90.0
+    )
+    new_look_similarity: float = parameter(
+        0.9, "A view more similar than this to a kept one is too similar.", minimum=0.0, maximum=1.0
+    )
+    ambiguity: float = parameter(
+        0.8, "The second face's share of the first one's prominence from which on they count as equal.",
+        minimum=0.1, maximum=1.0,
+    )  # fmt: skip
+    warn_probability: float = parameter(
+        0.5, "Probability from which on somebody is said to be known already.", minimum=0.0, maximum=1.0
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+class Rejection(str, Enum):
+    """Why a view was not kept."""
+
+    TOO_SMALL = "too_small"
+    BLURRED = "blurred"
+    TURNED_TOO_FAR = "turned_too_far"
+    POOR_LANDMARKS = "poor_landmarks"
+    TOO_DARK = "too_dark"
+    TOO_BRIGHT = "too_bright"
+    TOO_SIMILAR = "too_similar"
+    DIFFERENT_PERSON = "different_person"
+    CUT_OFF = "cut_off"
+    LOW_SCORE = "low_score"
+    FLAT = "flat"
+    NO_EMBEDDING = "no_embedding"
+
+
+class Outcome(str, Enum):
+    """How an enrolment ended; only STORED is a success."""
+
+    STORED = "stored"
+    NO_FACE = "no_face"
+    AMBIGUOUS_FACE = "ambiguous_face"
+    NO_SUCH_TRACK = "no_such_track"
+    NO_SUCH_PERSON = "no_such_person"
+    PERSON_LEFT = "person_left"
+    PERSON_CHANGED = "person_changed"
+    TOO_FEW_VIEWS = "too_few_views"
+    INCONSISTENT = "inconsistent"
+    CANCELED = "canceled"
+    BUSY = "busy"
+    NO_IMAGES = "no_images"
+    NOT_STORED = "not_stored"
+    INVALID_GOAL = "invalid_goal"
+
+
+@dataclass(frozen=True, slots=True)
+class MostCentral:
+    """The near, frontal face closest to the middle of the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """The face with this track id."""
+
+    track_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The face in this part of the image: x1, y1, x2, y2 in [0, 1] of its width and height."""
+
+    box: tuple[float, float, float, float]
+
+    def __post_init__(self) -> None:
+        x1, y1, x2, y2 = self.box
+        if not (0.0 <= x1 < x2 <= 1.0 and 0.0 <= y1 < y2 <= 1.0):
+            raise InputError(f"region: expected 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1, got {self.box}")
+
+
+Selection = MostCentral | Track | Region
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentGoal:
+    """Whom to get to know.
+
+    Attributes:
+        name: Display name; empty: remember this face, name it later (it is kept as a stranger).
+        person_id: Add the views to this person; None: a new person.
+        selection: Which face.
+        wanted_views: Views to keep; 0: as the parameters say.
+        timeout_s: Seconds after which to end with what there is; 0: as the parameters say.
+        minimum_views: Fewer are never stored; 0: as the parameters say. A single picture needs 1.
+    """
+
+    name: str
+    person_id: str | None = None
+    selection: Selection = field(default_factory=MostCentral)
+    wanted_views: int = 0
+    timeout_s: float = 0.0
+    minimum_views: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.name) > 200 or not self.name.isprintable():
+            raise InputError(f"name: expected up to 200 printable characters, got {self.name[:40]!r}")
+        for what, number in (("wanted_views", self.wanted_views), ("minimum_views", self.minimum_views)):
+            if not 0 <= number <= 100:
+                raise InputError(f"{what}: expected 0 (default) to 100, got {number}")
+        if not (math.isfinite(self.timeout_s) and self.timeout_s >= 0):
+            raise InputError(f"timeout_s: expected seconds, or 0 for the default, got {self.timeout_s}")
+
+
+@dataclass(frozen=True, slots=True)
+class Resemblance:
+    """How much the face looks like somebody of the gallery.
+
+    Attributes:
+        person_id: Who.
+        name: Display name, or the id of somebody without one.
+        similarity: Cosine between the pooled views and the person's nearest template.
+        probability: That it is the same person, in [0, 1]; see :mod:`acquaintance`.
+    """
+
+    person_id: str
+    name: str
+    similarity: float
+    probability: float
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.probability:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentFeedback:
+    """Where an enrolment stands.
+
+    Attributes:
+        track_id: The track that is followed, or None while none is chosen.
+        views_kept: So far.
+        wanted_views: The goal.
+        rejections: Views not kept, by reason.
+        coverage: Poses of the views kept.
+        hint: A sentence that the robot can say, or empty.
+        known: Who it looks like, if the probability is worth a warning.
+        last_view_accepted: Whether the latest view was kept.
+        last_reason: Why not, or None.
+        elapsed_s: Seconds since the first frame.
+    """
+
+    track_id: int | None
+    views_kept: int
+    wanted_views: int
+    rejections: Mapping[Rejection, int]
+    coverage: PoseCoverage
+    hint: str
+    known: Resemblance | None
+    last_view_accepted: bool
+    last_reason: Rejection | None
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentResult:
+    """How an enrolment ended.
+
+    Attributes:
+        outcome: In a word.
+        message: In a sentence.
+        person_id: Who was stored, or None.
+        name: Display name, as stored.
+        views_kept: Views stored; 0 without success.
+        rejections: Views not kept, by reason.
+        coverage: Poses of the views stored.
+        self_consistency: Mean cosine between the views, or None with fewer than two.
+        nearest: The most similar other person of the gallery, or None.
+        known: The same, where the probability is worth a warning.
+        gallery_version: The version that contains the person, or None.
+    """
+
+    outcome: Outcome
+    message: str
+    person_id: str | None = None
+    name: str = ""
+    views_kept: int = 0
+    rejections: Mapping[Rejection, int] = field(default_factory=lambda: MappingProxyType({}))
+    coverage: PoseCoverage = field(default_factory=PoseCoverage)
+    self_consistency: float | None = None
+    nearest: Resemblance | None = None
+    known: Resemblance | None = None
+    gallery_version: int | None = None
+
+    @property
+    def success(self) -> bool:
+        """True only after the views are durably stored."""
+        return self.outcome is Outcome.STORED

@@ -1,0 +1,1 @@
+"""Scenarios with ground truth, played through the whole pipeline."""

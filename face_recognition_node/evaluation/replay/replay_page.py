@@ -1,0 +1,123 @@
+"""A replay's report as one HTML file that needs nothing else: the figures and a time line for each track."""
+
+from __future__ import annotations
+
+from html import escape
+
+from face_recognition_node.evaluation.replay.replay_report import EpisodeReport, ReplayReport
+from face_recognition_node.evaluation.replay.track_metrics import Claim, TrackOutcome, TrueTrack
+from face_recognition_node.vision.faces import IdentityState
+
+WIDTH = 640
+_COLORS = {
+    "right": "#0072b2",
+    "wrong": "#d55e00",
+    "stranger": "#e69f00",
+    "undecided": "#cccccc",
+    "missed": "#f4f4f4",
+}
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; color: #222 }
+table { border-collapse: collapse; width: 100% }
+td { text-align: left; padding: .25rem .6rem; vertical-align: middle }
+tr + tr td { border-top: 1px solid #e6e6e6 } td.n { text-align: right; font-variant-numeric: tabular-nums }
+.key span { display: inline-block; width: .9em; height: .9em; margin: 0 .3em 0 1em; vertical-align: -.1em }
+.bad { color: #b03a00; font-weight: 600 } small { color: #666 } svg { display: block }
+"""
+
+
+def render_page(report: ReplayReport, missed: list[str]) -> str:
+    """Return the HTML text.
+
+    Args:
+        report: What came out.
+        missed: Requirements that were not met, as sentences.
+    """
+    figures = [
+        ("Identified: enrolled people's tracks", str(report.identification_rate)),
+        ("Named: strangers' tracks", str(report.false_positive_rate)),
+        ("Median seconds to the right name", str(report.seconds_to_name)),
+        ("Seconds under a wrong name", f"{report.wrong_seconds:.2f}"),
+        ("Swaps", str(report.swaps)),
+        ("Strangers' frames under one id", str(report.stranger_share)),
+        ("The same of their frames with an id", str(report.id_consistency)),
+        ("Stranger ids shared by two people", str(report.shared_ids)),
+    ]
+    rows = "".join(f"<tr><td>{escape(name)}<td class=n>{escape(value)}" for name, value in figures)
+    key = "".join(f'<span style="background:{color}"></span>{name}' for name, color in _COLORS.items())
+    verdict = "".join(f"<p class=bad>{escape(sentence)}</p>" for sentence in missed)
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        f"<title>{escape(report.name)}</title><style>{_STYLE}</style>",
+        f"<h1>{escape(report.name)}</h1><p>{escape(report.description)}</p>{verdict}",
+        f"<table>{rows}</table><p class=key><small>{key}</small></p>",
+        *[_episode(episode) for episode in report.episodes],
+        "<p><small>Intervals: 95 %, bootstrap over persons; Clopper-Pearson where all tracks agree.</small>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _episode(episode: EpisodeReport) -> str:
+    enrolments = "".join(
+        f"<li>{escape(e.name)} from {escape(e.source)}: "
+        + (
+            f"{e.views} views in {e.seconds:.1f} s"
+            if e.success
+            else f"<span class=bad>{escape(e.message)}</span>"
+        )
+        for e in episode.enrolments
+    )
+    rows = "".join(
+        _row(track, outcome) for track, outcome in zip(episode.tracks, episode.outcomes, strict=True)
+    )
+    return f"<h2>{escape(episode.name)}</h2><ul>{enrolments}</ul><table>{rows}</table>"
+
+
+def _row(track: TrueTrack, outcome: TrackOutcome) -> str:
+    who = escape(track.who) if track.who else "<i>no person</i>"
+    share = f"{100 * outcome.named_share:.0f} %" if outcome.enrolled_frames else ""
+    names = (
+        f" <span class=bad>named {escape(', '.join(outcome.wrong_names))}</span>"
+        if outcome.wrong_names
+        else ""
+    )
+    ids = f"<br><small>{escape(', '.join(outcome.stranger_ids))}</small>" if outcome.stranger_ids else ""
+    what = f"{who}{names}{ids}<br><small>{escape(track.recording)}</small>"
+    return f"<tr><td>{what}<td class=n>{share}<td>{_line(track)}"
+
+
+def _line(track: TrueTrack) -> str:
+    """Return an SVG bar: one rectangle for each run of equal claims, over the time the track spans."""
+    if not track.claims:
+        return "<small>never found</small>"
+    start, end = track.claims[0].stamp, track.claims[-1].stamp + track.claims[-1].duration
+    scale = WIDTH / max(end - start, 1e-6)
+    bars = [f'<rect width="{WIDTH}" height="16" fill="{_COLORS["missed"]}"/>']
+    run: list[Claim] = []
+    for claim in track.claims:
+        joins = run and _kind(run[-1]) == _kind(claim) and run[-1].person_id == claim.person_id
+        if run and not (joins and claim.stamp - run[-1].stamp <= 1.5 * run[-1].duration):
+            bars.append(_bar(run, start, scale))
+            run = []
+        run.append(claim)
+    bars.append(_bar(run, start, scale))
+    return f'<svg width="{WIDTH}" height="16" viewBox="0 0 {WIDTH} 16">{"".join(bars)}</svg>'
+
+
+def _bar(run: list[Claim], start: float, scale: float) -> str:
+    left = (run[0].stamp - start) * scale
+    width = (run[-1].stamp + run[-1].duration - run[0].stamp) * scale
+    said = run[0].name or run[0].person_id or run[0].state.value
+    title = f"{said}, {run[0].stamp - start:.2f} s, {len(run)} frames"
+    return (
+        f'<rect x="{left:.1f}" width="{width:.1f}" height="16" fill="{_COLORS[_kind(run[0])]}">'
+        f"<title>{escape(title)}</title></rect>"
+    )
+
+
+def _kind(claim: Claim) -> str:
+    if claim.is_right:
+        return "right"
+    if claim.is_wrong:
+        return "wrong"
+    return "stranger" if claim.state is IdentityState.STRANGER else "undecided"

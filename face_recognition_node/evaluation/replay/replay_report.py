@@ -1,0 +1,254 @@
+"""The figures of a replay: dataclasses that print themselves and turn into JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from face_recognition_node.evaluation.bootstrap import Estimate, estimate
+from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcome, TrackOutcome, TrueTrack
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentOutcome:
+    """How one enrolment of the scenario ended.
+
+    Attributes:
+        name: Whom.
+        source: From which recording.
+        success: Whether the person was stored.
+        message: What the session said at its end.
+        views: Views kept.
+        rejections: Rejected views by reason.
+        seconds: How much video it took.
+    """
+
+    name: str
+    source: str
+    success: bool
+    message: str
+    views: int
+    rejections: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeReport:
+    """One gallery from empty to end.
+
+    Attributes:
+        name: The episode.
+        enrolments: In the order they ended.
+        outcomes: One for each true track, in the order of play.
+        strangers: One for each person who was never enrolled.
+        tracks: The claims behind ``outcomes``, for the time lines.
+    """
+
+    name: str
+    enrolments: tuple[EnrolmentOutcome, ...]
+    outcomes: tuple[TrackOutcome, ...]
+    strangers: tuple[StrangerOutcome, ...]
+    tracks: tuple[TrueTrack, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What came out of a scenario.
+
+    Attributes:
+        name: The scenario.
+        description: What it shows.
+        settings: Parameters that differed from their defaults.
+        episodes: One report each.
+    """
+
+    name: str
+    description: str
+    settings: dict[str, Any]
+    episodes: tuple[EpisodeReport, ...]
+
+    @property
+    def enrolled(self) -> list[TrackOutcome]:
+        """Tracks of enrolled people; one in which the face was never found counts as not identified."""
+        names = {(e.name, enrolment.name) for e in self.episodes for enrolment in e.enrolments}
+        return [
+            outcome
+            for e in self.episodes
+            for outcome in e.outcomes
+            if outcome.is_enrolled or (outcome.who and outcome.frames == 0 and (e.name, outcome.who) in names)
+        ]
+
+    @property
+    def strangers(self) -> list[TrackOutcome]:
+        """Tracks of people who were not enrolled."""
+        return [o for e in self.episodes for o in e.outcomes if o.who and o.frames and not o.is_enrolled]
+
+    @property
+    def clutter(self) -> list[TrackOutcome]:
+        """What was found outside every true face."""
+        return [outcome for e in self.episodes for outcome in e.outcomes if not outcome.who]
+
+    @property
+    def identification_rate(self) -> Estimate:
+        """Share of enrolled people's tracks given the right name and never a wrong one."""
+        return estimate([float(o.is_identified) for o in self.enrolled], [o.who for o in self.enrolled])
+
+    @property
+    def false_positive_rate(self) -> Estimate:
+        """Share of strangers' tracks ever given a name."""
+        return estimate([float(o.is_false_positive) for o in self.strangers], [o.who for o in self.strangers])
+
+    @property
+    def seconds_to_name(self) -> Estimate:
+        """Median time from the first sight of an enrolled person to the right name."""
+        named = [o for o in self.enrolled if o.seconds_to_name is not None]
+        return estimate([o.seconds_to_name or 0.0 for o in named], [o.who for o in named], _median)
+
+    @property
+    def wrong_seconds(self) -> float:
+        """Time under a wrong name, all tracks and clutter together."""
+        return sum(outcome.wrong_seconds for episode in self.episodes for outcome in episode.outcomes)
+
+    @property
+    def swaps(self) -> int:
+        """How often a face's name changed to another person's."""
+        return sum(outcome.swaps for episode in self.episodes for outcome in episode.outcomes)
+
+    @property
+    def stranger_share(self) -> Estimate:
+        """Mean over strangers of the share of their frames under their most frequent stranger id."""
+        followed = [
+            stranger for episode in self.episodes for stranger in episode.strangers if stranger.frames
+        ]
+        return estimate([s.main_id_share for s in followed], [s.who for s in followed])
+
+    @property
+    def id_consistency(self) -> Estimate:
+        """Mean over strangers who got an id of the share of frames with an id that have the main one."""
+        followed = [stranger for episode in self.episodes for stranger in episode.strangers if stranger.ids]
+        return estimate([s.id_consistency for s in followed], [s.who for s in followed])
+
+    @property
+    def shared_ids(self) -> int:
+        """How many stranger ids were given to more than one person."""
+        return len({(e.name, shared) for e in self.episodes for s in e.strangers for shared in s.shared_ids})
+
+    @property
+    def named_share(self) -> dict[str, float]:
+        """Share of each enrolled person's frames under the right name, the worst of his tracks."""
+        shares: dict[str, float] = {}
+        for outcome in self.enrolled:
+            share = outcome.named_share if outcome.enrolled_frames else 0.0
+            shares[outcome.who] = min(share, shares.get(outcome.who, 1.0))
+        return shares
+
+    @property
+    def failed_enrolments(self) -> list[EnrolmentOutcome]:
+        """Enrolments that stored nobody."""
+        return [enrolment for e in self.episodes for enrolment in e.enrolments if not enrolment.success]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "scenario": self.name,
+            "settings": self.settings,
+            "identification_rate": self.identification_rate.to_dict(),
+            "false_positive_identification_rate": self.false_positive_rate.to_dict(),
+            "seconds_to_name": self.seconds_to_name.to_dict(),
+            "seconds_under_a_wrong_name": round(self.wrong_seconds, 4),
+            "swaps": self.swaps,
+            "stranger_id_share": self.stranger_share.to_dict(),
+            "stranger_id_consistency": self.id_consistency.to_dict(),
+            "stranger_ids_shared_by_persons": self.shared_ids,
+            "named_share": {who: round(share, 4) for who, share in self.named_share.items()},
+            "episodes": [_episode_dict(episode) for episode in self.episodes],
+        }
+
+    def __str__(self) -> str:
+        """Return the summary and, where they are few, one line for each track."""
+        lines = [f"{self.name}: {len(self.episodes)} episode(s)", ""]
+        lines += [
+            f"  identified, enrolled people's tracks    {self.identification_rate}",
+            f"  named, strangers' tracks                {self.false_positive_rate}",
+            f"  median seconds to the right name        {self.seconds_to_name}",
+            f"  seconds under a wrong name              {self.wrong_seconds:.2f}",
+            f"  swaps                                   {self.swaps}",
+            f"  strangers' frames under one id          {self.stranger_share}",
+            f"  ... of their frames with an id          {self.id_consistency}",
+        ]
+        fragments = Counter(s.fragments for e in self.episodes for s in e.strangers)
+        if fragments:
+            told = ", ".join(f"{count} with {ids}" for ids, count in sorted(fragments.items()))
+            lines.append(
+                f"  ids a stranger                          {told}; {self.shared_ids} shared by two people"
+            )
+        lines += [
+            f"  enrolment of {failed.name} failed: {failed.message}" for failed in self.failed_enrolments
+        ]
+        for episode in self.episodes:
+            notable = [
+                o for o in episode.outcomes if o.wrong_frames or (o.is_enrolled and not o.is_identified)
+            ]
+            shown = episode.outcomes if len(episode.outcomes) <= 16 else notable
+            if shown:
+                lines += ["", f"  {episode.name}", f"    {_HEADER}"]
+                lines += [f"    {_row(outcome)}" for outcome in shown]
+            rest = len(episode.outcomes) - len(shown)
+            if rest and shown:
+                lines.append(f"    and {rest} tracks as they should be")
+            elif rest:
+                lines += ["", f"  {episode.name}: all {rest} tracks as they should be"]
+        return "\n".join(lines)
+
+
+_HEADER = f"{'who':<20} {'frames':>6} {'named':>6} {'wrong':>6} {'after s':>8} {'swaps':>6}  recording"
+
+
+def _row(outcome: TrackOutcome) -> str:
+    who = outcome.who or "(no person)"
+    named = f"{outcome.named_share:6.2f}" if outcome.enrolled_frames else "     -"
+    after = "-" if outcome.seconds_to_name is None else f"{outcome.seconds_to_name:.2f}"
+    wrong = f"  named {', '.join(outcome.wrong_names)}!" if outcome.wrong_names else ""
+    ids = (
+        "  " + ", ".join(f"{key} x{count}" for key, count in outcome.stranger_ids.items())
+        if outcome.stranger_ids
+        else ""
+    )
+    return (
+        f"{who:<20.20} {outcome.frames:>6} {named} {outcome.wrong_frames:>6} {after:>8} {outcome.swaps:>6}"
+        f"  {outcome.recording}{wrong}{ids}"
+    )
+
+
+def _episode_dict(episode: EpisodeReport) -> dict[str, Any]:
+    strangers = [
+        {
+            **asdict(s),
+            "main_id_share": round(s.main_id_share, 4) if s.frames else None,
+            "id_consistency": round(s.id_consistency, 4) if s.ids else None,
+            "fragments": s.fragments,
+        }
+        for s in episode.strangers
+    ]
+    tracks = []
+    for outcome in episode.outcomes:
+        entry = {
+            **asdict(outcome),
+            "is_identified": outcome.is_identified,
+            "is_false_positive": outcome.is_false_positive,
+        }
+        entry["named_share"] = round(outcome.named_share, 4) if outcome.enrolled_frames else None
+        tracks.append(entry)
+    return {
+        "name": episode.name,
+        "enrolments": [asdict(enrolment) for enrolment in episode.enrolments],
+        "tracks": tracks,
+        "strangers": strangers,
+    }
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values))

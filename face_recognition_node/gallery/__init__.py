@@ -1,0 +1,1 @@
+"""Who is known: durable, searchable, changed while it is read."""

@@ -1,0 +1,342 @@
+"""What each operation on the gallery changes, row by row.
+
+Every function looks at a snapshot and returns an :class:`Edit`; it changes nothing by itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from face_recognition_node.common.errors import GalleryConflictError, InputError
+from face_recognition_node.gallery.row_changes import Cell, Change
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.transaction import Transaction
+from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, Session
+
+SealCrop = Callable[[int, NewTemplate], bytes | None]
+"""Returns the encrypted crop of a new template, or None where none is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of the gallery.
+
+    Attributes:
+        sentence: What it does, for people.
+        changes: The rows it touches.
+        persons: Ids it touches; the first is the one to answer with.
+        is_recorded: It can be undone.
+    """
+
+    sentence: str
+    changes: tuple[Change, ...]
+    persons: tuple[str, ...]
+    is_recorded: bool = True
+
+
+def add_person(
+    snapshot: Snapshot,
+    transaction: Transaction,
+    name: str,
+    templates: Sequence[NewTemplate],
+    *,
+    is_stranger: bool,
+    now: float,
+    expires: float | None,
+    limit: int,
+    seal_crop: SealCrop,
+) -> Edit:
+    """Store a new person or stranger in the current session."""
+    name = checked_name(name, may_be_empty=is_stranger)
+    if not templates:
+        raise InputError(f"templates of {name!r}: expected at least one, got none")
+    _check_limit(name, 0, len(templates), limit)
+    person_id = new_person_id(snapshot, transaction, is_stranger)
+    session = snapshot.sessions[snapshot.session]
+    ends = [moment for moment in (session.expiry(now), expires) if moment is not None]
+    row = person_row(name, is_stranger, session.name, now, min(ends, default=None))
+    changes = [Change("insert", "persons", person_id, row)]
+    changes += template_rows(transaction, person_id, templates, now, snapshot.dimension, seal_crop)
+    sentence = f"add {name or person_id} with {_counted(len(templates), 'template')}"
+    return Edit(sentence, tuple(changes), (person_id,), is_recorded=not is_stranger)
+
+
+def add_templates(
+    snapshot: Snapshot,
+    transaction: Transaction,
+    person_id: str,
+    templates: Sequence[NewTemplate],
+    *,
+    now: float,
+    limit: int,
+    seal_crop: SealCrop,
+) -> Edit:
+    """Store more templates of a person."""
+    person = snapshot.person(person_id)
+    if not templates:
+        raise InputError(f"templates of {person.label!r}: expected at least one, got none")
+    _check_limit(person.label, person.n_templates, len(templates), limit)
+    changes = template_rows(transaction, person.person_id, templates, now, snapshot.dimension, seal_crop)
+    sentence = f"add {_counted(len(templates), 'template')} to {person.label}"
+    return Edit(sentence, tuple(changes), (person.person_id,), is_recorded=not person.is_stranger)
+
+
+def rename(snapshot: Snapshot, person_id: str, name: str) -> Edit:
+    """Give a person another name; a stranger becomes a person and keeps id and templates.
+
+    Whoever names a stranger enrolls them: the templates count as enrolled from then on, so that adaptation
+    can go on from them and its rollback leaves them.
+    """
+    person = snapshot.person(person_id)
+    name = checked_name(name)
+    changes = naming(snapshot, person, name)
+    return Edit(f"rename {person.label} to {name}", tuple(changes), (person.person_id,))
+
+
+def naming(snapshot: Snapshot, person: Person, name: str) -> list[Change]:
+    """Return the changes that :func:`rename` makes."""
+    values: dict[str, Cell] = {"name": name}
+    if not person.is_stranger:
+        return [Change("update", "persons", person.person_id, values)]
+    values |= {"is_stranger": 0, "expires": snapshot.sessions[person.session].expiry(person.created)}
+    return [
+        Change("update", "persons", person.person_id, values),
+        *(
+            Change("update", "templates", t.template_id, {"provenance": Provenance.ENROLLED.value})
+            for t in snapshot.templates(person.template_ids)
+            if t.provenance is Provenance.ADAPTED
+        ),
+    ]
+
+
+def merge(snapshot: Snapshot, keep_id: str, other_ids: Sequence[str], limit: int) -> Edit:
+    """Give all templates of the others to one person; their ids lead to it from now on."""
+    keep = snapshot.person(keep_id)
+    others = list({snapshot.resolve(other_id): snapshot.person(other_id) for other_id in other_ids}.values())
+    if not others or any(other.person_id == keep.person_id for other in others):
+        raise GalleryConflictError(f"merge: expected other persons than {keep.label!r} itself")
+    people = [keep, *others]
+    _check_limit(keep.label, keep.n_templates, sum(other.n_templates for other in others), limit)
+    values: dict[str, Cell] = {
+        "created": min(person.created for person in people),
+        "last_seen": max((p.last_seen for p in people if p.last_seen is not None), default=None),
+    }
+    named = [person for person in people if not person.is_stranger]
+    if keep.is_stranger and named:
+        values |= {
+            "name": named[0].name, "is_stranger": 0, "session": named[0].session, "expires": named[0].expires,
+        }  # fmt: skip
+    elif keep.is_stranger:
+        ends = [person.expires for person in people]
+        values["expires"] = None if None in ends else max(end for end in ends if end is not None)
+    changes = [Change("update", "persons", keep.person_id, values)]
+    for other in others:
+        mine = {"person_id": keep.person_id}
+        changes += [Change("update", "templates", template_id, mine) for template_id in other.template_ids]
+        changes += [Change("update", "aliases", alias, mine) for alias in other.aliases]
+        changes.append(Change("delete", "persons", other.person_id))
+        changes.append(Change("insert", "aliases", other.person_id, mine))
+    sentence = f"merge {', '.join(other.label for other in others)} into {keep.label}"
+    return Edit(sentence, tuple(changes), tuple(person.person_id for person in people))
+
+
+def split(
+    snapshot: Snapshot,
+    transaction: Transaction,
+    template_ids: Iterable[int],
+    name: str,
+    *,
+    now: float,
+    stranger_ends: float | None,
+) -> Edit:
+    """Make a person of its own of some templates of one person; without a name it is a stranger."""
+    templates = snapshot.templates(template_ids)
+    owners = {template.person_id for template in templates}
+    if len(owners) != 1:
+        raise GalleryConflictError(f"split: expected templates of one person, got those of {len(owners)}")
+    person = snapshot.persons[owners.pop()]
+    if len(templates) == person.n_templates:
+        raise GalleryConflictError(
+            f"split: these are all templates of {person.label}; rename the person instead"
+        )
+    name = checked_name(name, may_be_empty=True)
+    person_id = new_person_id(snapshot, transaction, is_stranger=not name)
+    if name and person.is_stranger:
+        expires = snapshot.sessions[person.session].expiry(now)
+    else:
+        ends = [person.expires, None if name else stranger_ends]
+        expires = min((end for end in ends if end is not None), default=None)
+    row = person_row(name, not name, person.session, now, expires)
+    changes = [Change("insert", "persons", person_id, row)]
+    changes += [Change("update", "templates", t.template_id, {"person_id": person_id}) for t in templates]
+    sentence = f"split {_counted(len(templates), 'template')} of {person.label} off as {name or person_id}"
+    return Edit(sentence, tuple(changes), (person_id, person.person_id))
+
+
+def remove_templates(
+    snapshot: Snapshot, template_ids: Iterable[int], has_crop: Callable[[int], bool]
+) -> Edit:
+    """Remove templates; a person must keep at least one."""
+    templates = snapshot.templates(template_ids)
+    if not templates:
+        raise InputError("template_ids: expected at least one, got none")
+    owners = dict.fromkeys(template.person_id for template in templates)
+    for owner in owners:
+        person = snapshot.persons[owner]
+        if sum(template.person_id == owner for template in templates) == person.n_templates:
+            raise GalleryConflictError(
+                f"{person.label} would be left without templates; forget the person instead"
+            )
+    changes = [c for t in templates for c in _template_removal(t.template_id, has_crop)]
+    names = ", ".join(snapshot.persons[owner].label for owner in owners)
+    return Edit(f"remove {_counted(len(templates), 'template')} of {names}", tuple(changes), tuple(owners))
+
+
+def set_aside(
+    snapshot: Snapshot, template_ids: Iterable[int], is_set_aside: bool, is_recorded: bool = True
+) -> Edit:
+    """Keep templates out of the search, or let them in again."""
+    templates = [t for t in snapshot.templates(template_ids) if t.is_set_aside != is_set_aside]
+    changes = [
+        Change("update", "templates", t.template_id, {"is_set_aside": int(is_set_aside)}) for t in templates
+    ]
+    owners = dict.fromkeys(template.person_id for template in templates)
+    names = ", ".join(snapshot.persons[owner].label for owner in owners)
+    what = "set aside" if is_set_aside else "search again"
+    sentence = f"{what} {_counted(len(templates), 'template')} of {names}"
+    return Edit(sentence, tuple(changes), tuple(owners), is_recorded)
+
+
+def rollback_adaptation(
+    snapshot: Snapshot, persons: Sequence[Person], has_crop: Callable[[int], bool]
+) -> Edit:
+    """Remove the templates that the node added by itself; one that is all a person has is kept."""
+    removed: list[int] = []
+    touched: list[str] = []
+    for person in persons:
+        templates = snapshot.templates(person.template_ids) if person.n_adapted else ()
+        adapted = [t.template_id for t in templates if t.provenance is Provenance.ADAPTED]
+        if adapted and len(adapted) < person.n_templates:
+            removed += adapted
+            touched.append(person.person_id)
+    changes = [c for template_id in removed for c in _template_removal(template_id, has_crop)]
+    sentence = f"take back {_counted(len(removed), 'adapted template')} of {_counted(len(touched), 'person')}"
+    return Edit(sentence, tuple(changes), tuple(touched))
+
+
+def forget(snapshot: Snapshot, person_ids: Iterable[str], has_crop: Callable[[int], bool]) -> Edit:
+    """Remove persons with everything known of them."""
+    people = [snapshot.persons[key] for key in dict.fromkeys(snapshot.resolve(key) for key in person_ids)]
+    changes: list[Change] = []
+    for person in people:
+        changes += [
+            c for template_id in person.template_ids for c in _template_removal(template_id, has_crop)
+        ]
+        changes += [Change("delete", "aliases", alias) for alias in person.aliases]
+        changes.append(Change("delete", "persons", person.person_id))
+    names = ", ".join(person.label for person in people[:3]) + (" …" if len(people) > 3 else "")
+    sentence = f"forget {names}" if len(people) < 4 else f"forget {len(people)} persons ({names})"
+    return Edit(sentence, tuple(changes), tuple(person.person_id for person in people))
+
+
+def _template_removal(template_id: int, has_crop: Callable[[int], bool]) -> list[Change]:
+    crop = [Change("delete", "crops", template_id)] if has_crop(template_id) else []
+    return [*crop, Change("delete", "templates", template_id)]
+
+
+def person_row(
+    name: str, is_stranger: bool, session: str, created: float, expires: float | None
+) -> dict[str, Cell]:
+    """Return the columns of a new row of persons."""
+    return {
+        "name": name, "is_stranger": int(is_stranger), "session": session,
+        "created": created, "expires": expires, "last_seen": None,
+    }  # fmt: skip
+
+
+def template_rows(
+    transaction: Transaction,
+    person_id: str,
+    templates: Sequence[NewTemplate],
+    now: float,
+    dimension: int,
+    seal_crop: SealCrop,
+) -> list[Change]:
+    """Return the changes that store templates of a person."""
+    changes = []
+    for template_id, template in zip(
+        transaction.allocate("next_template", len(templates)), templates, strict=True
+    ):
+        if template.embedding.shape != (dimension,):
+            raise InputError(f"embedding: expected shape ({dimension},), got {template.embedding.shape}")
+        values: dict[str, Cell] = {
+            "person_id": person_id,
+            "embedding": template.embedding.astype("<f4").tobytes(),
+            "quality": template.quality,
+            "yaw": template.pose.yaw,
+            "pitch": template.pose.pitch,
+            "roll": template.pose.roll,
+            "provenance": template.provenance.value,
+            "precision": template.precision,
+            "created": now,
+            "is_set_aside": 0,
+        }
+        changes.append(Change("insert", "templates", template_id, values))
+        sealed = seal_crop(template_id, template)
+        if sealed is not None:
+            changes.append(Change("insert", "crops", template_id, {"sealed": sealed}))
+    return changes
+
+
+def new_person_id(snapshot: Snapshot, transaction: Transaction, is_stranger: bool) -> str:
+    """Return an id nobody has or ever had: random for a person, counted up for a stranger."""
+    while True:
+        number = transaction.allocate("next_stranger")[0] if is_stranger else 0
+        person_id = f"stranger-{number}" if is_stranger else f"p-{secrets.token_hex(6)}"
+        if person_id not in snapshot.persons and person_id not in snapshot.aliases:
+            return person_id
+
+
+def folded(name: str) -> str:
+    """Return a name as names are compared: in one Unicode form, without regard to case."""
+    return composed(name).casefold()
+
+
+def composed(name: str) -> str:
+    """Return a name in one of the forms that Unicode has for the same letters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def checked_name(name: str, may_be_empty: bool = False) -> str:
+    """Return a display name without surrounding blanks, or raise InputError."""
+    name = composed(" ".join(name.split()))
+    if not name and not may_be_empty:
+        raise InputError("name: expected at least one letter, got an empty name")
+    if len(name) > 200 or not name.isprintable():
+        raise InputError(f"name: expected up to 200 printable characters, got {name[:40]!r}")
+    return name
+
+
+def session_change(snapshot: Snapshot, session: Session) -> Edit:
+    """Make a session known, or change its kind and time to live for those who come from now on."""
+    values = {"kind": session.kind.value, "time_to_live_s": session.time_to_live_s}
+    known = snapshot.sessions.get(session.name)
+    if known is not None and known == replace(session):
+        return Edit(f"continue session {session.name!r}", (), (), is_recorded=False)
+    change = Change("insert" if known is None else "update", "sessions", session.name, values)
+    return Edit(f"session {session.name!r}", (change,), (), is_recorded=False)
+
+
+def _check_limit(label: str, present: int, new: int, limit: int) -> None:
+    if present + new > limit:
+        raise GalleryConflictError(
+            f"{label or 'a person'} would have {present + new} templates, at most {limit} are allowed "
+            "(gallery.max_templates_per_person); remove some first"
+        )
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")

@@ -1,0 +1,309 @@
+"""The machinery of the gallery: how a change becomes durable, visible to readers, and in the end forgotten.
+
+Writers take turns on one lock; readers only pick up the present snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence, Set
+
+from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError, InputError
+from face_recognition_node.gallery import retention
+from face_recognition_node.gallery.cell_search import CellIndex
+from face_recognition_node.gallery.config import GalleryConfig
+from face_recognition_node.gallery.crops import CropSafe
+from face_recognition_node.gallery.edits import Edit
+from face_recognition_node.gallery.history import History, HistoryEntry
+from face_recognition_node.gallery.row_changes import Change
+from face_recognition_node.gallery.sealing import KeyRing
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.snapshot_builder import compacted, first_snapshot, next_snapshot
+from face_recognition_node.gallery.store import Store
+from face_recognition_node.gallery.store_reading import Rows
+from face_recognition_node.gallery.template_block import TemplateBlock
+from face_recognition_node.gallery.transaction import Transaction
+
+LOGGER = logging.getLogger(__name__)
+INLINE_ROWS = 20000
+"""Up to this many templates are joined within the change that made it necessary, else in the background."""
+Plan = Callable[[Snapshot, Transaction], Edit]
+
+
+class GalleryEngine:
+    """Keeps a store, its history and the present snapshot in step.
+
+    Args:
+        store: The file.
+        keys: Where keys are kept.
+        config: Parameters.
+        clock: Returns Unix seconds.
+    """
+
+    def __init__(
+        self, store: Store, keys: KeyRing, config: GalleryConfig, clock: Callable[[], float]
+    ) -> None:
+        self.store = store
+        self.keys = keys
+        self.config = config
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.crops = CropSafe(keys, str(store.meta("gallery_id")))
+        self.snapshot: Snapshot
+        self._is_open = True
+        self._blocks: weakref.WeakKeyDictionary[TemplateBlock, CellIndex | None] = weakref.WeakKeyDictionary()
+        self._is_compacting = False
+        self._seen_residue, self._owes_scrub = 0, False
+        self._history = self._make_history()
+        self._data_version = store.data_version()
+        self.read_everything()
+        self._next_deadline: float | None = None
+        self.destroy_orphans()
+        self._end_what_is_late()
+        note = store.residue()  # a crash may have come between a forget and its scrubbing
+        if store.scrub(must_rewrite=note > 0) and note:
+            store.end_residue(note)
+        self._stop = threading.Event()
+        if store.path is not None and config.poll_interval_s > 0:
+            threading.Thread(
+                target=_follow,
+                args=(weakref.ref(self), self._stop, config.poll_interval_s),
+                name="gallery-follow",
+                daemon=True,
+            ).start()
+
+    def close(self) -> None:
+        """Close the file; snapshots already taken stay usable."""
+        self._stop.set()
+        with self.lock:
+            if self._is_open:
+                self._is_open = False
+                self.store.close()
+
+    def require_open(self) -> None:
+        """Raise GalleryUnavailableError after :meth:`close`."""
+        if not self._is_open:
+            raise GalleryUnavailableError(f"the gallery {self.store.path} was closed; open it again")
+
+    def use_config(self, config: GalleryConfig) -> None:
+        """Use other parameters from the next change on."""
+        with self.lock:
+            self.config = config
+            self._history.use_limits(config.undo_window_s, config.history_length)
+
+    def commit(self, plan: Plan, *, is_final: bool = False) -> Edit:
+        """Make the change that ``plan`` finds for the present snapshot; it is durable and visible on return.
+
+        Args:
+            plan: Called inside the transaction; what it raises leaves everything as it was.
+            is_final: Nothing is kept to undo it, nor earlier changes of the same persons.
+        """
+        edits: list[Edit] = []
+
+        def work(transaction: Transaction) -> list[Change]:
+            edit = plan(self.snapshot, transaction)
+            edits.append(edit)
+            inverse = transaction.apply(edit.changes)
+            if is_final:
+                self._history.forget(transaction, edit.persons)
+            elif edit.is_recorded and edit.changes:
+                self._history.record(transaction, edit.sentence, edit.persons, inverse, self.clock())
+            return inverse
+
+        self._change(work)
+        return edits[0]
+
+    def step(self, steps: int, is_redo: bool) -> tuple[str, ...]:
+        """Undo or redo changes, all asked for or none, and return what each did."""
+        if steps < 1:
+            raise InputError(f"steps: expected at least 1, got {steps}")
+        sentences: list[str] = []
+
+        def work(transaction: Transaction) -> list[Change]:
+            removed: list[Change] = []
+            n_able = sum(entry.is_done != is_redo for entry in self._history.entries(transaction))
+            if 0 < n_able < steps:
+                done = "done again" if is_redo else "undone"
+                raise GalleryConflictError(f"only {n_able} changes can be {done}, {steps} were asked for")
+            for _ in range(steps):
+                entry, inverse = self._history.step(transaction, is_redo, self.clock())
+                sentences.append(entry.sentence)
+                removed += inverse
+                transaction.apply(
+                    retention.revive(self.snapshot, transaction, entry.persons, self.clock(), self.config)
+                )
+            return removed
+
+        self._change(work)
+        return tuple(sentences)
+
+    def history(self) -> list[HistoryEntry]:
+        """Return the changes that can be undone or done again, oldest first."""
+        with self.lock:
+            self.require_open()
+            with self.store.transaction() as transaction:
+                return self._history.entries(transaction)
+
+    def end_removals(self, now: float) -> None:
+        """Destroy what could bring back removals whose undo window is over."""
+        with self.lock:
+            self.require_open()
+            with self.store.transaction() as transaction:
+                left = self.store.residue()
+                note = self.store.note_residue() if self._history.expire(transaction, now) else 0
+                self._next_deadline = self._history.next_deadline(transaction)
+            if note:
+                self._scrub((), left, note)
+            self._history.destroy_keys()
+
+    def _change(self, work: Callable[[Transaction], list[Change]]) -> None:
+        with self.lock:
+            self.require_open()
+            try:
+                with self.store.transaction() as transaction:
+                    self.catch_up()
+                    left = self.store.residue()
+                    ended = self._history.expire(transaction, self.clock())
+                    inverse = work(transaction)
+                    removed = _removed_embeddings(inverse)
+                    note = self.store.note_residue() if removed or ended else 0
+                    transaction.bump_version()
+                    self._next_deadline = self._history.next_deadline(transaction)
+            except BaseException:
+                self._history.abandon_keys()
+                raise
+            self.catch_up()
+            if note:
+                self._scrub(removed, left, note)
+            self._history.destroy_keys()
+
+    def catch_up(self) -> None:
+        """Bring the snapshot to the version in the file; call it with the lock held."""
+        before = self.snapshot
+        rows = self.store.read_since(before.version)
+        if rows.version == before.version:
+            return
+        if rows.is_everything:
+            self.store.check_fingerprint(before.fingerprint, before.dimension)
+            after = first_snapshot(rows, before.fingerprint, before.dimension, self.config)
+            gone: Set[int] = before.template_ids() - _ids(rows)
+        else:
+            after = next_snapshot(before, rows)
+            gone = rows.touched_templates - _ids(rows)
+        if after.is_scattered and len(after.base) <= INLINE_ROWS:
+            after = compacted(after, self.config)
+        self._install(after, gone)
+        if after.is_scattered and not self._is_compacting:
+            self._is_compacting = True
+            threading.Thread(target=self._compact, args=(after,), name="gallery-compact", daemon=True).start()
+
+    def read_everything(self) -> None:
+        """Make the snapshot anew from the file."""
+        rows = self.store.read_since(-1)
+        fingerprint, dimension = str(self.store.meta("fingerprint")), int(self.store.meta("dimension"))
+        self._install(first_snapshot(rows, fingerprint, dimension, self.config), frozenset())
+
+    def _install(self, snapshot: Snapshot, gone: Set[int]) -> None:
+        """Show a snapshot to readers, and wipe templates that are gone wherever they are still held."""
+        self.snapshot = snapshot
+        self._blocks[snapshot.base] = snapshot.cells
+        self._blocks[snapshot.tail] = None
+        wanted = sorted(gone)
+        for block, cells in list(self._blocks.items()) if wanted else ():
+            rows = block.rows_of(wanted)
+            block.wipe(rows)
+            if cells is not None and len(rows):
+                cells.renew(block, rows)
+
+    def _compact(self, scattered: Snapshot) -> None:
+        """Join base and tail of a large gallery while readers and writers go on."""
+        try:
+            joined = compacted(scattered, self.config)
+            with self.lock:
+                if not self._is_open:
+                    return
+                self._blocks[joined.base] = joined.cells
+                rows = self.store.read_since(joined.version)
+                if not rows.is_everything:
+                    self._install(next_snapshot(joined, rows), rows.touched_templates - _ids(rows))
+        finally:
+            self._is_compacting = False
+
+    def follow(self) -> None:
+        """Look for changes made by another process, and end what has to end; skipped while one is made."""
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
+            if not self._is_open:
+                return
+            data_version = self.store.data_version()
+            if data_version != self._data_version:
+                self._data_version = data_version
+                self.catch_up()
+                with self.store.transaction() as transaction:  # the other may have begun an undo window
+                    self._next_deadline = self._history.next_deadline(transaction)
+            self._end_what_is_late()
+            self._clear_residue()
+        finally:
+            self.lock.release()
+
+    def destroy_orphans(self) -> None:
+        """Destroy keys of changes that are not in the history any more."""
+        with self.lock, self.store.transaction() as transaction:
+            self._history.destroy_orphans(transaction)
+            self._next_deadline = self._history.next_deadline(transaction)
+
+    def _end_what_is_late(self) -> None:
+        if self._next_deadline is not None and self._next_deadline <= self.clock():
+            self.end_removals(self.clock())
+
+    def _clear_residue(self) -> None:
+        """Scrub what is left to do, here or by another process; who is at it has until the second look."""
+        note = self.store.residue()
+        is_due = self._owes_scrub or (note > 0 and note == self._seen_residue)
+        self._seen_residue = note
+        if is_due and self.store.scrub(must_rewrite=True):
+            self._owes_scrub = False
+            self.store.end_residue(note)
+
+    def _scrub(self, removed: Sequence[bytes], left: int, note: int) -> None:
+        """Clear the files of what was removed; of all there may be if an earlier note (``left``) stands."""
+        if self.store.scrub(removed, must_rewrite=left > 0):
+            self.store.end_residue(note)
+        else:
+            self._owes_scrub = True
+            LOGGER.warning(
+                "another process is reading %s: removed faces leave its log a little later", self.store.path
+            )
+
+    def _make_history(self) -> History:
+        gallery_id, config = str(self.store.meta("gallery_id")), self.config
+        return History(gallery_id, self.keys, config.undo_window_s, config.history_length)
+
+    def has_crop(self, template_id: int) -> bool:
+        """Return whether a crop of the template is kept."""
+        query = "SELECT 1 FROM crops WHERE template_id = ?"
+        return self.store.connection.execute(query, (template_id,)).fetchone() is not None
+
+
+def _removed_embeddings(inverse: Iterable[Change]) -> list[bytes]:
+    values = (change.values.get("embedding") for change in inverse if change.kind == "insert")
+    return [value for value in values if isinstance(value, bytes)]
+
+
+def _ids(rows: Rows) -> set[int]:
+    return set(rows.templates.template_ids.tolist())
+
+
+def _follow(reference: weakref.ref[GalleryEngine], stop: threading.Event, interval_s: float) -> None:
+    while not stop.wait(interval_s):
+        engine = reference()
+        if engine is None:
+            return
+        try:
+            engine.follow()
+        except Exception:  # the thread must outlive a full disk, a lock, a file of another model
+            LOGGER.exception("could not follow changes of the gallery %s", engine.store.path)
+        del engine

@@ -1,0 +1,136 @@
+"""Where a gallery lives on the disk, and who may read it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+from pathlib import Path
+
+from face_recognition_node.common.errors import GalleryUnavailableError
+
+LOGGER = logging.getLogger(__name__)
+FOLDER = "face_recognition_node"
+
+
+def default_gallery_path() -> Path:
+    """Return ``face_recognition_node/gallery.db`` in the user's data folder (XDG base directories)."""
+    return _user_folder("XDG_DATA_HOME", ".local/share") / FOLDER / "gallery.db"
+
+
+def default_keys_folder() -> Path:
+    """Return ``face_recognition_node/keys`` in the user's state folder, apart from the galleries."""
+    return _user_folder("XDG_STATE_HOME", ".local/state") / FOLDER / "keys"
+
+
+def choose_keys_folder(file: Path, gallery_id: str, chosen: Path | None) -> Path:
+    """Return the folder for a gallery's keys.
+
+    Args:
+        file: The gallery's, absolute.
+        gallery_id: Names the folder.
+        chosen: Where such folders lie; by default the user's state folder.
+
+    Raises:
+        GalleryUnavailableError: If the keys would lie with what they seal.
+    """
+    folder = (chosen or default_keys_folder()).absolute() / gallery_id
+    mine = (folder, *folder.parents) if chosen is not None else (folder, folder.parent)
+    if file.parent in mine:
+        raise GalleryUnavailableError(
+            f"keys must not lie with what they seal: choose a keys folder outside {file.parent}"
+        )
+    return folder
+
+
+def _user_folder(variable: str, fallback: str) -> Path:
+    value = os.environ.get(variable, "")
+    return Path(value) if os.path.isabs(value) else Path.home() / fallback
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create ``folder`` with mode 0700 where it is missing; an existing one is left as it is.
+
+    Raises:
+        GalleryUnavailableError: It cannot be created.
+    """
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    for part in reversed(missing):
+        try:
+            part.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise GalleryUnavailableError(
+                f"the folder {part} cannot be created ({error.strerror}); choose another gallery path"
+            ) from error
+
+
+def make_private_file(path: Path) -> bool:
+    """Make sure ``path`` is a regular file that only its owner can read; return whether it was created.
+
+    SQLite gives the journal beside a database the database's own mode, so this covers them too.
+
+    Raises:
+        GalleryUnavailableError: It is no regular file, or cannot be created or made private.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _tighten(path)
+    except OSError as error:
+        raise GalleryUnavailableError(
+            f"the gallery {path} cannot be created ({error.strerror}); choose another path"
+        ) from error
+    os.close(descriptor)
+    warn_if_in_source_tree(path)
+    return True
+
+
+def _tighten(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise GalleryUnavailableError(f"the gallery {path} cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(mode):
+        raise GalleryUnavailableError(f"the gallery {path} should be a file, but it is not")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise GalleryUnavailableError(f"the gallery {path} cannot be read and written by this user")
+    for name in (path, *journal_paths(path)):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_IMODE(name.stat().st_mode) & 0o077:
+                LOGGER.warning("%s could be read by other users; its mode is now 0600", name)
+                _make_owner_only(name)
+    return False
+
+
+def _make_owner_only(path: Path) -> None:
+    try:
+        path.chmod(0o600)
+    except OSError as error:
+        raise GalleryUnavailableError(
+            f"{path} can be read by other users and its mode cannot be changed ({error.strerror}); "
+            f"ask its owner to run: chmod 600 {path}"
+        ) from error
+
+
+def journal_paths(path: Path) -> tuple[Path, Path]:
+    """Return the names of the write-ahead log and its index beside the database."""
+    return path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+
+
+def warn_if_in_source_tree(path: Path) -> None:
+    """Log a warning if faces are about to be stored where they may be committed and published."""
+    root = Path(__file__).resolve().parents[2]
+    if (root / "setup.py").exists() and root in path.resolve().parents:
+        LOGGER.warning("%s lies in the source tree: do not commit it, it holds biometric data", path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names created or removed in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

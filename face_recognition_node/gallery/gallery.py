@@ -1,0 +1,397 @@
+"""The gallery: who is known, found by face, changed while the robot runs.
+
+An SQLite file is the truth (:mod:`store`); readers work on immutable snapshots and never wait for a writer.
+Every change is durable before its method returns, and the next :meth:`Gallery.snapshot` shows it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from face_recognition_node.common.errors import GalleryConflictError
+from face_recognition_node.gallery import edits, retention
+from face_recognition_node.gallery.check import VerificationReport, verify
+from face_recognition_node.gallery.config import GalleryConfig
+from face_recognition_node.gallery.edits import Edit
+from face_recognition_node.gallery.engine import GalleryEngine
+from face_recognition_node.gallery.files import choose_keys_folder
+from face_recognition_node.gallery.history import HistoryEntry
+from face_recognition_node.gallery.importing import ImportConflict, ImportReport, plan_import
+from face_recognition_node.gallery.reembedding import ReembeddingReport, reembed
+from face_recognition_node.gallery.sealing import KeyRing
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.store import Store
+from face_recognition_node.gallery.transaction import Transaction
+from face_recognition_node.gallery.transfer import ExportReport, read_export, write_export
+from face_recognition_node.gallery.values import (
+    Match,
+    NewTemplate,
+    Person,
+    Provenance,
+    Session,
+    SessionKind,
+    Template,
+)
+from face_recognition_node.vision.embedder import Embedder
+
+__all__ = [
+    "Gallery", "GalleryConfig", "Match", "NewTemplate", "Person", "Provenance", "Session", "SessionKind",
+    "Snapshot", "Template",
+]  # fmt: skip
+
+Plan = Callable[[Snapshot, Transaction], Edit]
+
+
+class Gallery:
+    """Persons and their templates; safe to use from several threads, and from several processes on one file.
+
+    Open one with :meth:`open`; use it as a context manager or call :meth:`close`.
+    """
+
+    def __init__(self, engine: GalleryEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | None,
+        fingerprint: str | None,
+        config: GalleryConfig | None = None,
+        *,
+        dimension: int = 64,
+        must_exist: bool = False,
+        keys_folder: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Gallery:
+        """Open a gallery file, or create it.
+
+        Args:
+            path: The file; None keeps everything in memory.
+            fingerprint: Of the model and alignment in use; None takes what the file says (to administer it).
+            config: Parameters.
+            dimension: Length of an embedding.
+            must_exist: Do not create a missing file.
+            keys_folder: Where keys are kept; by default the user's state folder. Never the gallery's folder.
+            clock: Returns Unix seconds.
+
+        Raises:
+            GalleryUnavailableError: It cannot be opened, is damaged, of a newer format, or no gallery.
+            GalleryMismatchError: Its embeddings come from another model or alignment.
+        """
+        file = None if path is None else Path(path).expanduser().absolute()
+        store = Store(file, fingerprint or ("" if file is None else None), dimension, must_exist)
+        try:
+            folder = (
+                None if file is None else choose_keys_folder(file, str(store.meta("gallery_id")), keys_folder)
+            )
+            return cls(GalleryEngine(store, KeyRing(folder), config or GalleryConfig(), clock))
+        except BaseException:
+            store.close()
+            raise
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; snapshots already taken stay usable."""
+        self._engine.close()
+
+    @property
+    def path(self) -> Path | None:
+        """The file, or None in memory."""
+        return self._engine.store.path
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model and alignment the embeddings come from."""
+        return self._engine.snapshot.fingerprint
+
+    @property
+    def config(self) -> GalleryConfig:
+        """The parameters in force."""
+        return self._engine.config
+
+    def update_config(self, config: GalleryConfig) -> None:
+        """Use other parameters from the next change on (those that may change while running)."""
+        self._engine.use_config(config)
+
+    def snapshot(self) -> Snapshot:
+        """Return the present version; never waits."""
+        return self._engine.snapshot
+
+    @property
+    def session(self) -> Session:
+        """The session under which newcomers are stored."""
+        snapshot = self._engine.snapshot
+        return snapshot.sessions[snapshot.session]
+
+    # Changes. Each returns when it is durable, or raises and has changed nothing.
+
+    def add_person(
+        self,
+        name: str,
+        templates: Sequence[NewTemplate],
+        *,
+        is_stranger: bool = False,
+        expires: float | None = None,
+    ) -> Person:
+        """Store a new person, or a stranger (whose name may be empty), in the current session."""
+
+        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            now, end, config = self._engine.clock(), expires, self._engine.config
+            if is_stranger and end is None:
+                end = retention.stranger_end(config, now)
+            return edits.add_person(
+                snapshot, transaction, name, templates, is_stranger=is_stranger, now=now, expires=end,
+                limit=config.max_templates_per_person, seal_crop=self._seal_crop,
+            )  # fmt: skip
+
+        return self._person_after(self._engine.commit(plan))
+
+    def add_templates(self, person_id: str, templates: Sequence[NewTemplate]) -> Person:
+        """Store more templates of a person."""
+
+        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            now, limit = self._engine.clock(), self._engine.config.max_templates_per_person
+            return edits.add_templates(
+                snapshot, transaction, person_id, templates, now=now, limit=limit, seal_crop=self._seal_crop
+            )
+
+        return self._person_after(self._engine.commit(plan))
+
+    def rename(self, person_id: str, name: str) -> Person:
+        """Give a person another name; a stranger becomes a person and keeps its id."""
+        return self._person_after(
+            self._engine.commit(lambda snapshot, _: edits.rename(snapshot, person_id, name))
+        )
+
+    def merge(self, keep_id: str, other_id: str | Sequence[str]) -> Person:
+        """Give all templates of the other person(s) to one; the other ids lead to it from now on."""
+        others = [other_id] if isinstance(other_id, str) else list(other_id)
+        limit = self._engine.config.max_templates_per_person
+        return self._person_after(
+            self._engine.commit(lambda snapshot, _: edits.merge(snapshot, keep_id, others, limit))
+        )
+
+    def split(self, template_ids: Iterable[int], name: str = "") -> Person:
+        """Make a person of its own of some templates of one person; without a name it is a stranger."""
+        ids = list(template_ids)
+
+        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            now = self._engine.clock()
+            end = retention.stranger_end(self._engine.config, now)
+            return edits.split(snapshot, transaction, ids, name, now=now, stranger_ends=end)
+
+        return self._person_after(self._engine.commit(plan))
+
+    def remove_templates(self, template_ids: Iterable[int]) -> tuple[Person, ...]:
+        """Remove templates and return their owners as they are now; each must keep at least one."""
+        ids = list(template_ids)
+        edit = self._engine.commit(
+            lambda snapshot, _: edits.remove_templates(snapshot, ids, self._engine.has_crop)
+        )
+        return tuple(self._engine.snapshot.persons[person_id] for person_id in edit.persons)
+
+    def set_aside(
+        self, template_ids: Iterable[int], is_set_aside: bool = True, *, is_recorded: bool = True
+    ) -> tuple[Person, ...]:
+        """Keep templates out of the search (or let them in again) and return their owners.
+
+        What the node does by itself is not recorded: undone, it would only be done again.
+        """
+        ids = list(template_ids)
+        edit = self._engine.commit(
+            lambda snapshot, _: edits.set_aside(snapshot, ids, is_set_aside, is_recorded)
+        )
+        return tuple(self._engine.snapshot.persons[person_id] for person_id in edit.persons)
+
+    def rollback_adaptation(self, person_id: str | None = None) -> int:
+        """Remove the templates the node added by itself, of one person or of all; return how many."""
+
+        def plan(snapshot: Snapshot, _: Transaction) -> Edit:
+            people = list(snapshot.persons.values()) if person_id is None else [snapshot.person(person_id)]
+            return edits.rollback_adaptation(snapshot, people, self._engine.has_crop)
+
+        return sum(change.table == "templates" for change in self._engine.commit(plan).changes)
+
+    def forget(self, person_ids: str | Iterable[str], final: bool = False) -> tuple[Person, ...]:
+        """Remove persons with everything known of them, and return them as they were.
+
+        No embedding is left in the file, its log or memory. Until the undo window ends they can be brought
+        back from a sealed copy, unless ``final``.
+        """
+        wanted = [person_ids] if isinstance(person_ids, str) else list(person_ids)
+        return self._forget(lambda snapshot: wanted, final)
+
+    def forget_strangers(self, person_ids: Iterable[str]) -> tuple[Person, ...]:
+        """Forget, for good, those that are strangers when it comes to it.
+
+        Whoever has been named or joined with somebody in the meantime stays.
+        """
+        wanted = list(person_ids)
+        if not retention.strangers_among(self._engine.snapshot, wanted):
+            return ()
+        return self._forget(lambda snapshot: retention.strangers_among(snapshot, wanted), final=True)
+
+    def forget_session(self, session: str, final: bool = False) -> tuple[Person, ...]:
+        """Forget everybody of a session."""
+        return self._forget(lambda snapshot: retention.members_of(snapshot, session), final)
+
+    def forget_all(self, final: bool = False) -> tuple[Person, ...]:
+        """Forget everybody."""
+        return self._forget(lambda snapshot: list(snapshot.persons), final)
+
+    def start_run(self) -> tuple[Person, ...]:
+        """Forget for good who was stored for an earlier run of the node only; the node calls it at start."""
+        return self._forget(retention.members_of_runs, final=True)
+
+    def expire(self, now: float | None = None) -> tuple[Person, ...]:
+        """Forget, for good, persons and undoable removals whose time is over; return the persons."""
+        moment = self._engine.clock() if now is None else now
+        gone: tuple[Person, ...] = ()
+        if retention.expired(self._engine.snapshot, moment):
+            gone = self._forget(lambda snapshot: retention.expired(snapshot, moment), final=True)
+        self._engine.end_removals(moment)
+        return gone
+
+    def set_session(
+        self, name: str, kind: SessionKind | None = None, time_to_live_s: float | None = None
+    ) -> Session:
+        """Store newcomers under this session from now on; without a kind a known session is continued."""
+
+        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            return retention.set_session(snapshot, transaction, name, kind, time_to_live_s)
+
+        self._engine.commit(plan)
+        return self.session
+
+    def mark_seen(self, person_ids: Iterable[str], now: float | None = None) -> None:
+        """Note that persons were recognised; written once a minute each, and lets strangers live on."""
+        moment = self._engine.clock() if now is None else now
+        ids = list(person_ids)
+
+        def plan(snapshot: Snapshot, _: Transaction) -> Edit:
+            return retention.mark_seen(snapshot, ids, moment, self._engine.config)
+
+        if retention.due_to_be_seen(self._engine.snapshot, ids, moment, self._engine.config):
+            self._engine.commit(plan)
+
+    def import_from(
+        self,
+        path: str | Path,
+        *,
+        session: str | None = None,
+        on_conflict: ImportConflict = ImportConflict.MERGE,
+    ) -> ImportReport:
+        """Store the people of an exported file, all or none, under a session (by default the current one).
+
+        Raises:
+            GalleryUnavailableError: The file is missing, damaged or no gallery.
+            GalleryMismatchError: Its embeddings come from another model or alignment.
+            GalleryConflictError: Somebody is here already and that is to be refused; or an unknown session.
+        """
+        export = read_export(Path(path).expanduser(), self.fingerprint)
+        reports: list[ImportReport] = []
+
+        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            name = snapshot.session if session is None else session
+            if name not in snapshot.sessions:
+                raise GalleryConflictError(f"there is no session {name!r}; start it first")
+            now, config = self._engine.clock(), self._engine.config
+            edit, report = plan_import(
+                snapshot,
+                transaction,
+                export,
+                gallery_id=str(self._engine.store.meta("gallery_id")),
+                session=name,
+                on_conflict=on_conflict,
+                now=now,
+                stranger_ends=retention.stranger_end(config, now),
+                limit=config.max_templates_per_person,
+            )
+            reports.append(report)
+            return edit
+
+        self._engine.commit(plan)
+        return reports[0]
+
+    def export_to(
+        self, path: str | Path, *, person_ids: Iterable[str] | None = None, overwrite: bool = False
+    ) -> ExportReport:
+        """Write everybody, or some persons, to a file that :meth:`import_from` reads; whole or not at all."""
+        engine = self._engine
+        with engine.lock:
+            engine.require_open()
+            rows = engine.store.read_since(-1)
+            wanted = None if person_ids is None else {self.snapshot().resolve(key) for key in person_ids}
+            return write_export(engine.store, rows, Path(path).expanduser().absolute(), wanted, overwrite)
+
+    def verify(self) -> VerificationReport:
+        """Check the file, its rows, the keys and the search index; changes nothing."""
+        engine = self._engine
+        with engine.lock:
+            engine.require_open()
+            engine.catch_up()
+            return verify(engine.store, engine.snapshot, engine.keys)
+
+    def reembed(
+        self,
+        embedder: Embedder,
+        *,
+        remove_without_crop: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> ReembeddingReport:
+        """Carry the gallery over to another model (see :func:`reembedding.reembed`); this ends undo."""
+        engine = self._engine
+        with engine.lock:
+            engine.require_open()
+            report = reembed(
+                engine.store,
+                engine.crops,
+                embedder,
+                remove_without_crop=remove_without_crop,
+                progress=progress,
+            )
+            engine.read_everything()
+            engine.destroy_orphans()
+        return report
+
+    def undo(self, steps: int = 1) -> tuple[str, ...]:
+        """Take back the latest changes, all asked for or none, and return a sentence for each.
+
+        Raises:
+            GalleryConflictError: There are not so many, or a later change stands in the way.
+        """
+        return self._engine.step(steps, is_redo=False)
+
+    def redo(self, steps: int = 1) -> tuple[str, ...]:
+        """Do again what was undone last, like :meth:`undo`."""
+        return self._engine.step(steps, is_redo=True)
+
+    def history(self) -> list[HistoryEntry]:
+        """Return the changes that can be undone or done again, oldest first."""
+        return self._engine.history()
+
+    def _forget(self, choose: Callable[[Snapshot], list[str]], final: bool) -> tuple[Person, ...]:
+        before: list[Person] = []
+
+        def plan(snapshot: Snapshot, _: Transaction) -> Edit:
+            edit = edits.forget(snapshot, choose(snapshot), self._engine.has_crop)
+            before.extend(snapshot.persons[person_id] for person_id in edit.persons)
+            return edit
+
+        self._engine.commit(plan, is_final=final or self._engine.config.undo_window_s == 0)
+        return tuple(before)
+
+    def _person_after(self, edit: Edit) -> Person:
+        return self._engine.snapshot.person(edit.persons[0])
+
+    def _seal_crop(self, template_id: int, template: NewTemplate) -> bytes | None:
+        if not self._engine.config.keep_crops or template.crop_bgr is None:
+            return None
+        return self._engine.crops.seal(template_id, template.crop_bgr)

@@ -1,0 +1,240 @@
+"""Undo and redo of every change, across restarts and processes.
+
+Each entry keeps the row changes that would take it back (or, once undone, do it again). Entries whose row
+changes carry embeddings or crops are sealed with a key of their own outside the gallery's folder and end
+with the undo window; so do the older entries that cannot be undone without them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from face_recognition_node.common.errors import GalleryConflictError
+from face_recognition_node.gallery.row_changes import Change, decode_changes, encode_changes
+from face_recognition_node.gallery.sealing import KeyRing
+from face_recognition_node.gallery.transaction import Transaction
+
+LOGGER = logging.getLogger(__name__)
+
+ROWS_PER_PART = 20000
+LONGEST_WINDOW_S = 86400.0
+"""No undo window is longer (see GalleryConfig)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One change that can be undone or done again.
+
+    Attributes:
+        entry_id: Its number; the order of the changes.
+        made: When, Unix seconds.
+        sentence: What it did, for people.
+        is_done: It can be undone; otherwise it can be done again.
+        persons: Ids of the persons it touched.
+        seal: Name of the key that opens it, or None where it is not sealed.
+        deadline: When it ends, Unix seconds, or None.
+    """
+
+    entry_id: int
+    made: float
+    sentence: str
+    is_done: bool
+    persons: frozenset[str]
+    seal: str | None
+    deadline: float | None
+
+
+class _Key(NamedTuple):
+    """What must be known of an entry to drop it."""
+
+    entry_id: int
+    seal: str | None
+
+
+class History:
+    """The changes of one gallery that can be undone or done again.
+
+    Args:
+        gallery_id: Binds sealed entries to this gallery.
+        keys: Where keys of sealed entries are kept.
+        window_s: Seconds for which an entry that carries embeddings is kept.
+        length: Number of entries kept.
+    """
+
+    def __init__(self, gallery_id: str, keys: KeyRing, window_s: float, length: int) -> None:
+        self._gallery_id = gallery_id
+        self._keys = keys
+        self._window_s = window_s
+        self._length = length
+        self._doomed_keys: list[str] = []
+        self._left_keys: list[str] = []
+
+    def use_limits(self, window_s: float, length: int) -> None:
+        """Use another window and length from the next change on."""
+        self._window_s, self._length = window_s, length
+
+    def entries(self, transaction: Transaction) -> list[HistoryEntry]:
+        """Return all entries, oldest first."""
+        rows = transaction.connection.execute(
+            "SELECT entry_id, made, sentence, is_done, persons, seal, deadline FROM history ORDER BY entry_id"
+        )
+        return [
+            HistoryEntry(entry_id, made, sentence, bool(is_done), frozenset(persons.split()), seal, deadline)
+            for entry_id, made, sentence, is_done, persons, seal, deadline in rows
+        ]
+
+    def record(
+        self,
+        transaction: Transaction,
+        sentence: str,
+        persons: Iterable[str],
+        inverse: Sequence[Change],
+        now: float,
+    ) -> None:
+        """Add a change that was just made; what had been undone before can no longer be done again."""
+        rows = transaction.connection.execute("SELECT entry_id, seal, is_done FROM history ORDER BY entry_id")
+        entries = [(_Key(entry_id, seal), is_done) for entry_id, seal, is_done in rows]
+        self._drop(transaction, [entry for entry, is_done in entries if not is_done])
+        done = [entry for entry, is_done in entries if is_done]
+        self._drop(transaction, done[: max(0, len(done) + 1 - self._length)])
+        carries = any(change.is_biometric for change in inverse)
+        if self._length == 0 or (carries and self._window_s == 0):
+            self.forget(transaction, persons)
+            return
+        cursor = transaction.connection.execute(
+            "INSERT INTO history (made, sentence, is_done, persons) VALUES (?, ?, 1, ?)",
+            (now, sentence, " ".join(sorted(persons))),
+        )
+        self._write(transaction, int(cursor.lastrowid or 0), inverse, now)
+
+    def step(self, transaction: Transaction, redo: bool, now: float) -> tuple[HistoryEntry, list[Change]]:
+        """Undo the latest change, or redo the latest undone one; return it and what would revert that.
+
+        Raises:
+            GalleryConflictError: There is none.
+        """
+        fitting = [entry for entry in self.entries(transaction) if entry.is_done != redo]
+        if not fitting:
+            what = "there is nothing to do again" if redo else "there is nothing to undo"
+            raise GalleryConflictError(f"{what} (removed faces can be brought back for {self._window_s:g} s)")
+        entry = fitting[0] if redo else fitting[-1]
+        changes = self._read(transaction, entry)
+        inverse = transaction.apply(changes)
+        self._erase_parts(transaction, entry)
+        if any(change.is_biometric for change in inverse) and self._window_s == 0:
+            self._drop(transaction, [entry])
+        else:
+            transaction.connection.execute(
+                "UPDATE history SET is_done = ? WHERE entry_id = ?", (int(redo), entry.entry_id)
+            )
+            self._write(transaction, entry.entry_id, inverse, now)
+        return entry, inverse
+
+    def forget(self, transaction: Transaction, persons: Iterable[str]) -> bool:
+        """Drop all that is remembered of these persons, and what cannot be undone without it."""
+        entries = self.entries(transaction)
+        doomed = _with_dependants(entries, set(persons))
+        self._drop(transaction, doomed)
+        return bool(doomed)
+
+    def expire(self, transaction: Transaction, now: float) -> list[HistoryEntry]:
+        """Drop the entries whose time is over, and the older ones that depend on them."""
+        doomed: list[HistoryEntry] = []
+        while True:
+            entries = self.entries(transaction)
+            late = [entry for entry in entries if entry.deadline is not None and entry.deadline <= now]
+            if not late:
+                return doomed
+            last = late[-1]
+            before = [entry for entry in entries if entry.is_done and entry.entry_id < last.entry_id]
+            gone = [last, *(_with_dependants(before, set(last.persons)) if last.is_done else ())]
+            if not last.is_done:  # later changes were built on it: they cannot be done again without it
+                gone += [entry for entry in entries if not entry.is_done and entry.entry_id > last.entry_id]
+            self._drop(transaction, gone)
+            doomed += gone
+
+    def next_deadline(self, transaction: Transaction) -> float | None:
+        """Return when the next entry ends, or None."""
+        row = transaction.connection.execute("SELECT min(deadline) FROM history").fetchone()
+        return None if row is None else row[0]
+
+    def destroy_keys(self) -> None:
+        """Destroy the keys of dropped entries; call it when the transaction that dropped them is durable.
+
+        What cannot be destroyed (a full disk, a folder that may not be written) is tried again next time.
+        """
+        names, self._doomed_keys, self._left_keys = [*self._left_keys, *self._doomed_keys], [], []
+        for name in names:
+            try:
+                self._keys.destroy(name)
+            except OSError as error:
+                LOGGER.warning("the key %s could not be destroyed (%s); it will be tried again", name, error)
+                self._left_keys.append(name)
+
+    def abandon_keys(self) -> None:
+        """Keep the keys after all: the transaction that dropped their entries was rolled back."""
+        self._doomed_keys.clear()
+
+    def destroy_orphans(self, transaction: Transaction) -> None:
+        """Destroy keys of entries that are not there: left by a crash between the two files.
+
+        Only old ones, for a copy of the gallery has the same keys and may have other entries.
+        """
+        used = {entry.seal for entry in self.entries(transaction)}
+        for name in self._keys.names(older_than_s=LONGEST_WINDOW_S):
+            if name.startswith("undo-") and name not in used:
+                self._doomed_keys.append(name)
+        self.destroy_keys()
+
+    def _write(self, transaction: Transaction, entry_id: int, changes: Sequence[Change], now: float) -> None:
+        seal = deadline = None
+        if any(change.is_biometric for change in changes):
+            seal = self._keys.create(prefix="undo-")
+            deadline = now + self._window_s
+        transaction.connection.execute(
+            "UPDATE history SET seal = ?, deadline = ? WHERE entry_id = ?", (seal, deadline, entry_id)
+        )
+        for part in range(0, len(changes), ROWS_PER_PART):
+            payload = encode_changes(changes[part : part + ROWS_PER_PART])
+            if seal is not None:
+                payload = self._keys.seal(seal, payload, self._purpose(entry_id, part))
+            transaction.connection.execute(
+                "INSERT INTO history_parts VALUES (?, ?, ?)", (entry_id, part, payload)
+            )
+
+    def _read(self, transaction: Transaction, entry: HistoryEntry) -> list[Change]:
+        changes: list[Change] = []
+        for part, payload in transaction.connection.execute(
+            "SELECT part, payload FROM history_parts WHERE entry_id = ? ORDER BY part", (entry.entry_id,)
+        ):
+            if entry.seal is not None:
+                payload = self._keys.unseal(entry.seal, payload, self._purpose(entry.entry_id, part))
+            changes += decode_changes(payload)
+        return changes
+
+    def _purpose(self, entry_id: int, part: int) -> str:
+        return f"history {self._gallery_id} {entry_id} {part}"
+
+    def _erase_parts(self, transaction: Transaction, entry: HistoryEntry | _Key) -> None:
+        transaction.connection.execute("DELETE FROM history_parts WHERE entry_id = ?", (entry.entry_id,))
+        if entry.seal is not None:
+            self._doomed_keys.append(entry.seal)
+
+    def _drop(self, transaction: Transaction, entries: Sequence[HistoryEntry | _Key]) -> None:
+        for entry in entries:
+            self._erase_parts(transaction, entry)
+            transaction.connection.execute("DELETE FROM history WHERE entry_id = ?", (entry.entry_id,))
+
+
+def _with_dependants(entries: Sequence[HistoryEntry], persons: set[str]) -> list[HistoryEntry]:
+    """Return the entries that touch ``persons``, and the older ones that touch whom those touched."""
+    doomed = []
+    tainted = set(persons)
+    for entry in reversed(entries):
+        if entry.persons & tainted:
+            doomed.append(entry)
+            tainted |= entry.persons
+    return doomed

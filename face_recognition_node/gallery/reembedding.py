@@ -1,0 +1,86 @@
+"""Carry a gallery over to another model by embedding its kept crops again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from face_recognition_node.common.errors import GalleryConflictError
+from face_recognition_node.gallery.crops import CropSafe
+from face_recognition_node.gallery.store import Store
+from face_recognition_node.vision.embedder import Embedder
+
+BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ReembeddingReport:
+    """What became of the templates.
+
+    Attributes:
+        n_embedded: Templates with a new embedding.
+        n_removed: Templates removed because no crop of them was kept.
+        removed_persons: Names (or ids) of persons who had no crop at all and were removed.
+    """
+
+    n_embedded: int
+    n_removed: int
+    removed_persons: tuple[str, ...]
+
+
+def reembed(
+    store: Store,
+    crops: CropSafe,
+    embedder: Embedder,
+    *,
+    remove_without_crop: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ReembeddingReport:
+    """Replace all embeddings by those of another model, in one change that cannot be undone.
+
+    Args:
+        store: The gallery.
+        crops: Opens its crops.
+        embedder: The new model.
+        remove_without_crop: Remove templates of which no crop was kept; otherwise they are an error.
+        progress: Called with the number of templates done and to do.
+
+    Raises:
+        GalleryConflictError: Crops are missing and may not be removed, or none was kept; nothing was changed.
+        GalleryUnavailableError: The key is not on this machine.
+    """
+    with store.transaction() as transaction:
+        execute = transaction.connection.execute
+        kept = execute("SELECT template_id, sealed FROM crops ORDER BY template_id").fetchall()
+        n_all = execute("SELECT count(*) FROM templates").fetchone()[0]
+        if len(kept) < n_all and (not remove_without_crop or not kept):
+            raise GalleryConflictError(
+                f"{n_all - len(kept)} of {n_all} templates have no crop and cannot be embedded again; "
+                "allow their removal (--remove-without-crop) or enroll these people again"
+            )
+        for start in range(0, len(kept), BATCH):
+            batch = kept[start : start + BATCH]
+            images = np.stack([crops.open(template_id, sealed) for template_id, sealed in batch])
+            embeddings = np.asarray(embedder.embed(images), "<f4")
+            transaction.connection.executemany(
+                "UPDATE templates SET embedding = ?, precision = ? WHERE template_id = ?",
+                [
+                    (vector.tobytes(), embedder.precision, template_id)
+                    for vector, (template_id, _) in zip(embeddings, batch, strict=True)
+                ],
+            )
+            progress(start + len(batch), len(kept))
+        execute("DELETE FROM templates WHERE template_id NOT IN (SELECT template_id FROM crops)")
+        empty = "person_id NOT IN (SELECT person_id FROM templates)"
+        gone = execute(f"SELECT CASE name WHEN '' THEN person_id ELSE name END FROM persons WHERE {empty}")
+        names = tuple(str(row[0]) for row in gone.fetchall())
+        execute(f"DELETE FROM aliases WHERE {empty}")
+        execute(f"DELETE FROM persons WHERE {empty}")
+        execute("DELETE FROM history")  # what it would bring back are embeddings of the other model
+        transaction.set_meta("fingerprint", embedder.fingerprint)
+        transaction.set_meta("dimension", embedder.dimension)
+        transaction.bump_version(is_everything=True)
+    store.scrub(must_rewrite=True)
+    return ReembeddingReport(len(kept), n_all - len(kept), names)

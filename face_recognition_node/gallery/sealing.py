@@ -1,0 +1,129 @@
+"""Keys kept apart from the gallery, and what is sealed with them.
+
+A forgotten person can be brought back for a while only because the removed rows are kept encrypted
+(AES-256-GCM, NIST SP 800-38D) in the gallery, with a key in another folder. Destroying the key, a file of 32
+bytes, is what makes forgetting final at once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face_recognition_node.common.errors import GalleryUnavailableError
+from face_recognition_node.gallery.files import make_private_folder, sync_folder
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+
+
+class KeyRing:
+    """Named keys of one gallery.
+
+    Args:
+        folder: Where the keys are kept, one file each; None keeps them in memory only.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._keys: dict[str, bytes] = {}
+
+    def create(self, name: str | None = None, *, prefix: str = "") -> str:
+        """Make a key, durable when this returns, and return its name (``prefix`` and random by default)."""
+        name = name or prefix + secrets.token_hex(8)
+        key = secrets.token_bytes(KEY_BYTES)
+        if self._folder is not None:
+            make_private_folder(self._folder)
+            _write_private(self._folder / f"{name}.key", key)
+            sync_folder(self._folder)
+        self._keys[name] = key
+        return name
+
+    def has(self, name: str) -> bool:
+        """Return whether the key exists."""
+        if self._folder is None:
+            return name in self._keys
+        return (self._folder / f"{name}.key").exists()
+
+    def seal(self, name: str, plain: bytes, belongs_to: str) -> bytes:
+        """Return ``plain`` encrypted; it can be opened only as ``belongs_to``."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + _cipher(self._key(name)).encrypt(nonce, plain, belongs_to.encode())
+
+    def unseal(self, name: str, sealed: bytes, belongs_to: str) -> bytes:
+        """Return what was sealed.
+
+        Raises:
+            GalleryUnavailableError: The key is gone, or the sealed bytes are damaged or of something else.
+        """
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return _cipher(self._key(name)).decrypt(
+                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], belongs_to.encode()
+            )
+        except InvalidTag as error:
+            raise GalleryUnavailableError(
+                f"sealed data ({belongs_to}) cannot be opened: it is damaged or was sealed with another key"
+            ) from error
+
+    def destroy(self, name: str) -> None:
+        """Overwrite and remove a key; what it sealed can never be opened again. A missing key is fine."""
+        self._keys.pop(name, None)
+        if self._folder is None:
+            return
+        path = self._folder / f"{name}.key"
+        try:
+            with path.open("r+b") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+        except FileNotFoundError:
+            return
+        sync_folder(self._folder)
+
+    def names(self, older_than_s: float = 0.0) -> list[str]:
+        """Return the names of all keys that were made so long ago."""
+        if self._folder is None:
+            return sorted(self._keys)
+        newest = time.time() - older_than_s
+        return sorted(path.stem for path in self._folder.glob("*.key") if path.stat().st_mtime <= newest)
+
+    def _key(self, name: str) -> bytes:
+        if self._folder is None:
+            key = self._keys.get(name)
+        else:  # another process may have destroyed it: the file decides
+            path = self._folder / f"{name}.key"
+            key = path.read_bytes() if path.exists() else None
+        if key is None or len(key) != KEY_BYTES:
+            raise GalleryUnavailableError(
+                f"the key {name!r} is not in {self._folder or 'memory'}: what it sealed cannot be opened here"
+            )
+        return key
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cipher(key: bytes) -> AESGCM:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError as error:
+        raise GalleryUnavailableError(
+            "sealing needs the package cryptography: pip install cryptography, or apt install "
+            "python3-cryptography; without it, set gallery.undo_window_s to 0 and gallery.keep_crops to false"
+        ) from error
+    return AESGCM(key)

@@ -1,0 +1,316 @@
+"""The gallery's truth: one SQLite file, every change durable before it returns.
+
+Write-ahead log, ``synchronous=FULL`` (one fsync per change), ``secure_delete`` (removed bytes are zeroed).
+Several processes may open the same file: SQLite lets one write at a time, and each finds out from the
+``changes`` table what the others did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from face_recognition_node.common.errors import (
+    GalleryConflictError,
+    GalleryMismatchError,
+    GalleryUnavailableError,
+    InputError,
+)
+from face_recognition_node.gallery.files import journal_paths, make_private_file, make_private_folder
+from face_recognition_node.gallery.residue import has_residue
+from face_recognition_node.gallery.store_reading import Rows, read_rows
+from face_recognition_node.gallery.store_schema import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    MIGRATIONS,
+    SCHEMA,
+)
+from face_recognition_node.gallery.transaction import Transaction
+
+LOGGER = logging.getLogger(__name__)
+BUSY_SECONDS = 10.0
+SCRUB_SECONDS = 2.0
+"""A change of more rows than this is logged as "read everything"."""
+QUICK_CHECK_BYTES = 64 * 1024 * 1024
+"""Files up to this size are checked page by page when opened."""
+
+
+class Store:
+    """An open gallery file; one thread at a time.
+
+    Args:
+        path: The file; None keeps everything in memory.
+        fingerprint: Of the model and alignment the embeddings come from; None takes what the file says.
+        dimension: Length of an embedding.
+        must_exist: Do not create a missing file.
+
+    Raises:
+        GalleryUnavailableError: It cannot be opened, is damaged, of a newer format, or no gallery.
+        GalleryMismatchError: Its embeddings come from another model or alignment.
+    """
+
+    def __init__(
+        self, path: Path | None, fingerprint: str | None, dimension: int, must_exist: bool = False
+    ) -> None:
+        self.path = path
+        if path is not None:
+            if not path.exists() and (must_exist or fingerprint is None):
+                raise GalleryUnavailableError(
+                    f"there is no gallery at {path}; enroll somebody first, or check the path"
+                )
+            make_private_folder(path.parent)
+            _refuse_other_files(path)
+            make_private_file(path)
+        try:
+            self._connection = sqlite3.connect(
+                ":memory:" if path is None else path,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                self._prepare()
+                self._create_or_migrate(fingerprint, dimension)
+                self.check_fingerprint(fingerprint, dimension)
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.OperationalError as error:
+            raise GalleryUnavailableError(f"the gallery {path} cannot be opened: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise _damaged(path, str(error)) from error
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if self.path is not None and mode != "wal":
+            raise GalleryUnavailableError(
+                f"the file system of {self.path} does not support SQLite's write-ahead log (got {mode!r}); "
+                "put the gallery on a local disk"
+            )
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA secure_delete = ON")
+        execute("PRAGMA foreign_keys = ON")
+        execute("PRAGMA temp_store = MEMORY")
+        execute("PRAGMA journal_size_limit = 0")
+        if self.path is not None and self.path.stat().st_size <= QUICK_CHECK_BYTES:
+            answer = execute("PRAGMA quick_check(1)").fetchone()[0]
+            if answer != "ok":
+                raise _damaged(self.path, answer)
+
+    def _create_or_migrate(self, fingerprint: str | None, dimension: int) -> None:
+        execute = self._connection.execute
+        if (execute("PRAGMA application_id").fetchone()[0], execute("PRAGMA user_version").fetchone()[0]) == (
+            APPLICATION_ID,
+            FORMAT_VERSION,
+        ):
+            return
+        with self.transaction():  # look again: another process may be creating it at the same time
+            application = execute("PRAGMA application_id").fetchone()[0]
+            version = execute("PRAGMA user_version").fetchone()[0]
+            n_tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if application == 0 and n_tables == 0 and fingerprint is not None:
+                self._create(fingerprint, dimension)
+                return
+            if application != APPLICATION_ID:
+                what = "is empty" if n_tables == 0 else "is an SQLite file, but no gallery"
+                raise GalleryUnavailableError(f"{self.path} {what}; check the path (nothing was changed)")
+            if version > FORMAT_VERSION:
+                raise GalleryUnavailableError(
+                    f"{self.path} has format {version}, this program reads up to {FORMAT_VERSION}: update it"
+                )
+            for step in range(version, FORMAT_VERSION):
+                for statement in MIGRATIONS[step].split(";"):
+                    execute(statement)
+            execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def _create(self, fingerprint: str, dimension: int) -> None:
+        for statement in SCHEMA.split(";"):
+            self._connection.execute(statement)
+        meta = {
+            "gallery_id": secrets.token_hex(8),
+            "fingerprint": fingerprint,
+            "dimension": dimension,
+            "version": 0,
+            "next_template": 1,
+            "next_stranger": 1,
+            "session": "",
+        }
+        self._connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        self._connection.execute("INSERT INTO sessions VALUES ('', 'permanent', NULL)")
+        self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def check_fingerprint(self, fingerprint: str | None, dimension: int) -> None:
+        """Raise GalleryMismatchError unless the file's embeddings come from this model and alignment."""
+        found = self.meta("fingerprint")
+        if fingerprint is not None and found != fingerprint:
+            raise GalleryMismatchError(
+                f"{self.path}: expected embeddings of model and alignment {fingerprint}, the gallery holds "
+                f"those of {found}. They must not be compared. If crops were kept (gallery.keep_crops), run: "
+                "face-recognition gallery reembed --gallery FILE; otherwise enroll again into another "
+                "gallery, or use the model it was made with"
+            )
+        if fingerprint is not None and self.meta("dimension") != dimension:
+            raise GalleryMismatchError(
+                f"{self.path}: expected embeddings of {dimension} numbers, the gallery holds those of "
+                f"{self.meta('dimension')}"
+            )
+
+    def meta(self, key: str) -> str | int:
+        """Return an entry of the table meta."""
+        try:
+            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.path, str(error)) from error
+        if row is None:
+            raise _damaged(self.path, f"meta has no {key!r}")
+        return row[0]  # type: ignore[no-any-return]
+
+    @property
+    def version(self) -> int:
+        """The gallery's version as of now, in the file."""
+        return int(self.meta("version"))
+
+    def data_version(self) -> int:
+        """Return a number that differs after another connection has changed the file."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Run a block as one change: all of it is durable afterwards, or none of it happened."""
+        execute = self._connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(self._connection)
+                execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    execute("ROLLBACK")
+                raise
+        except sqlite3.IntegrityError as error:
+            raise GalleryConflictError(f"the change contradicts what the gallery holds ({error})") from error
+        except sqlite3.OperationalError as error:
+            hint = "another process is writing; try again" if "locked" in str(error) else "check the disk"
+            raise GalleryUnavailableError(f"{self.path}: nothing was stored ({error}); {hint}") from error
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.path, str(error)) from error
+
+    def read_since(self, version: int) -> Rows:
+        """Return the rows touched after ``version``, or everything where the log does not reach back."""
+        execute = self._connection.execute
+        nested = self._connection.in_transaction
+        try:
+            if not nested:
+                execute("BEGIN")
+            try:
+                return read_rows(self._connection, version)
+            finally:
+                if not nested:
+                    execute("COMMIT")
+        except (sqlite3.DatabaseError, InputError) as error:
+            raise _damaged(self.path, str(error)) from error
+
+    def scrub(self, removed: Sequence[bytes] = (), must_rewrite: bool = False) -> bool:
+        """Make removed bytes leave the files; return False if another process's read is still in the way.
+
+        The write-ahead log is folded into the database and cut to nothing. ``secure_delete`` has zeroed the
+        removed cells, but SQLite may have left an older copy of a cell in the slack of a page it had moved;
+        where a trace of ``removed`` (embeddings) is found, the database is rewritten.
+        """
+        if self.path is None:
+            return True
+        if not self._truncate_log():
+            return False
+        if must_rewrite or has_residue((self.path, journal_paths(self.path)[0]), removed):
+            try:
+                self._connection.execute("VACUUM")
+            except sqlite3.OperationalError as error:
+                LOGGER.warning("%s could not be rewritten (%s); it will be tried again", self.path, error)
+                return False
+            return self._truncate_log()
+        return True
+
+    def residue(self) -> int:
+        """Return the latest note that removed bytes may still be in the files; 0: there is none."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = 'residue'").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def note_residue(self) -> int:
+        """Note for every process that removed bytes may be left; call it in the transaction that removes."""
+        note = secrets.randbelow(2**62) + 1
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('residue', ?)", (note,))
+        return note
+
+    def end_residue(self, note: int) -> None:
+        """Take a note away when its bytes are gone, unless another process has made one since."""
+        try:
+            self._connection.execute("DELETE FROM meta WHERE key = 'residue' AND value = ?", (note,))
+        except sqlite3.OperationalError as error:  # nothing is lost: the files are cleared once more
+            LOGGER.warning("%s: a note could not be removed (%s)", self.path, error)
+
+    def _truncate_log(self) -> bool:
+        """Fold the write-ahead log into the database; return False if a reader was in the way."""
+        execute = self._connection.execute
+        execute(f"PRAGMA busy_timeout = {int(1000 * SCRUB_SECONDS)}")
+        try:
+            return not execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            LOGGER.warning(
+                "the log of %s could not be folded in (%s); it will be tried again", self.path, error
+            )
+            return False
+        finally:
+            execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_SECONDS)}")
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, for the checks of ``verify`` and for exports."""
+        return self._connection
+
+    def close(self) -> None:
+        """Close the file; the last one to close folds the write-ahead log into the database."""
+        self._connection.close()
+
+
+_MAGIC, _HEADER_BYTES, _APPLICATION_ID_AT = b"SQLite format 3\0", 100, 68
+"""https://www.sqlite.org/fileformat.html, section 1.3."""
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise GalleryUnavailableError for a file that is no gallery, before anything of it is changed."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError:
+        return  # it is not there, or what is wrong with it is told by who opens it
+    if not header:
+        return
+    if not header.startswith(_MAGIC):
+        raise _damaged(path, "file is not a database")
+    application = int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4], "big")
+    if application == APPLICATION_ID or any(journal.exists() for journal in journal_paths(path)):
+        return
+    reading = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        n_tables = reading.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, str(error)) from error
+    finally:
+        reading.close()
+    if application != 0 or n_tables:
+        raise GalleryUnavailableError(
+            f"{path} is an SQLite file, but no gallery; check the path (nothing was changed)"
+        )
+
+
+def _damaged(path: Path | None, what: str) -> GalleryUnavailableError:
+    return GalleryUnavailableError(
+        f"the gallery {path} is damaged or no gallery ({what}). It was left as it is: move it away and "
+        "import an export (face-recognition gallery import), or try: sqlite3 FILE .recover"
+    )

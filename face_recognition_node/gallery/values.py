@@ -1,0 +1,180 @@
+"""What a gallery holds: persons, templates, sessions, and the answer to a search."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.vision.faces import FloatArray, HeadPose, ImageArray
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""Arithmetic an embedding can have been computed in; stored as the position in this tuple, so only append."""
+
+
+class Provenance(str, Enum):
+    """Where a template comes from."""
+
+    ENROLLED = "enrolled"
+    ADAPTED = "adapted"
+    IMPORTED = "imported"
+
+
+class SessionKind(str, Enum):
+    """How long the persons of a session are kept: until forgotten, for an event, for one run of the node."""
+
+    PERMANENT = "permanent"
+    EVENT = "event"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The label under which newcomers are stored, so that they can be forgotten together.
+
+    Attributes:
+        name: Its name; ``""`` is the default session, which is permanent.
+        kind: See :class:`SessionKind`.
+        time_to_live_s: Newcomers are forgotten after this many seconds; None: never.
+    """
+
+    name: str = ""
+    kind: SessionKind = SessionKind.PERMANENT
+    time_to_live_s: float | None = None
+
+    def expiry(self, created: float) -> float | None:
+        """Return when somebody stored at ``created`` (Unix seconds) has to go, or None."""
+        return None if self.time_to_live_s is None else created + self.time_to_live_s
+
+
+LENGTH_TOLERANCE = 0.01
+"""How far an embedding's length may be from 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewTemplate:
+    """A view to be stored.
+
+    Attributes:
+        embedding: (D,) float32 of unit length (within 1 %; it is stored normalised).
+        quality: Of the view, in [0, 1].
+        pose: Of the head, degrees.
+        provenance: Where it comes from.
+        precision: One of :data:`PRECISIONS`.
+        crop_bgr: The aligned (112, 112, 3) uint8 crop; kept only if the owner chose ``gallery.keep_crops``.
+    """
+
+    embedding: FloatArray
+    quality: float
+    pose: HeadPose
+    provenance: Provenance = Provenance.ENROLLED
+    precision: str = "fp32"
+    crop_bgr: ImageArray | None = None
+
+    def __post_init__(self) -> None:
+        embedding = np.asarray(self.embedding, dtype=np.float32)
+        if embedding.ndim != 1 or not np.isfinite(embedding).all():
+            raise InputError(f"embedding: expected a finite vector (D,), got shape {embedding.shape}")
+        length = float(np.linalg.norm(embedding))
+        if abs(length - 1.0) > LENGTH_TOLERANCE:
+            raise InputError(f"embedding: expected unit length, got {length:.4f}; normalise it first")
+        object.__setattr__(self, "embedding", np.asarray(embedding / length, dtype=np.float32))
+        if not 0.0 <= self.quality <= 1.0:
+            raise InputError(f"quality: expected a number in [0, 1], got {self.quality}")
+        if not all(math.isfinite(angle) for angle in (self.pose.yaw, self.pose.pitch, self.pose.roll)):
+            raise InputError(f"pose: expected finite angles, got {self.pose}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision: expected one of {list(PRECISIONS)}, got {self.precision!r}")
+        crop = self.crop_bgr
+        if crop is not None and (crop.dtype != np.uint8 or crop.shape != (112, 112, 3)):
+            raise InputError(f"crop_bgr: expected (112, 112, 3) uint8, got {crop.shape} {crop.dtype}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """A stored view of one person.
+
+    Attributes:
+        template_id: Never reused.
+        person_id: Whose it is.
+        embedding: (D,) float32 of unit length; a copy that belongs to the caller.
+        quality: Of the view, in [0, 1].
+        pose: Of the head, degrees.
+        provenance: Where it comes from.
+        created: When it was stored, Unix seconds.
+        precision: One of :data:`PRECISIONS`.
+        is_set_aside: Kept, but not searched (an outlier, or too like somebody else).
+    """
+
+    template_id: int
+    person_id: str
+    embedding: FloatArray
+    quality: float
+    pose: HeadPose
+    provenance: Provenance
+    created: float
+    precision: str = "fp32"
+    is_set_aside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody in the gallery, without the biometric data.
+
+    Attributes:
+        person_id: Never changes, never reused.
+        name: Display name; may change, may collide, empty for a stranger without a name.
+        is_stranger: Provisional: the same unknown as before, to be named or to expire.
+        session: Name of the session the person belongs to.
+        created: Unix seconds.
+        expires: When the person will be forgotten, Unix seconds; None: never.
+        last_seen: When last recognised, Unix seconds; None: not yet.
+        template_ids: Ids of the templates, ascending.
+        n_enrolled: Templates from an enrolment.
+        n_adapted: Templates the node added by itself.
+        n_imported: Templates from an exported file.
+        aliases: Former ids of persons merged into this one.
+    """
+
+    person_id: str
+    name: str
+    is_stranger: bool
+    session: str
+    created: float
+    expires: float | None = None
+    last_seen: float | None = None
+    template_ids: tuple[int, ...] = ()
+    n_enrolled: int = 0
+    n_adapted: int = 0
+    n_imported: int = 0
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def n_templates(self) -> int:
+        """Number of stored templates."""
+        return len(self.template_ids)
+
+    @property
+    def label(self) -> str:
+        """What people read: the name, or the id of somebody without one."""
+        return self.name or self.person_id
+
+
+class Match(NamedTuple):
+    """The best template of one person for one query.
+
+    Attributes:
+        person_id: Whose template it is.
+        similarity: Cosine in [-1, 1].
+        template_id: The template.
+        template_quality: Its quality in [0, 1].
+    """
+
+    person_id: str
+    similarity: float
+    template_id: int
+    template_quality: float

@@ -1,0 +1,1 @@
+"""What a comparison is worth, and whose face a track is."""

@@ -1,0 +1,242 @@
+"""Let a person's templates follow a new look, without ever letting somebody else's face creep in.
+
+The RGB-D Face ID article adds "support vectors" as the owner's look changes. What makes that dangerous is to
+learn from doubtful views, or from views that match only what was learned before. Therefore:
+
+* Only views of a track that is certain **from enrolled templates** count; adapted ones vouch for nothing.
+* The view itself must match an enrolled template far above the doubtful band, and nobody else.
+* It must show a new look: unlike each template of the person.
+* It is first put on probation. It is stored when the same track has afterwards shown views as like the
+  enrolled ones as the track ever was; it is dropped if the track ends, contradicts itself, or drifts away. A
+  face that slowly turns into another one never comes back, and so leaves nothing behind.
+* A person has at most k adapted templates; a further one takes the place of the most redundant (greedy
+  k-centre, Gonzalez 1985) or is not kept.
+
+Adapted templates that no longer fit the enrolled ones, or come too near somebody else's, are set aside (kept,
+but not searched) and reported. ``Gallery.rollback_adaptation`` takes everything back in one call.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from face_recognition_node.common.errors import GalleryError
+from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, SessionKind, Template
+from face_recognition_node.identity.adaptation_review import review
+from face_recognition_node.identity.adaptation_values import (
+    AdaptationConfig,
+    AdaptationReport,
+    Likeness,
+    Probation,
+)
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.kept_views import embedding_of
+from face_recognition_node.vision.faces import FaceView, IdentifiedFace, IdentityState, RecognitionResult
+
+__all__ = ["AdaptationConfig", "AdaptationReport", "Adapter"]
+
+LOGGER = logging.getLogger(__name__)
+CONFLICT_LOG_RATIO = 1.0
+"""A view more like somebody else than this, natural log, is not learned."""
+MARGIN_LOG_RATIO = 4.0
+"""By how much it must be more like the person than like anybody else."""
+RETURN_TOLERANCE = 0.04
+"""A view is back at the track's usual likeness if its cosine is at most this much lower."""
+_FORGET_TRACK_S = 2.0
+
+
+class Adapter:
+    """Watches recognised faces and adds templates that cover a new look.
+
+    Args:
+        gallery: Where the templates are.
+        calibration: What similarities are worth.
+        config: See :class:`AdaptationConfig`.
+        background: Write on a thread of its own, so that a frame never waits for the disk.
+
+    Attributes:
+        reports: The latest things done or refused, newest last.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        calibration: Calibration,
+        config: AdaptationConfig | None = None,
+        *,
+        background: bool = False,
+    ) -> None:
+        self.config = config or AdaptationConfig()
+        self.reports: deque[AdaptationReport] = deque(maxlen=200)
+        self._gallery, self._calibration = gallery, calibration
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="adaptation") if background else None
+        self._tracks: dict[int, Probation] = {}
+        self._last_added: dict[str, float] = {}
+        self._reviewed = -1
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        if self._worker is not None:
+            self._worker.shutdown(wait=True)
+
+    def observe(self, result: RecognitionResult) -> None:
+        """Take in one frame's answer."""
+        snapshot = self._gallery.snapshot()
+        if not self._is_on(snapshot):
+            self._tracks.clear()
+            return
+        if snapshot.version != self._reviewed:
+            self._reviewed = snapshot.version
+            self._do(self._review)
+        for face in result.faces:
+            self._consider(face, snapshot)
+        for track_id, track in list(self._tracks.items()):
+            if not 0.0 <= result.stamp - track.last_stamp <= _FORGET_TRACK_S:
+                del self._tracks[track_id]
+
+    def _is_on(self, snapshot: Snapshot) -> bool:
+        if not self.config.enabled:
+            return False
+        return self.config.in_events or snapshot.sessions[snapshot.session].kind is SessionKind.PERMANENT
+
+    def _consider(self, face: IdentifiedFace, snapshot: Snapshot) -> None:
+        """Bring one track's probation up to date with one view."""
+        view, identity = face.view, face.identity
+        person = snapshot.persons.get(identity.person_id or "")
+        if (
+            person is None
+            or identity.state is not IdentityState.KNOWN
+            or not self._may_learn(person, snapshot)
+        ):
+            self._tracks.pop(face.track_id, None)
+            return
+        is_usable = view.quality.overall >= self.config.minimum_quality and face.flatness != "flat"
+        likeness = self._likeness(view, person.person_id, snapshot) if is_usable else None
+        if likeness is None:
+            return
+        track = self._tracks.get(face.track_id)
+        if track is None or track.person_id != person.person_id or likeness.log_ratio < 0.0:
+            track = self._tracks[face.track_id] = Probation(person.person_id)
+        track.note(view, likeness, self.config.certain_log_ratio)
+        self._confirm(track, likeness, view.stamp)
+        if self._is_candidate(track, likeness, identity.probability):
+            track.put_on_probation(view, likeness)
+
+    def _may_learn(self, person: Person, snapshot: Snapshot) -> bool:
+        is_permanent = snapshot.sessions[person.session].kind is SessionKind.PERMANENT
+        return not person.is_stranger and (self.config.in_events or is_permanent)
+
+    def _likeness(self, view: FaceView, person_id: str, snapshot: Snapshot) -> Likeness | None:
+        """Return how like a view is to the person's enrolled templates, to all of them, and to others."""
+        templates = [t for t in snapshot.templates_of(person_id) if not t.is_set_aside]
+        enrolled = [t for t in templates if t.provenance is Provenance.ENROLLED]
+        if not enrolled or view.embedding is None:
+            return None
+        cosines = np.stack([t.embedding for t in enrolled]) @ view.embedding
+        nearest = int(np.argmax(cosines))
+        any_cosine = float((np.stack([t.embedding for t in templates]) @ view.embedding).max())
+        matches = [m for m in snapshot.search(view.embedding[None], 4)[0] if m.person_id != person_id]
+        other = max((self._ratio(view, m.similarity, m.template_quality) for m in matches), default=-math.inf)
+        ratio = self._ratio(view, float(cosines[nearest]), enrolled[nearest].quality)
+        return Likeness(float(cosines[nearest]), ratio, any_cosine, other)
+
+    def _ratio(self, view: FaceView, similarity: float, quality: float) -> float:
+        return float(self._calibration.log_likelihood_ratio(similarity, view.quality.overall, quality))
+
+    def _is_candidate(self, track: Probation, likeness: Likeness, probability: float) -> bool:
+        config = self.config
+        if not track.is_certain(config.certain_views, config.certain_span_s):
+            return False
+        if probability < config.minimum_probability or likeness.any_similarity >= config.new_look_similarity:
+            return False
+        if likeness.log_ratio < config.minimum_log_ratio:
+            return False
+        margin = likeness.log_ratio - likeness.other_log_ratio
+        if likeness.other_log_ratio > CONFLICT_LOG_RATIO or margin < MARGIN_LOG_RATIO:
+            self._report(track.person_id, "refused", "like somebody else as well", likeness.similarity)
+            return False
+        return True
+
+    def _confirm(self, track: Probation, likeness: Likeness, stamp: float) -> None:
+        """Store a view on probation once the track has been as like the enrolled views as it ever was."""
+        is_back = likeness.similarity >= track.usual - RETURN_TOLERANCE
+        if is_back and likeness.log_ratio >= self.config.certain_log_ratio:
+            track.returns += 1
+        if track.view is None or track.returns < self.config.confirming_views:
+            return
+        view, track.view = track.view, None
+        last = self._last_added.get(track.person_id, -math.inf)
+        if stamp - last >= self.config.interval_s or stamp < last:
+            self._last_added[track.person_id] = stamp
+            person_id = track.person_id
+            self._do(lambda: self._add(person_id, view))
+
+    def _add(self, person_id: str, view: FaceView) -> None:
+        """Store a view as an adapted template, in place of the most redundant one if there are enough."""
+        snapshot = self._gallery.snapshot()
+        likeness = self._likeness(view, person_id, snapshot) if person_id in snapshot.persons else None
+        if likeness is None or likeness.any_similarity >= self.config.new_look_similarity:
+            return  # forgotten meanwhile, or no longer new
+        templates = snapshot.templates_of(person_id)
+        adapted = [t for t in templates if t.provenance is Provenance.ADAPTED]
+        outgoing: list[int] = []
+        if len(adapted) >= self.config.maximum_templates:
+            fixed = [t for t in templates if t.provenance is not Provenance.ADAPTED]
+            redundant = most_redundant(adapted, fixed, view)
+            if redundant is None:
+                self._report(person_id, "refused", "covered by the templates there are", likeness.similarity)
+                return
+            outgoing = [redundant.template_id]
+        quality, crop = view.quality.overall, view.crop_bgr
+        vector = embedding_of(view)
+        new = NewTemplate(vector, quality, view.pose, Provenance.ADAPTED, view.precision, crop)
+        self._gallery.add_templates(person_id, [new])
+        if outgoing:
+            self._gallery.remove_templates(outgoing)
+        self._report(person_id, "replaced" if outgoing else "added", "new look", likeness.similarity)
+
+    def _review(self) -> None:
+        for issue in review(self._gallery.snapshot(), self._calibration):
+            self._gallery.set_aside([issue.template_id], is_recorded=False)
+            self._report(issue.person_id, "set_aside", issue.reason, issue.similarity)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except GalleryError as error:
+                LOGGER.warning("adaptation could not be stored: %s", error)
+
+        if self._worker is not None:
+            self._worker.submit(guarded)
+        else:
+            guarded()
+
+    def _report(self, person_id: str, action: str, reason: str, similarity: float) -> None:
+        person = self._gallery.snapshot().persons.get(person_id)
+        report = AdaptationReport(person_id, person.name if person else "", action, reason, similarity)
+        self.reports.append(report)
+        LOGGER.log(logging.DEBUG if action == "refused" else logging.INFO, "%s", report)
+
+
+def most_redundant(adapted: list[Template], others: list[Template], view: FaceView) -> Template | None:
+    """Return the adapted template to give up for a view, or None if the view itself is the most redundant.
+
+    Redundancy is the cosine to the nearest of all the rest, the view included.
+    """
+    rows = np.stack([embedding_of(view), *(t.embedding for t in adapted), *(t.embedding for t in others)])
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, -1.0)
+    redundancy = cosines[: len(adapted) + 1].max(axis=1)
+    worst = int(np.argmax(redundancy))
+    if worst == 0 or redundancy[worst] <= redundancy[0]:
+        return None
+    return adapted[worst - 1]

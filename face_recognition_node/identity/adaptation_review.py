@@ -1,0 +1,71 @@
+"""Adapted templates that should not be searched any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import Provenance, Template
+from face_recognition_node.identity.calibration import Calibration
+
+OUTLIER_LOG_RATIO = 1.0
+"""An adapted template that is less like the enrolled ones than this, natural log, is an outlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A template that should be set aside.
+
+    Attributes:
+        template_id: Which.
+        person_id: Whose.
+        reason: In words.
+        similarity: Cosine that shows it.
+    """
+
+    template_id: int
+    person_id: str
+    reason: str
+    similarity: float
+
+
+def review(snapshot: Snapshot, calibration: Calibration) -> list[Issue]:
+    """Return the adapted templates of people that do not fit them, or fit somebody else at least as well."""
+    issues = []
+    for person in snapshot.persons.values():
+        if person.n_adapted == 0 or person.is_stranger:
+            continue
+        templates = [t for t in snapshot.templates_of(person.person_id) if not t.is_set_aside]
+        enrolled = [t for t in templates if t.provenance is Provenance.ENROLLED]
+        for template in templates:
+            if template.provenance is Provenance.ADAPTED and enrolled:
+                issue = _issue(template, enrolled, snapshot, calibration)
+                if issue is not None:
+                    issues.append(issue)
+    return issues
+
+
+def _issue(
+    template: Template, enrolled: Sequence[Template], snapshot: Snapshot, calibration: Calibration
+) -> Issue | None:
+    cosines = np.stack([t.embedding for t in enrolled]) @ template.embedding
+    nearest = int(np.argmax(cosines))
+    own = _ratio(calibration, float(cosines[nearest]), template, enrolled[nearest].quality)
+    if own < OUTLIER_LOG_RATIO:
+        reason = "no longer like the enrolled views"
+        return Issue(template.template_id, template.person_id, reason, float(cosines[nearest]))
+    for match in snapshot.search(template.embedding[None], 4)[0]:
+        other = snapshot.persons[match.person_id]
+        if match.person_id == template.person_id or other.is_stranger:
+            continue
+        if _ratio(calibration, match.similarity, template, match.template_quality) >= own:
+            reason = f"as like {other.label} ({match.similarity:.2f})"
+            return Issue(template.template_id, template.person_id, reason, float(cosines[nearest]))
+    return None
+
+
+def _ratio(calibration: Calibration, similarity: float, template: Template, quality: float) -> float:
+    return float(calibration.log_likelihood_ratio(similarity, template.quality, quality))

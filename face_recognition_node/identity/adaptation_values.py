@@ -1,0 +1,141 @@
+"""Parameters of adaptation, and what it remembers and reports."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.vision.faces import FaceView
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationConfig:
+    """When a person's templates may follow a new look."""
+
+    enabled: bool = parameter(True, "Add templates of a new look of people recognised with certainty.")
+    in_events: bool = parameter(False, "Also for people of event and run sessions.")
+    maximum_templates: int = parameter(6, "Adapted templates of one person.", minimum=0, maximum=50)
+    minimum_probability: float = parameter(
+        0.99, "Probability of the track's identity from which on its views may be learned.",
+        minimum=0.9, maximum=1.0,
+    )  # fmt: skip
+    certain_log_ratio: float = parameter(
+        7.0, "Log-likelihood ratio against an enrolled template that counts as certain.",
+        minimum=3.0, maximum=20.0,
+    )  # fmt: skip
+    certain_views: int = parameter(
+        5, "Certain views a track must have shown before anything is learned from it.", minimum=1, maximum=100
+    )
+    certain_span_s: float = parameter(1.0, "Seconds that these views must span.", minimum=0.0, maximum=60.0)
+    minimum_log_ratio: float = parameter(
+        5.0, "Log-likelihood ratio against an enrolled template that a view to be learned must reach.",
+        minimum=2.0, maximum=20.0,
+    )  # fmt: skip
+    minimum_quality: float = parameter(
+        0.6, "Least quality of a view to be learned, in [0, 1].", minimum=0.0, maximum=1.0
+    )
+    new_look_similarity: float = parameter(
+        0.8, "A view more similar than this to one of the person's templates shows nothing new.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    confirming_views: int = parameter(
+        3, "Certain views that must follow a view before it is stored.", minimum=1, maximum=100
+    )
+    interval_s: float = parameter(
+        5.0, "Seconds between two templates learned of one person.", minimum=0.0, maximum=3600.0
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationReport:
+    """Something that was done or refused.
+
+    Attributes:
+        person_id: Whose template.
+        name: Display name.
+        action: "added", "replaced", "refused" or "set_aside".
+        reason: In words.
+        similarity: Cosine to the nearest enrolled template.
+    """
+
+    person_id: str
+    name: str
+    action: str
+    reason: str
+    similarity: float
+
+    def __str__(self) -> str:
+        who = self.name or self.person_id
+        return f"adaptation of {who}: {self.action} ({self.reason}, {self.similarity:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How like a view is to its person and to others.
+
+    Attributes:
+        similarity: Cosine to the nearest enrolled template.
+        log_ratio: What that is worth, natural log.
+        any_similarity: Cosine to the nearest template of any provenance.
+        other_log_ratio: What the likeness to the most similar other person is worth.
+    """
+
+    similarity: float
+    log_ratio: float
+    any_similarity: float
+    other_log_ratio: float
+
+
+@dataclass(slots=True)
+class Probation:
+    """What is remembered of one track.
+
+    Attributes:
+        person_id: Whom it is claimed to be.
+        n_certain: Certain views so far.
+        first_certain: Stamp of the first of them.
+        last_certain: Stamp of the last of them.
+        last_stamp: Stamp of the latest view.
+        usual: Highest running median of the likeness to the enrolled views: the track's usual likeness.
+        view: A view that may be stored, or None.
+        view_similarity: Its cosine to the person's nearest template.
+        returns: Views at the usual likeness since.
+    """
+
+    person_id: str
+    n_certain: int = 0
+    first_certain: float = 0.0
+    last_certain: float = 0.0
+    last_stamp: float = -math.inf
+    usual: float = -1.0
+    view: FaceView | None = None
+    view_similarity: float = 0.0
+    returns: int = 0
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=5))
+
+    def note(self, view: FaceView, likeness: Likeness, certain_log_ratio: float) -> None:
+        """Count a view."""
+        self.last_stamp = view.stamp
+        self._recent.append(likeness.similarity)
+        if len(self._recent) == self._recent.maxlen:
+            self.usual = max(self.usual, float(np.median(self._recent)))
+        if likeness.log_ratio >= certain_log_ratio:
+            self.first_certain = view.stamp if self.n_certain == 0 else self.first_certain
+            self.last_certain = view.stamp
+            self.n_certain += 1
+
+    def is_certain(self, views: int, span_s: float) -> bool:
+        """Whether enough certain views over enough time were seen."""
+        return self.n_certain >= views and self.last_certain - self.first_certain >= span_s
+
+    def put_on_probation(self, view: FaceView, likeness: Likeness) -> None:
+        """Keep a view to be stored later; of several, the one that shows the newest look."""
+        if self.view is None or likeness.any_similarity < self.view_similarity:
+            self.view, self.view_similarity, self.returns = view, likeness.any_similarity, 0

@@ -1,0 +1,297 @@
+"""What a similarity is worth: from cosines and qualities to log-likelihood ratios and false match rates.
+
+Two faces are compared by their cosine ``s``, corrected for how common each face looks,
+
+    s' = s - weight * ((h(a) + h(b)) / 2 - h0),      h(x) = mean cosine of x to its k nearest prototypes,
+
+where the prototypes are cluster centres of many other people's faces. A face in a dense region of the
+embedding space resembles everybody a little; the correction takes that part off, as CSLS does for words
+(Conneau et al. 2018, eq. 4) and adaptive score normalisation for voices (Matejka et al. 2017). ``h0`` is the
+mean of ``h``, so that for a face of ordinary looks ``s' = s``.
+
+Two tables over (quality, quality, s') were learned from labelled pairs that the embedder has not seen:
+
+    log_likelihood_ratio   ln p(s' | same person) / p(s' | different people)
+    log_false_match        ln P(S' >= s' | different people)
+
+both monotone in ``s'``, read by linear interpolation. ``face-recognition calibrate`` writes them into the
+model card; how they are fitted stands in ``evaluation/calibration.py``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_recognition_node.common.errors import ModelMismatchError
+from face_recognition_node.vision.faces import FloatArray
+
+FORMAT = 1
+_CURE = "run `face-recognition calibrate` for these weights"
+
+
+class _Card(Protocol):
+    """The part of a model card that is read here."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def calibration(self) -> Mapping[str, Any] | None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """The score distributions of one embedder.
+
+    Attributes:
+        qualities: (Q,) rising quality levels in [0, 1] at which the tables stand.
+        similarities: (S,) rising, evenly spaced corrected similarities.
+        ratio: (Q, Q, S) natural-log likelihood ratio, symmetric in the qualities, rising in similarity.
+        false_match: (Q, Q, S) natural log of the false match rate, symmetric, falling in similarity.
+        prototypes: (B, D) unit vectors, cluster centres of many faces.
+        neighbours: How many nearest prototypes make the commonness.
+        weight: How much of the commonness is taken off a similarity.
+        mean_commonness: Commonness of an ordinary face.
+        looks: How many independent comparisons one whole track of a stranger is worth (see ``identity.py``).
+        correlation_s: Time after which the noise in a face's embedding has lost 1 - 1/e of its memory.
+        embedder_sha256: Weights these tables belong to.
+        report: What was measured while fitting (Cllr, calibration error, counts), for people.
+        different_people: Mean and standard deviation of the corrected similarity of different people at the
+            best quality; follows from ``false_match``.
+    """
+
+    qualities: FloatArray
+    similarities: FloatArray
+    ratio: FloatArray
+    false_match: FloatArray
+    prototypes: FloatArray
+    neighbours: int
+    weight: float
+    mean_commonness: float
+    looks: float
+    correlation_s: float
+    embedder_sha256: str = ""
+    report: Mapping[str, Any] | None = None
+    different_people: tuple[float, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        expected = (len(self.qualities), len(self.qualities), len(self.similarities))
+        for name in ("ratio", "false_match"):
+            got = getattr(self, name).shape
+            if got != expected:
+                raise ModelMismatchError(f"calibration {name}: expected shape {expected}, got {got}; {_CURE}")
+        steps = np.diff(self.similarities)
+        if (
+            len(steps) == 0
+            or not np.allclose(steps, steps[0], rtol=1e-3)
+            or (np.diff(self.qualities) <= 0).any()
+        ):
+            raise ModelMismatchError(f"calibration: expected rising qualities and an even grid; {_CURE}")
+        if self.prototypes.ndim != 2 or len(self.prototypes) < self.neighbours:
+            raise ModelMismatchError(
+                f"calibration prototypes: expected {self.neighbours} or more, got {self.prototypes.shape}"
+            )
+        object.__setattr__(self, "different_people", self._measure_different_people())  # asked for every face
+
+    @classmethod
+    def from_card(cls, card: _Card) -> Calibration:
+        """Read the calibration of an embedder's model card.
+
+        Raises:
+            ModelMismatchError: If the card has none, it is damaged, or it belongs to other weights.
+        """
+        if not card.calibration:
+            raise ModelMismatchError(f"model card {card.name}: it holds no calibration; {_CURE}")
+        calibration = cls.from_dict(card.calibration)
+        if calibration.embedder_sha256 != card.sha256:
+            raise ModelMismatchError(
+                f"model card {card.name}: the calibration is of weights {calibration.embedder_sha256[:12]}…, "
+                f"the card to {card.sha256[:12]}…; {_CURE}"
+            )
+        return calibration
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            ModelMismatchError: If something is missing, damaged or of another format.
+        """
+        if data.get("format") != FORMAT:
+            raise ModelMismatchError(
+                f"calibration: expected format {FORMAT}, got {data.get('format')!r}; {_CURE}"
+            )
+        try:
+            first, last, count = data["similarities"]
+            dimension = int(data["prototypes"]["dimension"])
+            packed = np.frombuffer(base64.b64decode(data["prototypes"]["int8"], validate=True), np.int8)
+            prototypes = packed.reshape(-1, dimension).astype(np.float32)
+            prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
+            n_levels = len(data["qualities"])
+            return cls(
+                qualities=np.asarray(data["qualities"], np.float32),
+                similarities=np.linspace(first, last, count, dtype=np.float32),
+                ratio=_unpack(data["log_likelihood_ratio"], n_levels),
+                false_match=_unpack(data["log_false_match"], n_levels),
+                prototypes=prototypes,
+                neighbours=int(data["neighbours"]),
+                weight=float(data["weight"]),
+                mean_commonness=float(data["mean_commonness"]),
+                looks=float(data["looks"]),
+                correlation_s=float(data["correlation_s"]),
+                embedder_sha256=str(data["embedder_sha256"]),
+                report=data.get("report"),
+            )
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise ModelMismatchError(f"calibration: damaged ({error!r}); {_CURE}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary: tables as lines with two decimals, prototypes as int8."""
+        peak = np.abs(self.prototypes).max(axis=1, keepdims=True)
+        packed = np.round(self.prototypes / peak * 127).astype(np.int8)
+        return {
+            "format": FORMAT,
+            "embedder_sha256": self.embedder_sha256,
+            "qualities": [round(float(level), 3) for level in self.qualities],
+            "similarities": [
+                float(self.similarities[0]),
+                float(self.similarities[-1]),
+                len(self.similarities),
+            ],
+            "log_likelihood_ratio": _pack(self.ratio),
+            "log_false_match": _pack(self.false_match),
+            "neighbours": self.neighbours,
+            "weight": self.weight,
+            "mean_commonness": round(self.mean_commonness, 4),
+            "looks": self.looks,
+            "correlation_s": self.correlation_s,
+            "prototypes": {
+                "dimension": self.prototypes.shape[1],
+                "int8": base64.b64encode(packed.tobytes()).decode("ascii"),
+            },
+            "report": dict(self.report) if self.report else None,
+        }
+
+    def commonness(self, embeddings: ArrayLike) -> FloatArray:
+        """Return (N,) how much each of (N, D) unit vectors looks like everybody: ``h`` above, a cosine."""
+        vectors = np.asarray(embeddings, np.float32)
+        if len(vectors) == 0:
+            return np.zeros(0, np.float32)
+        cosines = vectors @ self.prototypes.T
+        kept = -self.neighbours
+        return np.asarray(np.partition(cosines, kept, axis=1)[:, kept:].mean(axis=1), np.float32)
+
+    def correct(self, similarity: ArrayLike, commonness: ArrayLike) -> FloatArray:
+        """Return ``s'`` of cosines, given the mean commonness of each comparison's two sides."""
+        excess = np.asarray(commonness, np.float32) - np.float32(self.mean_commonness)
+        return np.asarray(np.asarray(similarity, np.float32) - np.float32(self.weight) * excess, np.float32)
+
+    def log_likelihood_ratio(
+        self,
+        similarity: ArrayLike,
+        quality_query: ArrayLike,
+        quality_template: ArrayLike,
+        commonness: ArrayLike | None = None,
+    ) -> NDArray[np.float64]:
+        """Return ``ln p(similarity | same) / p(similarity | different)``, natural log.
+
+        Args:
+            similarity: Cosines, any shape; the arguments broadcast against one another.
+            quality_query: In [0, 1].
+            quality_template: In [0, 1].
+            commonness: Mean of the two sides' :meth:`commonness`; None takes both faces as ordinary.
+        """
+        return self._read(self.ratio, similarity, quality_query, quality_template, commonness)
+
+    def log_false_match(
+        self,
+        similarity: ArrayLike,
+        quality_query: ArrayLike,
+        quality_template: ArrayLike,
+        commonness: ArrayLike | None = None,
+    ) -> NDArray[np.float64]:
+        """Return ``ln P(as similar or more | different people)``; arguments as above."""
+        return self._read(self.false_match, similarity, quality_query, quality_template, commonness)
+
+    def compare(
+        self, query: FloatArray, templates: FloatArray, quality_query: ArrayLike, quality_templates: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Return the (T,) log-likelihood ratios that a (D,) embedding and each of (T, D) are one person."""
+        both = (self.commonness(query[None])[0] + self.commonness(templates)) / 2
+        return self.log_likelihood_ratio(templates @ query, quality_query, quality_templates, both)
+
+    def _measure_different_people(self) -> tuple[float, float]:
+        beyond = np.exp(self.false_match[-1, -1].astype(np.float64))
+        share = beyond[:-1] - beyond[1:]
+        if not share.any():  # a table that is still to be filled in
+            return float("nan"), float("nan")
+        middle = (self.similarities[:-1] + self.similarities[1:]).astype(np.float64) / 2
+        mean = float(share @ middle / share.sum())
+        return mean, float(np.sqrt(share @ (middle - mean) ** 2 / share.sum()))
+
+    def _read(
+        self,
+        table: FloatArray,
+        similarity: ArrayLike,
+        quality_a: ArrayLike,
+        quality_b: ArrayLike,
+        commonness: ArrayLike | None,
+    ) -> NDArray[np.float64]:
+        if commonness is not None:
+            similarity = self.correct(similarity, commonness)
+        levels, grid = self.qualities, self.similarities
+        first, step = float(grid[0]), float(grid[1] - grid[0])
+        place = (np.asarray(similarity, np.float64) - first) / step
+        k, tk = _cell(place, len(grid))
+        index = np.arange(len(levels), dtype=np.float64)
+        i, ti = _cell(np.interp(np.asarray(quality_a, np.float64), levels, index), len(levels))
+        j, tj = _cell(np.interp(np.asarray(quality_b, np.float64), levels, index), len(levels))
+        # One number for the three indices: a gather by it takes a quarter of the time.
+        flat, column, row = table.reshape(-1), len(grid), len(levels) * len(grid)
+        corner = row * i + column * j + k
+
+        def along(start: Any) -> Any:
+            return flat[start] * (1 - tk) + flat[start + 1] * tk
+
+        low = along(corner) * (1 - tj) + along(corner + column) * tj
+        high = along(corner + row) * (1 - tj) + along(corner + row + column) * tj
+        return np.asarray(low * (1 - ti) + high * ti, np.float64)
+
+
+def _cell(place: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Split places on a grid of ``length`` >= 2 nodes into the node below and the fraction beyond it."""
+    held = np.minimum(np.maximum(place, 0.0), length - 1.0)
+    below = np.minimum(held.astype(np.intp), length - 2)
+    return below, held - below
+
+
+def _pack(table: FloatArray) -> list[str]:
+    """Return the lower triangle, one line of numbers for each pair of levels."""
+    return [
+        " ".join(f"{value:.2f}" for value in table[i, j].tolist())
+        for i in range(len(table))
+        for j in range(i + 1)
+    ]
+
+
+def _unpack(lines: list[str], n_levels: int) -> FloatArray:
+    """Undo :func:`_pack`."""
+    if len(lines) != n_levels * (n_levels + 1) // 2:
+        raise ValueError(f"{len(lines)} lines for {n_levels} quality levels")
+    rows = np.array([[float(number) for number in line.split()] for line in lines], np.float32)
+    table = np.empty((n_levels, n_levels, rows.shape[1]), np.float32)
+    row = iter(rows)
+    for i in range(n_levels):
+        for j in range(i + 1):
+            table[i, j] = table[j, i] = next(row)
+    return table

@@ -1,0 +1,292 @@
+"""Whose face a track is: from evidence to a claim that an operator can trust.
+
+Hypotheses for a track: each person of the gallery, and somebody new. With the log-likelihood ratios ``l_i``
+of :mod:`person_models` and the prior ``P(new) = nu``, the rest shared evenly by the N people of the
+gallery,
+
+    P(i | track) = (1 - nu) / N e^{l_i} / (nu + (1 - nu) / N sum_j e^{l_j}).
+
+A name is claimed when two things hold.
+
+1. *Rarely false.* ``ln P(somebody else is as alike) <= ln(alpha) - ln(N) - ln(looks) - ln(C)``: alpha is the
+   operator's ``target_false_accept_rate``, the chance that a stranger's whole track is ever named. N
+   comparisons are made (Bonferroni's union bound over the enrolled people), and a track, whose pooled
+   evidence changes while it lasts, is worth a few independent ``looks``, a number that was measured and
+   stands in the model card; ``C`` is the caution that faces unlike the tables' photographs ask for
+   (:mod:`claim_limit`). The bound through likelihood ratios alone, ``P(sup LR >= N / alpha) <= alpha / N``
+   (Ville 1939), needs no looks but gives away most of the rate at a fixed number of looks; the measured
+   tail is as safe and names more.
+2. *Clearly this one.* The posterior reaches ``minimum_probability``, which also keeps the runner-up at bay.
+
+A claim stands until the evidence falls well below the line (hysteresis), and a track that has borne one
+name never takes another: it is split. Within a frame the claims are one assignment, so that nobody is in
+two places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.claim_limit import log_claim_limit
+from face_recognition_node.identity.person_models import Hypothesis, PersonModels
+from face_recognition_node.tracking.assignment import linear_sum_assignment
+from face_recognition_node.tracking.tracker import Track
+from face_recognition_node.vision.faces import Candidate, FloatArray, Identity, IdentityState
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConfig:
+    """When a name is claimed."""
+
+    target_false_accept_rate: float = parameter(
+        0.01, "chance that a stranger's whole track is ever given a name", minimum=1e-6, maximum=0.5
+    )
+    minimum_probability: float = parameter(
+        0.9, "posterior that a person must reach before the name is claimed", minimum=0.5, maximum=0.9999
+    )
+    new_person_prior: float = parameter(
+        0.5,
+        "probability, before looking, that a face belongs to nobody in the gallery",
+        minimum=0.01,
+        maximum=0.99,
+    )
+    release_factor: float = parameter(
+        10.0,
+        "a claim stands until its false match rate is this many times the allowed one",
+        minimum=1.0,
+        maximum=1e4,
+    )
+    claim_timeout_s: float = parameter(
+        10.0, "seconds without a supporting look after which a claim lapses", minimum=0.5, maximum=600.0
+    )
+    minimum_quality: float = parameter(
+        0.15, "views of lower quality are followed but count for nothing", minimum=0.0, maximum=1.0
+    )
+    minimum_face_px: float = parameter(
+        18.0,
+        "faces smaller than this (root of width times height of the box) are followed but count for nothing",
+        minimum=0.0,
+        maximum=1000.0,
+    )
+    minimum_detection_score: float = parameter(
+        0.8, "views the detector is less sure of are followed but count for nothing", minimum=0.0, maximum=1.0
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+@dataclass(slots=True)
+class Claim:
+    """What is remembered of a track between frames.
+
+    Attributes:
+        person_id: Whom the track is claimed to be now, or None.
+        former_id: The enrolled person it was ever claimed to be, or None.
+        answered: Versions of evidence and gallery that the hypotheses belong to.
+        hypotheses: The persons it may be, highest ratio first.
+    """
+
+    person_id: str | None = None
+    former_id: str | None = None
+    answered: tuple[int, int] = (-1, -1)
+    hypotheses: tuple[Hypothesis, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A hypothesis that clears the line for a track, and the log posterior it does so with."""
+
+    hypothesis: Hypothesis
+    log_posterior: float
+
+
+class IdentityResolver:
+    """Gives each visible track an identity."""
+
+    def __init__(
+        self, calibration: Calibration, config: IdentityConfig, stranger_false_match_rate: float
+    ) -> None:
+        self.calibration, self.config = calibration, config
+        self.stranger_false_match_rate = stranger_false_match_rate
+        self._models = PersonModels(calibration)
+
+    def resolve(
+        self, tracks: Sequence[Track], snapshot: Snapshot, stamp: float, renew: Callable[[Track], Track]
+    ) -> tuple[list[Track], list[Identity]]:
+        """Return the tracks (a split one replaced) and their identities.
+
+        Args:
+            tracks: The visible tracks.
+            snapshot: The gallery to decide with.
+            stamp: Time of the frame, seconds.
+            renew: Splits a track that has to change its name (:meth:`Tracker.renew`).
+        """
+        self._models.follow(snapshot)
+        visible = list(tracks)
+        self._ask(visible, snapshot)
+        n_strangers = sum(person.is_stranger for person in snapshot.persons.values())
+        n_enrolled = len(snapshot.persons) - n_strangers
+        posteriors = [self._posterior(track.claim.hypotheses, len(snapshot.persons)) for track in visible]
+        limits = (self.log_limit(n_enrolled), self._stranger_limit(n_strangers))
+        options = [
+            self._options(track, posterior, limits, snapshot, stamp)
+            for track, posterior in zip(visible, posteriors, strict=True)
+        ]
+        chosen = _assign(options, [track.claim.person_id for track in visible])
+        identities = []
+        for k, (posterior, option) in enumerate(zip(posteriors, chosen, strict=True)):
+            visible[k] = self._take(visible[k], option, renew, snapshot)
+            identities.append(self._describe(visible[k], option, posterior, snapshot, stamp))
+        return visible, identities
+
+    def log_limit(self, n_enrolled: int) -> float:
+        """Return the largest log false match rate of a claim, with so many people enrolled."""
+        return log_claim_limit(self.config.target_false_accept_rate, n_enrolled, self.calibration.looks)
+
+    def _stranger_limit(self, n_strangers: int) -> float:
+        return math.log(self.stranger_false_match_rate) - math.log(max(n_strangers, 1))
+
+    def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:
+        """Bring hypotheses up to date where the evidence or the gallery has changed."""
+        asking: list[Track] = []
+        queries: list[FloatArray] = []
+        for track in tracks:
+            if track.claim is None:
+                track.claim = Claim()
+            if track.claim.answered != (track.evidence.version, snapshot.version):
+                track.claim.answered = (track.evidence.version, snapshot.version)
+                track.claim.hypotheses = ()
+                pooled = track.evidence.embedding
+                if pooled is not None:
+                    asking.append(track)
+                    queries.append(pooled)
+        if asking:
+            qualities = [track.evidence.quality for track in asking]
+            for track, found in zip(
+                asking, self._models.rank(np.stack(queries), qualities, snapshot), strict=True
+            ):
+                track.claim.hypotheses = self._without_doubles(found, snapshot)
+
+    def _without_doubles(
+        self, hypotheses: tuple[Hypothesis, ...], snapshot: Snapshot
+    ) -> tuple[Hypothesis, ...]:
+        """Leave out strangers who are an enrolled person, met before that person was enrolled."""
+        enrolled = [h for h in hypotheses if not h.is_stranger and h.log_ratio > 0.0]
+        return tuple(
+            h
+            for h in hypotheses
+            if not h.is_stranger
+            or not any(self._models.are_one(h.person_id, e.person_id, snapshot) for e in enrolled)
+        )
+
+    def _posterior(self, hypotheses: Sequence[Hypothesis], n_persons: int) -> dict[str | None, float]:
+        """Return the natural log of each hypothesis' posterior by person_id, and of "new" under None."""
+        new = math.log(self.config.new_person_prior)
+        each = math.log1p(-self.config.new_person_prior) - math.log(max(n_persons, 1))
+        logs: dict[str | None, float] = {h.person_id: each + h.log_ratio for h in hypotheses}
+        logs[None] = new
+        highest = max(logs.values())
+        total = highest + math.log(sum(math.exp(value - highest) for value in logs.values()))
+        return {person_id: value - total for person_id, value in logs.items()}
+
+    def _options(
+        self, track: Track, posterior: dict[str | None, float], limits: tuple[float, float],
+        snapshot: Snapshot, stamp: float,
+    ) -> dict[str, _Option]:  # fmt: skip
+        """Return the persons that the track may be claimed to be."""
+        claim: Claim = track.claim
+        last = track.evidence.last_stamp
+        if claim.person_id is not None:
+            claim.person_id = snapshot.aliases.get(claim.person_id, claim.person_id)
+        if last is None or stamp - last > self.config.claim_timeout_s or track.suspicion < 0.0:
+            return {}
+        if track.is_flat:  # a portrait may well be Anna's, but she is not there
+            return {}
+        options = {}
+        for hypothesis in claim.hypotheses:
+            limit = limits[1] if hypothesis.is_stranger else limits[0]
+            needed = math.log(self.config.minimum_probability)
+            if hypothesis.person_id == claim.person_id:
+                limit, needed = limit + math.log(self.config.release_factor), math.log(0.5)
+            if hypothesis.log_false_match <= limit and posterior[hypothesis.person_id] >= needed:
+                options[hypothesis.person_id] = _Option(hypothesis, posterior[hypothesis.person_id])
+        return options
+
+    def _take(
+        self, track: Track, option: _Option | None, renew: Callable[[Track], Track], snapshot: Snapshot
+    ) -> Track:
+        """Write the decision into the track's claim, splitting a track that bore another name."""
+        claim: Claim = track.claim
+        claim.person_id = None if option is None else option.hypothesis.person_id
+        if option is None or option.hypothesis.is_stranger:
+            return track
+        former = claim.former_id
+        if former is not None and snapshot.aliases.get(former, former) != claim.person_id:
+            track = renew(track)
+            track.claim = Claim(claim.person_id, None, claim.answered, claim.hypotheses)
+        track.claim.former_id = claim.person_id
+        return track
+
+    def _describe(
+        self, track: Track, option: _Option | None, posterior: dict[str | None, float], snapshot: Snapshot,
+        stamp: float,
+    ) -> Identity:  # fmt: skip
+        claim: Claim = track.claim
+        ranked = sorted(claim.hypotheses, key=lambda h: -posterior[h.person_id])
+        others = [h for h in ranked if h.person_id != claim.person_id]
+        runner_up = None
+        if others:
+            person = snapshot.persons[others[0].person_id]
+            runner_up = Candidate(person.person_id, person.label, math.exp(posterior[person.person_id]))
+        age = None if track.evidence.last_stamp is None else max(stamp - track.evidence.last_stamp, 0.0)
+        if option is not None:
+            person = snapshot.persons[option.hypothesis.person_id]
+            return Identity(
+                IdentityState.STRANGER if person.is_stranger else IdentityState.KNOWN,
+                person.person_id, person.label, math.exp(option.log_posterior), runner_up,
+                option.hypothesis.distance, age,
+            )  # fmt: skip
+        nobody_enrolled = math.exp(posterior[None]) + sum(
+            math.exp(posterior[h.person_id]) for h in claim.hypotheses if h.is_stranger
+        )
+        seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion == 0.0 and not track.is_flat
+        stranger = seen_enough and nobody_enrolled >= self.config.minimum_probability
+        return Identity(
+            IdentityState.STRANGER if stranger else IdentityState.UNDECIDED,
+            probability=min(nobody_enrolled, 1.0) if stranger else 0.0,
+            runner_up=runner_up,
+            distance=ranked[0].distance if ranked else None,
+            evidence_age=age,
+        )
+
+
+def _assign(options: Sequence[dict[str, _Option]], incumbents: Sequence[str | None]) -> list[_Option | None]:
+    """Give each person to at most one track, so that the sum of the log posterior odds is largest.
+
+    A track may also stay without a name. Whoever bore the name in the last frame keeps it against an equal.
+    """
+    people = sorted({person_id for offered in options for person_id in offered})
+    if not people:
+        return [None] * len(options)
+    column = {person_id: k for k, person_id in enumerate(people)}
+    gain = np.zeros((len(options), len(people) + len(options)))
+    gain[:, : len(people)] = -1e6
+    for row, (offered, incumbent) in enumerate(zip(options, incumbents, strict=True)):
+        for person_id, option in offered.items():
+            h = option.hypothesis
+            bonus = 2.0 if person_id == incumbent else 0.0
+            gain[row, column[person_id]] = 20.0 + bonus + option.log_posterior + h.log_ratio
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    chosen: list[_Option | None] = [None] * len(options)
+    for row, k in zip(rows.tolist(), columns.tolist(), strict=True):
+        if k < len(people):
+            chosen[row] = options[row].get(people[k])
+    return chosen

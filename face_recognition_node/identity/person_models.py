@@ -1,0 +1,235 @@
+"""How alike a track and a person are, when the person has several enrolled views.
+
+The best of k templates grows with k even for strangers, and the mean of all templates blurs a person who
+was enrolled from several sides. The templates are therefore pooled with weights that lean to those near the
+query,
+
+    model(x) = unit(sum_j q_j^2 exp(beta (t_j . x - max_j t_j . x)) t_j),        beta = 4,
+
+between the centroid (beta = 0) and the nearest template (beta = infinity). On LFW (three enrolled views,
+people unseen) this found 6 % more people at a false match rate of 1e-4 than the nearest template, with the
+similarity corrected for commonness in both cases; the constant is flat between 2 and 8.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import Person
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.cohort import LARGEST, Cohort
+from face_recognition_node.vision.faces import FloatArray
+
+SHARPNESS = 4.0
+"""``beta`` above."""
+_LOG_CHANCE_OF_TWO = math.log(1e-4)
+"""Entries as alike as different people are with a smaller chance than this are taken for one person."""
+CANDIDATES = 8
+"""Persons compared in full for one query; those further down the search cannot be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One person that a track might be.
+
+    Attributes:
+        person_id: Who.
+        is_stranger: Whether that is a provisional person.
+        similarity: Cosine between the track and the person's model.
+        log_ratio: Natural log-likelihood ratio of this person against somebody else.
+        log_false_match: Natural log of the chance that somebody else is as alike.
+        distance: Euclidean distance to the nearest template.
+    """
+
+    person_id: str
+    is_stranger: bool
+    similarity: float
+    log_ratio: float
+    log_false_match: float
+    distance: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    templates: FloatArray  # (k, D)
+    qualities: FloatArray  # (k,)
+    center: FloatArray  # (D,) weighted by quality
+    commonness: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Member:
+    """One person of the cohort, as of these templates."""
+
+    template_ids: tuple[int, ...]
+    center: FloatArray  # (D,)
+    quality: float
+    is_stranger: bool
+
+
+class PersonModels:
+    """The models of the persons met lately, kept while the gallery does not change."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self._calibration = calibration
+        self._models: dict[str, _Model] = {}
+        self._version = -1
+        self._members: dict[str, _Member] = {}
+        self._enrolled = self._everybody = Cohort.of([], calibration)
+
+    def rank(
+        self, queries: FloatArray, qualities: Sequence[float], snapshot: Snapshot
+    ) -> list[tuple[Hypothesis, ...]]:
+        """Return for each (Q, D) unit vector of this quality the persons it may be, highest ratio first."""
+        self.follow(snapshot)
+        found = snapshot.search(queries, CANDIDATES) if snapshot.n_templates else [()] * len(queries)
+        common = self._calibration.commonness(queries)
+        ranked = []
+        for query, quality, own, matches in zip(queries, qualities, common.tolist(), found, strict=True):
+            rows = [self._compare(query, match.person_id, snapshot) for match in matches]
+            persons = [snapshot.persons[match.person_id] for match in matches]
+            ranked.append(self._judge(query, quality, own, rows, persons))
+        return ranked
+
+    def are_one(self, first_id: str, second_id: str, snapshot: Snapshot) -> bool:
+        """Say whether two entries of the gallery show one person, by the centres of their templates."""
+        first, second = self._model(first_id, snapshot), self._model(second_id, snapshot)
+        chance = self._calibration.log_false_match(
+            float(first.center @ second.center),
+            float(first.qualities.mean()),
+            float(second.qualities.mean()),
+            (first.commonness + second.commonness) / 2,
+        )
+        return float(chance) <= _LOG_CHANCE_OF_TWO
+
+    def _judge(
+        self,
+        query: FloatArray,
+        quality: float,
+        own: float,
+        rows: list[tuple[float, float, float, float]],
+        persons: list[Person],
+    ) -> tuple[Hypothesis, ...]:
+        if not rows:
+            return ()
+        similarity, model_quality, model_commonness, nearest = np.array(rows, np.float64).T
+        corrected = self._calibration.correct(similarity, (model_commonness + own) / 2).astype(np.float64)
+        enrolled, everybody = self._enrolled, self._everybody
+        comparable = enrolled.normalize(corrected, enrolled.resemblance(query, own))
+        ratios = self._calibration.log_likelihood_ratio(comparable, quality, model_quality)
+        resemblance = everybody.resemblance(query, own)
+        measured = everybody.normalize(corrected, resemblance)
+        cautious = everybody.normalize(corrected, resemblance, everybody.expected)
+        is_stranger = np.array([person.is_stranger for person in persons])
+        false_matches = self._calibration.log_false_match(
+            np.where(is_stranger, measured, cautious), quality, model_quality
+        )
+        distances = np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
+        columns = (similarity.tolist(), ratios.tolist(), false_matches.tolist(), distances.tolist())
+        hypotheses = [
+            Hypothesis(person.person_id, person.is_stranger, *values)
+            for person, *values in zip(persons, *columns, strict=True)
+        ]
+        return tuple(sorted(hypotheses, key=lambda h: (-h.log_ratio, -h.similarity)))
+
+    def _compare(
+        self, query: FloatArray, person_id: str, snapshot: Snapshot
+    ) -> tuple[float, float, float, float]:
+        """Return cosine to the model, the model's quality and commonness, cosine to the nearest template."""
+        model = self._model(person_id, snapshot)
+        cosines = model.templates @ query
+        nearest = float(cosines.max())
+        weights = model.qualities**2 * np.exp(SHARPNESS * (cosines - nearest))
+        total = float(weights.sum())
+        length = float(np.linalg.norm(weights @ model.templates))
+        if total <= 0.0 or length <= 0.0:  # a forgotten person's templates are wiped in old snapshots, too
+            return nearest, 0.0, model.commonness, nearest
+        similarity = float(weights @ cosines) / length
+        return similarity, float(weights @ model.qualities) / total, model.commonness, nearest
+
+    def _model(self, person_id: str, snapshot: Snapshot) -> _Model:
+        model = self._models.get(person_id)
+        if model is None:
+            everything = snapshot.templates_of(person_id)
+            stored = [t for t in everything if not t.is_set_aside] or everything
+            templates = np.stack([t.embedding for t in stored])
+            qualities = np.array([t.quality for t in stored], np.float32)
+            center = np.maximum(qualities, 1e-3) @ templates
+            center /= max(float(np.linalg.norm(center)), 1e-9)
+            commonness = float(self._calibration.commonness(center[None])[0])
+            model = self._models[person_id] = _Model(templates, qualities, center, commonness)
+        return model
+
+    @property
+    def keeps_anything(self) -> bool:
+        """Whether embeddings of anybody are kept here."""
+        cohorts = (self._enrolled, self._everybody)
+        return bool(self._models or self._members or any(len(cohort.centers) for cohort in cohorts))
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Take over a version of the gallery; nothing of a forgotten person stays here.
+
+        The models are made again when they are needed, but for those of the cohorts.
+        """
+        if snapshot.version == self._version:
+            return
+        self._version = snapshot.version
+        self._models.clear()
+        known = self._members
+        members: dict[str, _Member] = {}
+        for person in _choose(snapshot):
+            member = known.get(person.person_id)
+            if (
+                member is None
+                or member.template_ids != person.template_ids
+                or member.is_stranger != person.is_stranger  # a stranger got a name
+            ):
+                model = self._model(person.person_id, snapshot)
+                quality = float(model.qualities.mean())
+                member = _Member(person.template_ids, model.center, quality, person.is_stranger)
+            members[person.person_id] = member
+        if [*members] != [*known] or any(members[i] is not known[i] for i in members):
+            self._enrolled = Cohort.of(
+                [m.center for m in members.values() if not m.is_stranger], self._calibration
+            )
+            self._everybody = Cohort.of(self._centers_of_all(list(members.values())), self._calibration)
+        self._members = members
+
+    def _centers_of_all(self, members: list[_Member]) -> list[FloatArray]:
+        """Return the centres of the enrolled and of the strangers who are none of those before them.
+
+        A person known under two ids, a stranger and enrolled or two strangers, is no measure of how alike
+        different people are.
+        """
+        if not members:
+            return []
+        centers = np.stack([member.center for member in members])
+        qualities = np.array([member.quality for member in members])
+        commonness = self._calibration.commonness(centers)
+        chances = self._calibration.log_false_match(
+            centers @ centers.T, qualities[:, None], qualities, (commonness[:, None] + commonness) / 2
+        )
+        kept: list[int] = []
+        for k, member in enumerate(members):
+            if not member.is_stranger or (chances[k, kept] > _LOG_CHANCE_OF_TWO).all():
+                kept.append(k)
+        return [members[k].center for k in kept]
+
+
+def _choose(snapshot: Snapshot) -> list[Person]:
+    """Return the persons of the cohorts: the enrolled, and where they are few the latest strangers."""
+    people = list(itertools.islice(_with_templates(snapshot, is_stranger=False), LARGEST))
+    if len(people) < LARGEST:
+        strangers = list(_with_templates(snapshot, is_stranger=True))
+        people += strangers[::-1][: LARGEST - len(people)]
+    return people
+
+
+def _with_templates(snapshot: Snapshot, *, is_stranger: bool) -> Iterator[Person]:
+    return (p for p in snapshot.persons.values() if p.is_stranger is is_stranger and p.template_ids)

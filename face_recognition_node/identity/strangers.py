@@ -1,0 +1,214 @@
+"""The same unknown as before: give lasting ids to people nobody has enrolled.
+
+A track that clearly belongs to nobody in the gallery, and has shown several good and consistent views over
+some time, is written into the gallery as a provisional person. From then on the ordinary comparison finds
+it again; as long as that very track goes on, views from other sides are added, so that a guest who is met
+face on is found again in profile. A stranger's id that the track received is taken back when it turns out to
+show an enrolled person. Naming, merging and expiry are the gallery's.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from face_recognition_node.common.errors import GalleryError
+from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import Person
+from face_recognition_node.identity.identity import Claim
+from face_recognition_node.identity.stranger_record import StrangerRecord
+from face_recognition_node.tracking.tracker import Track
+from face_recognition_node.vision.faces import FaceView, Identity, IdentityState
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.gallery import Gallery
+
+LOGGER = logging.getLogger(__name__)
+
+MOST_STRANGERS = 100_000
+_UNLIKE = math.log(0.01)
+_UNLIKE_PATIENCE_S = 0.5
+"""A face that is undecided, but no more like anybody known than one stranger in a hundred is, will hardly
+get a name: it waits this long only, in place of ``patience_s``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StrangersConfig:
+    """When an unknown person gets an id."""
+
+    enabled: bool = parameter(True, "whether unknown people get an id by which they are found again")
+    minimum_views: int = parameter(
+        4, "good views needed before a stranger gets an id", minimum=2, maximum=100
+    )
+    minimum_span_s: float = parameter(0.1, "seconds that these views must span", minimum=0.0, maximum=60.0)
+    minimum_quality: float = parameter(0.5, "quality of a good view", minimum=0.1, maximum=1.0)
+    minimum_detection_score: float = parameter(
+        0.9, "how sure the detector must be of a good view", minimum=0.0, maximum=1.0
+    )
+    patience_s: float = parameter(
+        3.0, "seconds after which a face that stays between a name and nobody gets a stranger's id",
+        minimum=0.5, maximum=600.0,
+    )  # fmt: skip
+    false_match_rate: float = parameter(
+        0.02, "chance that somebody new is taken for one of the known strangers", minimum=1e-6, maximum=0.5
+    )
+    maximum_views: int = parameter(10, "views stored of one stranger", minimum=1, maximum=50)
+    maximum_strangers: int = parameter(
+        200, "strangers kept; the one longest unseen makes room", minimum=1, maximum=MOST_STRANGERS
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+class StrangerBook:
+    """Mints strangers and keeps their views.
+
+    Attributes:
+        minted: Ids given here, the latest of them, whether they are still in the gallery or not.
+
+    Args:
+        gallery: Where they are written.
+        config: See :class:`StrangersConfig`.
+        background: Commit on a thread of its own, so that a frame never waits for the disk; the id then
+            shows a frame or two later. Without it the outcome does not depend on timing.
+    """
+
+    def __init__(self, gallery: Gallery, config: StrangersConfig, *, background: bool) -> None:
+        self.config = config
+        self._gallery = gallery
+        self.minted: deque[str] = deque(maxlen=MOST_STRANGERS)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="strangers") if background else None
+
+    def close(self) -> None:
+        """Wait for commits under way."""
+        if self._worker is not None:
+            self._worker.shutdown(wait=True)
+
+    def observe(self, track: Track, view: FaceView) -> None:
+        """Note a view that has just been added to the track's evidence."""
+        if view.embedding is None or track.suspicion < 0.0 or track.is_flat:
+            return
+        if view.quality.overall < self.config.minimum_quality:
+            return
+        if view.detection.score < self.config.minimum_detection_score:
+            return
+        self._record(track).note(view, self.config.maximum_views)
+
+    def update(self, tracks: Iterable[Track], identities: Iterable[Identity], snapshot: Snapshot) -> None:
+        """Mint the strangers that are due and take back ids that proved wrong."""
+        for track, identity in zip(tracks, identities, strict=True):
+            record = self._record(track)
+            self._collect(record)
+            if identity.state is IdentityState.KNOWN:
+                self._take_back(record, identity)
+            if identity.person_id is not None and record.minted_id is None and record.pending is None:
+                # An id that is lost again is not to be had anew from the views it was borne with: the person
+                # would be stored twice, and two equals are never told apart.
+                track.stranger = StrangerRecord()
+            elif record.minted_id is not None and record.minted_id not in self._gallery.snapshot().persons:
+                # forgotten by somebody: whoever is still there has to earn an id anew
+                track.stranger = StrangerRecord()
+            elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
+                self._mint(record, snapshot)
+            elif self.config.enabled and record.minted_id == identity.person_id and track.suspicion == 0.0:
+                self._add_other_side(record)
+            record.latest = None
+
+    def _record(self, track: Track) -> StrangerRecord:
+        if track.stranger is None:
+            track.stranger = StrangerRecord()
+        record: StrangerRecord = track.stranger
+        return record
+
+    def _is_due(self, track: Track, record: StrangerRecord, identity: Identity) -> bool:
+        if record.minted_id is not None or record.pending is not None:
+            return False
+        if track.suspicion < 0.0 or track.is_flat:
+            return False
+        if record.n_good < self.config.minimum_views or record.span_s < self.config.minimum_span_s:
+            return False
+        # Since the first good view, whatever came after: a head that turns away for good still gets its id.
+        waited = track.last_stamp - record.first_stamp
+        patience = self.config.patience_s if _is_like_somebody(track) else _UNLIKE_PATIENCE_S
+        return identity.state is IdentityState.STRANGER or waited >= patience
+
+    def _mint(self, record: StrangerRecord, snapshot: Snapshot) -> None:
+        templates = [record.store(view) for view in record.views]
+        outgoing = _longest_unseen(snapshot, self.config.maximum_strangers - 1)
+
+        def commit() -> Person:
+            if outgoing:
+                self._gallery.forget_strangers(outgoing)
+            person = self._gallery.add_person("", templates, is_stranger=True)
+            self.minted.append(person.person_id)
+            return person
+
+        self._commit(record, commit)
+
+    def _add_other_side(self, record: StrangerRecord) -> None:
+        """Store this frame's view if it shows the stranger as no stored view does."""
+        minted, view = record.minted_id, record.other_side(self.config.maximum_views)
+        if minted is None or view is None:
+            return
+        template = record.store(view)
+        self._commit(record, lambda: self._gallery.add_templates(minted, [template]))
+
+    def _commit(self, record: StrangerRecord, commit: Callable[[], Person]) -> None:
+        """Write to the gallery, here or in the background, and note the person when it is done."""
+        if self._worker is not None:
+            record.pending = self._worker.submit(commit)
+            return
+        record.pending = Future()
+        try:
+            record.pending.set_result(commit())
+        except GalleryError as error:
+            record.pending.set_exception(error)
+        self._collect(record)
+
+    def _collect(self, record: StrangerRecord) -> None:
+        """Take in a commit that has ended."""
+        if record.pending is None or not record.pending.done():
+            return
+        pending, record.pending = record.pending, None
+        try:
+            record.minted_id = pending.result().person_id
+        except GalleryError as error:
+            LOGGER.warning("a stranger's views could not be stored: %s", error)
+            record.take_back()
+
+    def _take_back(self, record: StrangerRecord, identity: Identity) -> None:
+        """Forget the stranger this track was minted as, now that it bears a name of an enrolled person."""
+        minted, record.minted_id = record.minted_id, None
+        if minted is None or minted == identity.person_id:
+            return
+
+        def commit() -> None:
+            try:
+                self._gallery.forget_strangers([minted])
+            except GalleryError as error:
+                LOGGER.warning("stranger %s could not be forgotten: %s", minted, error)
+
+        if self._worker is not None:
+            self._worker.submit(commit)
+        else:
+            commit()
+
+
+def _is_like_somebody(track: Track) -> bool:
+    """Whether it is so like somebody known that more views may well make it a name or an id."""
+    claim: Claim | None = track.claim
+    return claim is not None and any(h.log_false_match <= _UNLIKE for h in claim.hypotheses)
+
+
+def _longest_unseen(snapshot: Snapshot, limit: int) -> list[str]:
+    """Return the strangers beyond ``limit``, longest unseen first."""
+    strangers = [person for person in snapshot.persons.values() if person.is_stranger]
+    strangers.sort(key=lambda person: person.last_seen if person.last_seen is not None else person.created)
+    return [person.person_id for person in strangers[: max(len(strangers) - limit, 0)]]

@@ -1,0 +1,1 @@
+"""The other published face recognition systems, each self-contained."""

@@ -1,0 +1,1 @@
+"""The siamese network of the Olivetti faces."""

@@ -1,0 +1,1 @@
+"""RGB-D Face ID: a lock for colour and depth."""

@@ -1,0 +1,309 @@
+"""RGB-D Face ID: a SqueezeNet-like siamese network on four channels, trained with contrastive loss."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from pytorch_metric_learning import distances, miners
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from face_recognition_node.evaluation import embedding_plots
+from face_recognition_node.evaluation.face_archive import LabelArray
+from face_recognition_node.networks.weight_files import read_weights, write_checkpoint
+from face_recognition_node.systems.rgbd.owner import Owner
+from face_recognition_node.systems.rgbd.rgbd_data import augment_rgbd, read_rgbd
+from face_recognition_node.systems.rgbd.squeezenet import SqueezeEncoder
+from face_recognition_node.systems.small_runs import (
+    finished_epochs,
+    fit_epochs,
+    mean_or_nan,
+    seed_run,
+)
+from face_recognition_node.training.embedder_training import RunOptions
+from face_recognition_node.training.losses import HadsellContrastiveLoss
+from face_recognition_node.training.recipe import plain_values
+from face_recognition_node.vision.faces import FloatArray
+from face_recognition_node.vision.model_card import write_json
+
+WEIGHTS, REPORT = "rgbd.pt", "report.json"
+ARTICLE_THRESHOLD = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class RgbdData:
+    """Where the heads are.
+
+    Attributes:
+        path: Zip of RAP3DF.
+        held_out_modulus: People whose number is divisible by this are never trained on: they are the test.
+    """
+
+    path: Path = Path("../shared/data/rap3df_rgbd.zip")
+    held_out_modulus: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RgbdRecipe:
+    """How the network is trained and tried.
+
+    Attributes:
+        kind: ``rgbd_face_id``.
+        data: The heads.
+        steps: Batches.
+        people: People in a batch.
+        views: Views of each.
+        margin: Of the contrastive loss.
+        learning_rate: Of AdamW, falling to zero along a cosine.
+        threshold: Distance below which a face unlocks.
+        registered_views: Views a person registers with.
+        seed: Of everything random.
+    """
+
+    kind: str
+    data: RgbdData = field(default_factory=RgbdData)
+    steps: int = 1200
+    people: int = 16
+    views: int = 4
+    margin: float = 1.4
+    learning_rate: float = 1e-3
+    threshold: float = ARTICLE_THRESHOLD
+    registered_views: int = 3
+    seed: int = 0
+
+
+class RgbdTraining(lightning.LightningModule):
+    """Contrastive loss over all pairs of one person in a batch, and the pairs of two that are too near.
+
+    Most pairs of two people soon are further apart than the margin and cost nothing; averaged over them too,
+    the few that matter would hardly count.
+    """
+
+    def __init__(self, recipe: RgbdRecipe, steps: int) -> None:
+        super().__init__()
+        self.network = SqueezeEncoder()
+        self.loss = HadsellContrastiveLoss(recipe.margin)
+        self.miner = miners.PairMarginMiner(
+            pos_margin=0.0, neg_margin=recipe.margin, distance=distances.LpDistance(p=2)
+        )
+        self.rate, self.steps = recipe.learning_rate, steps
+
+    def rate_factor(self, step: int) -> float:
+        """Return the factor on the learning rate at a step of however many there are now."""
+        rising = max(1, self.steps // 10)
+        if step < rising:
+            return (step + 1) / rising
+        share = min(1.0, (step - rising) / max(1, self.steps - rising))
+        return 0.5 * (1 + math.cos(math.pi * share))
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        """Return the loss of (B, 4, 80, 80) heads with (B,) people."""
+        faces, people = batch
+        vectors = self.network(faces)
+        loss: Tensor = self.loss(vectors, people, self.miner(vectors, people))
+        self.log("train/loss", loss.detach(), on_step=True, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the rate rises over the first tenth of the steps, then falls to zero along a cosine."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.rate, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class PeopleBatches(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented views, addressed by (face, seed)."""
+
+    def __init__(self, faces: FloatArray, labels: LabelArray) -> None:
+        self.faces, self.labels = faces, labels
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        index, seed = draw
+        view = augment_rgbd(self.faces[index], np.random.default_rng(seed))
+        return torch.from_numpy(np.ascontiguousarray(view)), torch.tensor(self.labels[index])
+
+
+class PeopleSampler:
+    """Batches of some views of some people; ``steps`` of them an epoch, other ones in the next epoch."""
+
+    def __init__(self, labels: LabelArray, recipe: RgbdRecipe, steps: int) -> None:
+        self.members = [np.flatnonzero(labels == person) for person in np.unique(labels)]
+        self.recipe, self.steps, self.epoch = recipe, steps, 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        random = np.random.default_rng((self.recipe.seed, self.epoch))
+        self.epoch += 1
+        for _ in range(self.steps):
+            chosen = random.choice(
+                len(self.members), min(self.recipe.people, len(self.members)), replace=False
+            )
+            batch = [
+                int(face)
+                for person in chosen
+                for face in random.choice(
+                    self.members[person],
+                    self.recipe.views,
+                    replace=len(self.members[person]) < self.recipe.views,
+                )
+            ]
+            yield list(zip(batch, random.integers(0, 2**62, len(batch)).tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class RgbdReport:
+    """What people never trained on gave.
+
+    Attributes:
+        people: Held-out people.
+        same_distance: Mean distance of two views of one person (the article: 0.30).
+        different_distance: Mean distance of views of two people (the article: 1.1).
+        threshold: Used for unlocking (the article: 0.4).
+        owner_unlocks: Share of owners' attempts that unlock, registered from several poses.
+        stranger_unlocks: Share of other people's attempts that unlock.
+        owner_unlocks_one_view: The same as ``owner_unlocks``, registered from one view.
+        owner_unlocks_adapting: Registered from one view, adding each accepted vector.
+        stranger_unlocks_adapting: Strangers who unlock after that.
+        equal_error_threshold: Threshold at which owners and strangers fail equally often.
+        equal_error: How often.
+    """
+
+    people: int
+    same_distance: float
+    different_distance: float
+    threshold: float
+    owner_unlocks: float
+    stranger_unlocks: float
+    owner_unlocks_one_view: float
+    owner_unlocks_adapting: float
+    stranger_unlocks_adapting: float
+    equal_error_threshold: float
+    equal_error: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.people} people never trained on: distance {self.same_distance:.2f} same, "
+            f"{self.different_distance:.2f} different\n"
+            f"threshold {self.threshold:.2f}: owners unlock {100 * self.owner_unlocks:.1f} %, strangers "
+            f"{100 * self.stranger_unlocks:.1f} %\n"
+            f"registered from one view: {100 * self.owner_unlocks_one_view:.1f} %, adding accepted vectors "
+            f"{100 * self.owner_unlocks_adapting:.1f} % "
+            f"(strangers {100 * self.stranger_unlocks_adapting:.1f} %)\n"
+            f"equal error {100 * self.equal_error:.1f} % at {self.equal_error_threshold:.2f}"
+        )
+
+
+def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
+    """Train on most people, try the lock on the others, draw."""
+    faces, labels = read_rgbd(recipe.data.path)
+    held = labels % recipe.data.held_out_modulus == 0
+    trained, trained_labels = faces[~held], labels[~held]
+    steps = min(recipe.steps, 4) if options.fast else recipe.steps
+    per_epoch = min(50, steps)
+    seed_run(recipe.seed)
+    module = RgbdTraining(recipe, steps)
+    sampler = PeopleSampler(trained_labels, recipe, per_epoch)
+    sampler.epoch = finished_epochs(options)
+    loader = DataLoader(PeopleBatches(trained, trained_labels), batch_sampler=sampler)
+    fit_epochs(module, loader, None, -(-steps // per_epoch), options, recipe.seed, most_steps=steps)
+    network = module.network.eval()
+    write_checkpoint(network.state_dict(), options.out / WEIGHTS)
+    embeddings = embed_rgbd(network, faces)
+    report = try_lock(embeddings[held], labels[held], recipe)
+    same, different = pair_distances(embeddings[held], labels[held])
+    embedding_plots.plot_projections(
+        embeddings[held], labels[held], options.out / "held_out.png", "People held out"
+    )
+    embedding_plots.plot_projections(
+        embeddings[~held], labels[~held], options.out / "trained.png", "Trained on"
+    )
+    embedding_plots.plot_histogram(
+        same, different, options.out / "distances.png", "distance", recipe.threshold
+    )
+    embedding_plots.plot_curves(
+        options.out, {"contrastive loss": ("train/loss",)}, options.out / "curves.png"
+    )
+    write_json(options.out / REPORT, {"recipe": plain_values(recipe), **asdict(report)})
+    return report
+
+
+def embed_rgbd(network: SqueezeEncoder, faces: FloatArray) -> FloatArray:
+    """Return (N, 128) of (N, 4, 80, 80) heads."""
+    with torch.inference_mode():
+        parts = [network(part) for part in torch.split(torch.from_numpy(faces), 64)]
+    return np.asarray(torch.cat(parts).numpy(), np.float32)
+
+
+def load_rgbd(run: Path) -> SqueezeEncoder:
+    """Return the trained network of a run's folder."""
+    network = SqueezeEncoder()
+    network.load_state_dict(read_weights(run / WEIGHTS))
+    return network.eval()
+
+
+def load_threshold(run: Path) -> float:
+    """Return the unlocking distance of a run's recipe; the article's for weights without a report."""
+    if not (run / REPORT).is_file():
+        return ARTICLE_THRESHOLD
+    return float(json.loads((run / REPORT).read_text(encoding="utf-8"))["recipe"]["threshold"])
+
+
+def pair_distances(embeddings: FloatArray, labels: LabelArray) -> tuple[FloatArray, FloatArray]:
+    """Return the Euclidean distances of all pairs of one person, and of two people."""
+    first, second = np.triu_indices(len(labels), 1)
+    distance = np.linalg.norm(embeddings[first] - embeddings[second], axis=1)
+    same = labels[first] == labels[second]
+    return distance[same], distance[~same]
+
+
+def try_lock(embeddings: FloatArray, labels: LabelArray, recipe: RgbdRecipe) -> RgbdReport:
+    """Let each person register and unlock, and everybody else try."""
+    random = np.random.default_rng(recipe.seed)
+    own: dict[str, list[bool]] = {"several": [], "one": [], "adapting": []}
+    foreign: dict[str, list[bool]] = {"several": [], "adapting": []}
+    owner_distances, stranger_distances = [], []
+    for person in np.unique(labels):
+        views = random.permutation(np.flatnonzero(labels == person))
+        count = min(recipe.registered_views, len(views) - 1)
+        if count < 1:
+            continue
+        attempts, strangers = embeddings[views[count:]], embeddings[labels != person]
+        owner = Owner(recipe.threshold)
+        owner.register(embeddings[views[:count]])
+        owner_distances += [owner.distance(one) for one in attempts]
+        stranger_distances += [owner.distance(one) for one in strangers]
+        own["several"] += [owner.unlocks(one) for one in attempts]
+        foreign["several"] += [owner.unlocks(one) for one in strangers]
+        single = Owner(recipe.threshold)
+        single.register(embeddings[views[:1]])
+        own["one"] += [single.unlocks(one) for one in attempts]
+        # the views that registration would have used are the first looks of the adapting owner
+        for look in embeddings[views[1:count]]:
+            single.unlocks(look, adapt=True)
+        own["adapting"] += [single.unlocks(one, adapt=True) for one in attempts]
+        foreign["adapting"] += [single.unlocks(one) for one in strangers]
+    same, different = pair_distances(embeddings, labels)
+    limit, error = _equal_error(np.array(owner_distances), np.array(stranger_distances))
+    return RgbdReport(
+        len(np.unique(labels)), float(same.mean()), float(different.mean()), recipe.threshold,
+        mean_or_nan(own["several"]), mean_or_nan(foreign["several"]), mean_or_nan(own["one"]),
+        mean_or_nan(own["adapting"]), mean_or_nan(foreign["adapting"]), limit, error,
+    )  # fmt: skip
+
+
+def _equal_error(owners: FloatArray, strangers: FloatArray) -> tuple[float, float]:
+    limits = np.sort(np.concatenate([owners, strangers]))
+    refused = np.array([(owners >= limit).mean() for limit in limits])
+    accepted = np.array([(strangers < limit).mean() for limit in limits])
+    at = int(np.abs(refused - accepted).argmin())
+    return float(limits[at]), float((refused[at] + accepted[at]) / 2)

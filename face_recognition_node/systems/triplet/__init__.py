@@ -1,0 +1,1 @@
+"""Triplet Face ID: a lock for one owner."""

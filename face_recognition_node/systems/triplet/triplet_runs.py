@@ -1,0 +1,212 @@
+"""Runs of the triplet lock: one lock for one owner, and the study of how many pictures allow which alpha."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.evaluation import embedding_plots
+from face_recognition_node.evaluation.lfw import LfwArchive
+from face_recognition_node.systems.small_runs import mean_or_nan
+from face_recognition_node.systems.triplet.face_folders import (
+    Crop,
+    demonstration,
+    people_with_many_faces,
+    read_folder,
+)
+from face_recognition_node.systems.triplet.triplet_face_id import HEAD, TripletSettings, train_lock
+from face_recognition_node.systems.triplet.triplet_trial import LockTrial, try_lock
+from face_recognition_node.training.embedder_training import RunOptions
+from face_recognition_node.training.recipe import plain_values
+from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.model_card import write_json
+
+Embed = Callable[[ImageArray], FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class TripletData:
+    """Whose faces.
+
+    Attributes:
+        me: Folder of the owner's pictures.
+        not_me: Folder of other people's pictures.
+        me_tests: Optional folder of new pictures of the owner, only to try the lock.
+        not_me_tests: Optional folder of pictures of further people, only to try the lock.
+        path: Zip of labelled faces to take a demonstration from where no folders are given, and for the
+            study.
+        owner: Whose lock the demonstration makes.
+        n_me: The owner's pictures in the demonstration.
+        n_not_me: Other people's.
+    """
+
+    me: Path | None = None
+    not_me: Path | None = None
+    me_tests: Path | None = None
+    not_me_tests: Path | None = None
+    path: Path = Path("../shared/data/lfw_pairs_112.zip")
+    owner: str = "Tony_Blair"
+    n_me: int = 7
+    n_not_me: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecipe:
+    """Which locks the study trains.
+
+    Attributes:
+        owners: People, those with the most pictures.
+        pictures: Numbers of the owner's pictures.
+        alphas: Margins.
+        n_not_me: Other people's pictures.
+    """
+
+    owners: int = 5
+    pictures: tuple[int, ...] = (2, 4, 7)
+    alphas: tuple[float, ...] = (-0.5, 0.0, 0.5, 1.0)
+    n_not_me: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TripletRecipe:
+    """How a lock, or a study of locks, is made.
+
+    Attributes:
+        kind: ``triplet_face_id``.
+        data: Whose faces.
+        lock: How it is trained.
+        study: Which locks to compare; None for one lock.
+        seed: Of the choice of faces.
+    """
+
+    kind: str
+    data: TripletData = field(default_factory=TripletData)
+    lock: TripletSettings = field(default_factory=TripletSettings)
+    study: StudyRecipe | None = None
+    seed: int = 0
+
+
+def train_triplet(recipe: TripletRecipe, options: RunOptions, crop: Crop | None, embed: Embed | None) -> str:
+    """Make the lock, or run the study; return what came out as text.
+
+    Args:
+        recipe: What.
+        options: Where and how.
+        crop: Finds and aligns the face of a picture; needed for folders of pictures that are not aligned.
+        embed: The robot's embedder; needed for ``lock.network: head``.
+    """
+    if recipe.lock.network == HEAD and embed is None:
+        raise ConfigurationError("lock.network: head needs the robot's embedder in models/; small needs none")
+    prepare = embed if recipe.lock.network == HEAD and embed is not None else _as_they_are
+    if recipe.study is not None:
+        return _study(recipe, recipe.study, options, prepare)
+    data = recipe.data
+    if data.me is not None and data.not_me is not None:
+        if crop is None:
+            raise ConfigurationError("folders of pictures need the detector in models/")
+        folders = [data.me, data.not_me, data.me_tests, data.not_me_tests]
+        parts = [
+            np.empty((0, 112, 112, 3), np.uint8) if one is None else read_folder(one, crop) for one in folders
+        ]
+    else:
+        faces = demonstration(LfwArchive.open(data.path), data.owner, data.n_me, data.n_not_me, recipe.seed)
+        parts = [faces.me, faces.not_me, faces.me_tests, faces.not_me_tests]
+    me, not_me, me_tests, not_me_tests = (prepare(part) for part in parts)
+    lock = train_lock(recipe.lock, me, not_me, options)
+    lock.save(options.out)
+    embedding_plots.plot_curves(
+        options.out, {"mean triplet loss": ("train/loss",)}, options.out / "curves.png"
+    )
+    report: dict[str, Any] = {"recipe": plain_values(recipe), "steps": lock.steps, "seconds": lock.seconds}
+    said = (
+        f"trained on {len(me)} of me and {len(not_me)} of others in {lock.seconds:.1f} s, {lock.steps} steps"
+    )
+    if len(me_tests) and len(not_me_tests):
+        trial = try_lock(lock, me_tests, not_me_tests)
+        embedding_plots.plot_histogram(
+            lock.margins(me_tests), lock.margins(not_me_tests), options.out / "margins.png",
+            "mean distance to the others minus mean distance to me", recipe.lock.production_alpha,
+        )  # fmt: skip
+        report["trial"], said = asdict(trial), f"{said}\n{trial}"
+    write_json(options.out / "report.json", report)
+    return said
+
+
+def _as_they_are(crops: ImageArray) -> ImageArray:
+    return crops
+
+
+def _study(
+    recipe: TripletRecipe, study: StudyRecipe, options: RunOptions, prepare: Callable[[ImageArray], Any]
+) -> str:
+    archive = LfwArchive.open(recipe.data.path)
+    owners = people_with_many_faces(archive, max(study.pictures) + 3)[: 1 if options.fast else study.owners]
+    pictures = study.pictures[:1] if options.fast else study.pictures
+    alphas = study.alphas[:2] if options.fast else study.alphas
+    trials: list[LockTrial] = []
+    with tqdm(total=len(owners) * len(pictures) * len(alphas), unit="lock", desc="study") as bar:
+        for number, owner in enumerate(owners):
+            for n_me in pictures:
+                faces = demonstration(archive, owner, n_me, study.n_not_me, recipe.seed + number)
+                parts = [prepare(one) for one in (faces.me, faces.not_me, faces.me_tests, faces.not_me_tests)]
+                for alpha in alphas:
+                    settings = dataclasses.replace(recipe.lock, alpha=alpha)
+                    lock = train_lock(settings, parts[0], parts[1], options, is_kept=False)
+                    trials.append(try_lock(lock, parts[2], parts[3]))
+                    bar.update()
+    rows = [_mean_trial([t for t in trials if (t.n_me, t.alpha) == key]) for key in _keys(pictures, alphas)]
+    _plot_study(rows, options.out / "study.png")
+    report = {
+        "recipe": plain_values(recipe),
+        "owners": len(owners),
+        "means": rows,
+        "trials": [asdict(t) for t in trials],
+    }
+    write_json(options.out / "report.json", report)
+    head = f"mean of {len(owners)} owners\n of me  alpha  steps  time    owner  stranger  equal error"
+    lines = [
+        f"{r['n_me']:6.0f}  {r['alpha']:+5.1f}  {r['steps']:5.0f}  {r['seconds']:5.1f} s"
+        f"  {100 * r['owner_unlocks']:4.0f} %  {100 * r['stranger_unlocks']:6.0f} %"
+        f"  {100 * r['equal_error']:8.1f} %"
+        for r in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def _keys(pictures: tuple[int, ...], alphas: tuple[float, ...]) -> list[tuple[int, float]]:
+    return [(n_me, alpha) for n_me in pictures for alpha in alphas]
+
+
+def _mean_trial(trials: list[LockTrial]) -> dict[str, float]:
+    rows = [asdict(trial) for trial in trials]
+    return {name: mean_or_nan([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+
+
+def _plot_study(rows: list[dict[str, float]], path: Path) -> None:
+    pyplot = embedding_plots.load_pyplot()
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 3.8))
+    panels = (
+        ("steps", "steps until no triplet costs anything", 1.0),
+        ("equal_error", "equal error on new pictures, %", 100.0),
+        ("owner_unlocks", "owner unlocks at half of alpha, %", 100.0),
+    )
+    for axis, (name, title, factor) in zip(axes, panels, strict=True):
+        for n_me in sorted({row["n_me"] for row in rows}):
+            own = [row for row in rows if row["n_me"] == n_me]
+            axis.plot(
+                [r["alpha"] for r in own],
+                [factor * r[name] for r in own],
+                marker="o",
+                label=f"{n_me:.0f} pictures",
+            )
+        axis.set(title=title, xlabel="alpha while training")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    embedding_plots.save_figure(figure, path)

@@ -1,0 +1,287 @@
+"""One face followed over frames: born, continued, lost, found again, split.
+
+Nothing is inherited by position alone. A face that was visible a moment ago is continued by position as
+long as its look does not contradict it; after a gap, or where two faces meet, the embedding has to speak
+for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.tracking.association import Costs, contested, position_costs, solve
+from face_recognition_node.tracking.evidence import TrackEvidence
+from face_recognition_node.vision.faces import Detection, FloatArray
+from face_recognition_node.vision.flatness import FLAT, ReliefEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerConfig:
+    """How faces are followed."""
+
+    lost_after_s: float = parameter(
+        2.0,
+        "seconds after which an unseen face is given up and no longer found again",
+        minimum=0.1,
+        maximum=30.0,
+    )
+    continuity_s: float = parameter(
+        0.25,
+        "seconds a face may be missed and still be continued by position; after that its look must match",
+        minimum=0.0,
+        maximum=2.0,
+    )
+    continuity_odds: float = parameter(
+        4.0,
+        "natural log of the odds that a face continued by position is the same; more contradiction splits",
+        minimum=1.0,
+        maximum=12.0,
+    )
+    relink_odds: float = parameter(
+        4.0, "natural log-likelihood ratio needed to find a lost face again", minimum=0.0, maximum=12.0
+    )
+    recheck_frames: int = parameter(
+        5,
+        "a face whose identity is certain is looked at again every this many frames",
+        minimum=1,
+        maximum=100,
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+_COST_OF_A_CUT = 3.0
+"""How much less position says for a face whose picture has changed at once, nats."""
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One face over time.
+
+    Attributes:
+        track_id: Never reused while the process lives.
+        detection: Where it was last.
+        first_stamp: When it was first seen, seconds.
+        last_stamp: When it was last seen, seconds.
+        evidence: What its views say together.
+        velocity_xy: (2,) pixels per second.
+        suspects: Views that contradict the evidence and wait for a verdict.
+        suspicion: Sum of their log-likelihood ratios of being the same person, at most 0.
+        frames_unchecked: Frames since a view of it was embedded.
+        thumbnail: Small picture of the last aligned crop, to notice a sudden change of the face.
+        relief: What depth says of it: a head or a picture of one.
+        claim: What the identity resolver claims of it (see ``identity.py``).
+        stranger: What the stranger book keeps on it (see ``strangers.py``).
+    """
+
+    track_id: int
+    detection: Detection
+    first_stamp: float
+    last_stamp: float
+    evidence: TrackEvidence
+    velocity_xy: FloatArray = field(default_factory=lambda: np.zeros(2, np.float32))
+    suspects: TrackEvidence | None = None
+    suspicion: float = 0.0
+    frames_unchecked: int = 0
+    thumbnail: FloatArray | None = None
+    relief: ReliefEvidence = field(default_factory=ReliefEvidence)
+    claim: Any = None
+    stranger: Any = None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether depth shows a picture of a face."""
+        return self.relief.verdict == FLAT
+
+    def predict(self, stamp: float) -> FloatArray:
+        """Return the (2,) expected centre at ``stamp``, pixels."""
+        ahead = np.float32(min(max(stamp - self.last_stamp, 0.0), 0.3))
+        return np.asarray(self.detection.center_xy + self.velocity_xy * ahead, np.float32)
+
+    def move(self, detection: Detection, stamp: float) -> None:
+        """Take over a new position."""
+        elapsed = stamp - self.last_stamp
+        if elapsed > 1e-3:
+            step = (detection.center_xy - self.detection.center_xy) / np.float32(elapsed)
+            self.velocity_xy = np.asarray(0.5 * self.velocity_xy + 0.5 * step, np.float32)
+        self.detection, self.last_stamp = detection, max(stamp, self.last_stamp)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """The position's opinion on a frame, before anything is embedded.
+
+    Attributes:
+        tracks: The (T,) tracks that could continue.
+        costs: (T, D) position costs in nats.
+        gaps_s: (T,) seconds since each was seen.
+        likely: For each detection the track that position alone would give it, or None.
+        contested: (D,) whether position alone cannot tell.
+    """
+
+    tracks: tuple[Track, ...]
+    costs: Costs
+    gaps_s: FloatArray
+    likely: tuple[Track | None, ...]
+    contested: np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """A view that is good enough to count as evidence: (D,) unit vector and quality in [0, 1]."""
+
+    embedding: FloatArray
+    quality: float
+
+
+class Tracker:
+    """Follows all faces of one camera."""
+
+    def __init__(self, calibration: Calibration, config: TrackerConfig) -> None:
+        self._calibration, self.config = calibration, config
+        self._tracks: list[Track] = []
+        self._numbers = itertools.count(1)
+
+    @property
+    def tracks(self) -> tuple[Track, ...]:
+        """Tracks that are visible or lost for a short time."""
+        return tuple(self._tracks)
+
+    def reset(self) -> None:
+        """Give up all tracks; numbers go on."""
+        self._tracks.clear()
+
+    def plan(self, detections: Sequence[Detection], stamp: float) -> Plan:
+        """Forget tracks lost for too long and say which detections position alone can place."""
+        self._tracks = [t for t in self._tracks if stamp - t.last_stamp <= self._patience_s(t)]
+        tracks = tuple(self._tracks)
+        gaps = np.array([max(stamp - t.last_stamp, 0.0) for t in tracks], np.float32)
+        costs = position_costs(
+            np.array([t.predict(stamp) for t in tracks], np.float32).reshape(-1, 2),
+            np.array([t.detection.size_px for t in tracks], np.float32),
+            gaps,
+            np.array([d.center_xy for d in detections], np.float32).reshape(-1, 2),
+            np.array([d.size_px for d in detections], np.float32),
+        )
+        near = np.where((gaps <= self.config.continuity_s)[:, None], costs, np.inf)
+        likely: list[Track | None] = [None] * len(detections)
+        for t, d in solve(near, self.config.continuity_odds):
+            likely[d] = tracks[t]
+        return Plan(tracks, costs, gaps, tuple(likely), contested(costs))
+
+    def update(
+        self,
+        plan: Plan,
+        detections: Sequence[Detection],
+        looks: Sequence[Look | None],
+        stamp: float,
+        abrupt: Sequence[bool] = (),
+    ) -> list[Track]:
+        """Continue, split and start tracks; return the track of each detection.
+
+        Args:
+            plan: Of this frame, from :meth:`plan`.
+            detections: (D) the faces.
+            looks: (D) their views, None where a face was not embedded or is too poor to count.
+            stamp: Time of the frame, seconds.
+            abrupt: (D) whether the picture of the face has changed at once, as in a cut: position then says
+                less. Empty: none has.
+        """
+        agreement = self._agreement(plan.tracks, looks)
+        costs = self._costs(plan, looks, agreement)
+        if len(abrupt):
+            costs[plan.gaps_s <= self.config.continuity_s] += np.where(abrupt, _COST_OF_A_CUT, 0.0)
+        found: list[Track | None] = [None] * len(detections)
+        for t, d in solve(costs, self.config.continuity_odds):
+            found[d] = self._continue(plan.tracks[t], detections[d], looks[d], float(agreement[t, d]), stamp)
+        visible = []
+        for detection, look, track in zip(detections, looks, found, strict=True):
+            visible.append(track if track is not None else self._start(detection, look, stamp))
+        return visible
+
+    def _patience_s(self, track: Track) -> float:
+        """Return for how long an unseen track may be found again, seconds.
+
+        After a short gap only the look counts. Without one there is nothing to find the track again by, and
+        keeping it would make every face near it contested: embedded in each frame for nothing.
+        """
+        has_look = track.evidence.embedding is not None
+        return self.config.lost_after_s if has_look else self.config.continuity_s
+
+    def renew(self, track: Track) -> Track:
+        """Split a track whose evidence now speaks for somebody else: same face, new number, no claim."""
+        split = Track(
+            next(self._numbers), track.detection, track.first_stamp, track.last_stamp, track.evidence,
+            velocity_xy=track.velocity_xy, thumbnail=track.thumbnail, relief=track.relief,
+        )  # fmt: skip
+        self._tracks = [split if t is track else t for t in self._tracks]
+        return split
+
+    def _agreement(self, tracks: Sequence[Track], looks: Sequence[Look | None]) -> Costs:
+        """Return (T, D) log-likelihood ratios that a look is the track's person; 0 where nothing is known."""
+        ratios = np.zeros((len(tracks), len(looks)))
+        pools = [t.evidence.embedding for t in tracks]
+        rows = [i for i, pool in enumerate(pools) if pool is not None]
+        columns = [j for j, look in enumerate(looks) if look is not None]
+        if rows and columns:
+            a = np.stack([p for p in pools if p is not None])
+            b = np.stack([look.embedding for look in looks if look is not None])
+            common = (self._calibration.commonness(a)[:, None] + self._calibration.commonness(b)[None, :]) / 2
+            quality_a = np.array([tracks[i].evidence.quality for i in rows])[:, None]
+            quality_b = np.array([look.quality for look in looks if look is not None])[None, :]
+            values = self._calibration.log_likelihood_ratio(a @ b.T, quality_b, quality_a, common)
+            ratios[np.ix_(rows, columns)] = values
+        return ratios
+
+    def _costs(self, plan: Plan, looks: Sequence[Look | None], agreement: Costs) -> Costs:
+        """Return (T, D) total costs; for a track that was lost only the look counts."""
+        costs = plan.costs - agreement
+        for t, track in enumerate(plan.tracks):
+            if plan.gaps_s[t] > self.config.continuity_s:
+                has_pool = track.evidence.embedding is not None
+                needed = self.config.continuity_odds + self.config.relink_odds
+                for d, look in enumerate(looks):
+                    costs[t, d] = needed - agreement[t, d] if has_pool and look is not None else np.inf
+        return costs
+
+    def _continue(
+        self, track: Track, detection: Detection, look: Look | None, agreement: float, stamp: float
+    ) -> Track:
+        """Move a track and weigh its new look; return the track, or the new one if that look splits it."""
+        if look is None:
+            track.frames_unchecked += 1
+        elif agreement >= -1.0 or track.evidence.embedding is None:
+            track.evidence.add(look.embedding, look.quality, stamp)
+            track.frames_unchecked = 0
+            if agreement > 0.0:
+                track.suspects, track.suspicion = None, 0.0
+        else:
+            if track.suspects is None:
+                track.suspects = TrackEvidence(self._calibration.correlation_s)
+            track.suspicion += agreement * track.suspects.renewal(stamp)
+            track.suspects.add(look.embedding, look.quality, stamp)
+            track.frames_unchecked = 0
+            if track.suspicion < -self.config.continuity_odds:
+                suspects, track.suspects, track.suspicion = track.suspects, None, 0.0
+                return self._start(detection, None, stamp, suspects)
+        track.move(detection, stamp)
+        return track
+
+    def _start(
+        self, detection: Detection, look: Look | None, stamp: float, evidence: TrackEvidence | None = None
+    ) -> Track:
+        if evidence is None:
+            evidence = TrackEvidence(self._calibration.correlation_s)
+            if look is not None:
+                evidence.add(look.embedding, look.quality, stamp)
+        track = Track(next(self._numbers), detection, stamp, stamp, evidence)
+        self._tracks.append(track)
+        return track

@@ -1,0 +1,1 @@
+"""A picture to faces: find, align, judge and embed them. numpy and OpenCV, no torch, no ROS."""

@@ -1,0 +1,227 @@
+"""The model card: what a weights file is, what it eats, what it was measured to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from face_recognition_node.common.errors import ModelMismatchError, ModelMissingError
+from face_recognition_node.common.parameters import check_section, parameter
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsConfig:
+    """Which models run, and on what."""
+
+    models_dir: str = parameter("", "folder of model files; empty: the one installed", read_only=True)
+    detector: str = parameter(
+        "retinaface_mobilenet025",
+        "face detector: its card's name in the models folder",
+        choices=("retinaface_mobilenet025", "retinaface_resnet50"),
+        read_only=True,
+    )
+    embedder: str = parameter(
+        "efficientnet_b0_64", "face embedder: its card's name in the models folder", read_only=True
+    )
+    backend: str = parameter(
+        "auto",
+        "what runs the networks; auto takes the fastest one that is installed and says why",
+        choices=("auto", "openvino", "onnxruntime", "torch", "torch_tensorrt"),
+        read_only=True,
+    )
+    device: str = parameter(
+        "",
+        "device as the backend names it (CPU, GPU, cuda:0); empty: the backend's own choice",
+        read_only=True,
+    )
+    precision: str = parameter(
+        "fp16",
+        "number format of TensorRT engines; on other backends always fp32",
+        choices=("fp16", "fp32"),
+        read_only=True,
+    )
+    detector_precision: str = parameter(
+        "auto",
+        "number format of the detector with OpenVINO on a CPU; auto: bfloat16 where the processor multiplies "
+        "in it, at half the time; embeddings are always fp32 there",
+        choices=("auto", "fp32"),
+        read_only=True,
+    )
+    threads: int = parameter(
+        0,
+        "CPU threads of a network; 0: one per core but one, at most 4",
+        minimum=0,
+        maximum=64,
+        read_only=True,
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """What a network eats: ``(pixel - mean) / scale`` in this channel order.
+
+    Attributes:
+        size: (height, width) in pixels, or None where any multiple of 32 goes.
+        channels: "RGB" or "BGR".
+        mean: One number a channel, in that order.
+        scale: One number a channel, in that order.
+    """
+
+    size: tuple[int, int] | None
+    channels: str
+    mean: tuple[float, float, float]
+    scale: tuple[float, float, float]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelInput:
+        """Read the card's ``input`` block; a lone number stands for all three channels."""
+        size = values["size"]
+        mean, scale = values["mean"], values["scale"]
+        if values["channels"] not in ("RGB", "BGR"):
+            raise ValueError(f"channels: expected RGB or BGR, got {values['channels']!r}")
+        return cls(
+            None if size is None else (int(size[0]), int(size[1])),
+            values["channels"],
+            _triple(mean),
+            _triple(scale),
+        )
+
+
+def _triple(value: Any) -> tuple[float, float, float]:
+    first, second, third = value if isinstance(value, (list, tuple)) else (value, value, value)
+    return float(first), float(second), float(third)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """A model card, checked against the files beside it.
+
+    Attributes:
+        path: The card's file; the weights lie beside it as ``NAME.onnx`` and ``NAME.safetensors``.
+        name: Name of the model.
+        network: Which network definition the weights fit.
+        sha256: Hexadecimal SHA-256 of ``NAME.safetensors``: the identity of the weights.
+        onnx_sha256: The same of ``NAME.onnx``.
+        input: What the network eats.
+        alignment: Fingerprint of the warp its faces are aligned by; empty for a detector.
+        dimension: Length of an embedding; 0 for a detector.
+        calibration: What a similarity is worth, or None where it was not learnt yet.
+        values: The whole card as written.
+    """
+
+    path: Path
+    name: str
+    network: str
+    sha256: str
+    onnx_sha256: str
+    input: ModelInput
+    alignment: str = ""
+    dimension: int = 0
+    calibration: Mapping[str, Any] | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path | str) -> ModelCard:
+        """Read ``NAME.json``.
+
+        Raises:
+            ModelMissingError: If the card is not there.
+            ModelMismatchError: If it cannot be understood.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            others = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "none"
+            raise ModelMissingError(f"{path}: no such model card; models in that folder: {others}") from error
+        try:
+            values = json.loads(text)
+            return cls(
+                path=path,
+                name=values["name"],
+                network=values["network"],
+                sha256=values["files"]["safetensors"],
+                onnx_sha256=values["files"]["onnx"],
+                input=ModelInput.from_dict(values["input"]),
+                alignment=values["input"].get("alignment", ""),
+                dimension=int(values.get("output", {}).get("dimension", 0)),
+                calibration=values.get("calibration"),
+                values=values,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelMismatchError(
+                f"{path}: expected a model card, got {type(error).__name__}: {error}"
+            ) from error
+
+    @property
+    def fingerprint(self) -> str:
+        """Names weights and alignment together; embeddings of different fingerprints are never compared."""
+        digest = hashlib.sha256(f"{self.sha256}+{self.alignment}".encode()).hexdigest()
+        return f"{self.name}-{digest[:16]}"
+
+    def weights(self, kind: str) -> Path:
+        """Return the checked weights file.
+
+        Args:
+            kind: "onnx" or "safetensors".
+
+        Raises:
+            ModelMissingError: If the file is not there.
+            ModelMismatchError: If it is not the one the card describes.
+        """
+        file = self.path.with_suffix(f".{kind}")
+        expected = self.onnx_sha256 if kind == "onnx" else self.sha256
+        try:
+            got = file_sha256(file)
+        except FileNotFoundError as error:
+            raise ModelMissingError(
+                f"{file}: no such weights file, but its card is there; copy both"
+            ) from error
+        if got != expected:
+            raise ModelMismatchError(
+                f"{file}: expected SHA-256 {expected} (its card), got {got}; "
+                "the file is damaged or belongs to another card: copy both from one place"
+            )
+        return file
+
+    def with_calibration(self, calibration: Mapping[str, Any]) -> ModelCard:
+        """Return this card with another calibration; the fingerprint stays."""
+        values = {**self.values, "calibration": dict(calibration)}
+        return replace(self, calibration=dict(calibration), values=values)
+
+    def write(self, path: Path | str | None = None) -> None:
+        """Write the card whole or not at all."""
+        write_json(Path(path) if path is not None else self.path, self.values)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write ``values`` as an indented JSON file that is never seen half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(values, stream, indent=1, ensure_ascii=False)
+            stream.write("\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,157 @@
+"""From RetinaFace's output maps to boxes and landmarks (Deng et al. 2020).
+
+A level of stride ``s`` has, in each cell, a smaller and a larger square anchor centred at
+``((column + ½) s, (row + ½) s)``. Relative to an anchor of side ``a`` at ``(cx, cy)`` the network says
+``box = (cx + 0.1 a dx, cy + 0.1 a dy)`` with sides ``a exp(0.2 dw)``, ``a exp(0.2 dh)``, and each landmark as
+``(cx + 0.1 a lx, cy + 0.1 a ly)`` (variances of SSD, Liu et al. 2016).
+
+Only candidates above the threshold are ever decoded: the maps hold tens of thousands of anchors, a picture a
+handful of faces. Their anchors are computed from their indices, so there is no table to keep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from face_recognition_node.common.errors import ModelError
+from face_recognition_node.gallery.columns import IntArray
+from face_recognition_node.vision.faces import FloatArray
+
+STRIDES = (8, 16, 32)
+ANCHOR_SIDES = ((16, 32), (64, 128), (256, 512))
+"""Sides of the smaller and larger anchor of each level, pixels."""
+
+CENTER_VARIANCE = 0.1
+SIZE_VARIANCE = 0.2
+ANCHORS = 2
+HEAD_CHANNELS = ANCHORS * 15
+_STRIDES = np.asarray(STRIDES, np.float32)
+_SIDES = np.asarray(ANCHOR_SIDES, np.float32)
+_MAXIMUM_LOG_SIZE = 4.0  # exp(4) = 55 times the anchor: nothing sensible is larger, and exp cannot overflow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Decoded anchors, in pixels of the picture the network saw.
+
+    Attributes:
+        boxes_xyxy: (K, 4).
+        scores: (K,) in [0, 1].
+        landmarks_xy: (K, 5, 2).
+    """
+
+    boxes_xyxy: FloatArray
+    scores: FloatArray
+    landmarks_xy: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def mapped(self, scale: float, shift_x: float = 0.0, shift_y: float = 0.0) -> Candidates:
+        """Return the candidates with ``(x - shift) * scale``: from a resized, padded copy to the picture."""
+        shift = np.array([shift_x, shift_y], np.float32)
+        return Candidates(
+            (self.boxes_xyxy - np.tile(shift, 2)) * np.float32(scale),
+            self.scores,
+            (self.landmarks_xy - shift) * np.float32(scale),
+        )
+
+    def of_heights(self, least: float, most: float) -> Candidates:
+        """Return the candidates whose box is between ``least`` and ``most`` pixels high."""
+        heights = self.boxes_xyxy[:, 3] - self.boxes_xyxy[:, 1]
+        wanted = (heights >= least) & (heights <= most)
+        return Candidates(self.boxes_xyxy[wanted], self.scores[wanted], self.landmarks_xy[wanted])
+
+    @staticmethod
+    def joined(parts: Sequence[Candidates]) -> Candidates:
+        """Return all candidates of several passes."""
+        if len(parts) == 1:
+            return parts[0]
+        return Candidates(
+            np.concatenate([part.boxes_xyxy for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.landmarks_xy for part in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Anchors that reach a threshold, with what the network says of each, not yet decoded.
+
+    Attributes:
+        level: (K,) int, index into STRIDES.
+        anchor: (K,) int, 0 the smaller anchor of the level, 1 the larger.
+        row: (K,) int.
+        column: (K,) int.
+        values: (K, 15) float32: face logit, 4 box and 10 landmark numbers.
+    """
+
+    level: IntArray
+    anchor: IntArray
+    row: IntArray
+    column: IntArray
+    values: FloatArray
+
+
+def least_logit(score: float) -> float:
+    """Return the face logit that a score in (0, 1) stands for."""
+    return math.log(score / (1 - score))
+
+
+def decode_maps(maps: Sequence[FloatArray], score_threshold: float) -> Candidates:
+    """Decode the candidates of one picture.
+
+    Args:
+        maps: For each stride a (30, h, w) map: 2 face logits, 2 × 4 box and 2 × 10 landmark numbers.
+        score_threshold: Smallest score in (0, 1).
+
+    Returns:
+        All anchors that reach the threshold, not yet thinned out.
+
+    Raises:
+        ModelError: For maps of another shape.
+    """
+    return decode_cells(select_cells(maps, least_logit(score_threshold)))
+
+
+def select_cells(maps: Sequence[FloatArray], least: float) -> Cells:
+    """Return the anchors of one picture whose face logit is at least ``least``; see :func:`decode_maps`."""
+    require_maps([level.shape for level in maps])
+    parts = []
+    for index, level in enumerate(maps):
+        height, width = level.shape[1:]
+        anchor, row, column = np.nonzero(level[:ANCHORS] >= least)
+        box = level[ANCHORS : ANCHORS * 5].reshape(ANCHORS, 4, height, width)[anchor, :, row, column]
+        points = level[ANCHORS * 5 :].reshape(ANCHORS, 10, height, width)[anchor, :, row, column]
+        values = np.concatenate([level[anchor, row, column][:, None], box, points], axis=1)
+        parts.append((np.full(len(anchor), index), anchor, row, column, values))
+    return Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def require_maps(shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise ModelError unless these are the shapes of one (30, h, w) map for each stride."""
+    if len(shapes) != len(STRIDES):
+        raise ModelError(f"maps: expected {len(STRIDES)}, one for each stride, got {len(shapes)}")
+    for stride, shape in zip(STRIDES, shapes, strict=True):
+        if len(shape) != 3 or shape[0] != HEAD_CHANNELS:
+            raise ModelError(f"map of stride {stride}: expected shape ({HEAD_CHANNELS}, h, w), got {shape}")
+
+
+def decode_cells(cells: Cells) -> Candidates:
+    """Return the boxes, scores and landmarks that the network means."""
+    values = cells.values
+    side = _SIDES[cells.level, cells.anchor][:, None]
+    stride = _STRIDES[cells.level][:, None]
+    center = (np.stack([cells.column, cells.row], axis=1).astype(np.float32) + np.float32(0.5)) * stride
+    middle = center + values[:, 1:3] * (np.float32(CENTER_VARIANCE) * side)
+    half = side * np.exp(np.minimum(values[:, 3:5] * np.float32(SIZE_VARIANCE), _MAXIMUM_LOG_SIZE)) / 2
+    points = values[:, 5:].reshape(-1, 5, 2)
+    return Candidates(
+        np.concatenate([middle - half, middle + half], axis=1),
+        np.asarray(1 / (1 + np.exp(-values[:, 0])), np.float32),
+        center[:, None] + points * (np.float32(CENTER_VARIANCE) * side)[:, :, None],
+    )
