@@ -13,7 +13,7 @@ from face_world import FaceWorld, empty_gallery
 from hypothesis import HealthCheck, settings
 from identity_desk import Desk
 
-from face_recognition_node.core.gallery import Gallery
+from face_recognition_node.gallery.gallery import Gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 

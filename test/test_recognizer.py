@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 
 from face_recognition_node.assembly import Models, build_recognizer, load_models
-from face_recognition_node.core.config import Config
-from face_recognition_node.core.errors import FrameError, GalleryMismatchError
-from face_recognition_node.core.faces import (
+from face_recognition_node.common.errors import FrameError, GalleryMismatchError
+from face_recognition_node.common.parameters import with_values
+from face_recognition_node.common.stages import StageClock
+from face_recognition_node.config import Config
+from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.gallery.values import NewTemplate
+from face_recognition_node.recognizer import Recognizer
+from face_recognition_node.vision.faces import (
     Detection,
     Frame,
     IdentifiedFace,
     IdentityState,
     RecognitionResult,
 )
-from face_recognition_node.core.gallery import Gallery
-from face_recognition_node.core.gallery_values import NewTemplate
-from face_recognition_node.core.parameters import with_values
-from face_recognition_node.core.recognizer import Recognizer
-from face_recognition_node.core.stages import StageClock
 
 SIZE = (480, 270)
 

@@ -1,0 +1,291 @@
+"""The command line: verbs, help, exit codes, options, and a recording recognised from end to end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from face_recognition_node.cli import VERBS, build_parser, main
+from face_recognition_node.cli.benchmark import WHAT as BENCHMARKS
+from face_recognition_node.cli.evaluate import WHAT as EVALUATIONS
+from face_recognition_node.cli.json_output import report
+from face_recognition_node.cli.options import add_settings, config_from, file_to_write, parse_value
+from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.media.sources import open_source
+
+PLAIN_VERBS = [[verb] for verb in VERBS]
+NESTED_VERBS = [["evaluate", what] for what in EVALUATIONS] + [["benchmark", what] for what in BENCHMARKS]
+
+
+@pytest.mark.parametrize("words", PLAIN_VERBS + NESTED_VERBS, ids=" ".join)
+def test_every_verb_has_a_help_that_helps(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert " ".join(words) in text
+    assert len(text.splitlines()) > 5
+
+
+def test_help_of_everything_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from face_recognition_node.cli import build_parser; build_parser().format_help(); "
+        "heavy = ('cv2', 'numpy', 'torch', 'openvino', 'faiss', 'rclpy'); "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_log_file_is_not_flooded_by_progress_bars() -> None:
+    script = (
+        "from face_recognition_node.cli import main\nmain(['recognize', 'nothing.mp4'])\n"
+        "from time import sleep\nfrom tqdm import tqdm\n"
+        "for _ in tqdm(range(10)): sleep(0.15)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stderr.count(b"\r") <= 3  # the empty bar and the full one
+
+
+def test_no_verb_or_a_wrong_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["recognise"], ["evaluate"]):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 2
+    assert "VERB" in build_parser().format_help()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["recognize", "nothing.mp4"], "no such file or folder"),
+        (["recognize", "sample", "--gallery", "nothing.db"], "enroll somebody first"),
+        (["recognize", "sample", "--start", "3", "--end", "2"], "start < end"),
+        (["evaluate", "replay", "nothing"], "packaged in"),
+    ],
+)
+def test_wrong_input_ends_with_code_2_and_the_cure(
+    words: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
+
+
+def test_settings_are_read_in_their_types() -> None:
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    words = ["--set", "identity.target_false_accept_rate=0.002", "--set", "strangers.enabled=False"]
+    config = config_from(parser.parse_args([*words, "--backend", "onnxruntime"]))
+    assert config.identity.target_false_accept_rate == 0.002
+    assert config.strangers.enabled is False
+    assert config.models.backend == "onnxruntime"
+    for wrong, expected in [
+        ("nothing=1", "no such parameter"),
+        ("identity.target_false_accept_rate", "NAME=VALUE"),
+        ("identity.target_false_accept_rate=often", "expected float"),
+        ("identity.target_false_accept_rate=2", "at most"),
+        ("strangers.enabled=perhaps", "true or false"),
+    ]:
+        with pytest.raises(ConfigurationError, match=expected):
+            config_from(parser.parse_args(["--set", wrong]))
+
+
+def test_values_follow_the_default() -> None:
+    assert parse_value("a", "7", 3) == 7
+    assert parse_value("a", "7", 3.0) == 7.0
+    assert parse_value("a", "true", False) is True
+    assert parse_value("a", "7", "text") == "7"
+
+
+@pytest.fixture(scope="module")
+def sample_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a gallery in which the sample's guest is enrolled from the sample's first seconds."""
+    path = tmp_path_factory.mktemp("gallery") / "guest.db"
+    assert main(["enroll", "Eileen", "sample", "--end", "4", "--gallery", str(path)]) == 0
+    return path
+
+
+def test_a_recording_is_recognised_from_end_to_end(
+    sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines_path, video_path = tmp_path / "seen.jsonl", tmp_path / "seen.mp4"
+    words = ["recognize", "sample", "--rate", "10", "--start", "5.5", "--gallery", str(sample_gallery)]
+    capsys.readouterr()
+    assert main([*words, "--json", str(lines_path), "--annotated", str(video_path)]) == 0
+    lines = [json.loads(line) for line in lines_path.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(65))
+    assert [line["stamp"] for line in lines] == pytest.approx([5.5 + i / 10 for i in range(65)])
+    faces = [face for line in lines for face in line["faces"]]
+    names = {face["name"] for face in faces if face["state"] == "known"}
+    assert names == {"Eileen"}
+    assert {face["name"] for face in lines[-1]["faces"] if face["state"] == "known"} == {"Eileen"}
+    assert len(list(open_source(str(video_path)))) == 65
+    said = capsys.readouterr().out
+    assert "Eileen" in said
+    assert "65 frames" in said
+
+
+def test_looking_changes_nothing_unless_strangers_are_kept(
+    sample_gallery: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def persons() -> list[str]:
+        from face_recognition_node.gallery.gallery import Gallery
+
+        with Gallery.open(sample_gallery, None, must_exist=True) as gallery:
+            return sorted(
+                person.name for person in gallery.snapshot().persons.values() if not person.is_stranger
+            )
+
+    words = [
+        "recognize",
+        "sample",
+        "--rate",
+        "10",
+        "--start",
+        "7.9",
+        "--end",
+        "9.2",
+        "--gallery",
+        str(sample_gallery),
+    ]
+    before = persons()
+    assert main([*words, "--json", "-"]) == 1, "only the stranger is in view there"
+    assert persons() == before == ["Eileen"]
+    said = capsys.readouterr()
+    assert all(json.loads(line)["faces"] is not None for line in said.out.splitlines())
+    assert "13 frames" in said.err
+
+
+def test_an_interrupt_leaves_complete_files(sample_gallery: Path, tmp_path: Path) -> None:
+    lines_path, video_path = tmp_path / "seen.jsonl", tmp_path / "seen.mp4"
+    words = ["recognize", "sample", "--gallery", str(sample_gallery), "--json", str(lines_path)]
+    command = [sys.executable, "-m", "face_recognition_node.cli", *words, "--annotated", str(video_path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        while child.poll() is None and not (lines_path.exists() and lines_path.read_text().count("\n") >= 5):
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        said, _ = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    lines = [json.loads(line) for line in lines_path.read_text().splitlines()]
+    assert child.returncode == 130
+    assert 5 <= len(lines) < 360
+    assert len(lines) - 1 <= len(list(open_source(str(video_path)))) <= len(lines)
+    assert f"{len(lines)} frames" in said or f"{len(lines) + 1} frames" in said
+
+
+@pytest.mark.parametrize("verb", [["evaluate", "verification", "x"], ["calibrate", "x"]])
+@pytest.mark.parametrize(("place", "cure"), [(".", "is a folder"), ("file/x.json", "cannot be written")])
+def test_where_nothing_can_be_written_is_told_before_the_work(
+    verb: list[str], place: str, cure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as raised:
+        main([*verb, "--json", str(tmp_path / place)])
+    assert raised.value.code == 2
+    assert cure in capsys.readouterr().err
+
+
+def test_a_report_may_lie_in_a_new_folder(tmp_path: Path) -> None:
+    report("text", {"figure": 1}, str(file_to_write(str(tmp_path / "new" / "figures.json"))))
+    assert json.loads((tmp_path / "new" / "figures.json").read_text()) == {"figure": 1}
+
+
+def test_what_is_read_is_not_overwritten_and_what_is_refused_empties_nothing(
+    sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sample_gallery.read_bytes()
+    words = ["recognize", "sample", "--end", "0.1", "--gallery", str(sample_gallery)]
+    assert main([*words, "--json", str(sample_gallery)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert sample_gallery.read_bytes() == before
+    (tmp_path / "junk.db").write_text("no gallery")
+    (tmp_path / "seen.jsonl").write_text("of an earlier run")
+    words = ["recognize", "sample", "--gallery", str(tmp_path / "junk.db")]
+    assert main([*words, "--json", str(tmp_path / "seen.jsonl")]) == 2
+    assert (tmp_path / "seen.jsonl").read_text() == "of an earlier run"
+
+
+def test_a_part_without_frames_is_an_error(sample_gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recognize", "sample", "--start", "100", "--gallery", str(sample_gallery)]) == 2
+    assert "no frame in the part chosen" in capsys.readouterr().err
+
+
+RECOGNIZE = [sys.executable, "-m", "face_recognition_node.cli", "recognize", "sample", "--gallery"]
+
+
+def test_a_full_disk_is_no_answer(sample_gallery: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    command = [*RECOGNIZE, str(sample_gallery), "--end", "0.5", "--json", "/dev/full"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+
+
+def test_a_reader_that_has_left_is_no_answer(sample_gallery: Path) -> None:
+    command = [*RECOGNIZE, str(sample_gallery), "--json", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.stdout.close()
+        assert child.wait(60) == 141
+
+
+def test_to_be_stopped_is_to_be_interrupted(sample_gallery: Path, tmp_path: Path) -> None:
+    video = tmp_path / "seen.mp4"
+    command = [*RECOGNIZE, str(sample_gallery), "--json", "-", "--annotated", str(video)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        assert child.stdout is not None
+        for _ in range(5):
+            child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert video.stat().st_size > 1000
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_a_device_is_written_to_and_never_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(argparse.ArgumentTypeError, match="device or a pipe"):
+        file_to_write(str(tmp_path / "pipe"))
+    descriptor = os.open(tmp_path / "pipe", os.O_RDWR)
+    report("text", {"figure": 1}, str(tmp_path / "pipe"))
+    assert json.loads(os.read(descriptor, 1000)) == {"figure": 1}
+    os.close(descriptor)
+    assert not (tmp_path / "pipe").is_file()
+
+
+def test_a_picture_of_the_source_is_not_drawn_over(
+    sample_gallery: Path, tmp_path: Path, guest_bgr: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "pictures" / "0.png"
+    picture.parent.mkdir()
+    cv2.imwrite(str(picture), guest_bgr)
+    before = picture.read_bytes()
+    words = ["recognize", str(picture.parent), "--gallery", str(sample_gallery)]
+    assert main([*words, "--annotated", str(picture)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert picture.read_bytes() == before

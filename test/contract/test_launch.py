@@ -1,0 +1,294 @@
+"""The launch files: run against stand-ins for launch and launch_ros, and for real where these exist."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "launch"
+ALONE = FOLDER / "face_recognition.launch.py"
+WITH_SOURCE = FOLDER / "face_recognition_with_source.launch.py"
+FILES = [ALONE, WITH_SOURCE]
+IDS = [path.name for path in FILES]
+
+STAND_INS = {
+    "launch": ["LaunchDescription"],
+    "launch.actions": [
+        "DeclareLaunchArgument",
+        "EmitEvent",
+        "IncludeLaunchDescription",
+        "LogInfo",
+        "OpaqueFunction",
+        "RegisterEventHandler",
+        "SetEnvironmentVariable",
+    ],
+    "launch.events": ["matches_action"],
+    "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
+    "launch.substitutions": ["LaunchConfiguration"],
+    "launch_ros": [],
+    "launch_ros.actions": ["LifecycleNode"],
+    "launch_ros.event_handlers": ["OnStateTransition"],
+    "launch_ros.events": [],
+    "launch_ros.events.lifecycle": ["ChangeState"],
+    "launch_ros.parameter_descriptions": ["ParameterValue"],
+    "lifecycle_msgs.msg": ["Transition"],
+}
+"""The names that Humble, Jazzy and Kilted have in common; a launch file that uses another one fails here."""
+
+
+class StandIn:
+    """Remembers what it was made with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args = args
+        self.kwargs = kwargs
+
+    def perform(self, context: dict[str, str]) -> str:
+        return context[self.args[0]]
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, members in STAND_INS.items():
+        module = types.ModuleType(name)
+        for member in members:
+            kind = type(member, (StandIn,), {"TRANSITION_CONFIGURE": 1, "TRANSITION_ACTIVATE": 3})
+            setattr(module, member, kind)
+        monkeypatch.setitem(sys.modules, name, module)
+    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.name.split(".")[0], path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def kind(action: Any) -> str:
+    return type(action).__name__
+
+
+def run(path: Path, **given: str) -> list[Any]:
+    """Return the actions of a launch file, those of included files and functions among them."""
+    module = load(path)
+    context: dict[str, str] = {}
+    actions: list[Any] = []
+
+    def visit(entities: list[Any]) -> None:
+        for entity in entities:
+            actions.append(entity)
+            if kind(entity) == "DeclareLaunchArgument":
+                name = entity.args[0]
+                context.setdefault(name, given.get(name, entity.kwargs["default_value"]))
+                assert context[name] in entity.kwargs.get("choices", [context[name]])
+            elif kind(entity) == "OpaqueFunction":
+                visit(entity.kwargs["function"](context))
+            elif kind(entity) == "IncludeLaunchDescription":
+                visit(load(Path(entity.args[0].args[0])).generate_launch_description().args[0])
+
+    visit(module.generate_launch_description().args[0])
+    unknown = set(given) - set(context)
+    assert not unknown, f"not declared: {unknown}"
+    return actions
+
+
+def nodes(actions: list[Any]) -> dict[str, Any]:
+    return {action.kwargs["name"]: action for action in actions if kind(action) == "LifecycleNode"}
+
+
+def plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "args", [value])[0] for name, value in parameters.items()}
+
+
+def transitions(actions: list[Any], node: Any) -> list[tuple[str, int]]:
+    """Return (at once or the state waited for, transition) of what is done to a node, in order."""
+    found = []
+    for action in actions:
+        event, when = action, "at once"
+        if kind(action) == "RegisterEventHandler":
+            handler = action.args[0].kwargs
+            event, when = handler["entities"][0], f"{handler['start_state']} -> {handler['goal_state']}"
+            assert handler["target_lifecycle_node"] in nodes(actions).values()
+        if kind(event) == "EmitEvent":
+            change = event.kwargs["event"].kwargs
+            if change["lifecycle_node_matcher"].args[0] is node:
+                found.append((when, change["transition_id"]))
+    return found
+
+
+def test_the_folder_holds_these_launch_files() -> None:
+    assert sorted(FOLDER.glob("*.launch.py")) == sorted(FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_only_names_that_every_distribution_has_are_imported(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("launch", "lifecycle_msgs")):
+            for alias in node.names:
+                assert alias.name in STAND_INS[node.module or ""], f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.usefixtures("stand_ins")
+class TestWithStandIns:
+    @pytest.mark.parametrize("path", FILES, ids=IDS)
+    def test_every_argument_is_described(self, path: Path) -> None:
+        declared = [action for action in run(path) if kind(action) == "DeclareLaunchArgument"]
+        names = [action.args[0] for action in declared]
+        # the source's file gives these two other defaults
+        twice = {"image", "image_transport"} if path == WITH_SOURCE else set()
+        assert {name for name in names if names.count(name) > 1} == twice
+        for action in declared:
+            assert len(action.kwargs["description"]) > 10
+            assert isinstance(action.kwargs["default_value"], str)
+
+    def test_the_arguments_promised_are_there(self) -> None:
+        names = {action.args[0] for action in run(ALONE) if kind(action) == "DeclareLaunchArgument"}
+        assert names >= {
+            "image",
+            "image_transport",
+            "depth",
+            "camera_info",
+            "namespace",
+            "params_file",
+            "gallery_path",
+            "models_dir",
+            "log_level",
+            "autostart",
+        }
+
+    def test_the_node_gets_the_shipped_parameters_and_nothing_else(self) -> None:
+        node = nodes(run(ALONE))["face_recognition"]
+        assert node.kwargs["package"] == "face_recognition_node"
+        assert node.kwargs["executable"] == "face_recognition_node"
+        (params_file,) = node.kwargs["parameters"]
+        assert Path(params_file).is_file()
+
+    def test_what_is_asked_for_overrides_the_parameter_file(self) -> None:
+        actions = run(
+            ALONE,
+            image="/camera/image_raw",
+            image_transport="compressed",
+            depth="/camera/depth",
+            camera_info="/camera/camera_info",
+            gallery_path="/data/0",
+            models_dir="/models",
+            params_file="/my.yaml",
+            namespace="head",
+            log_level="debug",
+            use_sim_time="true",
+        )
+        node = nodes(actions)["face_recognition"]
+        params_file, overrides = node.kwargs["parameters"]
+        assert params_file == "/my.yaml"
+        assert plain(overrides) == {
+            "image_topic": "/camera/image_raw",
+            "image_transport": "compressed",
+            "depth_topic": "/camera/depth",
+            "camera_info_topic": "/camera/camera_info",
+            "gallery_path": "/data/0",
+            "models.models_dir": "/models",
+            "use_sim_time": True,
+        }
+        assert node.kwargs["namespace"] == "head"
+        assert node.kwargs["arguments"] == ["--ros-args", "--log-level", "debug"]
+
+    def test_every_override_is_a_parameter_of_the_node(self) -> None:
+        pytest.importorskip("rclpy", reason="needs ROS 2")
+        from face_recognition_node.ros.settings import declarations
+
+        known = {name: type(value) for name, _, value in declarations()}
+        for parameter in load(ALONE).PARAMETERS.values():
+            assert known[parameter] is str
+
+    def test_every_value_for_the_source_is_a_parameter_of_it(self) -> None:
+        pytest.importorskip("rclpy", reason="needs ROS 2")
+        from face_recognition_node.common.parameters import flatten
+        from face_recognition_node.ros.video_source import VideoSourceConfig
+
+        known = {name: (declared, type(value)) for name, declared, value in flatten(VideoSourceConfig())}
+        (values,) = nodes(run(WITH_SOURCE))["video_source"].kwargs["parameters"]
+        for name, value in plain(values).items():
+            declared, expected = known[name]
+            assert type(value) is expected
+            declared.check(name, value)
+
+    def test_the_node_is_configured_and_then_activated(self) -> None:
+        actions = run(ALONE)
+        node = nodes(actions)["face_recognition"]
+        assert transitions(actions, node) == [("configuring -> inactive", 3), ("at once", 1)]
+        order = [kind(action) for action in actions]
+        # The handler must wait before the node starts, and the node be there before it is told.
+        assert order.index("RegisterEventHandler") < order.index("LifecycleNode") < order.index("EmitEvent")
+
+    def test_a_failed_configuration_is_explained(self) -> None:
+        handlers = [action.args[0].kwargs for action in run(ALONE) if kind(action) == "RegisterEventHandler"]
+        (explained,) = [handler for handler in handlers if handler["goal_state"] == "unconfigured"]
+        assert "ros2 lifecycle" in explained["entities"][0].kwargs["msg"]
+
+    @pytest.mark.parametrize("path", FILES, ids=IDS)
+    def test_without_autostart_the_nodes_wait(self, path: Path) -> None:
+        actions = run(path, autostart="false")
+        for node in nodes(actions).values():
+            assert transitions(actions, node) == []
+
+    def test_the_profile_for_large_images_is_set(self) -> None:
+        actions = run(ALONE)
+        variables = dict(action.args for action in actions if kind(action) == "SetEnvironmentVariable")
+        assert set(variables) == {"FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"}
+        assert all(Path(path).is_file() for path in variables.values())
+        order = [kind(action) for action in actions]
+        assert order.index("SetEnvironmentVariable") < order.index("LifecycleNode")
+
+    @pytest.mark.parametrize("variable", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])
+    def test_a_profile_of_the_user_is_kept(self, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(variable, "/mine.xml")
+        assert "SetEnvironmentVariable" not in [kind(action) for action in run(ALONE)]
+
+    def test_the_profile_can_be_left_out(self) -> None:
+        assert "SetEnvironmentVariable" not in [kind(action) for action in run(ALONE, fastdds_profile="")]
+
+    def test_source_and_node_speak_of_the_same_topic(self) -> None:
+        actions = run(WITH_SOURCE, source="0", image="/cam", image_transport="compressed", namespace="head")
+        both = nodes(actions)
+        assert set(both) == {"face_recognition", "video_source"}
+        source, node = both["video_source"], both["face_recognition"]
+        assert source.kwargs["remappings"] == [("image", "/cam")]
+        assert source.kwargs["namespace"] == node.kwargs["namespace"] == "head"
+        assert plain(node.kwargs["parameters"][1])["image_topic"] == "/cam"
+        (values,) = source.kwargs["parameters"]
+        assert values["transport"] == "compressed"
+        assert values["source"].args[0] == "0"
+        assert values["source"].kwargs["value_type"] is str
+
+    def test_the_source_and_the_node_agree_whatever_the_parameter_file_says(self) -> None:
+        both = nodes(run(WITH_SOURCE, params_file="/with_another_topic.yaml"))
+        _, overrides = both["face_recognition"].kwargs["parameters"]
+        assert plain(overrides) == {"image_topic": "image", "image_transport": "raw"}
+        (values,) = both["video_source"].kwargs["parameters"]
+        assert values["transport"] == "raw"
+        assert both["video_source"].kwargs["remappings"] == [("image", "image")]
+
+    def test_both_are_brought_up(self) -> None:
+        actions = run(WITH_SOURCE)
+        for node in nodes(actions).values():
+            assert transitions(actions, node) == [("configuring -> inactive", 3), ("at once", 1)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_the_real_launch_accepts_the_file(path: Path) -> None:
+    launch = pytest.importorskip("launch", reason="ROS's launch is not among the wheels")
+    if not hasattr(launch, "LaunchDescription"):
+        pytest.skip("the module 'launch' found here is not ROS's")
+    pytest.importorskip("launch_ros", reason="launch_ros is not installed")
+    description = load(path).generate_launch_description()
+    assert {argument.name for argument in description.get_launch_arguments()} >= {"image", "autostart"}

@@ -1,0 +1,51 @@
+"""The README and the pages it leads to: links, commands, tables and topics are as they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from face_recognition_node.cli import VERBS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def section(name: str) -> str:
+    """Return what stands between the markers of a generated table of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"<!-- begin {name} -->\n(.*?)<!-- end {name} -->", text, re.DOTALL)
+    assert found, f"README.md has no section {name}"
+    return found[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+    named = re.findall(r"`((?:core|cli|evaluation|backends|media|ros|config|docs|test)/[\w/.-]+\.\w+)`", text)
+    package = ROOT / "face_recognition_node"
+    real = [name for name in named if "NAME" not in name]
+    assert [name for name in real if not any((base / name).exists() for base in (ROOT, package))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_are_verbs(page: Path) -> None:
+    used = set(re.findall(r"face-recognition ([a-z]+)", page.read_text(encoding="utf-8")))
+    assert used <= set(VERBS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_no_machine(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"(?:/home/|/root/|/work/|/tmp/)\S*", text) == []
+
+
+def test_readme_names_the_demo_and_the_tests() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for needed in ("./run demo", "./run test", "colcon build", "ros2 launch face_recognition_node"):
+        assert needed in text
+    assert re.findall(r"TODO|TBD|XXX", text) == []

@@ -1,0 +1,119 @@
+"""The replay bench with the real pipeline, on the packaged sample and on clips where they are present."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace as changed
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from face_recognition_node.assembly import Models, load_models
+from face_recognition_node.cli import main
+from face_recognition_node.common.errors import SourceError
+from face_recognition_node.config import Config
+from face_recognition_node.evaluation.replay.replay import assign_truth, make_bench, replay
+from face_recognition_node.evaluation.replay.requirements import unmet
+from face_recognition_node.evaluation.replay.scenario import FaceRule
+from face_recognition_node.evaluation.replay.scenario_file import parse_scenario, read_scenario
+from face_recognition_node.media.sample import portrait
+from face_recognition_node.vision.faces import (
+    Detection,
+    FaceQuality,
+    FaceView,
+    Frame,
+    HeadPose,
+    IdentifiedFace,
+    Identity,
+    RecognitionResult,
+)
+
+SCENARIOS = Path(__file__).resolve().parents[2] / "config" / "scenarios"
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models(Config())
+
+
+def found(x: float, y: float, size: float) -> IdentifiedFace:
+    """Return a face centred at x, y of a 100x100 image."""
+    box = np.array([x - size / 2, y - size / 2, x + size / 2, y + size / 2])
+    view = FaceView(Detection(box, 0.9, np.zeros((5, 2))), 0.0, FaceQuality(*[0.5] * 6), HeadPose(0, 0, 0))
+    return IdentifiedFace(int(x), view, Identity())
+
+
+def test_truth_is_assigned_by_the_first_rule_that_fits_and_once_a_frame() -> None:
+    faces = (found(20, 50, 10), found(30, 50, 20), found(80, 50, 10), found(50, 99, 10))
+    result = RecognitionResult(0.0, "", (100, 100), faces, 1)
+    rules = [FaceRule("left", x=(0, 0.5), y=(0, 0.9)), FaceRule("right", x=(0.5, 1), y=(0, 0.9))]
+    assigned = {face.track_id: who for who, face in assign_truth(result, rules, 0.0)}
+    assert assigned == {30: "left", 20: "", 80: "right", 50: ""}
+    assert assign_truth(changed(result, faces=()), rules, 0.0) == []
+
+
+def test_the_sample_is_enrolled_on_the_fly_and_told_apart(models: Models, tmp_path: Path) -> None:
+    scenario = read_scenario(SCENARIOS / "sample.yaml", tmp_path)
+    (episode,) = scenario.episodes
+    sparse = changed(scenario, episodes=(changed(episode, play=(changed(episode.play[0], rate=6.0),)),))
+    seen: list[str] = []
+    report = replay(
+        sparse,
+        tmp_path,
+        lambda settings: make_bench(models, Config()),
+        lambda place, result: seen.append(place),
+    )
+    assert unmet(report, scenario.require) == []
+    assert seen == ["sample"] * 72
+    (enrolment,) = report.episodes[0].enrolments
+    assert enrolment.success
+    assert 0.0 < enrolment.seconds < 5.0
+    guest, stranger = report.episodes[0].outcomes
+    assert (guest.who, stranger.who) == ("guest", "stranger")
+    assert guest.enrolled_frames < guest.frames, "the first frames come before the enrolment"
+    assert guest.named_share > 0.9
+    assert stranger.frames > 30
+    assert json.loads(json.dumps(report.to_dict()))["swaps"] == 0
+
+
+def test_pictures_are_enrolled_and_failures_are_reported(models: Models) -> None:
+    bench = make_bench(models, Config())
+    blank = Frame(np.zeros((64, 64, 3), np.uint8), 0.0)
+    person_id, count = bench.add_pictures("guest", [Frame(portrait("guest"), 0.0), blank])
+    assert count == 1
+    assert bench.gallery.snapshot().persons[person_id].name == "guest"
+    with pytest.raises(SourceError, match="no face"):
+        bench.add_pictures("nobody", [blank])
+
+
+def test_an_enrolment_without_a_face_fails_truthfully(models: Models, tmp_path: Path) -> None:
+    document = {
+        "episodes": [
+            {"play": [{"source": "sample", "rate": 3, "faces": [{"who": "guest"}],
+                       "enroll": [{"name": "ghost", "at": 0, "x": [0, 0.1], "y": [0, 0.1]}]}]}
+        ]
+    }  # fmt: skip
+    report = replay(
+        parse_scenario(document, tmp_path), tmp_path, lambda settings: make_bench(models, Config())
+    )
+    (failed,) = report.failed_enrolments
+    assert failed.name == "ghost"
+    assert failed.message
+    assert failed.seconds < 5.0
+    assert any("ghost" in sentence for sentence in unmet(report, {}))
+
+
+def test_the_clips_are_told_apart(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "couple.html"
+    code = main(["evaluate", "replay", "couple", "--data", str(shared_data), "--json", "--report", str(page)])
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["seconds_under_a_wrong_name"] == 0
+    assert figures["false_positive_identification_rate"]["value"] == 0
+    assert figures["named_share"]["M"] >= 0.9
+    assert figures["named_share"]["W"] >= 0.6
+    assert figures["unmet"] == []
+    assert code == 0
+    assert page.read_text().count("<svg") == len(figures["episodes"][0]["tracks"])

@@ -1,0 +1,251 @@
+"""Forgetting leaves no trace: the bytes of all files and of all search indices are searched."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gallery_helpers import Clock, face, open_gallery, template, unit
+
+from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.gallery.residue import has_residue
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def traces(folder: Path, vectors: np.ndarray) -> list[str]:
+    """Return the files that hold 12 bytes in a row of any of the vectors, found one by one."""
+    found = []
+    for path in files_below(folder):
+        content = path.read_bytes()
+        for vector in vectors:
+            raw = vector.astype("<f4").tobytes()
+            found += [path.name for at in range(0, len(raw) - 12, 8) if raw[at : at + 12] in content]
+    return found
+
+
+def index_memory(gallery: Gallery) -> bytes:
+    """Return the bytes of everything the search works on, also of older snapshots still alive."""
+    arrays = []
+    for block, cells in gallery._engine._blocks.items():
+        arrays.append(block.columns.embeddings.tobytes(order="A"))
+        arrays.append(np.ascontiguousarray(block.columns.embeddings).tobytes())
+        if cells is not None:
+            arrays.append(cells._index.reconstruct_n(0, cells._index.ntotal).tobytes())
+    return b"".join(arrays)
+
+
+@pytest.fixture(params=["small", "large"])
+def gallery(request, tmp_path, rng):
+    """A gallery with some people, searched exactly or through the index."""
+    limit = {} if request.param == "small" else {"exact_limit": 1000}
+    with open_gallery(tmp_path / "data" / "gallery.db", **limit) as opened:
+        for number in range(5 if request.param == "small" else 220):
+            opened.add_person(f"n{number}", [template(vector) for vector in face(rng, 5)])
+        assert (opened.snapshot().cells is not None) == (request.param == "large")
+        yield opened
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_forget_leaves_no_embedding_anywhere(gallery, tmp_path, rng, final):
+    vectors = face(rng, 3)
+    stay = face(rng, 2)
+    anna = gallery.add_person("Anna Trace", [template(vector) for vector in vectors])
+    gallery.add_person("Stays", [template(vector) for vector in stay])
+    older = gallery.snapshot()
+    assert traces(tmp_path, vectors), "the search must be able to find what is there"
+    assert vectors[0].tobytes() in index_memory(gallery)
+    gallery.forget(anna.person_id, final)
+    assert traces(tmp_path, vectors) == []
+    assert traces(tmp_path, stay)
+    memory = index_memory(gallery)
+    for vector in vectors:
+        assert vector.tobytes()[:32] not in memory
+    assert stay[0].tobytes() in memory
+    (found,) = gallery.snapshot().search(vectors[:1], 300)
+    assert anna.person_id not in {match.person_id for match in found}
+    # Who still holds the older snapshot finds no face in it either.
+    (found,) = older.search(vectors[:1], 300)
+    assert max((m.similarity for m in found if m.person_id == anna.person_id), default=0.0) == 0.0
+
+
+def test_a_final_forget_leaves_no_name_and_no_key(tmp_path, rng):
+    with open_gallery(tmp_path / "data" / "gallery.db") as gallery:
+        gallery.add_person("Stays", [template(face(rng))])
+        anna = gallery.add_person("Anna Trace", [template(face(rng))])
+        gallery.rename(anna.person_id, "Hanna Trace")
+        gallery.forget(anna.person_id)
+        gallery.undo()
+        gallery.forget(anna.person_id, final=True)
+        for path in files_below(tmp_path):
+            assert b"Trace" not in path.read_bytes(), path
+        assert [path for path in files_below(tmp_path) if path.suffix == ".key"] == []
+
+
+def test_after_the_window_nothing_is_left_of_the_sealed_copy(tmp_path, rng):
+    clock = Clock()
+    with open_gallery(tmp_path / "data" / "gallery.db", clock, undo_window_s=30.0) as gallery:
+        gallery.add_person("Stays", [template(face(rng))])
+        anna = gallery.add_person("Anna Trace", [template(vector) for vector in face(rng, 20)])
+        gallery.forget(anna.person_id)
+        (row,) = gallery._engine.store.connection.execute(
+            "SELECT payload FROM history_parts ORDER BY length(payload) DESC LIMIT 1"
+        ).fetchall()
+        piece = row[0][100:140]
+        assert any(piece in path.read_bytes() for path in files_below(tmp_path))
+        clock.now += 30.0
+        gallery._engine.follow()
+        for path in files_below(tmp_path):
+            assert piece not in path.read_bytes()
+            assert b"Trace" not in path.read_bytes()
+        assert list((tmp_path / "keys").rglob("*.key")) == []
+
+
+def test_removing_splitting_merging_and_undoing_leave_only_what_is_stored(tmp_path, rng):
+    """Each removed template is gone although it had been moved between persons, undone and done again."""
+    with open_gallery(tmp_path / "data" / "gallery.db") as gallery:
+        vectors = face(rng, 4)
+        anna = gallery.add_person("Anna", [template(vector) for vector in vectors])
+        bob = gallery.add_person("Bob", [template(face(rng))])
+        gallery.split(anna.template_ids[:2], "Carl")
+        gallery.undo()
+        gallery.redo()
+        gallery.merge(bob.person_id, anna.person_id)
+        gallery.remove_templates(anna.template_ids[2:3])
+        assert traces(tmp_path, vectors[2:3]) == []
+        assert traces(tmp_path, vectors[3:])
+        gallery.undo()
+        assert traces(tmp_path, vectors[2:3])
+        gallery.undo(4)  # back to the empty gallery: undoing an enrolment removes faces, too
+        assert dict(gallery.snapshot().persons) == {}
+        assert traces(tmp_path, vectors) == []
+        gc.collect()
+        memory = index_memory(gallery)
+        assert not any(vector.tobytes()[:32] in memory for vector in vectors)
+
+
+def test_nothing_is_left_after_many_random_changes(tmp_path, rng):
+    """Pages are filled, moved and emptied: a copy may stay in the slack of one unless it is looked for."""
+    gone = []
+    with open_gallery(tmp_path / "data" / "gallery.db", undo_window_s=0.0) as gallery:
+        alive = {}
+        for number in range(120):
+            if len(alive) > 20 or (alive and rng.random() < 0.4):
+                person_id = list(alive)[rng.integers(len(alive))]
+                gallery.forget(person_id)
+                gone.append(alive.pop(person_id))
+            else:
+                vectors = face(rng, int(rng.integers(1, 12)))
+                alive[gallery.add_person(f"n{number}", [template(v) for v in vectors]).person_id] = vectors
+    assert len(gone) > 30
+    assert traces(tmp_path, np.concatenate(gone)) == []
+    assert traces(tmp_path, next(iter(alive.values())))
+
+
+def test_somebody_else_who_has_the_file_open_is_no_hindrance(tmp_path, rng):
+    path = tmp_path / "data" / "gallery.db"
+    vectors = face(rng, 3)
+    with open_gallery(path) as node, open_gallery(path) as command:
+        node.add_person("Stays", [template(face(rng))])
+        anna = node.add_person("Anna", [template(vector) for vector in vectors])
+        command.forget(anna.person_id, final=True)
+        assert traces(tmp_path, vectors) == []
+        node._engine.follow()
+        memory = index_memory(node)
+        assert not any(vector.tobytes()[:32] in memory for vector in vectors)
+
+
+def test_a_read_that_goes_on_delays_the_scrubbing_but_does_not_prevent_it(tmp_path, rng, caplog, monkeypatch):
+    monkeypatch.setattr("face_recognition_node.gallery.store.SCRUB_SECONDS", 0.05)
+    path = tmp_path / "data" / "gallery.db"
+    vectors = face(rng, 3)
+    with open_gallery(path) as gallery:
+        anna = gallery.add_person("Anna", [template(vector) for vector in vectors])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM templates").fetchone()
+        gallery.forget(anna.person_id, final=True)
+        assert "a little later" in caplog.text
+        assert traces(tmp_path, vectors)
+        other.execute("COMMIT")
+        other.close()
+        gallery._engine.follow()
+        assert traces(tmp_path, vectors) == []
+
+
+def test_forgetting_everybody_empties_the_files(gallery, tmp_path, rng):
+    vectors = np.concatenate(
+        [[t.embedding for t in gallery.snapshot().templates_of(key)] for key in gallery.snapshot().persons]
+    )
+    gallery.forget_all(final=True)
+    assert traces(tmp_path, vectors[:40]) == []
+    assert not has_residue(files_below(tmp_path), [vector.tobytes() for vector in vectors])
+    assert gallery.snapshot().n_templates == 0
+    assert gallery.snapshot().search(vectors[:2]) == [(), ()]
+
+
+def test_residue_is_found_at_any_position_whole_or_cut(tmp_path, rng):
+    vectors = [vector.tobytes() for vector in face(rng, 3)]
+    path = tmp_path / "file"
+    for offset in range(17):
+        path.write_bytes(os.urandom(offset) + vectors[1] + os.urandom(5))
+        assert has_residue([path], vectors)
+    for piece in (vectors[2][:60], vectors[2][-60:], vectors[2][100:160]):
+        path.write_bytes(b"x" * 3 + piece + b"y" * 30)
+        assert has_residue([path], vectors)
+    path.write_bytes(bytes(4096) + unit(rng.normal(size=(50, 64))).tobytes())
+    assert not has_residue([path, tmp_path / "missing"], vectors)
+    assert not has_residue([path], [])
+    path.write_bytes(b"")
+    assert not has_residue([path], vectors)
+
+
+def test_what_one_process_could_not_clear_another_does(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("face_recognition_node.gallery.store.SCRUB_SECONDS", 0.05)
+    path = tmp_path / "data" / "gallery.db"
+    vectors = face(rng, 3)
+    with open_gallery(path) as node:
+        node.add_person("Stays", [template(face(rng))])
+        anna = node.add_person("Anna", [template(vector) for vector in vectors])
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM templates").fetchone()
+        with open_gallery(path) as command:
+            command.forget(anna.person_id, final=True)
+        reader.execute("COMMIT")
+        reader.close()
+        assert traces(tmp_path, vectors)
+        for _ in range(2):
+            node._engine.follow()
+        assert traces(tmp_path, vectors) == []
+        assert node._engine.store.residue() == 0
+
+
+def test_a_removal_clears_what_an_earlier_one_had_to_leave(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("face_recognition_node.gallery.store.SCRUB_SECONDS", 0.05)
+    path = tmp_path / "data" / "gallery.db"
+    with open_gallery(path) as gallery:
+        anna, bob = (gallery.add_person(name, [template(face(rng))]) for name in ("Anna", "Bob"))
+        rewritten = []
+        scrub = gallery._engine.store.scrub
+
+        def record(removed=(), must_rewrite=False):
+            rewritten.append(must_rewrite)
+            return scrub(removed, must_rewrite)
+
+        monkeypatch.setattr(gallery._engine.store, "scrub", record)
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM templates").fetchone()
+        gallery.forget(anna.person_id, final=True)
+        reader.execute("COMMIT")
+        reader.close()
+        gallery.forget(bob.person_id, final=True)
+        assert rewritten == [False, True]
+        assert gallery._engine.store.residue() == 0

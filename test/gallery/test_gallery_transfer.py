@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import sqlite3
+
+import numpy as np
+import pytest
+from gallery_helpers import content, face, open_gallery, template, templates
+
+from face_recognition_node.common.errors import (
+    GalleryConflictError,
+    GalleryMismatchError,
+    GalleryUnavailableError,
+    PersonNotFoundError,
+)
+from face_recognition_node.gallery.gallery import Gallery, Provenance, SessionKind
+from face_recognition_node.gallery.importing import ImportConflict
+
+
+@pytest.fixture
+def source(tmp_path, rng):
+    with open_gallery(tmp_path / "one" / "gallery.db") as gallery:
+        anna = gallery.add_person("Anna", templates(rng, 3))
+        bob = gallery.add_person("Bob", templates(rng, 2))
+        gallery.merge(anna.person_id, bob.person_id)
+        gallery.add_person("Carl", templates(rng, 1))
+        gallery.add_person("", templates(rng, 2), is_stranger=True)
+        yield gallery
+
+
+@pytest.fixture
+def exported(source, tmp_path):
+    return source.export_to(tmp_path / "out" / "people.db").path
+
+
+@pytest.fixture
+def target(tmp_path):
+    with open_gallery(tmp_path / "two" / "gallery.db") as gallery:
+        yield gallery
+
+
+def vectors(snapshot, person_id):
+    return {t.embedding.tobytes() for t in snapshot.templates_of(person_id)}
+
+
+def test_people_come_over_with_ids_names_and_faces(source, exported, target):
+    report = target.import_from(exported)
+    there, here = source.snapshot(), target.snapshot()
+    assert (report.n_persons, report.n_templates, report.n_skipped) == (3, 8, 0)
+    assert set(report.person_ids) == set(here.persons)
+    for person_id, person in there.persons.items():
+        assert here.persons[person_id].name == person.name
+        assert here.persons[person_id].is_stranger == person.is_stranger
+        assert here.persons[person_id].n_imported == person.n_templates
+        assert vectors(here, person_id) == vectors(there, person_id)
+    anna = next(p for p in there.persons.values() if p.name == "Anna")
+    assert here.resolve(anna.aliases[0]) == anna.person_id
+    assert target.verify().problems == ()
+    assert target.undo()
+    assert dict(target.snapshot().persons) == {}
+
+
+def test_an_export_is_one_file_and_a_gallery_of_its_own(exported):
+    assert [path.name for path in exported.parent.iterdir()] == ["people.db"]
+    with Gallery.open(exported, None, keys_folder=exported.parent.parent / "keys") as gallery:
+        assert len(gallery.snapshot().persons) == 3
+        assert gallery.history() == []
+
+
+def test_some_people_only(source, tmp_path, target):
+    carl = next(p for p in source.snapshot().persons.values() if p.name == "Carl")
+    report = source.export_to(tmp_path / "carl.db", person_ids=[carl.person_id])
+    assert (report.n_persons, report.n_templates) == (1, 1)
+    target.import_from(report.path)
+    assert list(target.snapshot().persons) == [carl.person_id]
+    with pytest.raises(PersonNotFoundError):
+        source.export_to(tmp_path / "nobody.db", person_ids=["p-unknown"])
+    assert not (tmp_path / "nobody.db").exists()
+
+
+def test_an_existing_file_is_replaced_only_on_request(source, exported, tmp_path):
+    before = exported.read_bytes()
+    with pytest.raises(GalleryConflictError, match="exists"):
+        source.export_to(exported)
+    assert exported.read_bytes() == before
+    source.export_to(exported, overwrite=True)
+    with pytest.raises(GalleryConflictError, match="the gallery itself"):
+        source.export_to(source.path, overwrite=True)
+
+
+def test_a_failed_export_leaves_no_file(source, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("face_recognition_node.gallery.transfer.os.fsync", fail)
+    with pytest.raises(GalleryUnavailableError, match="No space left"):
+        source.export_to(tmp_path / "out" / "full.db")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("policy", list(ImportConflict))
+def test_people_who_are_here_already(source, exported, rng, policy):
+    snapshot = source.snapshot()
+    anna = next(p for p in snapshot.persons.values() if p.name == "Anna")
+    source.rename(anna.person_id, "Hanna")
+    source.remove_templates(anna.template_ids[:1])
+    source.add_templates(anna.person_id, templates(rng, 1))
+    before = content(source.snapshot())
+    if policy is ImportConflict.REFUSE:
+        with pytest.raises(GalleryConflictError, match="here already"):
+            source.import_from(exported, on_conflict=policy)
+        assert content(source.snapshot()) == before
+        return
+    report = source.import_from(exported, on_conflict=policy)
+    after = source.snapshot()
+    assert after.persons[anna.person_id].name == "Hanna"
+    n_hanna = after.persons[anna.person_id].n_templates
+    if policy is ImportConflict.MERGE:
+        assert (report.n_persons, report.n_templates, report.n_skipped) == (0, 1, 7)
+        assert n_hanna == 6
+    elif policy is ImportConflict.SKIP:
+        assert (report.n_persons, report.n_templates, report.n_skipped) == (0, 0, 8)
+        assert content(after) == before
+    else:
+        assert (report.n_persons, report.n_templates, len(after.persons)) == (3, 8, 6)
+        assert n_hanna == 5
+    assert source.verify().problems == ()
+
+
+def test_a_stranger_of_another_gallery_gets_a_number_of_its_own(exported, target, rng):
+    here = target.add_person("", templates(rng, 1), is_stranger=True)
+    report = target.import_from(exported)
+    assert here.person_id == "stranger-1"
+    assert "stranger-2" in report.person_ids
+    assert target.snapshot().persons["stranger-1"].n_templates == 1
+    assert target.snapshot().persons["stranger-2"].n_templates == 2
+    assert target.snapshot().persons["stranger-2"].expires is not None
+
+
+def test_a_stranger_comes_back_to_its_own_gallery_as_itself(source, exported):
+    source.forget_all()
+    source.import_from(exported)
+    assert source.snapshot().persons["stranger-1"].n_templates == 2
+    assert len(source.snapshot().persons) == 3
+
+
+def test_people_are_stored_under_the_session_asked_for(exported, target):
+    target.set_session("party", SessionKind.EVENT, 100.0)
+    target.set_session("")
+    target.import_from(exported, session="party")
+    persons = target.snapshot().persons.values()
+    assert {p.session for p in persons} == {"party"}
+    assert all(p.expires is not None for p in persons)
+    with pytest.raises(GalleryConflictError, match="no session"):
+        target.import_from(exported, session="other")
+
+
+def test_too_many_templates_stop_the_whole_import(exported, tmp_path):
+    with open_gallery(tmp_path / "three" / "gallery.db", max_templates_per_person=4) as gallery:
+        with pytest.raises(GalleryConflictError, match="at most 4"):
+            gallery.import_from(exported)
+        assert dict(gallery.snapshot().persons) == {}
+        assert gallery.snapshot().version == 0
+
+
+def test_another_model_is_refused(exported, tmp_path):
+    with Gallery.open(None, "model-b") as gallery, pytest.raises(GalleryMismatchError, match="model-b"):
+        gallery.import_from(exported)
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "text", "missing", "other"])
+def test_a_bad_file_changes_nothing(exported, target, damage, rng):
+    if damage == "changed":
+        with sqlite3.connect(exported) as connection:
+            connection.execute(
+                "UPDATE templates SET embedding = ? WHERE template_id = 1",
+                (face(rng).astype("<f4").tobytes(),),
+            )
+    elif damage == "cut":
+        exported.write_bytes(exported.read_bytes()[:9000])
+    elif damage == "text":
+        exported.write_text("people: []")
+    elif damage == "missing":
+        exported.unlink()
+    else:
+        exported.unlink()
+        with sqlite3.connect(exported) as connection:
+            connection.execute("CREATE TABLE t (x)")
+    with pytest.raises(GalleryUnavailableError, match=str(exported)):
+        target.import_from(exported)
+    assert target.snapshot().version == 0
+
+
+def test_a_plain_gallery_can_be_imported_too(source, target):
+    source.add_person("Dora", [template(face(np.random.default_rng(5)))])
+    target.import_from(source.path)
+    assert len(target.snapshot().persons) == 4
+
+
+def test_whoever_was_a_stranger_there_comes_once(tmp_path, rng, target):
+    """A named stranger keeps the number as its id, and numbers mean nothing in another gallery."""
+    with open_gallery(tmp_path / "one" / "gallery.db") as source:
+        stranger = source.add_person("", templates(rng, 2), is_stranger=True)
+        source.add_person("", templates(rng, 2), is_stranger=True)
+        source.rename(stranger.person_id, "Anna")
+        exported = source.export_to(tmp_path / "out.db").path
+    first = target.import_from(exported)
+    again = target.import_from(exported)
+    assert (first.n_persons, again.n_persons, again.n_templates) == (2, 0, 0)
+    assert set(again.person_ids) == set(first.person_ids) == set(target.snapshot().persons)
+
+
+def test_no_view_is_stored_of_two_people(tmp_path, rng, target):
+    """There Ann was joined with Anna after both had been brought over."""
+    with open_gallery(tmp_path / "one" / "gallery.db") as source:
+        anna, ann = (source.add_person(name, templates(rng, 2)) for name in ("Anna", "Ann"))
+        target.import_from(source.export_to(tmp_path / "before.db").path)
+        source.merge(anna.person_id, ann.person_id)
+        report = target.import_from(source.export_to(tmp_path / "after.db").path)
+    assert (report.n_persons, report.n_templates, report.n_skipped) == (0, 0, 4)
+    stored = [v for person_id in target.snapshot().persons for v in vectors(target.snapshot(), person_id)]
+    assert len(stored) == len(set(stored)) == 4
+
+
+def test_strangers_are_numbered_on_after_an_older_copy_is_restored(tmp_path, rng):
+    path = tmp_path / "one" / "gallery.db"
+    with open_gallery(path) as gallery:
+        gallery.add_person("", templates(rng, 1), is_stranger=True)
+        gallery.export_to(tmp_path / "copy.db")
+    old = path.read_bytes()
+    with open_gallery(path) as gallery:
+        gallery.add_person("", templates(rng, 1), is_stranger=True)
+        newer = gallery.export_to(tmp_path / "newer.db").path
+    path.write_bytes(old)
+    with open_gallery(path) as gallery:
+        gallery.import_from(newer)
+        assert gallery.add_person("", templates(rng, 1), is_stranger=True).person_id == "stranger-3"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE templates SET embedding = substr(embedding, 1, 100)",
+        "UPDATE templates SET embedding = zeroblob(256)",
+        "UPDATE templates SET precision = 'fp8'",
+    ],
+)
+def test_rows_that_nobody_could_be_found_by_are_refused(source, target, damage):
+    with sqlite3.connect(source.path) as connection:  # a plain gallery has no checksum
+        connection.execute(damage)
+    with pytest.raises(GalleryUnavailableError, match="damaged"):
+        target.import_from(source.path)
+    assert not target.snapshot().persons
+
+
+def test_who_was_a_stranger_here_gets_the_name_that_was_learned_there(tmp_path, rng, target):
+    with open_gallery(tmp_path / "one" / "gallery.db") as source:
+        stranger = source.add_person("", templates(rng, 2), is_stranger=True)
+        target.import_from(source.export_to(tmp_path / "before.db").path)
+        (here,) = target.snapshot().persons
+        target.add_templates(here, [template(face(rng), provenance=Provenance.ADAPTED)])
+        source.rename(stranger.person_id, "Anna")
+        target.import_from(source.export_to(tmp_path / "after.db").path)
+    (person,) = target.snapshot().persons.values()
+    assert (person.name, person.is_stranger, person.expires) == ("Anna", False, None)
+    assert (person.n_adapted, person.n_enrolled) == (0, 1)

@@ -1,0 +1,217 @@
+"""Claims: rarely false, one face a person, no flapping, no renaming."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from face_world import FaceWorld, made_up_calibration, unit
+from hypothesis import given
+from hypothesis import strategies as st
+from identity_desk import Desk, between
+
+from face_recognition_node.identity.claim_limit import CAUTION
+from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
+from face_recognition_node.tracking.evidence import TrackEvidence
+from face_recognition_node.vision.faces import IdentityState
+
+
+class TestClaims:
+    def test_empty_gallery(self, desk: Desk, world: FaceWorld) -> None:
+        (first,) = desk.ask(desk.track(world.embedding(0)))
+        assert first.state is IdentityState.UNDECIDED  # one look is too little to call anybody a stranger
+        (later,) = desk.ask(desk.track(*(world.embedding(0) for _ in range(4))))
+        assert later.state is IdentityState.STRANGER
+        assert later.person_id is None
+        assert later.runner_up is None
+
+    def test_nothing_to_say_without_evidence(self, desk: Desk) -> None:
+        desk.enroll(0, "Anna")
+        (identity,) = desk.ask(desk.track())
+        assert identity.state is IdentityState.UNDECIDED
+        assert identity.evidence_age is None
+        assert desk.ask() == []
+
+    def test_enrolled_person_is_named_and_stranger_is_not(self, desk: Desk, world: FaceWorld) -> None:
+        anna, bea = desk.enroll(0, "Anna"), desk.enroll(1, "Bea")
+        named, unknown = desk.ask(
+            desk.track(world.embedding(0)), desk.track(*(world.embedding(7) for _ in range(3)))
+        )
+        assert (named.state, named.person_id, named.name) == (IdentityState.KNOWN, anna, "Anna")
+        assert named.probability > 0.9
+        assert named.runner_up is not None
+        assert named.runner_up.person_id == bea
+        assert named.distance is not None
+        assert 0 < named.distance < 1
+        assert unknown.state is IdentityState.STRANGER
+        assert unknown.name == ""
+
+    def test_posterior_is_bayes(self, desk: Desk, world: FaceWorld) -> None:
+        """Against a slow computation from the hypotheses' own ratios."""
+        for person in range(3):
+            desk.enroll(person, f"P{person}")
+        track = desk.track(between(world, 0, 1, 0.8))
+        (identity,) = desk.ask(track)
+        ratios = {h.person_id: h.log_ratio for h in track.claim.hypotheses}
+        weights = {person_id: 0.5 / 3 * math.exp(ratio) for person_id, ratio in ratios.items()}
+        total = 0.5 + sum(weights.values())
+        assert identity.person_id is not None
+        assert identity.probability == pytest.approx(weights[identity.person_id] / total)
+        assert identity.runner_up is not None
+        assert identity.runner_up.probability == pytest.approx(weights[identity.runner_up.person_id] / total)
+
+    @given(st.integers(1, 10_000), st.floats(1e-6, 0.5), st.floats(1.0, 10.0))
+    def test_limit_is_the_union_bound(self, n_enrolled: int, target: float, looks: float) -> None:
+        calibration = replace(made_up_calibration(), looks=looks)
+        resolver = IdentityResolver(calibration, IdentityConfig(target_false_accept_rate=target), 0.02)
+        assert math.exp(resolver.log_limit(n_enrolled)) == pytest.approx(
+            target / n_enrolled / looks / CAUTION
+        )
+
+    def test_a_stricter_target_takes_effect_on_the_next_frame(self, desk: Desk, world: FaceWorld) -> None:
+        desk.enroll(0, "Anna")
+        track = desk.track(between(world, 0, 9, 0.6))
+        assert desk.ask(track)[0].state is IdentityState.KNOWN
+        desk.resolver.config = IdentityConfig(target_false_accept_rate=1e-6)
+        assert desk.ask(track)[0].state is not IdentityState.KNOWN
+
+    def test_more_people_need_more_likeness(self, world: FaceWorld) -> None:
+        share = 0.53
+        few, many = Desk(world), Desk(world)
+        few.enroll(0, "Anna")
+        for person in range(40):
+            many.enroll(person, f"P{person}", 1)
+        assert few.ask(few.track(between(world, 0, 50, share)))[0].state is IdentityState.KNOWN
+        assert many.ask(many.track(between(world, 0, 50, share)))[0].state is IdentityState.UNDECIDED
+
+    def test_no_name_between_two_people(self, desk: Desk, world: FaceWorld) -> None:
+        """Twins: whoever it is, nobody is claimed."""
+        desk.enroll(0, "Anna")
+        desk.gallery.add_person("Twin", world.templates(0))
+        (identity,) = desk.ask(desk.track(world.axis(0)))
+        assert identity.state is IdentityState.UNDECIDED
+
+    def test_poor_views_count_little(self, desk: Desk, world: FaceWorld) -> None:
+        desk.enroll(0, "Anna")
+        track = desk.track(world.embedding(0))
+        for _ in range(5):
+            desk.show(track, world.embedding(8), quality=0.1)
+        assert desk.ask(track)[0].name == "Anna"
+
+
+class TestOneFaceAPerson:
+    def test_the_better_face_gets_the_name(self, desk: Desk, world: FaceWorld) -> None:
+        desk.enroll(0, "Anna")
+        good, poor = desk.track(between(world, 0, 5, 0.95)), desk.track(between(world, 0, 6, 0.75))
+        assert [identity.name for identity in desk.ask(poor, good)] == ["", "Anna"]
+
+    def test_optimal_not_greedy(self, desk: Desk, world: FaceWorld) -> None:
+        """The first face likes Anna best, but the second can be nobody else."""
+        desk.enroll(0, "Anna")
+        desk.enroll(1, "Bea")
+        desk.resolver.config = IdentityConfig(minimum_probability=0.5)
+        both = unit(world.axis(0) * 0.71 + world.axis(1) * 0.69)
+        names = [
+            identity.name for identity in desk.ask(desk.track(both), desk.track(between(world, 0, 9, 0.7)))
+        ]
+        assert names[1] == "Anna"
+        assert names[0] in ("Bea", "")
+
+    def test_the_incumbent_keeps_the_name_against_an_equal(self, desk: Desk, world: FaceWorld) -> None:
+        desk.enroll(0, "Anna")
+        first, second = desk.track(world.axis(0)), desk.track(world.axis(0))
+        assert desk.ask(first)[0].name == "Anna"
+        for order in ((first, second), (second, first)):
+            names = {t.track_id: i.name for t, i in zip(order, desk.ask(*order), strict=True)}
+            assert names == {first.track_id: "Anna", second.track_id: ""}
+
+
+class TestContinuity:
+    def test_hysteresis(self, desk: Desk, world: FaceWorld) -> None:
+        """A little below the line a claim stands, but is not made."""
+        for person in range(10):
+            desk.enroll(person, f"P{person}")
+        desk.resolver.config = IdentityConfig(target_false_accept_rate=1e-3)
+        doubtful = between(world, 0, 40, 0.68)
+        assert desk.ask(desk.track(doubtful))[0].state is not IdentityState.KNOWN
+        track = desk.track(world.embedding(0))
+        assert desk.ask(track)[0].name == "P0"
+        track.evidence = TrackEvidence(0.4)
+        for _ in range(3):
+            desk.show(track, doubtful)
+        assert desk.ask(track)[0].name == "P0"
+        for _ in range(20):
+            desk.show(track, world.axis(41))
+        assert desk.ask(track)[0].state is not IdentityState.KNOWN
+
+    def test_a_name_is_never_exchanged_on_one_track(self, desk: Desk, world: FaceWorld) -> None:
+        desk.enroll(0, "Anna")
+        desk.enroll(1, "Bea")
+        track = desk.track(world.embedding(0))
+        assert desk.ask(track)[0].name == "Anna"
+        track.evidence = TrackEvidence(0.4)
+        for _ in range(2):
+            desk.show(track, world.embedding(1))
+        (identity,) = desk.ask(track)
+        assert identity.name == "Bea"
+        assert desk.last_tracks[0].track_id != track.track_id
+        again = desk.last_tracks[0]
+        assert desk.ask(again)[0].name == "Bea"
+        assert desk.last_tracks[0] is again
+
+    def test_a_suspicious_track_bears_no_name(self, desk: Desk, world: FaceWorld) -> None:
+        desk.enroll(0, "Anna")
+        track = desk.track(world.embedding(0))
+        track.suspicion = -1.2
+        assert desk.ask(track)[0].state is IdentityState.UNDECIDED
+        track.suspicion = 0.0
+        assert desk.ask(track)[0].name == "Anna"
+
+    def test_a_claim_lapses_without_support(self, desk: Desk, world: FaceWorld) -> None:
+        desk.enroll(0, "Anna")
+        track = desk.track(world.embedding(0))
+        (fresh,) = desk.ask(track)
+        assert fresh.evidence_age == 0.0
+        desk.stamp += 4.0
+        (older,) = desk.ask(track)
+        assert older.name == "Anna"
+        assert older.evidence_age == 4.0
+        desk.stamp += 60.0
+        assert desk.ask(track)[0].state is not IdentityState.KNOWN
+
+
+class TestGalleryEdits:
+    def test_rename_merge_and_forget_show_in_the_next_frame(self, desk: Desk, world: FaceWorld) -> None:
+        anna = desk.enroll(0, "Jane")
+        track = desk.track(world.embedding(0))
+        assert desk.ask(track)[0].name == "Jane"
+        desk.gallery.rename(anna, "Jayne")
+        assert desk.ask(track)[0].name == "Jayne"
+        other = desk.enroll(0, "the same")
+        desk.gallery.merge(other, anna)
+        (merged,) = desk.ask(track)
+        assert (merged.name, merged.person_id) == ("the same", other)
+        assert desk.last_tracks[0] is track  # the same person under another id is no new track
+        desk.gallery.forget(other, final=True)
+        assert desk.ask(track)[0].state is not IdentityState.KNOWN
+
+    def test_a_person_enrolled_while_visible(self, desk: Desk, world: FaceWorld) -> None:
+        track = desk.track(*(world.embedding(0) for _ in range(3)))
+        assert desk.ask(track)[0].state is IdentityState.STRANGER
+        desk.enroll(0, "Anna")
+        assert desk.ask(track)[0].name == "Anna"
+
+    def test_a_known_stranger_gets_the_id_and_then_the_name(self, desk: Desk, world: FaceWorld) -> None:
+        stranger = desk.enroll(3, "", is_stranger=True)
+        track = desk.track(world.embedding(3))
+        (identity,) = desk.ask(track)
+        assert (identity.state, identity.person_id) == (IdentityState.STRANGER, stranger)
+        desk.gallery.rename(stranger, "Carl")
+        (named,) = desk.ask(track)
+        assert (named.state, named.person_id, named.name) == (IdentityState.KNOWN, stranger, "Carl")
+
+    def test_two_people_of_one_name(self, desk: Desk, world: FaceWorld) -> None:
+        first, second = desk.enroll(0, "Alex"), desk.enroll(1, "Alex")
+        identities = desk.ask(desk.track(world.embedding(0)), desk.track(world.embedding(1)))
+        assert [identity.person_id for identity in identities] == [first, second]

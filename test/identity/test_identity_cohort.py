@@ -1,0 +1,216 @@
+"""The gallery as a yardstick: models of persons, and the cohort of the others."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from face_world import FaceWorld, empty_gallery, made_up_calibration, unit
+from hypothesis import given
+from hypothesis import strategies as st
+from identity_desk import Desk
+
+from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.gallery.values import NewTemplate
+from face_recognition_node.identity.cohort import Cohort
+from face_recognition_node.identity.person_models import PersonModels
+from face_recognition_node.vision.faces import FloatArray, HeadPose, IdentityState
+
+
+class TestPersonModels:
+    @given(st.integers(0, 1000), st.integers(1, 6))
+    def test_soft_pool_equals_a_slow_loop(self, seed: int, k: int) -> None:
+        rng, calibration = np.random.default_rng(seed), made_up_calibration()
+        gallery = Gallery.open(None, "x")
+        templates = [
+            NewTemplate(unit(rng.normal(size=64)), float(rng.uniform(0.2, 1)), HeadPose(0, 0, 0))
+            for _ in range(k)
+        ]
+        gallery.add_person("Anna", templates)
+        stored = gallery.snapshot().templates_of(next(iter(gallery.snapshot().persons)))
+        query = unit(rng.normal(size=64))
+        (hypothesis,) = PersonModels(calibration).rank(query[None], [0.8], gallery.snapshot())[0]
+        cosines = [float(t.embedding @ query) for t in stored]
+        pooled = sum(
+            t.quality**2 * math.exp(4 * (c - max(cosines))) * t.embedding.astype(np.float64)
+            for t, c in zip(stored, cosines, strict=True)
+        )
+        expected = float(pooled @ query / np.linalg.norm(pooled))
+        assert hypothesis.similarity == pytest.approx(expected, abs=1e-4)
+        assert hypothesis.distance == pytest.approx(math.sqrt(2 - 2 * max(cosines)), abs=1e-3)
+
+    def test_a_person_whose_templates_were_all_set_aside(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        gallery.add_person("Bea", world.templates(1))
+        anna = gallery.add_person("Anna", world.templates(0))
+        gallery.set_aside(anna.template_ids)
+        ranked = models.rank(world.axis(0)[None], [0.9], gallery.snapshot())[0]
+        assert anna.person_id not in [hypothesis.person_id for hypothesis in ranked]
+
+    def test_a_person_forgotten_during_a_frame_is_nobody(self, world: FaceWorld) -> None:
+        """The frame's snapshot is older than the forgetting, which wipes the templates in it, too."""
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        anna = gallery.add_person("Anna", world.templates(0)).person_id
+        taken = gallery.snapshot()
+        gallery.forget(anna)
+        (ranked,) = models.rank(world.axis(0)[None], [0.9], taken)
+        assert all(hypothesis.similarity == 0.0 for hypothesis in ranked)
+
+    def test_nothing_of_a_forgotten_person_stays(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        person = gallery.add_person("Anna", world.templates(0)).person_id
+        models.rank(world.axis(0)[None], [0.9], gallery.snapshot())
+        stranger = gallery.add_person("", world.templates(1), is_stranger=True).person_id
+        models.follow(gallery.snapshot())
+        gallery.forget([person, stranger], final=True)
+        models.follow(gallery.snapshot())
+        assert models.rank(world.axis(0)[None], [0.9], gallery.snapshot()) == [()]
+        assert not models.keeps_anything
+
+
+class TestCohort:
+    def test_before_anything_is_measured_people_are_expected_to_be_alike(self, world: FaceWorld) -> None:
+        calibration = made_up_calibration()
+        _, spread = calibration.different_people
+        values = np.array([0.1, 0.9])
+        for centers in ([], [world.axis(0)]):
+            cohort = Cohort.of(centers, calibration)
+            assert cohort.resemblance(world.axis(0), 0.0) == 0.0
+            assert cohort.normalize(values, 0.0) == pytest.approx(values)
+            assert cohort.normalize(values, 0.0, cohort.expected) == pytest.approx(values - spread / 4)
+
+    def test_the_expectation_gives_way_to_what_is_measured(self, world: FaceWorld) -> None:
+        calibration = made_up_calibration()
+        lifts = []
+        for n in (1, 2, 5, 10, 40):
+            cohort = Cohort.of([world.axis(k) for k in range(n)], calibration)
+            resemblance = cohort.resemblance(world.axis(50), 0.0)
+            lifts.append(0.7 - float(cohort.normalize(np.array([0.7]), resemblance, cohort.expected)[0]))
+        assert lifts == sorted(lifts, reverse=True)
+        assert lifts[0] == pytest.approx(made_up_calibration().different_people[1] / 4)
+        assert lifts[0] / 2 > lifts[-1] >= 0.0
+
+    def test_the_expectation_concerns_names_not_strangers_nor_probabilities(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        view = NewTemplate(unit(world.axis(0) + world.axis(1)), 0.9, HeadPose(0, 0, 0))
+        gallery.add_person("Anna", [view])
+        gallery.add_person("", [view], is_stranger=True)
+        ranked = models.rank(world.axis(0)[None], [0.9], gallery.snapshot())[0]
+        anna, stranger = sorted(ranked, key=lambda hypothesis: hypothesis.is_stranger)
+        assert anna.log_ratio == stranger.log_ratio
+        assert anna.log_false_match > stranger.log_false_match + 0.1
+
+    def test_different_people_make_nothing_easier(self, world: FaceWorld) -> None:
+        """Axes are less alike than the tables expect of different people."""
+        cohort = Cohort.of([world.axis(k) for k in range(10)], made_up_calibration())
+        assert cohort.excess <= 0.0
+        assert cohort.stretch == 1.0
+        resemblance = cohort.resemblance(world.axis(20), 0.0)
+        assert cohort.normalize(np.array([0.7]), resemblance) == pytest.approx([0.7])
+
+    def test_alike_people_lower_all_similarities(self, world: FaceWorld) -> None:
+        calibration = made_up_calibration()
+        common = world.axis(40)
+        people = [unit(world.axis(k) + np.float32(1.5) * common) for k in range(20)]
+        cohort = Cohort.of(people, calibration)
+        pairs = [float(a @ b) for i, a in enumerate(people) for b in people[:i]]
+        mean, _ = calibration.different_people
+        assert cohort.excess == pytest.approx(np.mean(pairs) - mean, abs=1e-3)
+        query = unit(world.axis(30) + np.float32(1.5) * common)
+        (value,) = cohort.normalize(np.array([float(query @ people[0])]), cohort.resemblance(query, 0.0))
+        assert value == pytest.approx(float(query @ people[0]) - 20 / 25 * cohort.excess, abs=0.05)
+
+    def test_known_strangers_are_a_yardstick_for_names_and_ids_but_not_for_the_posterior(
+        self, world: FaceWorld
+    ) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        common = world.axis(40)
+        relatives = [NewTemplate(unit(world.axis(k) + common), 0.9, HeadPose(0, 0, 0)) for k in range(8)]
+        query = unit(world.axis(30) + common)
+        gallery.add_person("Anna", relatives[:1])
+        (alone,) = models.rank(query[None], [0.9], gallery.snapshot())[0]
+        for relative in relatives[1:]:
+            gallery.add_person("", [relative], is_stranger=True)
+        ranked = models.rank(query[None], [0.9], gallery.snapshot())[0]
+        anna = next(hypothesis for hypothesis in ranked if not hypothesis.is_stranger)
+        assert anna.log_false_match > alone.log_false_match + 1.0
+        assert anna.log_ratio == pytest.approx(alone.log_ratio)
+        _, spread = made_up_calibration().different_people
+        expected = 16.0 * spread / 4 * 5 / (5 + 8)  # what is left of the expectation that names alone bear
+        for stranger in (hypothesis for hypothesis in ranked if hypothesis.is_stranger):
+            assert stranger.similarity == pytest.approx(anna.similarity, abs=1e-4)
+            assert 0.0 < anna.log_false_match - stranger.log_false_match < 1.5 * expected
+
+    @pytest.mark.parametrize("is_enrolled", [True, False], ids=["met before", "given two ids"])
+    def test_one_person_under_two_ids_is_no_yardstick(self, world: FaceWorld, is_enrolled: bool) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        common = world.axis(40)
+
+        def add(person: int, *, is_stranger: bool = True) -> str:
+            view = NewTemplate(unit(world.axis(person) + common), 0.9, HeadPose(0, 0, 0))
+            return gallery.add_person(
+                "" if is_stranger else "Anna", [view], is_stranger=is_stranger
+            ).person_id
+
+        def chance() -> float:
+            ranked = models.rank(unit(world.axis(30) + common)[None], [0.9], gallery.snapshot())[0]
+            return next(h.log_false_match for h in ranked if h.person_id == first)
+
+        first = add(0, is_stranger=not is_enrolled)
+        add(2)
+        add(3)
+        before = chance()
+        add(0)
+        assert chance() == pytest.approx(before)
+        add(4)  # somebody else, as alike as the others, is one more to measure by
+        assert chance() > before + 0.1
+
+    def test_new_views_of_a_member_are_measured_anew(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        common = world.axis(40)
+        ids = [
+            gallery.add_person("", [NewTemplate(unit(world.axis(k) + common), 0.9, HeadPose(0, 0, 0))],
+                               is_stranger=True).person_id
+            for k in range(4)
+        ]  # fmt: skip
+
+        def chance() -> float:
+            ranked = models.rank(unit(world.axis(30) + common)[None], [0.9], gallery.snapshot())[0]
+            return next(h.log_false_match for h in ranked if h.person_id == ids[0])
+
+        before = chance()
+        gallery.add_templates(ids[1], [NewTemplate(world.axis(1), 0.9, HeadPose(0, 0, 0))])
+        assert chance() < before - 0.1  # less alike than the one view showed
+
+    def test_a_stranger_who_gets_a_name_joins_the_enrolled(self, world: FaceWorld) -> None:
+        gallery, models = empty_gallery(), PersonModels(made_up_calibration())
+        common = world.axis(40)
+        ids = [
+            gallery.add_person(
+                "", [NewTemplate(unit(world.axis(k) + common), 0.9, HeadPose(0, 0, 0))], is_stranger=True
+            ).person_id
+            for k in range(8)
+        ]
+        query = unit(world.axis(30) + common)
+        before = models.rank(query[None], [0.9], gallery.snapshot())[0]
+        for person_id in ids:
+            gallery.rename(person_id, person_id)
+        after = models.rank(query[None], [0.9], gallery.snapshot())[0]
+        assert max(h.log_ratio for h in after) < max(h.log_ratio for h in before) - 1.0
+
+    def test_a_stranger_from_a_family_stays_a_stranger(self, world: FaceWorld) -> None:
+        """Without the yardstick this face would be named."""
+        desk = Desk(world)
+        common = world.axis(40)
+
+        def member(k: int) -> FloatArray:
+            return unit(world.axis(k) + common)
+
+        desk.gallery.add_person("P0", [NewTemplate(member(0), 0.9, HeadPose(0, 0, 0))])
+        track = desk.track(member(30))
+        assert desk.ask(track)[0].state is IdentityState.KNOWN
+        for k in range(1, 12):
+            desk.gallery.add_person(f"P{k}", [NewTemplate(member(k), 0.9, HeadPose(0, 0, 0))])
+        assert desk.ask(track)[0].state is not IdentityState.KNOWN
+        assert desk.ask(desk.track(member(0)))[0].name == "P0"

@@ -1,0 +1,272 @@
+"""Strangers: minted after several good views, found again, taken back when it was wrong."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from face_world import FaceWorld, empty_gallery, made_up_calibration
+
+from face_recognition_node.common.errors import GalleryUnavailableError
+from face_recognition_node.common.parameters import with_values
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate
+from face_recognition_node.gallery.values import Provenance
+from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
+from face_recognition_node.identity.stranger_record import select_views
+from face_recognition_node.identity.strangers import StrangerBook, StrangersConfig
+from face_recognition_node.tracking.tracker import Look, Track, Tracker, TrackerConfig
+from face_recognition_node.vision.faces import FaceView, FloatArray, HeadPose, Identity, IdentityState
+
+
+class Door:
+    """One face after the other before tracker, resolver and book."""
+
+    def __init__(self, *, background: bool = False, **values: object) -> None:
+        self.world, self.gallery = FaceWorld(seed=5), empty_gallery()
+        calibration = made_up_calibration()
+        self.tracker = Tracker(calibration, TrackerConfig())
+        self.resolver = IdentityResolver(calibration, IdentityConfig(), 0.02)
+        self.book = StrangerBook(self.gallery, with_values(StrangersConfig(), values), background=background)
+        self.stamp = 0.0
+
+    def show(self, view: FaceView) -> tuple[Track, Identity]:
+        plan = self.tracker.plan([view.detection], self.stamp)
+        look = None if view.embedding is None else Look(view.embedding, view.quality.overall)
+        tracks = self.tracker.update(plan, [view.detection], [look], self.stamp)
+        self.book.observe(tracks[0], view)
+        snapshot = self.gallery.snapshot()
+        tracks, identities = self.resolver.resolve(tracks, snapshot, self.stamp, self.tracker.renew)
+        self.book.update(tracks, identities, snapshot)
+        return tracks[0], identities[0]
+
+    def watch(self, person: int, seconds: float, **view: Any) -> Identity:
+        """Show a person and return the last identity."""
+        for _ in range(round(seconds * 10)):
+            self.stamp += 0.1
+            _, identity = self.show(self.world.view(self.stamp, person, **view))
+        return identity
+
+    def pause(self, seconds: float = 10.0) -> None:
+        self.stamp += seconds
+
+    @property
+    def strangers(self) -> list[str]:
+        return [p.person_id for p in self.gallery.snapshot().persons.values() if p.is_stranger]
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    door = Door()
+    yield door
+    door.book.close()
+
+
+def test_minted_after_several_views_over_some_time(door: Door) -> None:
+    assert door.watch(0, 0.3).person_id is None
+    assert door.strangers == []
+    identity = door.watch(0, 1.0)
+    assert identity.state is IdentityState.STRANGER
+    assert door.strangers == [identity.person_id]
+
+
+def test_the_same_one_coming_back_gets_the_same_id(door: Door) -> None:
+    first = door.watch(0, 2.0).person_id
+    door.pause()
+    second = door.watch(1, 2.0).person_id
+    door.pause()
+    assert door.watch(0, 0.3).person_id == first
+    door.pause()
+    assert door.watch(1, 0.3).person_id == second
+    assert first != second
+    assert len(door.strangers) == 2
+
+
+def test_views_from_other_sides_are_added_while_the_track_goes_on(door: Door) -> None:
+    stranger = door.watch(0, 1.0).person_id
+    assert stranger is not None
+    before = door.gallery.snapshot().templates_of(stranger)
+    profile, somebody_else = (at_cosine(c, before[0].embedding, door.world.axis(8)) for c in (0.7, 0.2))
+    for vector in (profile, before[0].embedding, somebody_else):
+        door.pause(1.1)
+        door.show(door.world.view(door.stamp, 0, embedding=vector))
+    after = door.gallery.snapshot().templates_of(stranger)
+    assert len(after) == len(before) + 1
+    assert max(float(t.embedding @ profile) for t in after) > 0.999
+
+
+def test_views_of_one_that_came_back_are_not_added(door: Door) -> None:
+    """Only the track says that it is the same; a likeness alone could be somebody else's."""
+    stranger = door.watch(0, 1.0).person_id
+    assert stranger is not None
+    before = door.gallery.snapshot().persons[stranger].n_templates
+    door.pause()
+    door.world.scatter = 0.7
+    assert door.watch(0, 3.0).person_id == stranger
+    assert door.gallery.snapshot().persons[stranger].n_templates == before
+
+
+def test_additions_end_with_the_places_there_are() -> None:
+    door = Door(maximum_views=5)
+    door.world.scatter = 0.6  # any two views are about 0.73 alike
+    stranger = door.watch(0, 10.0).person_id
+    assert stranger is not None
+    assert door.gallery.snapshot().persons[stranger].n_templates == 5
+
+
+def at_cosine(cosine: float, vector: FloatArray, other: FloatArray) -> FloatArray:
+    """Return a unit vector at this cosine to ``vector``, turned towards ``other``."""
+    away = other - (other @ vector) * vector
+    turned = cosine * vector + np.sqrt(1 - cosine**2) * away / np.linalg.norm(away)
+    return np.asarray(turned, np.float32)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [{"sharpness": 0.3}, {"score": 0.7}, {"has_embedding": False}],
+    ids=["blurred", "no face?", "not embedded"],
+)
+def test_poor_views_mint_nobody(door: Door, view: dict[str, float]) -> None:
+    door.watch(0, 5.0, **view)
+    assert door.strangers == []
+
+
+def test_patience_ends_although_the_good_views_have(door: Door) -> None:
+    """Between a name and nobody; five good views, then the head is tilted."""
+    door.gallery.add_person("Anna", [NewTemplate(door.world.axis(3), 0.9, HeadPose(0, 0, 0))])
+    door.resolver.config = with_values(IdentityConfig(), {"minimum_probability": 0.9999})
+    like_anna = at_cosine(0.35, door.world.axis(3), door.world.axis(0))
+    for seconds, view in ((0.6, {}), (2.0, {"sharpness": 0.3})):
+        assert door.watch(0, seconds, embedding=like_anna, **view).state is IdentityState.UNDECIDED
+        assert door.strangers == []
+    door.watch(0, 1.0, embedding=like_anna, sharpness=0.3)
+    assert len(door.strangers) == 1
+
+
+def test_whoever_is_like_nobody_waits_less(door: Door) -> None:
+    door.gallery.add_person("Anna", door.world.templates(3))
+    door.resolver.config = with_values(IdentityConfig(), {"minimum_probability": 0.9999})
+    assert door.watch(0, 0.5).state is IdentityState.UNDECIDED
+    assert door.strangers == []
+    door.watch(0, 0.3)
+    assert len(door.strangers) == 1
+
+
+def test_an_enrolled_person_is_not_minted(door: Door) -> None:
+    door.gallery.add_person("Anna", door.world.templates(0))
+    assert door.watch(0, 5.0).name == "Anna"
+    assert door.strangers == []
+
+
+def test_switched_off() -> None:
+    door = Door(enabled=False)
+    assert door.watch(0, 5.0).state is IdentityState.STRANGER
+    assert door.strangers == []
+
+
+def test_named_stranger_is_the_same_person(door: Door) -> None:
+    stranger = door.watch(0, 2.0).person_id
+    assert stranger is not None
+    assert {t.provenance for t in door.gallery.snapshot().templates_of(stranger)} == {Provenance.ADAPTED}
+    door.gallery.rename(stranger, "Carl")
+    assert {t.provenance for t in door.gallery.snapshot().templates_of(stranger)} == {Provenance.ENROLLED}
+    identity = door.watch(0, 0.1)
+    assert (identity.state, identity.person_id, identity.name) == (IdentityState.KNOWN, stranger, "Carl")
+    door.watch(0, 2.0)
+    assert door.gallery.snapshot().persons[stranger].name == "Carl"  # and nobody took it back
+
+
+def test_forgotten_stranger_is_a_new_one(door: Door) -> None:
+    stranger = door.watch(0, 2.0).person_id
+    assert stranger is not None
+    door.gallery.forget(stranger, final=True)
+    again = door.watch(0, 2.0).person_id
+    assert again not in (None, stranger)
+
+
+def test_an_id_given_to_somebody_enrolled_is_taken_back(door: Door) -> None:
+    stranger = door.watch(0, 2.0).person_id
+    assert door.strangers == [stranger]
+    anna = door.gallery.add_person("Anna", door.world.templates(0, 8)).person_id
+    assert door.watch(0, 3.0).person_id == anna
+    assert door.strangers == []
+
+
+def test_who_is_named_while_the_id_is_taken_back_stays(door: Door) -> None:
+    """The frame was judged before the stranger became Anna, and the commit comes after that."""
+    stranger = door.watch(0, 1.0).person_id
+    assert stranger is not None
+    (track,) = door.tracker.tracks
+    judged_with = door.gallery.snapshot()
+    door.gallery.rename(stranger, "Anna")
+    other = Identity(IdentityState.KNOWN, "p-another-id", "Anna", 0.99)
+    door.book.update([track], [other], judged_with)
+    assert [person.name for person in door.gallery.snapshot().persons.values()] == ["Anna"]
+
+
+@pytest.mark.parametrize("name", ["", "Anna"])
+def test_who_walks_away_and_comes_back_is_not_stored_twice(door: Door, name: str) -> None:
+    """The claim lapses while the face is too small to count; the views from before must not mint another."""
+    person = door.watch(0, 2.0).person_id
+    assert person is not None
+    if name:
+        door.gallery.rename(person, name)
+        door.watch(0, 1.0)
+    door.pause(30.0)
+    door.watch(0, 1.0)  # a track that bears the id without having been minted
+    for _ in range(2):
+        assert door.watch(0, 12.0, has_embedding=False).person_id is None
+        assert door.watch(0, 1.0).person_id == person
+    assert list(door.gallery.snapshot().persons) == [person]
+
+
+def test_the_longest_unseen_makes_room() -> None:
+    door = Door(maximum_strangers=2)
+    ids = []
+    for person in range(4):
+        ids.append(door.watch(person, 2.0).person_id)
+        door.pause()
+    assert door.strangers == ids[-2:]
+
+
+def test_a_commit_in_the_background_shows_soon() -> None:
+    door = Door(background=True)
+    deadline = time.monotonic() + 30  # on a busy machine the writer waits for its turn
+    while (identity := door.watch(0, 0.5)).person_id is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    door.book.close()
+    assert door.strangers == [identity.person_id]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_stops_nothing(
+    background: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = Door(background=background)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise GalleryUnavailableError("disk full")
+
+    monkeypatch.setattr(Gallery, "add_person", refuse)
+    with caplog.at_level(logging.WARNING):
+        assert door.watch(0, 3.0).person_id is None
+        door.book.close()
+        door.watch(0, 0.1) if not background else None
+    assert door.strangers == []
+    if not background:
+        assert "disk full" in caplog.text
+
+
+def test_views_are_good_and_differ() -> None:
+    world = FaceWorld(seed=1)
+    same = world.embedding(0)
+    views = [world.view(k, embedding=same, sharpness=q) for k, q in enumerate((0.6, 0.9, 0.7))]
+    views += [world.view(9, 0, sharpness=0.8), world.view(10, has_embedding=False)]
+    kept = select_views(views, 6)
+    assert [view.quality.sharpness for view in kept] == [0.9, 0.8]
+    assert len(select_views([world.view(k, 0) for k in range(20)], 6)) == 6
+    assert select_views([], 6) == []
+    assert np.isclose(kept[0].embedding @ same, 1.0)

@@ -1,0 +1,147 @@
+"""Sources: order, timing, colours, and errors that tell the cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from face_recognition_node.common.errors import SourceError
+from face_recognition_node.media.sources import FOLDER_RATE_HZ, _Clock, natural_key, open_source, read_image
+from face_recognition_node.media.writer import VideoWriter
+
+
+def plain(level: int, size: tuple[int, int] = (32, 48)) -> np.ndarray:
+    return np.full((*size, 3), level, np.uint8)
+
+
+def test_folder_is_played_in_natural_order_and_other_files_are_left_out(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        cv2.imwrite(str(tmp_path / f"view{number}.png"), plain(number))
+    (tmp_path / "notes.txt").write_text("no picture")
+    source = open_source(str(tmp_path))
+    frames = list(source)
+    assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [1, 2, 10]
+    assert source.n_frames == 3
+    assert [frame.stamp for frame in frames] == pytest.approx([0, 1 / FOLDER_RATE_HZ, 2 / FOLDER_RATE_HZ])
+    assert [frame.stamp for frame in open_source(str(tmp_path), rate=2)] == [0, 0.5, 1.0]
+
+
+def test_natural_key_orders_numbers_by_value() -> None:
+    names = ["b1", "a10", "a2", "A1", "10", "9"]
+    assert sorted(names, key=natural_key) == ["9", "10", "A1", "a2", "a10", "b1"]
+
+
+def test_image_is_one_frame_in_bgr(tmp_path: Path) -> None:
+    blue = np.zeros((20, 30, 3), np.uint8)
+    blue[..., 0] = 255
+    cv2.imwrite(str(tmp_path / "blau ü.png"), blue)
+    source = open_source(str(tmp_path / "blau ü.png"))
+    (frame,) = source
+    assert np.array_equal(frame.image_bgr, blue)
+    assert (source.n_frames, frame.stamp, source.is_live) == (1, 0.0, False)
+
+
+def test_video_keeps_its_timing_and_can_be_read_twice(tmp_path: Path) -> None:
+    path = tmp_path / "ramp.avi"
+    with VideoWriter(path, rate=12.5) as writer:
+        for level in range(0, 200, 20):
+            writer.write(plain(level))
+    source = open_source(str(path))
+    assert source.rate_hz == pytest.approx(12.5)
+    for _ in range(2):
+        frames = list(source)
+        assert len(frames) == 10
+        assert [frame.stamp for frame in frames] == pytest.approx(np.arange(10) / 12.5, abs=2e-3)
+        levels = [float(frame.image_bgr.mean()) for frame in frames]
+        assert levels == pytest.approx(list(range(0, 200, 20)), abs=4)
+    assert [frame.stamp for frame in open_source(str(path), rate=50)] == pytest.approx(np.arange(10) / 50)
+
+
+def test_a_recording_behind_a_url_is_a_recording(clips: Path) -> None:
+    by_path, by_url = open_source(str(clips / "eat.mkv")), open_source((clips / "eat.mkv").as_uri())
+    assert (by_url.is_live, by_url.n_frames) == (False, by_path.n_frames)
+    assert [frame.stamp for frame in by_url] == [frame.stamp for frame in by_path]
+
+
+def test_between_cuts_by_time_and_keeps_stamps(tmp_path: Path) -> None:
+    for number in range(20):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), plain(number))
+    part = open_source(str(tmp_path)).between(0.5, 1.2)
+    assert [int(frame.image_bgr[0, 0, 0]) for frame in part] == list(range(5, 12))
+    assert next(iter(part)).stamp == pytest.approx(0.5)
+    assert part.n_frames == 7
+    assert open_source(str(tmp_path)).between(5.0).n_frames == 0
+    assert list(open_source(str(tmp_path)).between(5.0)) == []
+    for start, end in ((-1, None), (2, 1), (1, 1)):
+        with pytest.raises(SourceError, match="start"):
+            open_source(str(tmp_path)).between(start, end)
+
+
+def test_gif_frames_agree_with_pillow_in_number_colour_and_time(clips: Path) -> None:
+    image_module = pytest.importorskip("PIL.Image", reason="Pillow is the independent reader here")
+    path = clips / "head-pose-face-detection-female.gif"
+    frames = list(open_source(str(path)))
+    reference = image_module.open(path)
+    assert len(frames) == reference.n_frames == 23
+    elapsed = 0.0
+    for index, frame in enumerate(frames):
+        reference.seek(index)
+        rgb = np.asarray(reference.convert("RGB")).astype(int)
+        assert np.abs(frame.image_bgr[..., ::-1] - rgb).mean() < 0.5
+        assert frame.stamp == pytest.approx(elapsed / 1000, abs=0.011)
+        elapsed += reference.info["duration"]
+
+
+def test_mkv_clips_have_rising_stamps_that_start_at_zero(clips: Path) -> None:
+    stamps = [frame.stamp for frame in open_source(str(clips / "eat.mkv"))]
+    assert len(stamps) == 47
+    assert stamps[0] == 0
+    assert np.diff(stamps).min() > 0
+    assert stamps[-1] == pytest.approx(46 / 30, abs=0.05)
+
+
+def test_clock_fills_in_times_that_a_container_does_not_tell() -> None:
+    clock = _Clock(10.0, None)
+    assert [clock.stamp(0.0) for _ in range(3)] == pytest.approx([0, 0.1, 0.2])
+    clock = _Clock(10.0, None)
+    assert [clock.stamp(time) for time in (5.0, 5.04, 5.04, 5.5)] == pytest.approx([0, 0.04, 0.14, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("missing.mp4", None, "no such file or folder"),
+        ("empty.png", b"", "expected an image"),
+        ("broken.jpg", b"\xff\xd8 not a jpeg", "expected an image"),
+        ("broken.mp4", b"not a video at all", "FFmpeg"),
+    ],
+)
+def test_unreadable_sources_say_what_was_expected(
+    tmp_path: Path, name: str, content: bytes | None, expected: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=expected) as caught:
+        open_source(str(tmp_path / name))
+    assert name in str(caught.value)
+
+
+def test_other_errors_of_sources(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no images in this folder"):
+        open_source(str(tmp_path))
+    with pytest.raises(SourceError, match="rate"):
+        open_source(str(tmp_path), rate=0)
+    with pytest.raises(SourceError, match="plugged in"):
+        open_source("97")
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_image(tmp_path / "nothing.png")
+
+
+def test_a_folder_named_by_digits_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "7").mkdir()
+    cv2.imwrite(str(tmp_path / "7" / "a.png"), plain(1))
+    monkeypatch.chdir(tmp_path)
+    assert open_source("7").n_frames == 1

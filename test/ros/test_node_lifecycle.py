@@ -1,0 +1,198 @@
+"""The node's lifecycle in this process: ten rounds, and every thing that can be missing."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+import ros_world  # a network of our own, before rclpy joins one
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+
+from face_recognition_node.common.resources import models_directory
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate, SessionKind
+from face_recognition_node.ros.lifecycle import shut_down, state_label
+from face_recognition_node.ros.node import FaceRecognitionNode
+from face_recognition_node.vision.faces import HeadPose
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@pytest.fixture
+def node(tmp_path: Path):
+    """A node that is being spun, as it is in its process, with a gallery of its own."""
+    gallery = tmp_path / "gallery.db"
+    rclpy.init(
+        args=["--ros-args", "-p", f"gallery_path:={gallery}"], signal_handler_options=SignalHandlerOptions.NO
+    )
+    node = FaceRecognitionNode()
+    executor = MultiThreadedExecutor(num_threads=4)
+    executor.add_node(node)
+    spinner = threading.Thread(target=executor.spin, daemon=True)
+    spinner.start()
+    yield node
+    shut_down(node)
+    assert state_label(node) == "finalized"
+    executor.shutdown()
+    spinner.join(10)
+    assert not spinner.is_alive()
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def entities(node: FaceRecognitionNode) -> dict[str, int]:
+    """Count what the node has on the network."""
+    kinds = ("publishers", "subscriptions", "services", "timers", "clients", "waitables")
+    return {kind: len(list(getattr(node, kind))) for kind in kinds}
+
+
+def wait_until(condition) -> None:
+    """Wait for the graph, which learns of changes a little later."""
+    deadline = time.monotonic() + ros_world.PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_people_of_a_run_outlive_a_cleanup(node: FaceRecognitionNode) -> None:
+    """The run ends with the process; who changes a parameter has to clean up."""
+    vector = np.eye(64, dtype=np.float32)[0]
+    assert node.trigger_configure() == SUCCESS
+    assert node.runtime is not None
+    node.runtime.gallery.set_session("run", SessionKind.RUN)
+    node.runtime.gallery.add_person("Anna", [NewTemplate(vector, 0.9, HeadPose(0, 0, 0))])
+    for _ in range(2):
+        assert node.trigger_cleanup() == SUCCESS
+        assert node.trigger_configure() == SUCCESS
+        assert node.runtime is not None
+        assert [person.name for person in node.runtime.gallery.snapshot().persons.values()] == ["Anna"]
+
+
+def test_ten_rounds_leave_nothing_behind(node: FaceRecognitionNode) -> None:
+    node.set_parameters([Parameter("always_on", value=True)])
+    before = entities(node)
+    versions = set()
+    for _ in range(10):
+        assert node.trigger_configure() == SUCCESS
+        assert state_label(node) == "inactive"
+        assert node.runtime is not None
+        versions.add(node.runtime.gallery.snapshot().version)
+        assert node.trigger_activate() == SUCCESS
+        assert state_label(node) == "active"
+        wait_until(lambda: node.count_subscribers("/image") == 1)
+        assert node.trigger_deactivate() == SUCCESS
+        wait_until(lambda: node.count_subscribers("/image") == 0)
+        assert node.trigger_cleanup() == SUCCESS
+        assert state_label(node) == "unconfigured"
+        assert node.runtime is None
+        assert entities(node) == before
+    assert len(versions) == 1, "a round changed the gallery"
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith(("recognizer", "strangers"))]
+    assert ours == []
+
+
+def test_shutdown_from_active_closes_the_gallery(node: FaceRecognitionNode) -> None:
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    gallery = node.runtime.gallery
+    assert node.trigger_shutdown() == SUCCESS
+    assert state_label(node) == "finalized"
+    with pytest.raises(Exception, match="closed"):
+        gallery.add_person("Anna", [])
+
+
+def configure_fails(node: FaceRecognitionNode, *words: str) -> None:
+    assert node.trigger_configure() == FAILURE
+    assert state_label(node) == "unconfigured"
+    for word in words:
+        assert word in node.last_error
+    assert "Traceback" not in node.last_error
+    assert node.runtime is None
+
+
+def test_a_missing_model_file_fails_and_its_return_is_enough(node, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(models_directory(), models)
+    onnx = models / "efficientnet_b0_64.onnx"
+    onnx.rename(tmp_path / "elsewhere")
+    node.set_parameters([Parameter("models.models_dir", value=str(models))])
+    configure_fails(node, "efficientnet_b0_64.onnx")
+    (tmp_path / "elsewhere").rename(onnx)
+    assert node.trigger_configure() == SUCCESS
+    assert node.last_error == ""
+
+
+def test_a_damaged_model_file_fails(node, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(models_directory(), models)
+    with (models / "retinaface_mobilenet025.onnx").open("ab") as file:
+        file.write(b"!")
+    node.set_parameters([Parameter("models.models_dir", value=str(models))])
+    configure_fails(node, "retinaface_mobilenet025.onnx")
+
+
+def test_no_models_folder_fails(node, tmp_path: Path) -> None:
+    node.set_parameters([Parameter("models.models_dir", value=str(tmp_path / "nowhere"))])
+    configure_fails(node, "nowhere")
+
+
+def test_a_gallery_of_another_model_fails_and_is_not_touched(node, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with Gallery.open(path, "another-model") as gallery:
+        version = gallery.snapshot().version
+    node.set_parameters([Parameter("gallery_path", value=str(path))])
+    configure_fails(node, "another-model")
+    with Gallery.open(path, "another-model") as gallery:
+        assert gallery.snapshot().version == version
+    node.set_parameters([Parameter("gallery_path", value=str(tmp_path / "gallery.db"))])
+    assert node.trigger_configure() == SUCCESS
+
+
+def test_a_gallery_that_cannot_be_written_fails(node, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    node.set_parameters([Parameter("gallery_path", value=str(tmp_path / "file" / "gallery.db"))])
+    configure_fails(node, "gallery")
+    (tmp_path / "file").unlink()
+    assert node.trigger_configure() == SUCCESS
+
+
+def test_a_file_that_is_no_gallery_fails(node, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE precious (thing TEXT)")
+    node.set_parameters([Parameter("gallery_path", value=str(path))])
+    configure_fails(node, "foreign.db")
+
+
+def test_an_error_nobody_foresaw_fails_loudly_and_can_be_tried_again(node, monkeypatch) -> None:
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError("unforeseen")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("face_recognition_node.ros.node.open_runtime", explode)
+        assert node.trigger_configure() == FAILURE
+    assert "ZeroDivisionError: unforeseen" in node.last_error
+    assert node.trigger_configure() == SUCCESS
+
+
+def test_what_configure_reads_cannot_be_set_after_it(node) -> None:
+    assert node.trigger_configure() == SUCCESS
+    (result,) = node.set_parameters([Parameter("gallery_path", value="/elsewhere.db")])
+    assert not result.successful
+    (result,) = node.set_parameters([Parameter("identity.target_false_accept_rate", value=0.05)])
+    assert result.successful
+    assert node.runtime.recognizer.config.identity.target_false_accept_rate == 0.05
+    node.set_parameters([Parameter("detector.score_threshold", value=0.7)])
+    assert node.runtime.models.detector.config.score_threshold == 0.7
+    node.set_parameters([Parameter("gallery.max_templates_per_person", value=7)])
+    assert node.runtime.gallery.config.max_templates_per_person == 7
+    node.set_parameters([Parameter("adaptation.enabled", value=False)])
+    assert not node.runtime.adapter.config.enabled

@@ -1,0 +1,211 @@
+"""Archives, prepared folders, the split of people, batches and augmentation."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+from training_material import write_archive
+
+from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.evaluation.degradation import blur_face, reduce_face
+from face_recognition_node.evaluation.face_archive import FaceArchive, nearest_similarity, split_identities
+
+torch = pytest.importorskip("torch", reason="the train extra is not installed: no torch")
+
+# ruff: noqa: E402  # what follows needs torch
+from face_recognition_node.training.augmentation import NO_AUGMENTATION, Augmentation, motion_kernel
+from face_recognition_node.training.face_data import (
+    AugmentedFaces,
+    BatchStream,
+    PreparedFaces,
+    class_numbers,
+    open_faces,
+)
+from face_recognition_node.training.stages import BatchRecipe
+
+
+def test_archive_gives_back_what_was_written(tmp_path):
+    archive = FaceArchive.open(write_archive(tmp_path, people=3, images=2, unlabelled=1))
+    assert len(archive) == 7
+    assert archive.labels.tolist() == [0, 0, 1, 1, 2, 2, -1]
+    assert archive.crop(0).shape == (112, 112, 3)
+    assert archive.crops(np.array([], np.int64)).shape == (0, 112, 112, 3)
+    near = [np.abs(archive.crop(0).astype(int) - archive.crop(other)).mean() for other in (1, 2)]
+    assert near[0] < near[1]
+    assert archive.teacher is not None
+    assert np.allclose(np.linalg.norm(archive.teacher, axis=1), 1, atol=1e-5)
+
+
+def test_torn_archives_are_refused(tmp_path):
+    with pytest.raises(SourceError, match="no such file"):
+        FaceArchive.open(tmp_path)
+    write_archive(tmp_path, people=2, images=2)
+    with open(tmp_path / "train_faces.bin", "ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(SourceError, match="add up"):
+        FaceArchive.open(tmp_path)
+
+
+def test_teacher_of_another_archive_is_refused(tmp_path):
+    write_archive(tmp_path, people=2, images=2)
+    np.save(tmp_path / "train_teacher.npy", np.ones((3, 16), np.int8))
+    with pytest.raises(SourceError, match="rows"):
+        FaceArchive.open(tmp_path)
+
+
+def test_held_out_people_are_nowhere_in_training():
+    labels = np.repeat(np.arange(-1, 200), 2)
+    split = split_identities(labels)
+    parts = [set(labels[part]) for part in (split.training, split.validation, split.test)]
+    assert parts[2] == set(range(0, 200, 10))
+    assert parts[1] == {1, 51, 101, 151}
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert len(split.training) + len(split.validation) + len(split.test) == len(labels)
+
+
+def test_look_alikes_of_held_out_people_leave_training():
+    labels = np.array([0, 0, 2, 3, -1, -1])
+    teacher = np.eye(6, dtype=np.float32)
+    teacher[4] = teacher[0]
+    split = split_identities(labels, teacher)
+    assert split.training.tolist() == [2, 3, 5]
+    assert split.n_lookalikes == 1
+
+
+def test_nearest_similarity_against_a_loop():
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(9, 4)).astype(np.float32), random.normal(size=(5, 4)).astype(np.float32)
+    assert np.allclose(
+        nearest_similarity(a, b, chunk=4), [max(float(x @ y) for y in b) for x in a], atol=1e-5
+    )
+    assert nearest_similarity(a, b[:0]).tolist() == [-1] * 9
+    assert len(nearest_similarity(a[:0], b)) == 0
+
+
+def test_class_numbers_count_training_faces_only():
+    labels = np.array([5, 5, 5, 7, 7, 9, -1, 5])
+    classes, count = class_numbers(labels, np.array([0, 1, 3, 4, 5, 6]), minimum=2)
+    assert count == 2
+    assert classes.tolist() == [0, 0, -1, 1, 1, -1, -1, -1]
+
+
+def stream_for(batch, rank=0, world=1, n=40):
+    classes = np.arange(n) // 4
+    classes[-4:] = -1
+    return BatchStream(np.arange(n), classes, batch, seed=3, rank=rank, world=world), classes
+
+
+def test_a_batch_depends_on_its_number_only():
+    stream, _ = stream_for(BatchRecipe(identities=3, images_each=2, random=5))
+    batches = [stream.draw(step) for step in range(30)]
+    again, _ = stream_for(BatchRecipe(identities=3, images_each=2, random=5))
+    again.first = 17
+    walk = iter(again)
+    assert [next(walk) for _ in range(13)] == batches[17:]
+
+
+def test_identity_balanced_batches_hold_what_was_asked_for():
+    stream, classes = stream_for(BatchRecipe(identities=3, images_each=2, random=5))
+    for step in range(20):
+        faces = np.array([face for face, _ in stream.draw(step)])
+        assert len(faces) == 11
+        values, counts = np.unique(classes[faces[:6]], return_counts=True)
+        assert counts.tolist() == [2, 2, 2]
+        assert (values >= 0).all()
+
+
+def test_processes_share_an_epoch_without_overlap():
+    streams = [stream_for(BatchRecipe(random=4), rank, 2)[0] for rank in range(2)]
+    seen = [face for step in range(5) for stream in streams for face, _ in stream.draw(step)]
+    assert sorted(seen) == list(range(40))
+    second = [face for step in range(5, 10) for stream in streams for face, _ in stream.draw(step)]
+    assert sorted(second) == list(range(40))
+    assert second != seen
+
+
+def test_too_few_faces_or_people_are_named():
+    with pytest.raises(SourceError, match="fewer than one batch"):
+        stream_for(BatchRecipe(random=64))
+    with pytest.raises(SourceError, match="at most 9"):
+        stream_for(BatchRecipe(identities=10, random=4))
+
+
+def test_no_augmentation_changes_nothing():
+    face = np.random.default_rng(0).integers(0, 255, (112, 112, 3)).astype(np.uint8)
+    assert np.array_equal(NO_AUGMENTATION.apply(face, np.random.default_rng(1)), face)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_augmented_faces_stay_faces(seed):
+    face = np.random.default_rng(0).integers(0, 255, (112, 112, 3)).astype(np.uint8)
+    strong = Augmentation(
+        far=0.5, blur=0.5, motion=1, jpeg=1, grey=0.5, light=1, shade=1, noise=1, cover=1, lower_cover=1
+    )
+    before = face.copy()
+    made = strong.apply(face, np.random.default_rng(seed))
+    assert made.shape == face.shape
+    assert made.dtype == np.uint8
+    assert np.array_equal(face, before)
+    assert np.array_equal(made, strong.apply(face, np.random.default_rng(seed)))
+
+
+def test_far_faces_lose_detail_and_keep_their_light():
+    face = np.random.default_rng(0).integers(0, 255, (112, 112, 3)).astype(np.uint8)
+    far = reduce_face(face, 24)
+    assert abs(float(far.mean()) - float(face.mean())) < 1
+    assert far.std() < 0.5 * face.std()
+    assert reduce_face(face, 112) is face
+    assert blur_face(face, 0) is face
+    assert blur_face(face, 2).std() < face.std()
+    with pytest.raises(InputError):
+        reduce_face(face, 0)
+    with pytest.raises(InputError):
+        blur_face(face, -1)
+
+
+@pytest.mark.parametrize("angle", [0, 45, 90, 170])
+def test_motion_kernels_sum_to_one(angle):
+    for length in range(3, 11):
+        assert motion_kernel(angle, length).sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_drawn_faces_are_rgb_and_carry_their_labels(tmp_path):
+    archive = FaceArchive.open(write_archive(tmp_path, people=3, images=2))
+    maps = np.zeros((len(archive), 2, 5, 4, 4), np.int8)
+    maps[:, 1] = 1
+    item = AugmentedFaces(archive, archive.labels, NO_AUGMENTATION, maps)[(2, 99)]
+    assert np.array_equal(item["image"].numpy().transpose(1, 2, 0)[:, :, ::-1], archive.crop(2))
+    assert int(item["label"]) == 1
+    assert np.allclose(item["teacher"], archive.teacher[2])
+    assert float(item["teacher_map"].max()) == 0
+
+
+def test_mirrored_faces_get_the_mirrored_map(tmp_path):
+    archive = FaceArchive.open(write_archive(tmp_path, people=3, images=2))
+    maps = np.stack([np.zeros((len(archive), 5, 4, 4)), np.ones((len(archive), 5, 4, 4))], axis=1).astype(
+        np.int8
+    )
+    always = Augmentation(
+        **{name: 0 for name in NO_AUGMENTATION.__slots__ if not name.startswith("far_")} | {"mirror": 1}
+    )
+    item = AugmentedFaces(archive, archive.labels, always, maps)[(0, 5)]
+    assert np.array_equal(item["image"].numpy().transpose(1, 2, 0)[:, ::-1, ::-1], archive.crop(0))
+    assert float(item["teacher_map"].min()) == 1
+
+
+def test_prepared_folders_are_read_by_their_manifest(tmp_path):
+    (tmp_path / "anna").mkdir()
+    cv2.imwrite(str(tmp_path / "anna" / "1.png"), np.full((112, 112, 3), 7, np.uint8))
+    with open(tmp_path / "manifest.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([["crop", "identity"], ["anna/1.png", "anna"], ["ben/1.png", "ben"]])
+    faces = open_faces(tmp_path)
+    assert isinstance(faces, PreparedFaces)
+    assert faces.labels.tolist() == [0, 1]
+    assert faces.crop(0)[0, 0].tolist() == [7, 7, 7]
+    assert faces.teacher is None
+    with pytest.raises(SourceError, match="cannot be read"):
+        faces.crop(1)
+    with pytest.raises(SourceError, match="prepare SOURCE"):
+        open_faces(tmp_path / "nothing")
