@@ -64,6 +64,66 @@ def add_person(
     return Edit(sentence, tuple(changes), (person_id,), is_recorded=not is_stranger)
 
 
+def enroll(
+    snapshot: Snapshot,
+    transaction: Transaction,
+    name: str,
+    templates: Sequence[NewTemplate],
+    absorbed_ids: Sequence[str],
+    *,
+    now: float,
+    limit: int,
+    seal_crop: SealCrop,
+) -> Edit:
+    """Make a person of strangers and new templates; the first stranger's id stays, the others lead to it."""
+    name = checked_name(name)
+    if not templates:
+        raise InputError(f"templates of {name!r}: expected at least one, got none")
+    strangers = list({snapshot.resolve(key): snapshot.person(key) for key in absorbed_ids}.values())
+    for person in strangers:
+        if not person.is_stranger:
+            raise GalleryConflictError(f"{person.label} ({person.person_id}) is no stranger any more")
+    first, *others = strangers
+    _check_limit(name, sum(person.n_templates for person in strangers), len(templates), limit)
+    session = snapshot.sessions[snapshot.session]
+    values: dict[str, Cell] = {
+        "name": name, "is_stranger": 0, "session": session.name, "expires": session.expiry(now),
+        "created": min(person.created for person in strangers),
+        "last_seen": max((p.last_seen for p in strangers if p.last_seen is not None), default=None),
+    }  # fmt: skip
+    changes = [Change("update", "persons", first.person_id, values)]
+    changes += joining(first.person_id, others)
+    changes += template_rows(transaction, first.person_id, templates, now, snapshot.dimension, seal_crop)
+    known_as = ", ".join(person.label for person in strangers)
+    sentence = f"add {name}, known as {known_as}, with {_counted(len(templates), 'template')}"
+    return Edit(sentence, tuple(changes), tuple(person.person_id for person in strangers))
+
+
+def learn(
+    snapshot: Snapshot,
+    transaction: Transaction,
+    person_id: str,
+    templates: Sequence[NewTemplate],
+    replaced_ids: Iterable[int],
+    *,
+    now: float,
+    limit: int,
+    seal_crop: SealCrop,
+    has_crop: Callable[[int], bool],
+) -> Edit:
+    """Store templates that the node found by itself, in place of others it had found."""
+    replaced = snapshot.templates(replaced_ids)
+    person = snapshot.person(person_id)
+    for template in replaced:
+        if template.person_id != person.person_id or template.provenance is not Provenance.ADAPTED:
+            raise GalleryConflictError(f"template {template.template_id} was not learned of {person.label}")
+    edit = add_templates(
+        snapshot, transaction, person_id, templates, now=now, limit=limit + len(replaced), seal_crop=seal_crop
+    )
+    removed = [c for t in replaced for c in _template_removal(t.template_id, has_crop)]
+    return replace(edit, changes=(*edit.changes, *removed), is_recorded=False)
+
+
 def add_templates(
     snapshot: Snapshot,
     transaction: Transaction,
@@ -132,15 +192,21 @@ def merge(snapshot: Snapshot, keep_id: str, other_ids: Sequence[str], limit: int
     elif keep.is_stranger:
         ends = [person.expires for person in people]
         values["expires"] = None if None in ends else max(end for end in ends if end is not None)
-    changes = [Change("update", "persons", keep.person_id, values)]
+    changes = [Change("update", "persons", keep.person_id, values), *joining(keep.person_id, others)]
+    sentence = f"merge {', '.join(other.label for other in others)} into {keep.label}"
+    return Edit(sentence, tuple(changes), tuple(person.person_id for person in people))
+
+
+def joining(keep_id: str, others: Sequence[Person]) -> list[Change]:
+    """Return the changes that give the templates and ids of others to one person."""
+    changes: list[Change] = []
+    mine = {"person_id": keep_id}
     for other in others:
-        mine = {"person_id": keep.person_id}
         changes += [Change("update", "templates", template_id, mine) for template_id in other.template_ids]
         changes += [Change("update", "aliases", alias, mine) for alias in other.aliases]
         changes.append(Change("delete", "persons", other.person_id))
         changes.append(Change("insert", "aliases", other.person_id, mine))
-    sentence = f"merge {', '.join(other.label for other in others)} into {keep.label}"
-    return Edit(sentence, tuple(changes), tuple(person.person_id for person in people))
+    return changes
 
 
 def split(

@@ -153,6 +153,48 @@ class Gallery:
 
         return self._person_after(self._engine.commit(plan))
 
+    def enroll(self, name: str, templates: Sequence[NewTemplate], absorb: Sequence[str] = ()) -> Person:
+        """Store a person, with all that is stored of the strangers this person was known as, in one step.
+
+        Args:
+            name: The person's name.
+            templates: Their new views.
+            absorb: Ids of strangers. The person keeps the first one's id and the others lead to it.
+
+        Raises:
+            PersonNotFoundError: A stranger was forgotten meanwhile.
+            GalleryConflictError: One got a name meanwhile, or there would be too many templates.
+        """
+        if not absorb:
+            return self.add_person(name, templates)
+
+        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            now, limit = self._engine.clock(), self._engine.config.max_templates_per_person
+            return edits.enroll(
+                snapshot, transaction, name, templates, absorb, now=now, limit=limit,
+                seal_crop=self._seal_crop,
+            )  # fmt: skip
+
+        return self._person_after(self._engine.commit(plan))
+
+    def learn(
+        self, person_id: str, templates: Sequence[NewTemplate], replaced_ids: Iterable[int] = ()
+    ) -> Person:
+        """Store templates that the node found by itself, in place of others it had found.
+
+        It is no step of the operator's history; :meth:`rollback_adaptation` takes it back.
+        """
+        ids = list(replaced_ids)
+
+        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
+            now, limit = self._engine.clock(), self._engine.config.max_templates_per_person
+            return edits.learn(
+                snapshot, transaction, person_id, templates, ids, now=now, limit=limit,
+                seal_crop=self._seal_crop, has_crop=self._engine.has_crop,
+            )  # fmt: skip
+
+        return self._person_after(self._engine.commit(plan))
+
     def add_templates(self, person_id: str, templates: Sequence[NewTemplate]) -> Person:
         """Store more templates of a person."""
 

@@ -8,14 +8,16 @@ with the undo window; so do the older entries that cannot be undone without them
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from face_recognition_node.common.errors import GalleryConflictError
-from face_recognition_node.gallery.row_changes import Change, decode_changes, encode_changes
+from face_recognition_node.gallery.row_changes import Change, Key, decode_changes, encode_changes
 from face_recognition_node.gallery.sealing import KeyRing
 from face_recognition_node.gallery.transaction import Transaction
+from face_recognition_node.gallery.values import Provenance
 
 LOGGER = logging.getLogger(__name__)
 
@@ -121,8 +123,9 @@ class History:
             what = "there is nothing to do again" if redo else "there is nothing to undo"
             raise GalleryConflictError(f"{what} (removed faces can be brought back for {self._window_s:g} s)")
         entry = fitting[0] if redo else fitting[-1]
-        changes = self._read(transaction, entry)
+        changes = _past_learning(transaction.connection, self._read(transaction, entry))
         inverse = transaction.apply(changes)
+        _require_templates(transaction.connection, entry)
         self._erase_parts(transaction, entry)
         if any(change.is_biometric for change in inverse) and self._window_s == 0:
             self._drop(transaction, [entry])
@@ -227,6 +230,42 @@ class History:
         for entry in entries:
             self._erase_parts(transaction, entry)
             transaction.connection.execute("DELETE FROM history WHERE entry_id = ?", (entry.entry_id,))
+
+
+def _past_learning(connection: sqlite3.Connection, changes: Sequence[Change]) -> list[Change]:
+    """Return the changes of a step as the templates that the node learned and replaced since let them be."""
+    ids = {change.key for change in changes if change.table == "templates" and change.kind != "insert"}
+    gone = {key for key in ids if not _exists(connection, "templates", key)}
+    kept = [
+        c for c in changes if not (c.table in ("templates", "crops") and c.kind != "insert" and c.key in gone)
+    ]
+    learned: list[Change] = []
+    for change in kept:
+        if change.table == "persons" and change.kind == "delete":
+            query = "SELECT template_id FROM templates WHERE person_id = ? AND provenance = ?"
+            for (key,) in connection.execute(query, (change.key, Provenance.ADAPTED.value)).fetchall():
+                if key not in ids:
+                    tables = ("crops", "templates") if _exists(connection, "crops", key) else ("templates",)
+                    learned += [Change("delete", table, key) for table in tables]
+    return [*learned, *kept]
+
+
+def _exists(connection: sqlite3.Connection, table: str, key: Key) -> bool:
+    query = f"SELECT 1 FROM {table} WHERE template_id = ?"
+    return connection.execute(query, (key,)).fetchone() is not None
+
+
+def _require_templates(connection: sqlite3.Connection, entry: HistoryEntry) -> None:
+    """Raise GalleryConflictError if a step leaves a person without templates."""
+    for person_id in entry.persons:
+        query = (
+            "SELECT 1 FROM persons WHERE person_id = ? "
+            "AND person_id NOT IN (SELECT person_id FROM templates WHERE person_id = ?)"
+        )
+        if connection.execute(query, (person_id, person_id)).fetchone() is not None:
+            raise GalleryConflictError(
+                f"{entry.sentence!r} would leave {person_id} without templates; the gallery was changed since"
+            )
 
 
 def _with_dependants(entries: Sequence[HistoryEntry], persons: set[str]) -> list[HistoryEntry]:

@@ -198,9 +198,7 @@ class Adapter:
         quality, crop = view.quality.overall, view.crop_bgr
         vector = embedding_of(view)
         new = NewTemplate(vector, quality, view.pose, Provenance.ADAPTED, view.precision, crop)
-        self._gallery.add_templates(person_id, [new])
-        if outgoing:
-            self._gallery.remove_templates(outgoing)
+        self._gallery.learn(person_id, [new], outgoing)
         self._report(person_id, "replaced" if outgoing else "added", "new look", likeness.similarity)
 
     def _review(self) -> None:

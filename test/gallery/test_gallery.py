@@ -119,6 +119,40 @@ def test_merging_a_named_person_into_a_stranger_names_it(gallery, rng):
     )
 
 
+def test_enrolling_who_was_a_stranger_is_one_change_and_one_step(gallery, rng):
+    old, new = face(rng, 2), face(rng, 2)
+    one, two = (gallery.add_person("", [template(v)], is_stranger=True) for v in old)
+    version = gallery.snapshot().version
+    person = gallery.enroll("Anna", [template(v) for v in new], absorb=[one.person_id, two.person_id])
+    assert gallery.snapshot().version == version + 1
+    assert (person.person_id, person.name, person.is_stranger) == (one.person_id, "Anna", False)
+    assert (person.expires, person.created, person.n_templates) == (None, one.created, 4)
+    assert person.aliases == (two.person_id,)
+    for matches in gallery.snapshot().search(np.concatenate([old, new])):
+        assert [match.person_id for match in matches] == [one.person_id]
+        assert matches[0].similarity == pytest.approx(1.0, abs=1e-6)
+    assert gallery.undo() == ("add Anna, known as stranger-1, stranger-2, with 2 templates",)
+    assert gallery.history()[0].is_done is False
+    strangers = gallery.snapshot().persons
+    assert [(p.person_id, p.is_stranger, p.n_templates) for p in strangers.values()] == [
+        (one.person_id, True, 1),
+        (two.person_id, True, 1),
+    ]
+    assert gallery.enroll("Bob", templates(rng, 1)).name == "Bob"
+
+
+def test_only_strangers_are_absorbed(gallery, rng):
+    bob = gallery.add_person("Bob", templates(rng, 1))
+    before = content(gallery.snapshot())
+    with pytest.raises(GalleryConflictError, match="no stranger"):
+        gallery.enroll("Anna", templates(rng, 1), absorb=[bob.person_id])
+    with pytest.raises(PersonNotFoundError):
+        gallery.enroll("Anna", templates(rng, 1), absorb=["stranger-9"])
+    with pytest.raises(InputError, match="at least one"):
+        gallery.enroll("Anna", [], absorb=[bob.person_id])
+    assert content(gallery.snapshot()) == before
+
+
 def test_split_makes_a_person_of_its_own(gallery, rng):
     vectors = face(rng, 3)
     person = gallery.add_person("Anna", [template(v) for v in vectors])

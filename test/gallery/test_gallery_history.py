@@ -115,6 +115,53 @@ def test_what_the_node_does_by_itself_is_no_step_for_the_operator(gallery, rng):
     assert len(gallery.snapshot().persons) == 2
 
 
+def learned(rng, n: int = 1):
+    return [template(vector, provenance=Provenance.ADAPTED) for vector in face(rng, n)]
+
+
+def test_what_the_node_learns_is_no_step_for_the_operator(gallery, rng):
+    anna = gallery.add_person("Anna", templates(rng, 2))
+    gallery.rename(anna.person_id, "Hanna")
+    first = gallery.learn(anna.person_id, learned(rng)).template_ids[-1]
+    version = gallery.snapshot().version
+    person = gallery.learn(anna.person_id, learned(rng), [first])
+    assert gallery.snapshot().version == version + 1  # a replacement is one change
+    assert (person.n_templates, person.n_adapted) == (3, 1)
+    assert first not in person.template_ids
+    assert gallery.undo() == ("rename Anna to Hanna",)
+    assert gallery.snapshot().persons[anna.person_id].n_adapted == 1
+    with pytest.raises(GalleryConflictError, match="not learned"):
+        gallery.learn(anna.person_id, learned(rng), anna.template_ids[:1])
+
+
+def test_what_the_node_learned_since_is_in_nobodys_way(gallery, rng):
+    anna, bob = (gallery.add_person(name, templates(rng, 2)) for name in ("Anna", "Bob"))
+    old = gallery.learn(bob.person_id, learned(rng)).template_ids[-1]
+    gallery.merge(anna.person_id, bob.person_id)
+    gallery.learn(anna.person_id, learned(rng), [old])  # the merge moved a template that is gone now
+    gallery.undo()
+    assert gallery.snapshot().persons[bob.person_id].n_templates == 2
+    gallery.learn(bob.person_id, learned(rng))
+    gallery.redo()  # Bob's new template would be nobody's
+    assert list(gallery.snapshot().persons) == [anna.person_id]
+    gallery.undo(3)
+    assert dict(gallery.snapshot().persons) == {}
+    gallery.redo(3)
+    assert gallery.verify().problems == ()
+
+
+def test_a_step_that_would_leave_a_person_without_templates_is_refused(gallery, rng):
+    anna = gallery.add_person("Anna", templates(rng, 2))
+    old = gallery.learn(anna.person_id, learned(rng)).template_ids[-1]
+    gallery.split([old], "Carl")
+    gallery.undo()
+    gallery.learn(anna.person_id, learned(rng), [old])
+    before = content(gallery.snapshot())
+    with pytest.raises(GalleryConflictError, match="without templates"):
+        gallery.redo()
+    assert content(gallery.snapshot()) == before
+
+
 def test_the_list_of_changes_has_a_length(rng):
     with open_gallery(None, history_length=2) as gallery:
         person = gallery.add_person("a", templates(rng, 1))

@@ -262,7 +262,7 @@ def test_a_gallery_that_cannot_be_written_does_not_stop_recognition(
     def full(*_: object, **__: object) -> None:
         raise GalleryUnavailableError("the disk is full")
 
-    monkeypatch.setattr(gallery, "add_templates", full)
+    monkeypatch.setattr(gallery, "learn", full)
     show(Adapter(gallery, CALIBRATION), world, anna, usual(world) + with_hat(world) + usual(world))
     assert "the disk is full" in caplog.text
     assert not adapted(gallery, anna)
