@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from face_recognition_node.cli.options import file_or_stream, is_stream
-from face_recognition_node.vision.model_card import write_json
+from face_recognition_node.common.files import write_json
 
 STANDARD_OUTPUT = "-"
 

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
 from face_recognition_node.networks.retinaface import RetinaFace
 from face_recognition_node.networks.weight_files import read_weights, write_weights
 from face_recognition_node.vision.alignment import ALIGNMENT_FINGERPRINT, ALIGNMENT_TEMPLATE, CROP_SIZE
-from face_recognition_node.vision.model_card import ModelCard, file_sha256, write_json
+from face_recognition_node.vision.model_card import ModelCard
 
 OPSET = 17
 """ONNX operator set: the newest that ONNX Runtime 1.13 (2022) and OpenVINO 2022 read."""

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import ConfigurationError, SourceError
+from face_recognition_node.common.files import write_json
 from face_recognition_node.training.recipe import differing_entries
 from face_recognition_node.vision.faces import Detection, ImageArray
-from face_recognition_node.vision.model_card import write_json
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm")
 MANIFEST, REJECTS, JOURNAL, SETTINGS = "manifest.csv", "rejects.csv", "journal.jsonl", "settings.json"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.common.files import write_json
 from face_recognition_node.training.recipe import differing_entries, plain_values
 from face_recognition_node.training.stages import StageRecipe
-from face_recognition_node.vision.model_card import write_json
 
 CHECKPOINT, RECORD = "last.ckpt", "stage.json"
 _MAY_CHANGE = ("steps", "warmup", "cooldown", "schedule")

@@ -10,8 +10,9 @@ import pytest
 
 from face_recognition_node.backends.engine_builder import LEAST_COSINE, least_cosine
 from face_recognition_node.backends.engine_cache import EngineCache, EngineKey
+from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.common.resources import models_directory
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig, file_sha256, write_json
+from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
 
 torch = pytest.importorskip("torch", reason="the TensorRT backend is written in torch")
 

@@ -8,8 +8,9 @@ import pytest
 
 from face_recognition_node.cli import export as verb
 from face_recognition_node.cli import main
+from face_recognition_node.common.files import file_sha256
 from face_recognition_node.common.resources import models_directory
-from face_recognition_node.vision.model_card import ModelCard, file_sha256
+from face_recognition_node.vision.model_card import ModelCard
 
 pytest.importorskip("torch", reason="export needs torch")
 

@@ -8,15 +8,10 @@ from pathlib import Path
 import pytest
 
 from face_recognition_node.common.errors import ConfigurationError, ModelMismatchError, ModelMissingError
+from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.common.resources import cache_directory, config_directory, models_directory
 from face_recognition_node.vision.alignment import ALIGNMENT_FINGERPRINT
-from face_recognition_node.vision.model_card import (
-    ModelCard,
-    ModelInput,
-    ModelsConfig,
-    file_sha256,
-    write_json,
-)
+from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from face_recognition_node.common.files import write_json
 from face_recognition_node.networks.weight_files import write_checkpoint
 from face_recognition_node.systems.olivetti.olivetti_data import grey_faces, make_pairs, read_olivetti
 from face_recognition_node.systems.olivetti.olivetti_judgement import (
@@ -25,7 +26,6 @@ from face_recognition_node.systems.small_runs import fit_epochs, seed_run
 from face_recognition_node.training.embedder_training import RunOptions
 from face_recognition_node.training.recipe import plain_values
 from face_recognition_node.vision.faces import FloatArray
-from face_recognition_node.vision.model_card import write_json
 
 
 @dataclass(frozen=True, slots=True)

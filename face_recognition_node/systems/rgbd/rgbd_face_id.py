@@ -16,6 +16,7 @@ from pytorch_metric_learning import distances, miners
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from face_recognition_node.common.files import write_json
 from face_recognition_node.evaluation import embedding_plots
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.networks.weight_files import read_weights, write_checkpoint
@@ -32,7 +33,6 @@ from face_recognition_node.training.embedder_training import RunOptions
 from face_recognition_node.training.losses import HadsellContrastiveLoss
 from face_recognition_node.training.recipe import plain_values
 from face_recognition_node.vision.faces import FloatArray
-from face_recognition_node.vision.model_card import write_json
 
 WEIGHTS, REPORT = "rgbd.pt", "report.json"
 ARTICLE_THRESHOLD = 0.4

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.common.files import write_json
 from face_recognition_node.evaluation import embedding_plots
 from face_recognition_node.evaluation.lfw import LfwArchive
 from face_recognition_node.systems.small_runs import mean_or_nan
@@ -26,7 +27,6 @@ from face_recognition_node.systems.triplet.triplet_trial import LockTrial, try_l
 from face_recognition_node.training.embedder_training import RunOptions
 from face_recognition_node.training.recipe import plain_values
 from face_recognition_node.vision.faces import FloatArray, ImageArray
-from face_recognition_node.vision.model_card import write_json
 
 Embed = Callable[[ImageArray], FloatArray]
 

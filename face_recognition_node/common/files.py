@@ -1,0 +1,124 @@
+"""Files: the one way to write one whole, and the one gate for every path that a user gives."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from face_recognition_node.common.errors import FaceRecognitionError, InputError
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Give a draft's path to write to; the file has its name when the block ends, and never part of it.
+
+    An exception inside of the block leaves whatever was at ``path`` untouched. The draft lies in the same
+    folder, which is created when it is missing, and keeps the ending of the name.
+
+    Args:
+        path: Where the file will be.
+        mode: Its permissions; the draft is readable by its owner only.
+
+    Raises:
+        OSError: If the folder or the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}"
+    )
+    os.close(descriptor)
+    draft = Path(name)
+    try:
+        yield draft
+        draft.chmod(mode)
+        with draft.open("rb") as stream:  # or a crash may leave the new name with the content of neither
+            os.fsync(stream.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write UTF-8 text whole or not at all."""
+    with written_whole(path, mode) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write bytes whole or not at all."""
+    with written_whole(path, mode) as draft:
+        draft.write_bytes(data)
+
+
+def write_json(path: Path, values: Mapping[str, Any], mode: int = 0o644) -> None:
+    """Write ``values`` as an indented JSON file, whole or not at all."""
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n", mode)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def user_path(
+    given: str | os.PathLike[str],
+    kind: Literal["file", "folder", "either"] = "either",
+    *,
+    must_exist: bool = False,
+    name: str = "path",
+    error: type[FaceRecognitionError] = InputError,
+) -> Path:
+    """Return a path that a user gave, with ``~`` expanded; every such path goes through here.
+
+    Args:
+        given: As it was typed or came in a message.
+        kind: What it has to be if there is something; devices and pipes are neither file nor folder.
+        must_exist: Whether there has to be something.
+        name: What the path is called where it was given, for the message.
+        error: Raised for anything wrong.
+
+    Raises:
+        FaceRecognitionError: ``error``, if the path is empty, has a NUL character or bytes that are not
+            UTF-8 (which OpenCV and SQLite cannot take), names an unknown user's home, or is of another kind.
+    """
+    text = os.fspath(given)
+    if not text.strip():
+        raise error(f"{name}: expected the name of a file or folder, got an empty text")
+    if "\0" in text:
+        raise error(f"{name}: expected a path, got {text!r} with a NUL character in it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise error(f"{name}: expected a path in UTF-8, got {text!r}; rename the file or folder") from None
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # "~nobody/..."
+        raise error(f"{name}: {text}: no such user's home folder") from None
+    try:
+        mode: int | None = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except OSError as problem:
+        raise error(f"{name}: {path}: cannot be reached ({problem.strerror})") from problem
+    if mode is None:
+        if must_exist:
+            raise error(f"{name}: {path}: no such {'file or folder' if kind == 'either' else kind}")
+        return path
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise error(f"{name}: {path} is a device, pipe or socket; expected a file or folder")
+    if kind == "file" and stat.S_ISDIR(mode):
+        raise error(f"{name}: {path} is a folder; expected the name of a file")
+    if kind == "folder" and not stat.S_ISDIR(mode):
+        raise error(f"{name}: {path} is a file; expected the name of a folder")
+    return path
