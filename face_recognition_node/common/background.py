@@ -1,0 +1,69 @@
+"""One thread that writes to the disk, in order, while frames go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TypeVar
+
+Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
+
+
+class BackgroundWriter:
+    """Runs pieces of work one after the other: those of strangers, adaptation and enrollments share it.
+
+    Args:
+        is_immediate: Run each piece at once on the caller's thread, so that the outcome does not depend on
+            timing (a recording, a test); without it a frame never waits for the disk.
+    """
+
+    def __init__(self, *, is_immediate: bool = False) -> None:
+        self._thread = None if is_immediate else ThreadPoolExecutor(1, thread_name_prefix="writer")
+
+    @property
+    def is_immediate(self) -> bool:
+        """Whether work is done when :meth:`submit` returns."""
+        return self._thread is None
+
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run ``work`` when what was submitted before is done; the future holds its result or exception.
+
+        An exception that nobody asks the future for is not lost: it is logged at debug level.
+
+        Raises:
+            RuntimeError: After :meth:`close`.
+        """
+        if self._thread is not None:
+            future = self._thread.submit(work)
+        else:
+            future = Future()
+            try:
+                future.set_result(work())
+            except Exception as error:  # as an executor does: the future carries it to whoever asks
+                future.set_exception(error)
+        future.add_done_callback(_log_failure)
+        return future
+
+    def close(self) -> None:
+        """Wait for what was submitted; may be called again."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+
+    def __enter__(self) -> BackgroundWriter:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what was submitted."""
+        self.close()
+
+
+def _log_failure(future: Future[Result]) -> None:
+    error = future.exception()
+    if error is not None:
+        _log.debug("background work failed", exc_info=error)
