@@ -1,4 +1,4 @@
-"""Who is known in the dark? Two people, enrolled in one light and met in another, for docs/enrolment.md.
+"""Who is known in the dark? Two people, enrolled in one light and met in another, for docs/enrollment.md.
 
     ./run exec python docs/measure_dark.py --data ../shared/data
 

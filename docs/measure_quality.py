@@ -1,4 +1,4 @@
-"""Does the quality of a view predict recognition? Measured on aligned faces, for docs/enrolment.md.
+"""Does the quality of a view predict recognition? Measured on aligned faces, for docs/enrollment.md.
 
     ./run exec python docs/measure_quality.py ../shared/data/lfw_pairs_112.zip
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from face_recognition_node.assembly import load_models
 from face_recognition_node.config import Config
-from face_recognition_node.enrollment.values import EnrollmentGoal
+from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.evaluation.replay.replay import make_bench
 from face_recognition_node.media.annotate import draw_faces
 from face_recognition_node.media.sources import open_source

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from face_recognition_node.common.errors import EnrollmentError, GalleryError, PersonNotFoundError
-from face_recognition_node.enrollment.values import EnrollmentGoal, Outcome, Resemblance
+from face_recognition_node.enrollment.candidates import SHARE, Acquaintances, as_one, enrolled_among
+from face_recognition_node.enrollment.goal import EnrollmentGoal, Outcome, Resemblance
+from face_recognition_node.enrollment.kept_views import pool
 from face_recognition_node.gallery.edits import checked_name, folded
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance
-from face_recognition_node.identity.acquaintance import SHARE, Acquaintances, as_one, enrolled_among
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.kept_views import embedding_of, pool
-from face_recognition_node.vision.faces import FaceView
+from face_recognition_node.vision.faces import FaceView, embedding_of
 
 LOGGER = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from face_recognition_node.enrollment.values import Rejection
-from face_recognition_node.identity.coverage import PoseCoverage
+from face_recognition_node.enrollment.coverage import PoseCoverage
+from face_recognition_node.enrollment.goal import Rejection
 from face_recognition_node.vision.faces import Detection
 from face_recognition_node.vision.rotation import rotate_box
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from face_recognition_node.enrollment.kept_views import compare
 from face_recognition_node.enrollment.view_checks import overlap
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.kept_views import compare
 from face_recognition_node.vision.faces import FaceView, IdentifiedFace
 
 CONTINUITY_LOG_ODDS = 3.0

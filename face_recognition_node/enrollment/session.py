@@ -19,17 +19,9 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from face_recognition_node.common.errors import EnrollmentError, PersonNotFoundError
+from face_recognition_node.enrollment.candidates import Acquaintances, as_one, enrolled_among
 from face_recognition_node.enrollment.commit import mismatch, outliers, store
-from face_recognition_node.enrollment.hints import (
-    COME_BACK,
-    ONE_AT_A_TIME,
-    STEP_IN_FRONT,
-    HintChooser,
-    cut_off_hint,
-)
-from face_recognition_node.enrollment.same_person import SamePerson
-from face_recognition_node.enrollment.target_selection import TargetSelector
-from face_recognition_node.enrollment.values import (
+from face_recognition_node.enrollment.goal import (
     EnrollmentConfig,
     EnrollmentFeedback,
     EnrollmentGoal,
@@ -41,11 +33,19 @@ from face_recognition_node.enrollment.values import (
     Resemblance,
     Track,
 )
+from face_recognition_node.enrollment.hints import (
+    COME_BACK,
+    ONE_AT_A_TIME,
+    STEP_IN_FRONT,
+    HintChooser,
+    cut_off_hint,
+)
+from face_recognition_node.enrollment.kept_views import KeptViews
+from face_recognition_node.enrollment.same_person import SamePerson
+from face_recognition_node.enrollment.target_selection import TargetSelector
 from face_recognition_node.enrollment.view_checks import check_view
 from face_recognition_node.gallery.gallery import Gallery
-from face_recognition_node.identity.acquaintance import Acquaintances, as_one, enrolled_among
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.kept_views import KeptViews
 from face_recognition_node.vision.faces import CLOCK_JUMP_S, FaceView, IdentifiedFace, RecognitionResult
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
-from face_recognition_node.enrollment.values import (
+from face_recognition_node.enrollment.goal import (
     EnrollmentConfig,
     MostCentral,
     Outcome,

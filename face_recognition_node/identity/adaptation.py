@@ -38,8 +38,13 @@ from face_recognition_node.identity.adaptation_values import (
     Probation,
 )
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.kept_views import embedding_of
-from face_recognition_node.vision.faces import FaceView, IdentifiedFace, IdentityState, RecognitionResult
+from face_recognition_node.vision.faces import (
+    FaceView,
+    IdentifiedFace,
+    IdentityState,
+    RecognitionResult,
+    embedding_of,
+)
 
 __all__ = ["AdaptationConfig", "AdaptationReport", "Adapter"]
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance
-from face_recognition_node.identity.kept_views import embedding_of
-from face_recognition_node.vision.faces import FaceView, FloatArray
+from face_recognition_node.vision.faces import FaceView, FloatArray, embedding_of
 
 OTHER_SIDE, SAME_PERSON = 0.9, 0.5
 """A view is added if its cosine to the nearest stored one is between these: new, hardly somebody else."""

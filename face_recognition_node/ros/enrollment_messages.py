@@ -8,7 +8,8 @@ from face_recognition_interfaces.action import EnrollPerson
 from face_recognition_interfaces.msg import PoseCoverage as PoseCoverageMessage
 from face_recognition_interfaces.msg import RejectionCount
 from face_recognition_node.common.errors import InputError
-from face_recognition_node.enrollment.values import (
+from face_recognition_node.enrollment.coverage import PoseCoverage
+from face_recognition_node.enrollment.goal import (
     EnrollmentFeedback,
     EnrollmentGoal,
     EnrollmentResult,
@@ -18,7 +19,6 @@ from face_recognition_node.enrollment.values import (
     Selection,
     Track,
 )
-from face_recognition_node.identity.coverage import PoseCoverage
 from face_recognition_node.ros.messages import number, to_duration, to_seconds
 
 

@@ -12,8 +12,8 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 
 from face_recognition_interfaces.action import EnrollPerson
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.enrollment.goal import EnrollmentFeedback
 from face_recognition_node.enrollment.session import EnrollmentSession
-from face_recognition_node.enrollment.values import EnrollmentFeedback
 from face_recognition_node.ros.enrollment_messages import refusal, to_feedback, to_goal, to_result
 from face_recognition_node.ros.interface import ENROLL_PERSON
 from face_recognition_node.vision.faces import RecognitionResult

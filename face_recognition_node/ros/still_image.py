@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
-from face_recognition_node.enrollment.values import EnrollmentGoal
 from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.conversions import image_to_bgr
 from face_recognition_node.ros.messages import number, to_view_report

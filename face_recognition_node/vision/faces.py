@@ -187,6 +187,13 @@ class FaceView:
     precision: str = "fp32"
 
 
+def embedding_of(view: FaceView) -> FloatArray:
+    """Return a view's embedding, or raise InputError if it has none."""
+    if view.embedding is None:
+        raise InputError("view: expected one with an embedding; set embed_every_face on the recogniser")
+    return view.embedding
+
+
 class IdentityState(str, Enum):
     """What is claimed of a track."""
 

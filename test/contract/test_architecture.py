@@ -101,8 +101,6 @@ TABLE = {
 
 EXCEPTIONS: frozenset[str] = frozenset(
     {
-        "identity.acquaintance -> enrollment.values",
-        "identity.kept_views -> enrollment.values",
         "tracking.tracker -> identity.calibration",
         "vision.retinaface_decoding -> gallery.columns",
     }

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from enrollment_plays import CALIBRATION, play, session, turning
+from enrollment_plays import play, session, turning
 from face_world import FaceWorld
 
-from face_recognition_node.common.errors import EnrollmentError
-from face_recognition_node.enrollment.desk import EnrollmentDesk
-from face_recognition_node.enrollment.session import EnrollmentGoal, Outcome, Resemblance
+from face_recognition_node.enrollment.candidates import Acquaintances
+from face_recognition_node.enrollment.session import Outcome, Resemblance
 from face_recognition_node.gallery.gallery import Gallery
-from face_recognition_node.identity.acquaintance import Acquaintances
 
 
 def test_a_warning_names_who_is_known_already(gallery: Gallery, world: FaceWorld) -> None:
@@ -165,18 +163,3 @@ def test_a_namesake_who_is_less_alike_gets_no_views_of_somebody_else(
     play(running, turning(world, 4.0))
     assert running.result().person_id not in (anna.person_id, bob.person_id)
     assert gallery.snapshot().persons[anna.person_id].n_templates == anna.n_templates
-
-
-def test_a_second_goal_is_refused_and_the_first_goes_on(gallery: Gallery, world: FaceWorld) -> None:
-    desk = EnrollmentDesk(gallery, CALIBRATION)
-    first = desk.begin(EnrollmentGoal("Anna"))
-    play(first, turning(world, 0.5))
-    with pytest.raises(EnrollmentError, match="running") as caught:
-        desk.begin(EnrollmentGoal("Bea"))
-    assert caught.value.reason == Outcome.BUSY.value
-    play(first, turning(world, 4.0, 0.5))
-    assert first.result().success
-    assert desk.current is None
-    second = desk.begin(EnrollmentGoal("Bea"))
-    second.cancel()
-    assert desk.begin(EnrollmentGoal("Carl")) is desk.current

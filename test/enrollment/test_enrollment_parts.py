@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from face_recognition_node.common.errors import ConfigurationError, InputError
-from face_recognition_node.enrollment.hints import FOR_MISSING_POSE, HintChooser, cut_off_hint
-from face_recognition_node.enrollment.target_selection import TargetSelector
-from face_recognition_node.enrollment.values import (
+from face_recognition_node.enrollment.coverage import DIRECTIONS, PoseCoverage, directions
+from face_recognition_node.enrollment.goal import (
     EnrollmentConfig,
     EnrollmentGoal,
     MostCentral,
@@ -20,9 +19,10 @@ from face_recognition_node.enrollment.values import (
     Rejection,
     Track,
 )
+from face_recognition_node.enrollment.hints import FOR_MISSING_POSE, HintChooser, cut_off_hint
+from face_recognition_node.enrollment.kept_views import KeptViews, compare
+from face_recognition_node.enrollment.target_selection import TargetSelector
 from face_recognition_node.enrollment.view_checks import check_view, covered_share, outside_share, overlap
-from face_recognition_node.identity.coverage import DIRECTIONS, PoseCoverage, directions
-from face_recognition_node.identity.kept_views import KeptViews, compare
 from face_recognition_node.vision.faces import Detection, HeadPose
 from face_recognition_node.vision.rotation import rotate_box
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.config import Config
+from face_recognition_node.enrollment.goal import EnrollmentGoal, MostCentral, Region
 from face_recognition_node.enrollment.session import EnrollmentSession
-from face_recognition_node.enrollment.values import EnrollmentGoal, MostCentral, Region
 from face_recognition_node.evaluation.replay.replay_report import (
     EnrolmentOutcome,
     EpisodeReport,

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.parameters import check_section, parameter
-from face_recognition_node.identity.coverage import PoseCoverage
+from face_recognition_node.enrollment.coverage import PoseCoverage
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from face_recognition_node.enrollment.values import Resemblance
+from face_recognition_node.enrollment.goal import Resemblance
+from face_recognition_node.enrollment.kept_views import pool
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Match
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.kept_views import pool
 from face_recognition_node.vision.faces import FaceView
 
 SHARE = 0.1

@@ -8,23 +8,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.common.errors import InputError
-from face_recognition_node.enrollment.values import EnrollmentConfig
+from face_recognition_node.enrollment.coverage import PoseCoverage, directions
+from face_recognition_node.enrollment.goal import EnrollmentConfig
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.coverage import PoseCoverage, directions
-from face_recognition_node.vision.faces import FaceView, FloatArray
+from face_recognition_node.vision.faces import FaceView, FloatArray, embedding_of
 
 NEW_POSE_DEGREES = 10.0
 """A view that covers a new direction counts as new only if it differs from the kept ones by this much."""
 CLEARLY_BETTER = 0.1
 """A view takes the place of one that it resembles if its quality is higher by this much."""
-
-
-def embedding_of(view: FaceView) -> FloatArray:
-    """Return a view's embedding, or raise InputError if it has none."""
-    if view.embedding is None:
-        raise InputError("view: expected one with an embedding; set embed_every_face on the recogniser")
-    return view.embedding
 
 
 def compare(calibration: Calibration, view: FaceView, others: Sequence[FaceView]) -> NDArray[np.float64]:
