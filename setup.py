@@ -37,7 +37,7 @@ if "editable_wheel" not in sys.argv:
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version='0.1.0',
     description="Real-time face recognition for ROS 2 service robots.",
     long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
     long_description_content_type="text/markdown",
