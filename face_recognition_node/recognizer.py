@@ -66,11 +66,6 @@ class Recognizer:
         rotate: Degrees (0, 90, 180, 270) by which the image has to be turned clockwise to be upright.
         background_writes: Store strangers on a thread of their own (a live camera) or at once (reproducible).
 
-    Attributes:
-        embed_every_face: Search every frame and embed every face in it (an enrolment wants that); otherwise
-            frames are searched every ``detector.interval_frames`` and faces whose identity is certain
-            embedded every ``tracker.recheck_frames`` frames.
-
     Raises:
         GalleryMismatchError: If the gallery belongs to another model or alignment.
     """
@@ -92,7 +87,6 @@ class Recognizer:
                 f"the gallery is of model {gallery.fingerprint}, the embedder is {embedder.fingerprint}; "
                 "enroll again, or use the model it was made with"
             )
-        self.embed_every_face = False
         self.rotate = rotate
         self._finder, self._embedder, self._gallery = FaceFinder(detector), embedder, gallery
         self._align = align
@@ -131,8 +125,14 @@ class Recognizer:
         """Finish what is being written."""
         self._strangers.close()
 
-    def process(self, frame: Frame) -> RecognitionResult:
+    def process(self, frame: Frame, *, embed_all: bool = False) -> RecognitionResult:
         """Return who is in the frame.
+
+        Args:
+            frame: The image.
+            embed_all: Search this frame and embed every face in it, as an enrollment needs; otherwise frames
+                are searched every ``detector.interval_frames`` and a face whose identity is certain is
+                embedded every ``tracker.recheck_frames`` frames.
 
         Raises:
             FrameError: If the frame cannot be used.
@@ -144,7 +144,7 @@ class Recognizer:
         self._last_stamp = stamp
         clock = StageClock()
         image = rotate_image(frame.image_bgr, self.rotate)
-        interval = 1 if self.embed_every_face else self._config.detector.interval_frames
+        interval = 1 if embed_all else self._config.detector.interval_frames
         with clock.stage("resize"):
             lit = brighten_frame(image)
         detections = self._finder.find(lit, interval, clock)
@@ -157,7 +157,7 @@ class Recognizer:
                 1.0 if track is None else _correlation(track.thumbnail, thumbnail)
                 for track, thumbnail in zip(plan.likely, thumbnails, strict=True)
             ]
-            chosen = self._choose(plan, views, changes, stamp)
+            chosen = list(range(len(views))) if embed_all else self._choose(plan, views, changes, stamp)
         with clock.stage("embed"):
             views = self._embed(views, chosen)
         with clock.stage("track"):
@@ -228,8 +228,6 @@ class Recognizer:
         self, plan: Plan, views: Sequence[FaceView], changes: Sequence[float], stamp: float
     ) -> list[int]:
         """Return which faces have to be embedded in this frame."""
-        if self.embed_every_face:
-            return list(range(len(views)))
         chosen = []
         for k, (view, track) in enumerate(zip(views, plan.likely, strict=True)):
             if not self._counts(view):

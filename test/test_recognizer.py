@@ -83,21 +83,20 @@ class Stage:
         *places: tuple[str, float, float, float],
         wait: float = 0.1,
         depth_m: np.ndarray | None = None,
+        embed_all: bool = False,
     ) -> RecognitionResult:
         self.stamp += wait
         image = self.picture(places)
         if self.rotate:
             image = cv2.rotate(image, {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180}[self.rotate])
-        return self.recognizer.process(Frame(image, self.stamp, "camera", depth_m))
+        return self.recognizer.process(Frame(image, self.stamp, "camera", depth_m), embed_all=embed_all)
 
     def enroll(self, who: str, name: str) -> str:
-        self.recognizer.embed_every_face = True
         views = []
         for shift in (0, 3, 6):
-            (face,) = self.show((who, 200 + shift, 135, 200 + 4 * shift)).faces
+            (face,) = self.show((who, 200 + shift, 135, 200 + 4 * shift), embed_all=True).faces
             assert face.view.embedding is not None
             views.append(NewTemplate(face.view.embedding, face.view.quality.overall, face.view.pose))
-        self.recognizer.embed_every_face = False
         self.recognizer.reset()
         return self.gallery.add_person(name, views).person_id
 
@@ -166,9 +165,8 @@ def test_certain_faces_are_embedded_now_and_then_undecided_ones_always(stage: St
     for _ in range(20):
         stage.show(*places)
     assert stage.embedder.faces == 20 + 20 / stage.config.tracker.recheck_frames
-    stage.recognizer.embed_every_face = True
     stage.embedder.faces = 0
-    result = stage.show(*places)
+    result = stage.show(*places, embed_all=True)
     assert stage.embedder.faces == 2
     assert all(face.view.crop_bgr is not None and face.view.embedding is not None for face in result.faces)
 
@@ -371,8 +369,7 @@ def test_identity_is_carried_between_searches(models: Models, portraits: dict[st
         tracks |= {left.track_id, right.track_id}
     assert len(tracks) == 2
     assert detector.calls - searched == 8
-    stage.recognizer.embed_every_face = True  # an enrolment wants what the detector sees
-    stage.show(("guest", 120, 135, 150), wait=1 / 30)
-    stage.show(("guest", 120, 135, 150), wait=1 / 30)
+    for _ in range(2):  # an enrollment needs what the detector sees
+        stage.show(("guest", 120, 135, 150), wait=1 / 30, embed_all=True)
     assert detector.calls - searched == 10
     stage.gallery.close()

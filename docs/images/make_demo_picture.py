@@ -34,8 +34,7 @@ def main() -> None:
     for frame in open_source("sample"):
         if session is None and frame.stamp >= 0.2:
             session = bench.begin(EnrollmentGoal("Eileen"))
-        bench.recognizer.embed_every_face = session is not None and not session.finished
-        result = bench.process(frame)
+        result = bench.process(frame, embed_all=session is not None and not session.finished)
         if session is not None and not session.finished:
             session.observe(result)
         taken = len(kept) // 2

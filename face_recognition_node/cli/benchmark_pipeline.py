@@ -146,7 +146,7 @@ def _race(
     steady, every, sparse = (
         _Run(frames, _recognizer(frames, models, c)) for c in (config, config, following)
     )
-    every.recognizer.embed_every_face = True
+    every.embed_all = True
     for _ in range(SETTLING_FRAMES):
         for run in (steady, every, sparse):
             run.recognize()
@@ -187,12 +187,14 @@ class _Run:
 
     def __init__(self, frames: list[ImageArray], recognizer: Recognizer) -> None:
         self.recognizer = recognizer
+        self.embed_all = False
         self._frames, self._number = frames, 0
 
     def recognize(self, _: int = 0) -> RecognitionResult:
         """Process the next frame."""
         self._number += 1
-        return self.recognizer.process(Frame(self._frames[self._number % FRAMES], self._number / RATE_HZ))
+        frame = Frame(self._frames[self._number % FRAMES], self._number / RATE_HZ)
+        return self.recognizer.process(frame, embed_all=self.embed_all)
 
 
 def _recognizer(frames: list[ImageArray], models: Models, config: Config) -> Recognizer:

@@ -148,9 +148,8 @@ def _follow(video: Path, calibration: Calibration, config: Config) -> list[Any]:
     with Gallery.open(None, embedder.fingerprint) as gallery:
         detector = load_detector(config.models, config.detector)
         recognizer = Recognizer(detector, embedder, gallery, calibration, config)
-        recognizer.embed_every_face = True
         for frame in open_source(str(video)):
-            for face in recognizer.process(frame).faces:
+            for face in recognizer.process(frame, embed_all=True).faces:
                 if face.view.detection.score >= config.strangers.minimum_detection_score:
                     seen[face.track_id].append((frame.stamp, face.view.embedding))
         recognizer.close()

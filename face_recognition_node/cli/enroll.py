@@ -77,7 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
         recognizer, gallery, models = build_recognizer(config, path, rotate=arguments.rotate)
         stack.callback(gallery.close)
         stack.callback(recognizer.close)
-        recognizer.embed_every_face = True
         session = EnrollmentSession(goal, gallery, models.calibration, config.enrollment)
         try:
             _watch(source, recognizer, session, arguments)
@@ -122,7 +121,7 @@ def _watch(
     last, n_frames = "", 0
     for frame in progress(source, arguments, source.n_frames):
         n_frames += 1
-        feedback = session.observe(recognizer.process(frame))
+        feedback = session.observe(recognizer.process(frame, embed_all=True))
         if source.is_live and feedback.hint and feedback.hint != last:
             print(feedback.hint, file=sys.stderr)
             last = feedback.hint

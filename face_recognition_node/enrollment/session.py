@@ -69,7 +69,7 @@ class EnrollmentSession:
         config: Limits and defaults.
 
     Feed it with :meth:`observe`, and with :meth:`tick` while no frames come; when :attr:`finished`, ask
-    :meth:`result`. The faces should carry embeddings (``Recognizer.embed_every_face``).
+    :meth:`result`. The faces should carry embeddings (``Recognizer.process(frame, embed_all=True)``).
     """
 
     def __init__(

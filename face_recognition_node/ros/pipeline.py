@@ -119,13 +119,11 @@ class FramePipeline:
         """Call ``observer`` with every result, every face of it embedded, while the block runs."""
         with self._observing:
             self._observers = (*self._observers, observer)
-            self.recognizer.embed_every_face = True
         try:
             yield
         finally:
             with self._observing:
                 self._observers = tuple(item for item in self._observers if item is not observer)
-                self.recognizer.embed_every_face = bool(self._observers)
 
     def reset(self) -> None:
         """Forget all tracks."""
@@ -166,6 +164,6 @@ class FramePipeline:
             self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
         decoded = time.perf_counter() - started
         frame = Frame(image, stamp, packet.message.header.frame_id, depth, intrinsics)
-        result = self.recognizer.process(frame)
+        result = self.recognizer.process(frame, embed_all=bool(self._observers))
         result = replace(result, stage_seconds={"decode": decoded, **result.stage_seconds})
         return result, image, depth is None and bool(self._settings.node.depth_topic)

@@ -53,9 +53,8 @@ def _look(runtime: Runtime, frame: Frame) -> RecognitionResult:
     recognizer = Recognizer(
         models.detector, models.embedder, runtime.gallery, models.calibration, config, align=models.align
     )
-    recognizer.embed_every_face = True
     try:
-        return recognizer.process(frame)
+        return recognizer.process(frame, embed_all=True)
     finally:
         recognizer.close()
 

@@ -190,7 +190,7 @@ class FaceView:
 def embedding_of(view: FaceView) -> FloatArray:
     """Return a view's embedding, or raise InputError if it has none."""
     if view.embedding is None:
-        raise InputError("view: expected one with an embedding; set embed_every_face on the recogniser")
+        raise InputError("view: expected one with an embedding; process the frame with embed_all=True")
     return view.embedding
 
 

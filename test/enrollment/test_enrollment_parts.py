@@ -267,7 +267,7 @@ def test_self_consistency_is_the_mean_of_all_pairs() -> None:
 
 def test_a_view_without_an_embedding_cannot_be_compared() -> None:
     world = FaceWorld()
-    with pytest.raises(InputError, match="embed_every_face"):
+    with pytest.raises(InputError, match="embed_all"):
         compare(made_up_calibration(), world.view(0.0, has_embedding=False), [world.view(0.0)])
 
 

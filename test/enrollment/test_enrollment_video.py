@@ -30,11 +30,10 @@ def recording() -> Recording:
 
     def run(path: Path, name: str, selection: object = None, limit_s: float = 3.0) -> EnrollmentSession:
         recognizer, gallery, _ = build_recognizer(Config(), models=models)
-        recognizer.embed_every_face = True
         goal = EnrollmentGoal(name, selection=selection or MostCentral())  # type: ignore[arg-type]
         running = EnrollmentSession(goal, gallery, models.calibration)
         for seen in open_source(str(path)).between(0.0, limit_s):
-            running.observe(recognizer.process(seen))
+            running.observe(recognizer.process(seen, embed_all=True))
             if running.finished:
                 break
         running.finish()

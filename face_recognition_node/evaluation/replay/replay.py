@@ -76,9 +76,9 @@ class Bench:
     recognizer: Recognizer
     adapter: Adapter
 
-    def process(self, frame: Frame) -> RecognitionResult:
+    def process(self, frame: Frame, *, embed_all: bool = False) -> RecognitionResult:
         """Return one frame's answer, and learn from it as the node does."""
-        result = self.recognizer.process(frame)
+        result = self.recognizer.process(frame, embed_all=embed_all)
         self.adapter.observe(result)
         return result
 
@@ -96,7 +96,7 @@ class Bench:
         for picture in pictures:
             # A recogniser of its own and no tracks: a picture says nothing about the one before.
             result = _recognizer(self.models, self.config, _gallery(self.models, self.config)).process(
-                picture
+                picture, embed_all=True
             )
             if result.faces:
                 views.append(
@@ -116,7 +116,6 @@ def make_bench(models: ReadyModels, config: Config) -> Bench:
     """Return a bench with an empty gallery."""
     gallery = _gallery(models, config)
     recognizer = _recognizer(models, config, gallery)
-    recognizer.embed_every_face = False
     return Bench(models, config, gallery, recognizer, Adapter(gallery, models.calibration, config.adaptation))
 
 
@@ -125,11 +124,9 @@ def _gallery(models: ReadyModels, config: Config) -> Gallery:
 
 
 def _recognizer(models: ReadyModels, config: Config, gallery: Gallery) -> Recognizer:
-    recognizer = Recognizer(
+    return Recognizer(
         models.detector, models.embedder, gallery, models.calibration, config, align=models.align
     )
-    recognizer.embed_every_face = True
-    return recognizer
 
 
 def replay(
@@ -211,7 +208,7 @@ class _Run:
         """Enrol from a recording of its own."""
         live = _LiveEnrolment(wanted, self._bench, self._clock)
         for frame in frames:
-            result = self._bench.process(frame)
+            result = self._bench.process(frame, embed_all=True)
             self._on_frame(f"enrol {wanted.name}", result)
             if live.observe(result):
                 break
@@ -234,7 +231,7 @@ class _Run:
         for frame in self._frames(play):
             while waiting and frame.stamp - start >= waiting[0].at:
                 running.append(_LiveEnrolment(waiting.pop(0), self._bench, frame.stamp))
-            result = self._bench.process(frame)
+            result = self._bench.process(frame, embed_all=bool(running))
             self._on_frame(play.source, result)
             stamps.append(result.stamp)
             for who, face in assign_truth(result, play.faces, result.stamp - start):
@@ -274,7 +271,6 @@ class _LiveEnrolment:
         self._session = bench.begin(
             EnrollmentGoal(wanted.name, None, MostCentral() if everywhere else Region(region))
         )
-        bench.recognizer.embed_every_face = True
 
     def observe(self, result: RecognitionResult) -> bool:
         """Show the session one frame's answer; True when it has ended."""
@@ -284,7 +280,6 @@ class _LiveEnrolment:
 
     def end(self) -> tuple[EnrolmentOutcome, str | None]:
         """Return the outcome and the person_id, if one was stored; an unfinished session ends now."""
-        self._bench.recognizer.embed_every_face = False
         if not self._session.finished:
             self._session.finish()
         result = self._session.result()
