@@ -79,6 +79,7 @@ def same_person_probabilities(pictures: Sequence[ImageArray], prior: float) -> F
     A picture without a detected face has probability 0 with every other.
     """
     from face_recognition_node.identity.calibration import Calibration
+    from face_recognition_node.identity.comparison import log_likelihood_ratios
     from face_recognition_node.vision.quality import assess_quality
 
     calibration = Calibration.from_card(robot_card())
@@ -95,7 +96,7 @@ def same_person_probabilities(pictures: Sequence[ImageArray], prior: float) -> F
             crops = align_faces(image, face.landmarks_xy[None])
             embeddings[number] = embed_crops(crops)[0]
             quality[number], is_found[number] = assess_quality(crops, [face])[0].overall, True
-    ratios = calibration.log_likelihood_ratio(embeddings @ embeddings.T, quality[:, None], quality[None])
+    ratios = log_likelihood_ratios(calibration, embeddings, quality, embeddings, quality)
     odds = ratios + np.log(prior / (1 - prior))
     return np.asarray((is_found[:, None] & is_found[None]) / (1 + np.exp(-odds)), np.float32)
 

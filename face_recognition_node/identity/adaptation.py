@@ -38,6 +38,7 @@ from face_recognition_node.identity.adaptation_values import (
     Probation,
 )
 from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.comparison import compare_with_templates
 from face_recognition_node.vision.faces import (
     FaceView,
     IdentifiedFace,
@@ -145,16 +146,15 @@ class Adapter:
         enrolled = [t for t in templates if t.provenance is Provenance.ENROLLED]
         if not enrolled or view.embedding is None:
             return None
+        quality = view.quality.overall
         cosines = np.stack([t.embedding for t in enrolled]) @ view.embedding
         nearest = int(np.argmax(cosines))
         any_cosine = float((np.stack([t.embedding for t in templates]) @ view.embedding).max())
         matches = [m for m in snapshot.search(view.embedding[None], 4)[0] if m.person_id != person_id]
-        other = max((self._ratio(view, m.similarity, m.template_quality) for m in matches), default=-math.inf)
-        ratio = self._ratio(view, float(cosines[nearest]), enrolled[nearest].quality)
-        return Likeness(float(cosines[nearest]), ratio, any_cosine, other)
-
-    def _ratio(self, view: FaceView, similarity: float, quality: float) -> float:
-        return float(self._calibration.log_likelihood_ratio(similarity, view.quality.overall, quality))
+        others = snapshot.templates(m.template_id for m in matches)
+        compared = [enrolled[nearest], *others]
+        ratio, *other = compare_with_templates(self._calibration, view.embedding, quality, compared).tolist()
+        return Likeness(float(cosines[nearest]), ratio, any_cosine, max(other, default=-math.inf))
 
     def _is_candidate(self, track: Probation, likeness: Likeness, probability: float) -> bool:
         config = self.config

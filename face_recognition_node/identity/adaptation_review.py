@@ -10,6 +10,7 @@ import numpy as np
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Provenance, Template
 from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.comparison import compare_with_templates
 
 OUTLIER_LOG_RATIO = 1.0
 """An adapted template that is less like the enrolled ones than this, natural log, is an outlier."""
@@ -53,19 +54,22 @@ def _issue(
 ) -> Issue | None:
     cosines = np.stack([t.embedding for t in enrolled]) @ template.embedding
     nearest = int(np.argmax(cosines))
-    own = _ratio(calibration, float(cosines[nearest]), template, enrolled[nearest].quality)
+    similarity = float(cosines[nearest])
+    matches = {
+        m.template_id: m
+        for m in snapshot.search(template.embedding[None], 4)[0]
+        if m.person_id != template.person_id and not snapshot.persons[m.person_id].is_stranger
+    }
+    others = snapshot.templates(matches)
+    compared = [enrolled[nearest], *others]
+    own, *ratios = compare_with_templates(calibration, template.embedding, template.quality, compared)
     if own < OUTLIER_LOG_RATIO:
-        reason = "no longer like the enrolled views"
-        return Issue(template.template_id, template.person_id, reason, float(cosines[nearest]))
-    for match in snapshot.search(template.embedding[None], 4)[0]:
-        other = snapshot.persons[match.person_id]
-        if match.person_id == template.person_id or other.is_stranger:
-            continue
-        if _ratio(calibration, match.similarity, template, match.template_quality) >= own:
-            reason = f"as like {other.label} ({match.similarity:.2f})"
-            return Issue(template.template_id, template.person_id, reason, float(cosines[nearest]))
+        return Issue(
+            template.template_id, template.person_id, "no longer like the enrolled views", similarity
+        )
+    nearest_other = max(zip(ratios, others, strict=True), key=lambda pair: pair[0], default=None)
+    if nearest_other is not None and nearest_other[0] >= own:
+        match = matches[nearest_other[1].template_id]
+        reason = f"as like {snapshot.persons[match.person_id].label} ({match.similarity:.2f})"
+        return Issue(template.template_id, template.person_id, reason, similarity)
     return None
-
-
-def _ratio(calibration: Calibration, similarity: float, template: Template, quality: float) -> float:
-    return float(calibration.log_likelihood_ratio(similarity, template.quality, quality))

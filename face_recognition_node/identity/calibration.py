@@ -223,13 +223,6 @@ class Calibration:
         """Return ``ln P(as similar or more | different people)``; arguments as above."""
         return self._read(self.false_match, similarity, quality_query, quality_template, commonness)
 
-    def compare(
-        self, query: FloatArray, templates: FloatArray, quality_query: ArrayLike, quality_templates: ArrayLike
-    ) -> NDArray[np.float64]:
-        """Return the (T,) log-likelihood ratios that a (D,) embedding and each of (T, D) are one person."""
-        both = (self.commonness(query[None])[0] + self.commonness(templates)) / 2
-        return self.log_likelihood_ratio(templates @ query, quality_query, quality_templates, both)
-
     def _measure_different_people(self) -> tuple[float, float]:
         beyond = np.exp(self.false_match[-1, -1].astype(np.float64))
         share = beyond[:-1] - beyond[1:]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calibration_people import population
+from face_world import random_calibration
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,21 +35,6 @@ from face_recognition_node.evaluation.calibration_report import (
 )
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.vision.model_card import ModelCard
-
-
-def random_calibration(seed: int = 0) -> Calibration:
-    rng = np.random.default_rng(seed)
-    ratio = np.sort(rng.normal(size=(3, 3, 21)), axis=2)
-    rate = -np.sort(rng.uniform(0, 9, size=(3, 3, 21)), axis=2)
-    prototypes = rng.normal(size=(12, 8))
-    prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
-    return Calibration(
-        np.array([0.2, 0.5, 0.9], np.float32),
-        np.linspace(-0.5, 1.0, 21, dtype=np.float32),
-        ((ratio + ratio.transpose(1, 0, 2)) / 2).astype(np.float32),
-        ((rate + rate.transpose(1, 0, 2)) / 2).astype(np.float32),
-        prototypes.astype(np.float32), 3, 0.7, 0.3, 2.0, 0.4, "abc",
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +95,6 @@ class TestTables:
         assert calibration.log_likelihood_ratio(0.4, 0.5, 0.5, commonness=0.3) == pytest.approx(plain)
         assert calibration.log_likelihood_ratio(0.4, 0.5, 0.5, commonness=0.5) < plain
         assert float(calibration.correct(0.4, 0.5)) == pytest.approx(0.4 - 0.7 * 0.2)
-
-    def test_compare_is_the_corrected_ratio(self) -> None:
-        calibration = random_calibration()
-        query, templates = calibration.prototypes[0], calibration.prototypes[1:4]
-        for k, value in enumerate(calibration.compare(query, templates, 0.8, np.array([0.3, 0.5, 0.9]))):
-            common = float(calibration.commonness(np.stack([query, templates[k]])).mean())
-            expected = calibration.log_likelihood_ratio(query @ templates[k], 0.8, (0.3, 0.5, 0.9)[k], common)
-            assert value == pytest.approx(float(expected), abs=1e-5)
 
     def test_different_people_are_described_by_the_table(self, fitted: Calibration) -> None:
         faces = population(seed=5)

@@ -40,6 +40,22 @@ def made_up_calibration() -> Calibration:
     )  # fmt: skip
 
 
+def random_calibration(seed: int = 0) -> Calibration:
+    """Return tables of three quality levels and vectors of eight numbers, without meaning."""
+    rng = np.random.default_rng(seed)
+    ratio = np.sort(rng.normal(size=(3, 3, 21)), axis=2)
+    rate = -np.sort(rng.uniform(0, 9, size=(3, 3, 21)), axis=2)
+    prototypes = rng.normal(size=(12, 8))
+    prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
+    return Calibration(
+        np.array([0.2, 0.5, 0.9], np.float32),
+        np.linspace(-0.5, 1.0, 21, dtype=np.float32),
+        ((ratio + ratio.transpose(1, 0, 2)) / 2).astype(np.float32),
+        ((rate + rate.transpose(1, 0, 2)) / 2).astype(np.float32),
+        prototypes.astype(np.float32), 3, 0.7, 0.3, 2.0, 0.4, "abc",
+    )  # fmt: skip
+
+
 def empty_gallery() -> Gallery:
     return Gallery.open(None, "made-up")
 
