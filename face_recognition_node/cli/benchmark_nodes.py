@@ -65,14 +65,14 @@ def prepare_images(folder: Path, size: tuple[int, int], faces: int, empty: int =
 def start_node(children: Children, gallery: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start the recognition node with its gallery in a file and ``NAME:=VALUE`` parameters."""
     given = [part for item in settings for part in ("-p", item)]
-    return children.start("recognition node", "face_recognition_node.ros.main", [
+    return children.start("recognition node", "face_recognition_node.ros.main:main", [
         *_QUIET, "-p", "autostart:=true", "-p", f"gallery_path:={gallery}", *given,
     ])  # fmt: skip
 
 
 def start_camera(children: Children, images: Path, rate: float) -> None:
     """Start a camera that plays a folder of images from memory as soon as somebody subscribes."""
-    children.start("video source", "face_recognition_node.ros.video_source", [
+    children.start("video source", "face_recognition_node.ros.main:video_source", [
         *_QUIET, "-p", "autostart:=true", "-p", f"source:={images}", "-p", "preload:=true",
         "-p", f"rate:={rate}", "-p", "wait_for_subscriber:=true",
     ])  # fmt: skip

@@ -117,11 +117,11 @@ def _play(
     is_as_typed = arguments.source == "sample" or source is None or is_url(arguments.source)
     clip = arguments.source if is_as_typed else str(Path(arguments.source).absolute())
     with Children() as children:
-        children.start("recognition node", "face_recognition_node.ros.main", [
+        children.start("recognition node", "face_recognition_node.ros.main:main", [
             "--log-level", "warn", "-r", f"__ns:={NAMESPACE}",
             "-p", f"gallery_path:={gallery}", "-p", "annotated_rate:=1000.0",
         ])  # fmt: skip
-        children.start("video source", "face_recognition_node.ros.video_source", [
+        children.start("video source", "face_recognition_node.ros.main:video_source", [
             "--log-level", "warn", "-r", f"__ns:={NAMESPACE}",
             "-p", f"source:='{clip}'", "-p", f"at_end:={at_end}", "-p", "wait_for_subscriber:=true",
         ])  # fmt: skip

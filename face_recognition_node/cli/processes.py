@@ -53,13 +53,15 @@ class Children:
     def __init__(self) -> None:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, module: str, ros_arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Run ``python -m module --ros-args …`` under a name for messages.
+    def start(self, name: str, entry: str, ros_arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Run the function ``module:function`` with ``--ros-args …`` under a name for messages.
 
         The child has a session of its own, so that a Ctrl-C in the terminal reaches us alone and we can end
         the children in order; should we be killed, the kernel ends it.
         """
-        command = [sys.executable, "-m", module]
+        module, _, function = entry.partition(":")
+        program = f"import sys; from {module} import {function}; sys.exit({function}())"
+        command = [sys.executable, "-c", program]
         if ros_arguments:
             command += ["--ros-args", *ros_arguments]
         child = subprocess.Popen(

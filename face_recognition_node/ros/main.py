@@ -1,40 +1,135 @@
-"""The executable ``face_recognition_node``."""
+"""The executables: one node as a process, with its executor and an orderly end.
+
+Only the standard library is imported at the top: a signal may come while the slow imports are under way.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from face_recognition_node.ros.signals import stop_on_signals
-
 if TYPE_CHECKING:
-    from face_recognition_node.ros.node import FaceRecognitionNode
-
-
-def make_node(stop: threading.Event) -> FaceRecognitionNode:
-    """Return the node, active already if the parameter autostart says so."""
-    from face_recognition_node.ros.lifecycle import start_up
-    from face_recognition_node.ros.node import FaceRecognitionNode
-
-    node = FaceRecognitionNode()
-    if node.settings.node.autostart:
-        start_up(node)
-    else:
-        node.get_logger().info("waiting to be configured; -p autostart:=true does it at start")
-    return node
+    from rclpy.lifecycle import LifecycleNode
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node as a process; returns 0 after SIGINT or SIGTERM, 2 if a parameter cannot be used."""
+    """Run the recognition node as a process; see :func:`run_node` for what it returns."""
     stop = stop_on_signals()
-    # read when NumPy is first imported: no pool of threads beside navigation and speech (exact_search.py)
+    # read when NumPy is first imported: no pool of threads beside navigation and speech
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from face_recognition_node.ros.process import run_node
+
+    def make_node(_: threading.Event) -> LifecycleNode:
+        from face_recognition_node.ros.lifecycle import start_up
+        from face_recognition_node.ros.node import FaceRecognitionNode
+
+        node = FaceRecognitionNode()
+        if node.settings.node.autostart:
+            start_up(node)
+        return node
 
     return run_node(make_node, stop, args)
+
+
+def video_source(args: Sequence[str] | None = None) -> int:
+    """Run the video source as a process; see :func:`run_node` for what it returns."""
+    stop = stop_on_signals()
+
+    def make_node(stop: threading.Event) -> LifecycleNode:
+        from face_recognition_node.ros.video_source import VideoSource
+
+        return VideoSource(stop)
+
+    return run_node(make_node, stop, args)
+
+
+def stop_on_signals() -> threading.Event:
+    """Catch SIGINT and SIGTERM from now on; return the event that they set.
+
+    A parent that wants no signal lost before this point starts the process with them blocked.
+    """
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        signal.signal(number, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    return stop
+
+
+def run_node(
+    make: Callable[[threading.Event], LifecycleNode],
+    stop: threading.Event,
+    args: Sequence[str] | None = None,
+    threads: int = 4,
+) -> int:
+    """Spin a lifecycle node until the event is set; return the exit code.
+
+    The executor spins on a thread of its own and the main thread waits for signals: Python runs signal
+    handlers only there, and not while it sits in the middleware's wait. rclpy's own handlers would invalidate
+    the context before the node could close its gallery.
+
+    Args:
+        make: Makes the node, which may set the event, too.
+        stop: Set when the process should end.
+        args: Command line with ROS arguments; None: that of the process.
+        threads: Of the executor.
+
+    Returns:
+        0 after an orderly end, 1 after the executor failed, 2 if the node could not be made.
+    """
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from face_recognition_node.common.errors import FaceRecognitionError
+    from face_recognition_node.common.libraries import missing_library
+    from face_recognition_node.ros.lifecycle import shut_down
+
+    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    failed: list[BaseException] = []
+    try:
+        try:
+            node = make(stop)
+        except FaceRecognitionError as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+        except ModuleNotFoundError as error:
+            if (cure := missing_library(error)) is None:
+                raise
+            sys.stderr.write(f"{cure}\n")
+            return 2
+        executor = MultiThreadedExecutor(num_threads=threads)
+        executor.add_node(node)
+
+        def spin() -> None:
+            try:
+                executor.spin()
+            except ExternalShutdownException:
+                pass
+            except BaseException as error:  # whatever ended the executor ends the process, reported below
+                failed.append(error)
+                raise
+            finally:
+                stop.set()
+
+        spinner = threading.Thread(target=spin, name="executor", daemon=True)
+        spinner.start()
+        stop.wait()
+        shut_down(node)
+        executor.shutdown(timeout_sec=5.0)
+        spinner.join(timeout=5.0)
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

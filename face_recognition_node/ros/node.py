@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from face_recognition_node.ros.answers import AnswerPublisher
-from face_recognition_node.ros.depth import DepthBuffer
-from face_recognition_node.ros.diagnostics import NodeHealth, TroubleLog, to_diagnostics
+from face_recognition_node.ros.diagnostics import NodeHealth, StreamStatistics, TroubleLog, to_diagnostics
 from face_recognition_node.ros.enrollment_server import EnrollmentServer
-from face_recognition_node.ros.housekeeping import Housekeeper
-from face_recognition_node.ros.image_input import ImageInput
-from face_recognition_node.ros.interface import DIAGNOSTICS
-from face_recognition_node.ros.lifecycle import LoudNode, loud, state_label
-from face_recognition_node.ros.logs import end_forwarding, forward_logs
-from face_recognition_node.ros.parameters import NodeParameters
-from face_recognition_node.ros.pipeline import FramePipeline, Packet
-from face_recognition_node.ros.runtime import Runtime, open_runtime
+from face_recognition_node.ros.images import DepthBuffer, ImageInput
+from face_recognition_node.ros.lifecycle import LoudNode, end_forwarding, forward_logs, loud, state_label
+from face_recognition_node.ros.messages import DIAGNOSTICS
+from face_recognition_node.ros.outputs import AnswerPublisher
+from face_recognition_node.ros.parameters import NodeParameters, Settings
+from face_recognition_node.ros.pipeline import FramePipeline, NewestItemWorker, Packet
+from face_recognition_node.ros.runtime import Housekeeper, Runtime, open_runtime
 from face_recognition_node.ros.services import GalleryServices
-from face_recognition_node.ros.settings import Settings
-from face_recognition_node.ros.statistics import StreamStatistics
-from face_recognition_node.ros.ticker import Ticker
-from face_recognition_node.ros.worker import NewestItemWorker
 from face_recognition_node.vision.faces import RecognitionResult
+
+logger = logging.getLogger(__name__)
+
+
+class Ticker:
+    """Calls each job again and again, every so many seconds of the monotonic clock.
+
+    Args:
+        jobs: (period in seconds, job) pairs. A job that raises is logged and called again next time.
+    """
+
+    def __init__(self, jobs: Sequence[tuple[float, Callable[[], None]]]) -> None:
+        self._jobs = jobs
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the job in work end, and call none any more."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = [time.monotonic() + period for period, _ in self._jobs]
+        while not self._stop.wait(max(min(due) - time.monotonic(), 0.0)):
+            now = time.monotonic()
+            for index, (period, job) in enumerate(self._jobs):
+                if due[index] > now:
+                    continue
+                due[index] = now + period
+                try:
+                    job()
+                except Exception:
+                    # One failure must not end diagnostics and all the others for good.
+                    logger.exception("a regular job failed; it is called again in %g s", period)
+
 
 CHECK_PERIOD_S = 0.2
 """How often the node looks whether somebody wants its answers and whether the gallery has changed."""
@@ -54,8 +85,8 @@ class FaceRecognitionNode(LoudNode):
         self._runs_begun: set[Path] = set()
         self.node_parameters = NodeParameters(self, lambda: self.runtime is not None, self._on_settings)
         self._input = ImageInput(self, self._on_image, self._depth.add, self._depth.camera.add)
-        self._gallery_services = GalleryServices(self)
-        self._enrollment = EnrollmentServer(self)
+        self._gallery_services = GalleryServices(self, self)
+        self._enrollment = EnrollmentServer(self, self)
         self._diagnostics = self.create_publisher(DIAGNOSTICS.type, DIAGNOSTICS.name, DIAGNOSTICS.qos)
         self._ticker = Ticker(
             [(CHECK_PERIOD_S, self.check), (self.settings.node.diagnostics_period, self._diagnose)]

@@ -1,18 +1,221 @@
-"""The recognition node's parameters: checked on every change and handed on for the next frame."""
+"""Every parameter of the node: declared once, checked on every change and handed on for the next frame."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.validate_topic_name import validate_topic_name
 
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.ros.declare import declare
-from face_recognition_node.ros.settings import Settings, declarations
+from face_recognition_node.common.parameters import (
+    Parameter,
+    Value,
+    check_section,
+    flatten,
+    parameter,
+    with_values,
+)
+from face_recognition_node.config import Config
+
+OUTPUT_CHOICES = ("auto", "always", "never")
+"""Words that YAML takes for words: it would read ``on`` and ``off`` as true and false."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Topics, gallery file, transport; ``read_only`` here means: only while the node is unconfigured."""
+
+    autostart: bool = parameter(
+        False,
+        "Configure and activate at start, for a start without launch or a lifecycle manager.",
+        read_only=True,
+    )
+    image_topic: str = parameter("image", "Topic of the camera's images; may be remapped.", read_only=True)
+    image_transport: str = parameter(
+        "raw",
+        "raw: sensor_msgs/Image on image_topic; compressed: sensor_msgs/CompressedImage (JPEG or PNG) on "
+        "image_topic/compressed.",
+        choices=("raw", "compressed"),
+        read_only=True,
+    )
+    depth_topic: str = parameter(
+        "",
+        "Topic of depth images registered to the camera's (16UC1 in mm or 32FC1 in m); empty: none.",
+        read_only=True,
+    )
+    camera_info_topic: str = parameter(
+        "",
+        "Topic of the camera's sensor_msgs/CameraInfo; with it and depth, faces get a position in space; "
+        "empty: none.",
+        read_only=True,
+    )
+    depth_tolerance: float = parameter(
+        0.05, "Largest difference of stamps between image and depth image, seconds.", minimum=0.0, maximum=1.0
+    )
+    qos_reliability: str = parameter(
+        "best_effort",
+        "How images are received; best_effort is ROS's sensor data profile.",
+        choices=("best_effort", "reliable"),
+        read_only=True,
+    )
+    qos_depth: int = parameter(
+        2,
+        "Images the middleware holds for us; only the newest is worked on.",
+        minimum=1,
+        maximum=100,
+        read_only=True,
+    )
+    rotate: int = parameter(
+        0,
+        "Turn the image clockwise by this many degrees to make it upright; what is published stays in the "
+        "coordinates of the image as it came.",
+        choices=(0, 90, 180, 270),
+    )
+    gallery_path: str = parameter(
+        "",
+        "The gallery's file; empty: face_recognition_node/gallery.db in the user's data folder (XDG).",
+        read_only=True,
+    )
+    always_on: bool = parameter(
+        False, "Work on every image even while nobody subscribes to the faces and nobody is being enrolled."
+    )
+    publish_embeddings: bool = parameter(
+        False, "Publish the embedding of each face (biometric data) along with it."
+    )
+    publish_detections: str = parameter(
+        "auto",
+        "Also publish the faces as vision_msgs/Detection2DArray; auto: where vision_msgs is installed.",
+        choices=OUTPUT_CHOICES,
+        read_only=True,
+    )
+    publish_humans: str = parameter(
+        "never",
+        "Also publish the faces by ROS4HRI (REP 155) below /humans; auto: where hri_msgs is installed.",
+        choices=OUTPUT_CHOICES,
+        read_only=True,
+    )
+    annotated_rate: float = parameter(
+        10.0,
+        "Most annotated images per second; drawn only while somebody subscribes.",
+        minimum=0.1,
+        maximum=1000.0,
+    )
+    image_timeout: float = parameter(
+        2.0,
+        "Without an image for this time diagnostics warn and an enrolment ends, seconds.",
+        minimum=0.1,
+        maximum=60.0,
+    )
+    diagnostics_period: float = parameter(
+        1.0, "Time between two diagnostics messages, seconds.", minimum=0.1, maximum=60.0, read_only=True
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every parameter of the node.
+
+    Attributes:
+        node: What only ROS needs.
+        recognition: What the core needs; its dotted names are parameter names as they are.
+    """
+
+    node: NodeConfig = dataclasses.field(default_factory=NodeConfig)
+    recognition: Config = dataclasses.field(default_factory=Config)
+
+    def with_values(self, values: Mapping[str, object]) -> Settings:
+        """Return the settings with some parameters replaced.
+
+        Raises:
+            ConfigurationError: For an unknown name or a value outside its bounds.
+        """
+        own = {field.name for field in dataclasses.fields(NodeConfig)}
+        return Settings(
+            with_values(self.node, {name: value for name, value in values.items() if name in own}),
+            with_values(self.recognition, {name: value for name, value in values.items() if name not in own}),
+        )
+
+
+def declarations(settings: Settings | None = None) -> Iterator[tuple[str, Parameter, Value]]:
+    """Yield (name, declaration, value) of every parameter, the node's own first."""
+    settings = settings or Settings()
+    yield from flatten(settings.node)
+    yield from flatten(settings.recognition)
+
+
+Declarations = Sequence[tuple[str, Parameter, Value]]
+
+
+def describe(declared: Parameter, *, is_fixed: bool = False) -> ParameterDescriptor:
+    """Return the ROS descriptor of a declared parameter.
+
+    Args:
+        declared: The declaration; ``read_only`` there means "only while unconfigured", because a lifecycle
+            node is set up anew each time it is configured.
+        is_fixed: The parameter can only be given at start, so ROS itself may call it read-only.
+    """
+    notes = []
+    descriptor = ParameterDescriptor(description=declared.description, read_only=is_fixed)
+    if declared.choices:
+        notes.append(f"one of {bounds(declared)}")
+    elif declared.minimum is not None and declared.maximum is not None:
+        if isinstance(declared.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(declared.minimum), to_value=float(declared.maximum))
+            ]
+        else:
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(declared.minimum), to_value=int(declared.maximum), step=1)
+            ]
+    elif bounds(declared):
+        notes.append(bounds(declared))
+    if declared.read_only and not is_fixed:
+        notes.append("may be set while the node is unconfigured")
+    descriptor.additional_constraints = "; ".join(notes)
+    return descriptor
+
+
+def declare(node: Node, items: Declarations, fixed: frozenset[str] = frozenset()) -> dict[str, Value]:
+    """Declare parameters on a node and return their values, those given at start included.
+
+    Raises:
+        ConfigurationError: If a value given at start has the wrong type or lies outside its bounds.
+    """
+    values: dict[str, Value] = {}
+    for name, declared, default in items:
+        descriptor = describe(declared, is_fixed=name in fixed)
+        try:
+            value: object = node.declare_parameter(name, default, descriptor).value
+        except (ParameterException, TypeError) as error:
+            kind = type(declared.default).__name__
+            raise ConfigurationError(
+                f"parameter {name}: expected {kind} {bounds(declared)}; {error}"
+            ) from error
+        values[name] = declared.check(name, value)
+    return values
+
+
+def bounds(declared: Parameter) -> str:
+    """Return the allowed values in words: ``raw, compressed``, ``0.1 to 60``, ``at least 1`` or nothing."""
+    if declared.choices:
+        return ", ".join(str(choice) for choice in declared.choices)
+    low, high = (None if bound is None else f"{bound:.10g}" for bound in (declared.minimum, declared.maximum))
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    if low is not None:
+        return f"at least {low}"
+    return "" if high is None else f"at most {high}"
+
 
 TOPICS = ("image_topic", "depth_topic", "camera_info_topic")
 MAY_BE_EMPTY = TOPICS[1:]

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from face_recognition_node.assembly import Models, build_recognizer, load_models, open_gallery
+from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
 from face_recognition_node.identity.adaptation import Adapter
 from face_recognition_node.recognizer import Recognizer
-from face_recognition_node.ros.settings import Settings
+from face_recognition_node.ros.parameters import Settings
+from face_recognition_node.ros.pipeline import FramePipeline
 from face_recognition_node.vision.detector import DetectorConfig
-from face_recognition_node.vision.faces import Frame
+from face_recognition_node.vision.faces import Frame, IdentityState, RecognitionResult
 from face_recognition_node.vision.retinaface import RetinaFaceDetector
 from face_recognition_node.vision.runner import BackendReport
+
+logger = logging.getLogger(__name__)
+PERIOD_S = 5.0
+
+
+class Housekeeper:
+    """Collects who is seen and writes it now and then, away from the recogniser's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: set[str] = set()
+        self._next = 0.0
+
+    def note(self, result: RecognitionResult) -> None:
+        """Remember the people of one image."""
+        seen = [
+            face.identity.person_id
+            for face in result.faces
+            if face.identity.person_id and face.identity.state is not IdentityState.UNDECIDED
+        ]
+        if seen:
+            with self._lock:
+                self._seen.update(seen)
+
+    def tidy(self, gallery: Gallery) -> None:
+        """Every few seconds: store when people were last seen, and forget those whose time is over."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + PERIOD_S
+        with self._lock:
+            seen, self._seen = self._seen, set()
+        now = time.time()
+        persons = gallery.snapshot().persons.values()
+        try:
+            if seen:
+                gallery.mark_seen(seen, now)
+            if any(person.expires is not None and person.expires <= now for person in persons):
+                gone = gallery.expire(now)
+                logger.info("forgot %d people whose time was over", len(gone))
+        except GalleryError as error:
+            logger.warning("the gallery could not be tidied: %s", error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +107,36 @@ class Runtime:
             "templates": snapshot.n_templates,
             "session": snapshot.session or "(default)",
         }
+
+
+class Host(Protocol):
+    """What the services and the action need of the node they belong to."""
+
+    runtime: Runtime | None
+    pipeline: FramePipeline | None
+
+    @property
+    def settings(self) -> Settings:
+        """The parameters in force."""
+        ...
+
+    @property
+    def is_active(self) -> bool:
+        """Whether images are answered."""
+        ...
+
+    @property
+    def image_topic(self) -> str:
+        """Full name of the topic images are expected on."""
+        ...
+
+    def publish_gallery(self) -> None:
+        """Show who is known, if that has changed."""
+        ...
+
+    def check(self) -> None:
+        """Subscribe to the images if somebody wants answers."""
+        ...
 
 
 def open_runtime(settings: Settings, runs_begun: set[Path]) -> Runtime:

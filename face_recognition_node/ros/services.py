@@ -2,29 +2,85 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
+from face_recognition_node.enrollment.goal import EnrollmentGoal
+from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.gallery.gallery import SessionKind
-from face_recognition_node.ros.interface import SERVICES
-from face_recognition_node.ros.lifecycle import state_label
+from face_recognition_node.recognizer import Recognizer
+from face_recognition_node.ros.conversions import image_to_bgr
+from face_recognition_node.ros.lifecycle import LoudNode, state_label
 from face_recognition_node.ros.messages import (
+    SERVICES,
     SESSION_KINDS,
+    number,
     sorted_persons,
     to_person_info,
     to_seconds,
     to_template_info,
+    to_view_report,
 )
-from face_recognition_node.ros.runtime import Runtime
-from face_recognition_node.ros.still_image import add_face_from_image
+from face_recognition_node.ros.runtime import Host, Runtime
+from face_recognition_node.vision.faces import Frame, RecognitionResult
 
-if TYPE_CHECKING:
-    from face_recognition_node.ros.node import FaceRecognitionNode
+
+def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
+    """Enrol the one face of the request's image; refuses an image with none or with several equal ones.
+
+    Raises:
+        FrameError: The image cannot be used.
+        InputError: The name cannot be used.
+    """
+    message = request.image if len(request.image.data) else request.compressed_image
+    result = _look(runtime, Frame(image_to_bgr(message), time.time()))
+    goal = EnrollmentGoal(request.name, request.person_id or None, wanted_views=1, minimum_views=1)
+    gallery, models = runtime.gallery, runtime.models
+    # There is no second picture to wait for before one of the faces is chosen.
+    config = replace(runtime.recognizer.config.enrollment, selection_s=0.0)
+    session = EnrollmentSession(goal, gallery, models.calibration, config)
+    session.observe(result)
+    session.finish()
+    outcome = session.result()
+    response.success, response.message = outcome.success, outcome.message
+    response.person_id, response.name = outcome.person_id or "", outcome.name
+    if outcome.nearest is not None:
+        response.nearest_person_id, response.nearest_name = outcome.nearest.person_id, outcome.nearest.name
+    response.nearest_similarity = number(None if outcome.nearest is None else outcome.nearest.similarity)
+    response.nearest_probability = number(None if outcome.nearest is None else outcome.nearest.probability)
+    views = session.views or _most_prominent(result)
+    if views:
+        reasons = [reason.value for reason in outcome.rejections]
+        response.view = to_view_report(
+            views[0], "" if outcome.success else next(iter(reasons), outcome.outcome.value)
+        )
+
+
+def _look(runtime: Runtime, frame: Frame) -> RecognitionResult:
+    """Find and embed the faces of a picture that has nothing to do with the camera's tracks."""
+    models = runtime.models
+    config = runtime.recognizer.config
+    recognizer = Recognizer(
+        models.detector, models.embedder, runtime.gallery, models.calibration, config, align=models.align
+    )
+    try:
+        return recognizer.process(frame, embed_all=True)
+    finally:
+        recognizer.close()
+
+
+def _most_prominent(result: RecognitionResult) -> tuple[Any, ...]:
+    """Return the view of the largest face, if there is one: the one people will ask about."""
+    views = (face.view for face in result.faces)
+    return tuple(sorted(views, key=lambda view: -view.detection.size_px)[:1])
+
 
 Handler = Callable[[Runtime, Any, Any], None]
 KINDS = {number: kind for kind, number in SESSION_KINDS.items()}
@@ -36,11 +92,12 @@ class GalleryServices:
     They answer while the node is configured, active or not; before that they say so.
 
     Args:
-        node: Owns the gallery, and publishes it after a change.
+        node: Makes the services.
+        host: Owns the gallery, and publishes it after a change.
     """
 
-    def __init__(self, node: FaceRecognitionNode) -> None:
-        self._node = node
+    def __init__(self, node: LoudNode, host: Host) -> None:
+        self._node, self._host = node, host
         group = ReentrantCallbackGroup()
         for service in SERVICES:
             handler = HANDLERS[service.name]
@@ -48,7 +105,7 @@ class GalleryServices:
 
     def _answering(self, handler: Handler) -> Callable[[Any, Any], Any]:
         def answer(request: Any, response: Any) -> Any:
-            runtime = self._node.runtime
+            runtime = self._host.runtime
             if runtime is None:
                 response.message = f"the node is {state_label(self._node)}; configure it first"
                 return response
@@ -62,7 +119,7 @@ class GalleryServices:
                 response.success, response.message = False, f"internal error: {type(error).__name__}: {error}"
             response.gallery_version = runtime.gallery.snapshot().version
             try:
-                self._node.publish_gallery()
+                self._host.publish_gallery()
             except Exception:  # what was asked for is done and has to be answered
                 self._node.get_logger().error(traceback.format_exc())
             return response

@@ -1,18 +1,28 @@
-"""The executable ``video_source_node``, and its parameters."""
+"""A camera for the rest of us: publishes a webcam, video, gif, folder or the sample as image messages.
+
+Lifecycle-managed like the recognition node. Frames go out at the source's own pace and are stamped when they
+do, so that everything downstream sees a live camera.
+"""
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from face_recognition_node.common.parameters import check_section, parameter
-from face_recognition_node.ros.signals import stop_on_signals
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
-if TYPE_CHECKING:
-    from face_recognition_node.ros.video_source_node import VideoSource
+from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.common.parameters import check_section, flatten, parameter
+from face_recognition_node.media.sources import FrameSource, open_source
+from face_recognition_node.ros.conversions import bgr_to_image, bgr_to_jpeg
+from face_recognition_node.ros.lifecycle import LoudNode, loud, start_up, state_label
+from face_recognition_node.ros.parameters import declare
+from face_recognition_node.vision.faces import Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +75,141 @@ class VideoSourceConfig:
         check_section(self)
 
 
-def make_node(stop: threading.Event) -> VideoSource:
-    """Return the node; it sets ``stop`` when its recording has ended and the process should, too."""
-    from face_recognition_node.ros.video_source_node import VideoSource
-
-    return VideoSource(stop)
+LARGEST_LAG_S = 0.5
+"""Behind its schedule by more than this, the source gives the lost time up instead of hurrying after it."""
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the node as a process; returns 0 after SIGINT or SIGTERM, 2 if a parameter cannot be used."""
-    stop = stop_on_signals()
-    from face_recognition_node.ros.process import run_node
+class VideoSource(LoudNode):
+    """Publishes ``image`` (or ``image/compressed``) while it is active.
 
-    return run_node(make_node, stop, args)
+    Args:
+        stop: Set when the recording has ended and the process should, too.
+    """
 
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__("video_source")
+        self._exit = stop
+        self._items = list(flatten(VideoSourceConfig()))
+        declare(self, self._items, frozenset({"autostart"}))
+        self._publisher: Any = None
+        self._source: FrameSource | None = None
+        self._frames: list[Frame] | None = None
+        self._player: threading.Thread | None = None
+        self._pause = threading.Event()
+        if self.config.autostart:
+            start_up(self)
 
-if __name__ == "__main__":
-    sys.exit(main())
+    @property
+    def config(self) -> VideoSourceConfig:
+        """The parameters as they stand now.
+
+        Raises:
+            ConfigurationError: If one of them is outside its bounds.
+        """
+        values = {name: self.get_parameter(name).value for name, _, _ in self._items}
+        return VideoSourceConfig(**values)
+
+    @loud
+    def on_configure(self) -> None:
+        """Open the source."""
+        config = self._running = self.config
+        size = (config.width, config.height) if config.width and config.height else None
+        self._source = open_source(config.source, rate=config.rate or None, size=size)
+        self._frames = list(self._source) if config.preload and not self._source.is_live else None
+        reliability = (
+            ReliabilityPolicy.RELIABLE
+            if config.qos_reliability == "reliable"
+            else ReliabilityPolicy.BEST_EFFORT
+        )
+        is_raw = config.transport == "raw"
+        topic = "image" if is_raw else f"{self.resolve_topic_name('image')}/compressed"
+        self._publisher = self.create_lifecycle_publisher(
+            Image if is_raw else CompressedImage, topic, QoSProfile(depth=5, reliability=reliability)
+        )
+        n_frames = "live" if self._source.n_frames is None else f"{self._source.n_frames} frames"
+        self.get_logger().info(f"opened {self._source.name}: {n_frames} at {self._source.rate_hz:g} Hz")
+
+    @loud
+    def on_activate(self) -> None:
+        """Start to play, from the beginning."""
+        self._publisher.on_activate(None)
+        self._pause.clear()
+        self._player = threading.Thread(target=self._play, name="player", daemon=True)
+        self._player.start()
+
+    @loud
+    def on_deactivate(self) -> None:
+        """Stop playing."""
+        self._stop_playing()
+        self._publisher.on_deactivate(None)
+
+    @loud
+    def on_cleanup(self) -> None:
+        """Close the source."""
+        self._close()
+
+    @loud
+    def on_shutdown(self) -> None:
+        """Stop and close, from any state."""
+        self._stop_playing()
+        self._close()
+
+    def _stop_playing(self) -> None:
+        player, self._player = self._player, None
+        self._pause.set()
+        if player is not None and player is not threading.current_thread():
+            player.join()
+
+    def _close(self) -> None:
+        publisher, self._publisher, self._source, self._frames = self._publisher, None, None, None
+        if publisher is not None:
+            self.destroy_lifecycle_publisher(publisher)
+
+    def _play(self) -> None:
+        """Run on the player's thread: publish every frame at its time until the end or the pause."""
+        while self._running.wait_for_subscriber and self._publisher.get_subscription_count() == 0:
+            if self._pause.wait(0.02):
+                return
+        try:
+            for frame in self._paced():
+                header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._running.frame_id)
+                if self._running.transport == "raw":
+                    self._publisher.publish(bgr_to_image(frame.image_bgr, header))
+                else:
+                    self._publisher.publish(bgr_to_jpeg(frame.image_bgr, header, self._running.jpeg_quality))
+        except FaceRecognitionError as error:
+            self.get_logger().error(f"stopped: {error}")
+        if self._pause.is_set():
+            return
+        self.get_logger().info("the source has ended")
+        if self._running.at_end == "exit":
+            self._exit.set()
+        else:
+            # a source that fails at once does so before the activation is through, which would refuse this
+            while state_label(self) == "activating" and not self._pause.wait(0.01):
+                pass
+            self.trigger_deactivate()
+
+    def _paced(self) -> Iterator[Frame]:
+        """Yield frames when they are due, over and over if they loop."""
+        source = self._source
+        if source is None:
+            return
+        start = time.monotonic()
+        while True:
+            due = start
+            for frame in self._frames if self._frames is not None else source:
+                if not source.is_live:
+                    due = start + frame.stamp
+                    lag = time.monotonic() - due
+                    if lag > LARGEST_LAG_S:
+                        start, due = start + lag, due + lag
+                    elif lag < 0 and self._pause.wait(-lag):
+                        return
+                if self._pause.is_set():
+                    return
+                yield frame
+            if self._running.at_end != "loop" or source.is_live:
+                self._pause.wait(1 / source.rate_hz)  # the last frame lasts as long as the others
+                return
+            start = due + 1 / source.rate_hz

@@ -109,7 +109,7 @@ def test_what_the_user_has_set_is_left_alone() -> None:
 
 def test_a_child_that_ends_by_itself_is_noticed() -> None:
     with Children() as children:
-        child = children.start("broken part", "face_recognition_node.no_such_module")
+        child = children.start("broken part", "face_recognition_node.no_such_module:main")
         child.wait(PATIENCE)
         with pytest.raises(Exception, match="broken part ended unexpectedly with exit code 1"):
             children.check()

@@ -110,9 +110,6 @@ EXCEPTIONS: frozenset[str] = frozenset(
 CYCLES: frozenset[str] = frozenset(
     {
         "media.sample <-> media.sources",
-        "ros.enrollment_server <-> ros.node",
-        "ros.node <-> ros.services",
-        "ros.video_source <-> ros.video_source_node",
     }
 )
 """Modules that need each other, still to be mended."""

@@ -204,7 +204,7 @@ class TestWithStandIns:
 
     def test_every_override_is_a_parameter_of_the_node(self) -> None:
         pytest.importorskip("rclpy", reason="needs ROS 2")
-        from face_recognition_node.ros.settings import declarations
+        from face_recognition_node.ros.parameters import declarations
 
         known = {name: type(value) for name, _, value in declarations()}
         for parameter in load(ALONE).PARAMETERS.values():

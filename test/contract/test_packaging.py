@@ -127,7 +127,7 @@ class TestEntryPoints:
         assert entry_points() == {
             "face-recognition": "face_recognition_node.cli:main",
             "face_recognition_node": "face_recognition_node.ros.main:main",
-            "video_source_node": "face_recognition_node.ros.video_source:main",
+            "video_source_node": "face_recognition_node.ros.main:video_source",
         }
 
     @pytest.mark.parametrize("target", sorted(entry_points().values()))

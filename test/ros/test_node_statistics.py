@@ -11,8 +11,7 @@ pytest.importorskip("diagnostic_msgs", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from face_recognition_node.ros.diagnostics import NodeHealth, TroubleLog, to_diagnostics
-from face_recognition_node.ros.statistics import StreamStatistics
+from face_recognition_node.ros.diagnostics import NodeHealth, StreamStatistics, TroubleLog, to_diagnostics
 
 NAN = float("nan")
 

@@ -17,9 +17,9 @@ from std_msgs.msg import Header
 
 from face_recognition_interfaces.msg import Face, FaceArray
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.ros.interface import DETECTIONS, FACES_TRACKED, MATCHES
-from face_recognition_node.ros.optional_outputs import make_outputs
-from face_recognition_node.ros.settings import NodeConfig
+from face_recognition_node.ros.messages import DETECTIONS, FACES_TRACKED, MATCHES
+from face_recognition_node.ros.outputs import make_outputs
+from face_recognition_node.ros.parameters import NodeConfig
 
 HEADER = Header(stamp=Time(sec=7), frame_id="camera")
 FIELDS = {

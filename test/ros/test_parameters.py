@@ -17,10 +17,15 @@ from rclpy.parameter import Parameter as RosParameter
 
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.parameters import Parameter
-from face_recognition_node.ros.declare import bounds, declare, describe
-from face_recognition_node.ros.parameters import NodeParameters
-from face_recognition_node.ros.reference import MAIN_PARAMETERS, TABLES, fill_tables, parameter_file
-from face_recognition_node.ros.settings import Settings, declarations
+from face_recognition_node.ros.parameters import (
+    NodeParameters,
+    Settings,
+    bounds,
+    declarations,
+    declare,
+    describe,
+)
+from tools.reference import MAIN_PARAMETERS, TABLES, fill_tables, parameter_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +49,7 @@ def test_the_file_holds_every_parameter_with_its_default() -> None:
 
 def test_the_file_is_the_generated_one() -> None:
     text = (ROOT / "config" / "face_recognition.yaml").read_text()
-    cure = "run: python -m face_recognition_node.ros.reference config"
+    cure = "run: python tools/reference.py config"
     assert text == parameter_file(), cure
 
 
@@ -55,7 +60,7 @@ def test_the_tables_in_the_docs_are_the_generated_ones(document: str) -> None:
         pytest.skip(f"{document} is not part of this installation")
     text = path.read_text()
     assert any(f"<!-- begin {name} -->" in text for name in TABLES), f"{document} has no generated table"
-    assert text == fill_tables(text), "run: python -m face_recognition_node.ros.reference docs"
+    assert text == fill_tables(text), "run: python tools/reference.py docs"
 
 
 def test_the_docs_have_every_table() -> None:

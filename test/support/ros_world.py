@@ -31,10 +31,12 @@ def node_processes(gallery: Path, *, source: list[str] | None = None) -> Iterato
     """Run the recognition node, and a video source if its parameters are given, and a client beside them."""
     with Children() as children:
         quiet = ["--log-level", "warn"]
-        children.start("node", "face_recognition_node.ros.main", [*quiet, "-p", f"gallery_path:={gallery}"])
+        children.start(
+            "node", "face_recognition_node.ros.main:main", [*quiet, "-p", f"gallery_path:={gallery}"]
+        )
         if source is not None:
             parameters = [part for item in source for part in ("-p", item)]
-            children.start("source", "face_recognition_node.ros.video_source", [*quiet, *parameters])
+            children.start("source", "face_recognition_node.ros.main:video_source", [*quiet, *parameters])
         with Remote("test_client", children.check) as remote:
             yield children, remote
 

@@ -1,6 +1,6 @@
 """The reference tables and the parameter file, written from the declarations that the node itself uses.
 
-``python -m face_recognition_node.ros.reference docs`` brings the tables in docs/ros.md and README.md up to
+``python tools/reference.py docs`` brings the tables in docs/ros.md and README.md up to
 date, ``… config`` the file config/face_recognition.yaml; a test compares both with what would be written.
 """
 
@@ -14,10 +14,8 @@ from pathlib import Path
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from face_recognition_node.common.parameters import Parameter, Value, flatten
-from face_recognition_node.ros.declare import bounds
-from face_recognition_node.ros.interface import ENROLL_PERSON, OPTIONAL_TOPICS, SERVICES, TOPICS
-from face_recognition_node.ros.parameters import NodeParameters
-from face_recognition_node.ros.settings import declarations
+from face_recognition_node.ros.messages import ENROLL_PERSON, OPTIONAL_TOPICS, SERVICES, TOPICS
+from face_recognition_node.ros.parameters import NodeParameters, bounds, declarations
 from face_recognition_node.ros.video_source import VideoSourceConfig
 
 WIDTH = 100
@@ -118,7 +116,7 @@ def parameter_file() -> str:
     """Return the YAML file of all parameters of the recognition node with their defaults."""
     lines = [
         "# Every parameter of the recognition node with its default.",
-        "# Written by `python -m face_recognition_node.ros.reference config`; a test compares it with the",
+        "# Written by `python tools/reference.py config`; a test compares it with the",
         "# declarations. Copy it, keep what you change, and pass it to the launch file as params_file.",
         "/**:",
         "  ros__parameters:",
@@ -208,7 +206,7 @@ def _yaml(value: Value) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Rewrite the documents or the parameter file of a source tree."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     if list(arguments) == ["docs"]:
         for document in (root / "docs" / "ros.md", root / "README.md"):
             if document.exists():

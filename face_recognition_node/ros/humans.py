@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from face_recognition_interfaces.msg import Face, FaceArray
-from face_recognition_node.ros.interface import FACE_REGION, FACES_TRACKED, MATCHES
+from face_recognition_node.ros.messages import FACE_REGION, FACES_TRACKED, MATCHES
 
 IMAGES_BEFORE_ANNOUNCED = 3
 """A face is announced in this image of its track: each one means a topic of its own, which all hear of."""
