@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from face_recognition_node import __version__
 from face_recognition_node.cli.verbs import add_verbs
@@ -63,24 +63,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_ours = arguments.verb != "train" and in_main_thread()
     if is_ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is to be interrupted
+    return run_guarded(f"face-recognition {arguments.verb}", arguments.run, arguments)
+
+
+def run_guarded(name: str, run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Return a command's exit code; a failure that the user can cure is a line, not a traceback."""
     try:
-        code = int(arguments.run(arguments))
+        code = int(run(arguments))
         sys.stdout.flush()  # here, where it can still be told that nobody reads it
         return code
     except BrokenPipeError:  # whoever read the answers has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
+    except (OSError, FaceRecognitionError) as error:
         logging.debug("where it happened", exc_info=True)
-        print(f"face-recognition {arguments.verb}: {error}", file=sys.stderr)
-        return 2
-    except FaceRecognitionError as error:
-        print(f"face-recognition {arguments.verb}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (cure := missing_library(error)) is None:
             raise
-        print(f"face-recognition {arguments.verb}: {cure}", file=sys.stderr)
+        print(f"{name}: {cure}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

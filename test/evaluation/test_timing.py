@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import zipfile
 
 import cv2
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 
 from face_recognition_node.cli import main
-from face_recognition_node.cli.benchmark_frames import FRAMES, parse_size, sway, swaying_frames
-from face_recognition_node.cli.benchmark_pipeline import parse_scene, photographs_on_a_wall
+from face_recognition_node.cli.benchmark.frames import FRAMES, parse_size, sway, swaying_frames
+from face_recognition_node.cli.benchmark.pipeline import parse_scene, photographs_on_a_wall
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.timing import Contestant, Machine, median_interval, race, resident_mb
 
@@ -151,20 +150,6 @@ def run_benchmark(capsys, *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_detector_benchmark_runs(capsys):
-    figures = run_benchmark(capsys, "detector", "--sizes", "320x240")
-    timings = figures["tables"][0]["timings"]
-    assert timings[0]["name"].startswith("ours")
-    assert timings[0]["median_ms"] > 0
-    assert timings[-1]["runs"] == 2
-
-
-def test_the_embedder_benchmark_runs(capsys):
-    figures = run_benchmark(capsys, "embedder", "--faces", "1", "2")
-    assert [table["task"] for table in figures["tables"]] == ["embed 1 aligned face", "embed 2 aligned faces"]
-    assert main(["benchmark", "embedder", "--faces", "0"]) == 2
-
-
 def test_the_pipeline_benchmark_runs(capsys):
     figures = run_benchmark(capsys, "pipeline", "--scenes", "320x240:2")
     (scene,) = figures["scenes"]
@@ -179,10 +164,3 @@ def test_the_pipeline_benchmark_runs(capsys):
     assert set(scene["profile_ms"]) >= {"detect", "align", "embed", "track", "search", "resize"}
     assert scene["faces_seen"] == 2
     assert figures["start"]["first_frame_s"] > figures["start"]["loaded_s"] > 0
-
-
-def test_int8_without_nncf_tells_the_cure(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "nncf", None)
-    assert main(["benchmark", "int8", "lfw.zip", "faces"]) == 2
-    assert "pip install nncf" in capsys.readouterr().err
-    assert main(["benchmark", "int8", "lfw.zip", "faces", "--samples", "0"]) == 2

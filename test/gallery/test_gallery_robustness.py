@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 
+import gallery_crash
 import numpy as np
 import pytest
+from gallery_concurrency import concurrency_test
 from gallery_helpers import face, open_gallery, template, templates, unit
 from scipy.stats import beta
 
-from face_recognition_node.evaluation import gallery_crash
 from face_recognition_node.evaluation.gallery_benchmark import (
     DIMENSION,
     best_of_persons,
@@ -17,12 +18,11 @@ from face_recognition_node.evaluation.gallery_benchmark import (
     measure_size,
     recall,
 )
-from face_recognition_node.evaluation.gallery_concurrency import concurrency_test
 from face_recognition_node.gallery.gallery import GalleryConfig
 
 
 def test_no_promise_is_broken_by_kills(tmp_path):
-    """Full run: face-recognition benchmark gallery --crash 200."""
+    """Full run: ./run exec python tools/gallery_crash.py 200."""
     figures = gallery_crash.crash_test(tmp_path, 10, longest_s=0.15)
     assert figures.failures == ()
     assert figures.rounds == 10
@@ -49,7 +49,7 @@ def test_the_crash_test_notices_a_lost_change(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("exact_limit", [50000, 1000])
 def test_search_goes_on_during_changes(tmp_path, rng, exact_limit):
-    """Full run: face-recognition benchmark gallery --concurrency 60."""
+    """Full run: ./run exec python tools/gallery_concurrency.py 60."""
     with open_gallery(tmp_path / "data" / "gallery.db", exact_limit=exact_limit) as gallery:
         for number in range(210 if exact_limit == 1000 else 5):
             gallery.add_person(f"n{number}", templates(rng, 5))

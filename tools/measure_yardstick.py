@@ -1,6 +1,6 @@
 """Measure how strangers fare while few people are enrolled, for docs/identity.md.
 
-    ./run exec python docs/measure_yardstick.py orl rap3df lfw --data ../shared/data
+    ./run exec python tools/measure_yardstick.py orl rap3df lfw --data ../shared/data
 
 Some people are enrolled from three pictures, then strangers come one after the other, each for half of his or
 her pictures, pooled as one track. Whoever is neither named nor taken for a stranger met before gets an id. In

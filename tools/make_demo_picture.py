@@ -1,6 +1,6 @@
 """Make the README's picture: what the pipeline says of the packaged sample video.
 
-    ./run exec python docs/images/make_demo_picture.py
+    ./run exec python tools/make_demo_picture.py
 
 enrols the guest from the running sample and writes three moments side by side to docs/images/demo.jpg.
 """
@@ -22,7 +22,7 @@ from face_recognition_node.media.sources import open_source
 MOMENTS_S = (0.1, 6.5, 10.6)
 HEIGHT = 300
 GAP = 6
-TARGET = Path(__file__).with_name("demo.jpg")
+TARGET = Path(__file__).resolve().parents[1] / "docs" / "images" / "demo.jpg"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What is it worth to have been trained on somebody? For docs/training.md; needs the `train` extra.
 
-    ./run exec python docs/measure_memory.py WEIGHTS.safetensors … --data ../shared/data
+    ./run exec python tools/measure_memory.py WEIGHTS.safetensors … --data ../shared/data
 
 Weights that have seen the archive's test people find them better than weights that have not, which says
 nothing about strangers. This comparison is even: people whom all have been trained on (every tenth of the

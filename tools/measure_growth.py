@@ -1,12 +1,12 @@
 """Does the node's memory grow by the frame? The networks' answers are remembered, so that many frames pass.
 
-    ./run exec python docs/measure_growth.py [--size WxH] [--rate HZ] [--frames N] [--every N] [--pause S]
+    ./run exec python tools/measure_growth.py [--size WxH] [--rate HZ] [--frames N] [--every N] [--pause S]
 
-The node runs with a camera and a subscriber over DDS, as in ``benchmark soak``; the answers of its networks
-are computed once for each of sixty pictures and then looked up, so that an hour's frames pass in minutes and
-everything else is done for each of them. After every so many answers it prints its resident memory and by how
-much Python's objects have become more. ``--pause S`` holds the whole node up for S seconds now and then, as a
-busy machine does.
+The node runs with a camera and a subscriber over DDS, as in ``benchmark_soak.py``; the answers of its
+networks are computed once for each of sixty pictures and then looked up, so that an hour's frames pass in
+minutes and everything else is done for each of them. After every so many answers it prints its resident
+memory and by how much Python's objects have become more. ``--pause S`` holds the whole node up for S
+seconds now and then, as a busy machine does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _NODE = "--be-the-node"
 
 def main() -> int:
     """Start the node, a camera and a subscriber, and wait."""
-    from face_recognition_node.cli import benchmark_nodes as nodes
-    from face_recognition_node.cli.benchmark_frames import parse_size
+    from face_recognition_node.cli.benchmark import nodes
+    from face_recognition_node.cli.benchmark.frames import parse_size
     from face_recognition_node.cli.processes import Children
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

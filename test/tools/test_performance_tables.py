@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from face_recognition_node.evaluation import performance_tables as tables
+import update_performance as tables
 
 MACHINE = {
     "processor": "Abacus",

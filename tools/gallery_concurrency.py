@@ -1,15 +1,24 @@
-"""Search a gallery at the camera's rate while it is being changed, and look whether anything goes wrong."""
+"""Search a gallery at the camera's rate while it is being changed, and look whether anything goes wrong.
+
+./run exec python tools/gallery_concurrency.py SECONDS [--folder DIR] [--json [FILE]]
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import run_tool
 
+from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.evaluation.gallery_benchmark import made_up_means, made_up_views
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Snapshot
 from face_recognition_node.vision.faces import FloatArray, HeadPose
@@ -165,3 +174,27 @@ def _random_edit(gallery: Gallery, rng: np.random.Generator) -> tuple[str, Float
     else:
         gallery.forget(one.person_id, final=bool(rng.integers(2)))
     return None
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("seconds", type=float, metavar="S", help="length of the test, in seconds")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="where the files are made (default: the temporary folder)"
+    )
+    add_json_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Test and print; return 1 if anything went wrong."""
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        path, keys = Path(name) / "data" / "gallery.db", Path(name) / "keys"
+        with Gallery.open(path, "concurrency", keys_folder=keys) as gallery:
+            figures = concurrency_test(gallery, arguments.seconds)
+            problems = gallery.verify().problems
+    report("\n".join([str(figures), *problems]), {**figures.to_dict(), "problems": problems}, arguments.json)
+    return 1 if figures.failures or problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(__doc__, configure, run))

@@ -1,14 +1,20 @@
-"""``face-recognition benchmark embedder``: the face embedders side by side, by number of faces."""
+"""Time the face embedders side by side, by number of faces.
+
+./run exec python tools/benchmark_embedder.py [--faces N …]
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from command import run_tool
 
-from face_recognition_node.cli.benchmark_frames import add_benchmark_options, open_runtimes
+from face_recognition_node.cli.benchmark.frames import add_benchmark_options, open_runtimes
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
 from face_recognition_node.vision.faces import ImageArray
@@ -75,3 +81,12 @@ def _faces() -> tuple[ImageArray, ImageArray]:
     portraits = [portrait(who) for who in ("guest", "stranger")]
     crops = [align_faces(picture, [detector.detect(picture)[0].landmarks_xy]) for picture in portraits]
     return portraits[0], np.concatenate(crops)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool and return the exit code."""
+    return run_tool(__doc__, configure, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

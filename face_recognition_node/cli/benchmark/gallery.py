@@ -1,4 +1,4 @@
-"""``face-recognition benchmark gallery``: speed by size, and what kills and simultaneous changes do."""
+"""``face-recognition benchmark gallery``: search and update times by size."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 Faces are made up: people of about 20 views, each with a cosine of 0.6 to 0.8 to the person's mean.
-With --crash or --concurrency, these tests are made in place of the measurement.
 
-exit codes: 0 done, 1 a test found a failure, 2 wrong input
+exit codes: 0 done, 2 wrong input
 
 examples:
   face-recognition benchmark gallery --json
   face-recognition benchmark gallery --sizes 100 10000
-  face-recognition benchmark gallery --crash 200
-  face-recognition benchmark gallery --concurrency 60
 """
 
 
@@ -49,13 +46,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="recall counts matches over the similarity that a stranger reaches at this rate (default 0.01)",
     )
     parser.add_argument("--repeats", type=int, default=100, metavar="N", help="searches timed at each size")
-    parser.add_argument("--crash", type=int, metavar="N", help="kill a writing process so many times")
-    parser.add_argument(
-        "--concurrency",
-        type=float,
-        metavar="S",
-        help="search at 30 Hz during 20 changes a second for so long",
-    )
     parser.add_argument(
         "--folder", type=Path, metavar="DIR", help="where the files are made (default: the temporary folder)"
     )
@@ -64,57 +54,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure or test, and print."""
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        if arguments.crash is not None:
-            return _crash(arguments, Path(name))
-        if arguments.concurrency is not None:
-            return _concurrency(arguments, Path(name))
-        return _speed(arguments, Path(name))
-
-
-def _speed(arguments: argparse.Namespace, folder: Path) -> int:
+    """Measure at each size, and print."""
     from face_recognition_node.common.errors import InputError
     from face_recognition_node.evaluation.gallery_benchmark import GalleryFigures, measure_size
 
     if min(arguments.sizes) < 1 or arguments.repeats < 1:
         raise InputError("--sizes and --repeats: expected numbers from 1")
-    sizes = [
-        measure_size(
-            n,
-            folder,
-            false_accept_rate=arguments.false_accept_rate,
-            repeats=arguments.repeats,
-            rival=_faiss_flat,
-        )
-        for n in progress(arguments.sizes, arguments, unit="size")
-    ]
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        sizes = [
+            measure_size(
+                n,
+                Path(folder),
+                false_accept_rate=arguments.false_accept_rate,
+                repeats=arguments.repeats,
+                rival=_faiss_flat,
+            )
+            for n in progress(arguments.sizes, arguments, unit="size")
+        ]
     figures = GalleryFigures(tuple(sizes))
     report(str(figures), {**figures.to_dict(), "machine": _machine()}, arguments.json)
     return 0
-
-
-def _crash(arguments: argparse.Namespace, folder: Path) -> int:
-    from tqdm import tqdm
-
-    from face_recognition_node.evaluation.gallery_crash import crash_test
-
-    hidden = None if arguments.progress is None else not arguments.progress
-    with tqdm(total=arguments.crash, unit=" kills", disable=hidden, leave=False) as bar:
-        figures = crash_test(folder, arguments.crash, progress=lambda done: bar.update(1))
-    report(str(figures), figures.to_dict(), arguments.json)
-    return 1 if figures.failures else 0
-
-
-def _concurrency(arguments: argparse.Namespace, folder: Path) -> int:
-    from face_recognition_node.evaluation.gallery_concurrency import concurrency_test
-    from face_recognition_node.gallery.gallery import Gallery
-
-    with Gallery.open(folder / "data" / "gallery.db", "concurrency", keys_folder=folder / "keys") as gallery:
-        figures = concurrency_test(gallery, arguments.concurrency)
-        problems = gallery.verify().problems
-    report("\n".join([str(figures), *problems]), {**figures.to_dict(), "problems": problems}, arguments.json)
-    return 1 if figures.failures or problems else 0
 
 
 def _faiss_flat(embeddings: FloatArray) -> Callable[[FloatArray], object]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from face_recognition_node.cli.benchmark_frames import parse_size
-from face_recognition_node.cli.benchmark_nodes import (
+from face_recognition_node.cli.benchmark.frames import parse_size
+from face_recognition_node.cli.benchmark.nodes import (
     NODE,
     enroll_first_face,
     enter_own_network,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from face_recognition_node.cli.benchmark_frames import (
+from face_recognition_node.cli.benchmark.frames import (
     FRAMES,
     add_benchmark_options,
     let_engine_be_built,

@@ -8,17 +8,17 @@ import json
 
 import numpy as np
 import pytest
-
-from face_recognition_node.cli import main
-from face_recognition_node.common.errors import InputError
-from face_recognition_node.evaluation.soak import (
+from benchmark_soak import (
     SoakSample,
     judge_growth,
+    main,
     plot_samples,
     slope,
     slope_interval,
     write_samples,
 )
+
+from face_recognition_node.common.errors import InputError
 
 
 def series(memory: np.ndarray, latency: np.ndarray | float = 20.0) -> list[SoakSample]:
@@ -100,7 +100,7 @@ def test_samples_are_written_and_drawn(tmp_path):
 
 @pytest.mark.parametrize("wrong", [("--minutes", "1", "--warm-up", "2"), ("--every", "0"), ("--size", "big")])
 def test_arguments_are_checked(wrong, capsys):
-    assert main(["benchmark", "soak", *wrong]) == 2
+    assert main([*wrong]) == 2
     assert "expected" in capsys.readouterr().err
 
 
@@ -110,7 +110,7 @@ def test_arguments_are_checked(wrong, capsys):
 def test_the_soak_runs(tmp_path, capsys):
     arguments = ["--minutes", "0.1", "--warm-up", "0.01", "--every", "0.5", "--rate", "10", "--faces", "1"]
     code = main([
-        "benchmark", "soak", *arguments, "--size", "320x240", "--allowed-growth", "1e9",
+        *arguments, "--size", "320x240", "--allowed-growth", "1e9",
         "--csv", str(tmp_path / "soak.csv"), "--json",
     ])  # fmt: skip
     figures = json.loads(capsys.readouterr().out)

@@ -1,6 +1,6 @@
 """Make the glyph sheet that annotations are lettered with. Needs Pillow and a TrueType font.
 
-    python docs/images/make_lettering.py /usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf
+    python tools/make_lettering.py /usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf
 
 writes face_recognition_node/media/assets/lettering.png (grey = coverage) and lettering.json (where each
 character lies). The sheet is kept in the repository, so that robots need neither Pillow nor the font.
@@ -19,7 +19,7 @@ PIXELS = 36
 SHEET_WIDTH = 1024
 RANGES = [(0x20, 0x7F), (0xA0, 0x180), (0x218, 0x21C), (0x386, 0x3CF), (0x400, 0x460), (0x490, 0x492)]
 EXTRA = "–—‘’“”„•…€№−ẞ□"
-ASSETS = Path(__file__).resolve().parents[2] / "face_recognition_node" / "media" / "assets"
+ASSETS = Path(__file__).resolve().parents[1] / "face_recognition_node" / "media" / "assets"
 
 
 def main(font_path: str) -> None:

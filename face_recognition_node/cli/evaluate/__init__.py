@@ -1,4 +1,4 @@
-"""``face-recognition evaluate WHAT``: each WHAT is a module ``evaluate_WHAT`` beside this one."""
+"""``face-recognition evaluate WHAT``: each WHAT is a module of this folder."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ WHAT = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the kinds of evaluation."""
-    add_verbs(parser, WHAT, prefix="evaluate_", dest="what", metavar="WHAT")
+    add_verbs(parser, WHAT, prefix="evaluate.", dest="what", metavar="WHAT")

@@ -1,4 +1,6 @@
-"""``face-recognition benchmark int8 LFW FACES``: whether an embedder in 8-bit integers would pay on this CPU.
+"""Find out whether an embedder in 8-bit integers would pay on this CPU.
+
+    ./run exec python tools/benchmark_int8.py LFW FACES
 
 The float network is quantised after training with NNCF, calibrated on real aligned faces, and both are
 compared on OpenVINO: the LFW protocol, the cosine between their embeddings, the time for several numbers of
@@ -10,14 +12,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from command import run_tool
 
 from face_recognition_node.backends.loading import load_card
 from face_recognition_node.backends.openvino_runner import OpenVinoRunner
-from face_recognition_node.cli.benchmark_frames import add_benchmark_options
+from face_recognition_node.cli.benchmark.frames import add_benchmark_options
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
 from face_recognition_node.common.errors import BackendUnavailableError, InputError
@@ -78,7 +83,7 @@ def import_nncf() -> Any:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantise, compare, print; return 0 if 8 bits would pay, else 1."""
-    from face_recognition_node.cli.evaluate_verification import embed_all
+    from face_recognition_node.cli.evaluate.verification import embed_all
     from face_recognition_node.evaluation.face_archive import FaceArchive, split_identities
     from face_recognition_node.evaluation.lfw import LfwArchive
     from face_recognition_node.evaluation.timing import Machine, race
@@ -139,3 +144,12 @@ def _contestants(embedders: dict[str, CropEmbedder], batch: ImageArray) -> list[
         Contestant(name, lambda _, embedder=embedder: embedder.embed(batch))  # type: ignore[misc]
         for name, embedder in embedders.items()
     ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool and return the exit code."""
+    return run_tool(__doc__, configure, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

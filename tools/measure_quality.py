@@ -1,6 +1,6 @@
 """Does the quality of a view predict recognition? Measured on aligned faces, for docs/enrollment.md.
 
-    ./run exec python docs/measure_quality.py ../shared/data/lfw_pairs_112.zip
+    ./run exec python tools/measure_quality.py ../shared/data/lfw_pairs_112.zip
 
 Of each person two photographs are taken; one is degraded in many ways (far, out of focus, moved, dark, too
 bright, and pairs of these), the other left as it is. It prints

@@ -1,5 +1,7 @@
 """Kill a process that is writing, again and again, and look whether the gallery kept every promise.
 
+    ./run exec python tools/gallery_crash.py 200 [--folder DIR] [--json [FILE]]
+
 A child process changes a gallery at random. Before a change it says what the gallery will then hold, and
 after it that the change is durable. Whatever moment it is killed at, the reopened gallery must hold either
 the last acknowledged state or the one that was announced, never anything between or besides.
@@ -7,11 +9,13 @@ the last acknowledged state or the one that was announced, never anything betwee
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,13 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import run_tool
 
+from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.options import add_progress
 from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
 from face_recognition_node.vision.faces import HeadPose
 
 FINGERPRINT = "crash-test"
 MOST_PEOPLE = 25
+_WRITER = "--be-the-writer"
 People = dict[str, tuple[str, ...]]
 """What a gallery holds: each (unique) name with the digests of that person's templates."""
 
@@ -130,8 +138,8 @@ def _open(path: Path, keys: Path) -> Gallery:
 
 def _write_and_kill(path: Path, keys: Path, seed: int, delay_s: float) -> list[dict[str, str]]:
     """Start a writer, kill it ``delay_s`` after it is ready, and return what it said."""
-    command = [sys.executable, "-m", __name__, str(path), str(keys), str(seed)]
-    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, __file__, _WRITER, str(path), str(keys), str(seed)]
+    root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as writer:
         assert writer.stdout is not None  # it is a pipe
@@ -201,5 +209,31 @@ def _say(kind: str, state: People) -> None:
     os.write(sys.stdout.fileno(), line.encode())
 
 
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("rounds", type=int, metavar="N", help="kill a writing process so many times")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="where the files are made (default: the temporary folder)"
+    )
+    add_json_option(parser)
+    add_progress(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Test and print; return 1 if a promise was broken."""
+    from tqdm import tqdm
+
+    hidden = None if arguments.progress is None else not arguments.progress
+    with (
+        tempfile.TemporaryDirectory(dir=arguments.folder) as name,
+        tqdm(total=arguments.rounds, unit=" kills", disable=hidden, leave=False) as bar,
+    ):
+        figures = crash_test(Path(name), arguments.rounds, progress=lambda done: bar.update(1))
+    report(str(figures), figures.to_dict(), arguments.json)
+    return 1 if figures.failures else 0
+
+
 if __name__ == "__main__":
-    write_forever(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    if sys.argv[1:2] == [_WRITER]:
+        write_forever(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    sys.exit(run_tool(__doc__, configure, run))

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.evaluation.figures import (
+from update_figures import (
     SCENARIOS,
     calibration_table,
     fill,
     replay_table,
     track_table,
 )
+
+from face_recognition_node.common.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,18 @@
+"""``face-recognition benchmark WHAT``: each WHAT is a module of this folder."""
+
+from __future__ import annotations
+
+import argparse
+
+from face_recognition_node.cli.verbs import add_verbs
+
+WHAT = {
+    "pipeline": "frames per second of the whole path, without ROS",
+    "ros": "latency, rate and CPU of the running node over DDS",
+    "gallery": "search and update times by gallery size",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the kinds of benchmark."""
+    add_verbs(parser, WHAT, prefix="benchmark.", dest="what", metavar="WHAT")
