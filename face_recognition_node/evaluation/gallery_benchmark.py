@@ -16,7 +16,6 @@ import numpy as np
 
 from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.template_block import TemplateBlock
 from face_recognition_node.identity.person_models import CANDIDATES
 from face_recognition_node.vision.faces import FloatArray, HeadPose
 
@@ -36,7 +35,7 @@ class SizeFigures:
     Attributes:
         n_templates: Templates in the gallery.
         n_persons: Persons they belong to.
-        index: "exact", or "cells" for the approximate index.
+        index: "flat", or "cells" for the approximate index.
         open_s: Seconds to open the file and build the index.
         file_mib: Size of the file.
         search_ms: Search of 5 queries, 8 persons each, as for every frame with 5 faces.
@@ -186,7 +185,7 @@ def measure_size(
         search, wide = (_times(partial(snapshot.search, per_query=n), batches) for n in (CANDIDATES, 32))
         rival_times = [math.nan]
         if rival is not None:
-            rival_search = rival(snapshot.all_columns().embeddings)
+            rival_search = rival(snapshot.embeddings())
             rival_times = _times(rival_search, batches[: max(10, repeats // 5)])
             del rival_search
         threshold = decision_threshold(n_templates, false_accept_rate)
@@ -196,7 +195,7 @@ def measure_size(
         return SizeFigures(
             n_templates=n_templates,
             n_persons=len(means),
-            index="exact" if gallery.snapshot().cells is None else "cells",
+            index="flat" if gallery.snapshot().is_exact else "cells",
             open_s=open_s,
             file_mib=path.stat().st_size / 2**20,
             search_ms=statistics.median(search),
@@ -240,16 +239,19 @@ def recall(snapshot: Snapshot, queries: FloatArray, threshold: float) -> tuple[f
         The part of the best matches found, the part of all matches found (up to 32 a query), and the number
         of the latter; only matches whose similarity reaches ``threshold`` count. 1.0 where there are none.
     """
-    block = TemplateBlock(snapshot.all_columns())
+    owners = snapshot.columns.person_ids
+    order = np.argsort(owners.astype(str), kind="stable")
+    person_ids, starts = np.unique(owners[order].astype(str), return_index=True)
+    starts, embeddings = np.append(starts, len(owners)), snapshot.embeddings()[order]
     best_wanted = best_found = wanted = found = 0
     for start in range(0, len(queries), 50):
         batch = queries[start : start + 50]
-        truth = best_of_persons(block.columns.embeddings, block.starts, batch)
+        truth = best_of_persons(embeddings, starts, batch)
         for query, matches in enumerate(snapshot.search(batch, 32)):
             similar = {match.person_id: match.similarity for match in matches}
             slots = np.argsort(-truth[query])[:32]
             for rank, slot in enumerate(slots[truth[query][slots] >= threshold].tolist()):
-                is_found = similar.get(block.person_ids[slot], -2.0) >= truth[query, slot] - 1e-5
+                is_found = similar.get(person_ids[slot], -2.0) >= truth[query, slot] - 1e-5
                 wanted, found = wanted + 1, found + is_found
                 if rank == 0:
                     best_wanted, best_found = best_wanted + 1, best_found + is_found

@@ -11,7 +11,6 @@ from face_recognition_node.gallery.columns import unit_rows
 from face_recognition_node.gallery.sealing import KeyRing
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.template_block import TemplateBlock
 
 UNIT_TOLERANCE = 1e-3
 DOUBT_SIMILARITY = 0.4
@@ -105,20 +104,20 @@ def _key_problems(store: Store, keys: KeyRing) -> list[str]:
 
 
 def _index_problems(store: Store, snapshot: Snapshot) -> list[str]:
-    in_file = store.read_since(-1).templates
-    lengths = np.linalg.norm(in_file.embeddings, axis=1)
+    rows = store.read_since(-1)
+    in_file, indexed = rows.templates, snapshot.columns
+    lengths = np.linalg.norm(rows.embeddings, axis=1)
     is_unit = np.abs(lengths - 1) <= UNIT_TOLERANCE  # False for NaN as well
     problems = [
         f"template {template_id}: its embedding is no unit vector"
         for template_id in in_file.template_ids[~is_unit].tolist()
     ]
-    indexed = snapshot.all_columns()
     if not np.array_equal(indexed.template_ids, in_file.template_ids):
         return [
             *problems,
             f"the search index holds {len(indexed)} templates, the file {len(in_file)} other ones",
         ]
-    differs = (indexed.embeddings != in_file.embeddings).any(axis=1) & is_unit
+    differs = (snapshot.embeddings() != rows.embeddings).any(axis=1) & is_unit
     differs |= indexed.person_ids != in_file.person_ids
     return problems + [
         f"template {template_id}: the search index differs from the file"
@@ -131,11 +130,14 @@ def doubtful_templates(snapshot: Snapshot) -> tuple[int, ...]:
 
     Means, not single templates: one stray template must not cast doubt on all those it resembles.
     """
-    block = TemplateBlock(snapshot.all_columns())
-    embeddings, slots, n = block.columns.embeddings, block.slot_of_rows(), len(block)
+    n = snapshot.n_templates
     if n == 0:
         return ()
-    sums = np.add.reduceat(embeddings, block.starts[:-1], axis=0)
+    embeddings, template_ids = snapshot.embeddings(), snapshot.columns.template_ids
+    _, owners = np.unique(snapshot.columns.person_ids.astype(str), return_inverse=True)
+    counts = np.bincount(owners)
+    sums = np.zeros((len(counts), snapshot.dimension), np.float32)
+    np.add.at(sums, owners, embeddings)
     means = unit_rows(sums)
     rows = (
         np.arange(n) if n <= DOUBT_LIMIT else np.random.default_rng(0).choice(n, DOUBT_LIMIT, replace=False)
@@ -143,13 +145,11 @@ def doubtful_templates(snapshot: Snapshot) -> tuple[int, ...]:
     doubtful: list[int] = []
     for start in range(0, len(rows), 256):
         batch = rows[start : start + 256]
-        vectors, own_slots = embeddings[batch], slots[batch]
-        rest = sums[own_slots] - vectors
-        own = (unit_rows(rest) * vectors).sum(axis=1)
+        vectors, mine = embeddings[batch], owners[batch]
+        own = (unit_rows(sums[mine] - vectors) * vectors).sum(axis=1)
         similarities = vectors @ means.T
-        similarities[np.arange(len(batch)), own_slots] = -2
+        similarities[np.arange(len(batch)), mine] = -2
         other = similarities.max(axis=1)
-        has_others = block.starts[own_slots + 1] - block.starts[own_slots] > 1
-        is_doubtful = has_others & (other > own) & (other >= DOUBT_SIMILARITY)
-        doubtful += block.columns.template_ids[batch[is_doubtful]].tolist()
+        is_doubtful = (counts[mine] > 1) & (other > own) & (other >= DOUBT_SIMILARITY)
+        doubtful += template_ids[batch[is_doubtful]].tolist()
     return tuple(sorted(doubtful))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,11 @@ PROVENANCES = tuple(Provenance)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """Templates as columns of equal length n, in any order.
+    """Templates, without their embeddings, as columns of equal length n.
 
     Attributes:
         person_ids: Whose each template is.
         template_ids: (n,) int64.
-        embeddings: (n, D) float32 unit vectors.
         quality: (n,) float32.
         pose: (n, 3) float32 yaw, pitch, roll in degrees.
         created: (n,) float64 Unix seconds.
@@ -34,7 +34,6 @@ class Columns:
 
     person_ids: NDArray[np.object_]
     template_ids: IntArray
-    embeddings: FloatArray
     quality: FloatArray
     pose: FloatArray
     created: NDArray[np.float64]
@@ -43,26 +42,44 @@ class Columns:
     def __len__(self) -> int:
         return len(self.template_ids)
 
-    def take(self, rows: NDArray[np.intp] | IntArray, is_column_major: bool = False) -> Columns:
-        """Return a copy of some rows."""
-        embeddings = self.embeddings[rows]
-        return Columns(
-            self.person_ids[rows], self.template_ids[rows],
-            np.asfortranarray(embeddings) if is_column_major else embeddings, self.quality[rows],
-            self.pose[rows], self.created[rows], self.codes[rows],
-        )  # fmt: skip
+    def rows_of(self, template_ids: IntArray) -> IntArray:
+        """Return the rows of those of some ids that are here; the columns must be sorted by id."""
+        if len(self) == 0:
+            return np.zeros(0, np.int64)
+        rows = np.minimum(np.searchsorted(self.template_ids, template_ids), len(self) - 1)
+        found: IntArray = rows[self.template_ids[rows] == template_ids]
+        return found
 
-    def joined(self, other: Columns) -> Columns:
-        """Return these rows and then those of ``other``."""
-        return joined([self, other], self.embeddings.shape[1])
+    def with_changed(self, touched: IntArray, new: Columns) -> Columns:
+        """Return these templates, sorted by id, with the touched ones replaced by those of ``new``."""
+        rows = self.rows_of(touched)
+        kept = Columns(*(np.delete(column, rows, axis=0) for column in self._all()))
+        at = np.searchsorted(kept.template_ids, new.template_ids)
+        pairs = zip(kept._all(), new._all(), strict=True)
+        return Columns(*(np.insert(column, at, more, axis=0) for column, more in pairs))
+
+    def _all(self) -> list[Any]:
+        return [getattr(self, field.name) for field in fields(self)]
 
 
-def columns_from_rows(rows: Sequence[Row], dimension: int) -> Columns:
-    """Return rows of the table templates (columns in the schema's order) as arrays.
+READ_ROWS = 20000
+"""Read at a time: a million rows as Python objects would take a gigabyte."""
+
+
+def read_columns(fetch: Callable[[int], Sequence[Row]], dimension: int) -> tuple[Columns, FloatArray]:
+    """Return rows of the table templates (columns in the schema's order), and their (n, D) embeddings.
 
     Raises:
         InputError: An embedding is not ``dimension`` numbers long.
     """
+    parts = [_columns(fetch(0), dimension)]
+    while rows := fetch(READ_ROWS):
+        parts.append(_columns(rows, dimension))
+    columns = zip(*(part[0]._all() for part in parts), strict=True)
+    return Columns(*(np.concatenate(column) for column in columns)), np.concatenate([p[1] for p in parts])
+
+
+def _columns(rows: Sequence[Row], dimension: int) -> tuple[Columns, FloatArray]:
     n = len(rows)
     for row in rows:
         if len(row[2]) != 4 * dimension:  # type: ignore[arg-type]  # bytes, by the schema
@@ -78,29 +95,15 @@ def columns_from_rows(rows: Sequence[Row], dimension: int) -> Columns:
     codes[:, 2] = aside
     person_ids = np.empty(n, object)
     person_ids[:] = persons
-    return Columns(
+    columns = Columns(
         person_ids,
         np.array(ids, np.int64),
-        np.frombuffer(b"".join(blobs), np.float32).reshape(n, dimension),
         np.array(quality, np.float32),
         np.array([yaw, pitch, roll], np.float32).T.reshape(n, 3),
         np.array(created, np.float64),
         codes,
     )
-
-
-def joined(parts: Sequence[Columns], dimension: int) -> Columns:
-    """Return the rows of all parts, one part after the other; there may be none."""
-    parts = parts or [columns_from_rows([], dimension)]
-    return Columns(
-        np.concatenate([part.person_ids for part in parts]),
-        np.concatenate([part.template_ids for part in parts]),
-        np.concatenate([part.embeddings for part in parts]),
-        np.concatenate([part.quality for part in parts]),
-        np.concatenate([part.pose for part in parts]),
-        np.concatenate([part.created for part in parts]),
-        np.concatenate([part.codes for part in parts]),
-    )
+    return columns, np.frombuffer(b"".join(blobs), "<f4").reshape(n, dimension)
 
 
 def unit_rows(vectors: FloatArray) -> FloatArray:

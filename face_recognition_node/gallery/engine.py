@@ -10,25 +10,22 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence, Set
 
+import numpy as np
+
 from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError, InputError
 from face_recognition_node.gallery import retention
-from face_recognition_node.gallery.cell_search import CellIndex
 from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.crops import CropSafe
 from face_recognition_node.gallery.edits import Edit
 from face_recognition_node.gallery.history import History, HistoryEntry
+from face_recognition_node.gallery.index import Index
 from face_recognition_node.gallery.row_changes import Change
 from face_recognition_node.gallery.sealing import KeyRing
-from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.snapshot_builder import compacted, first_snapshot, next_snapshot
+from face_recognition_node.gallery.snapshot import Snapshot, first_snapshot, next_snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.store_reading import Rows
-from face_recognition_node.gallery.template_block import TemplateBlock
 from face_recognition_node.gallery.transaction import Transaction
 
 LOGGER = logging.getLogger(__name__)
-INLINE_ROWS = 20000
-"""Up to this many templates are joined within the change that made it necessary, else in the background."""
 Plan = Callable[[Snapshot, Transaction], Edit]
 
 
@@ -53,8 +50,7 @@ class GalleryEngine:
         self.crops = CropSafe(keys, str(store.meta("gallery_id")))
         self.snapshot: Snapshot
         self._is_open = True
-        self._blocks: weakref.WeakKeyDictionary[TemplateBlock, CellIndex | None] = weakref.WeakKeyDictionary()
-        self._is_compacting = False
+        self._indexes: weakref.WeakSet[Index] = weakref.WeakSet()
         self._seen_residue, self._owes_scrub = 0, False
         self._history = self._make_history()
         self._data_version = store.data_version()
@@ -185,19 +181,15 @@ class GalleryEngine:
         rows = self.store.read_since(before.version)
         if rows.version == before.version:
             return
+        ids = set(rows.templates.template_ids.tolist())
         if rows.is_everything:
             self.store.check_fingerprint(before.fingerprint, before.dimension)
             after = first_snapshot(rows, before.fingerprint, before.dimension, self.config)
-            gone: Set[int] = before.template_ids() - _ids(rows)
+            gone = set(before.columns.template_ids.tolist()) - ids
         else:
-            after = next_snapshot(before, rows)
-            gone = rows.touched_templates - _ids(rows)
-        if after.is_scattered and len(after.base) <= INLINE_ROWS:
-            after = compacted(after, self.config)
+            after = next_snapshot(before, rows, self.config)
+            gone = set(rows.touched_templates) - ids
         self._install(after, gone)
-        if after.is_scattered and not self._is_compacting:
-            self._is_compacting = True
-            threading.Thread(target=self._compact, args=(after,), name="gallery-compact", daemon=True).start()
 
     def read_everything(self) -> None:
         """Make the snapshot anew from the file."""
@@ -208,28 +200,9 @@ class GalleryEngine:
     def _install(self, snapshot: Snapshot, gone: Set[int]) -> None:
         """Show a snapshot to readers, and wipe templates that are gone wherever they are still held."""
         self.snapshot = snapshot
-        self._blocks[snapshot.base] = snapshot.cells
-        self._blocks[snapshot.tail] = None
-        wanted = sorted(gone)
-        for block, cells in list(self._blocks.items()) if wanted else ():
-            rows = block.rows_of(wanted)
-            block.wipe(rows)
-            if cells is not None and len(rows):
-                cells.renew(block, rows)
-
-    def _compact(self, scattered: Snapshot) -> None:
-        """Join base and tail of a large gallery while readers and writers go on."""
-        try:
-            joined = compacted(scattered, self.config)
-            with self.lock:
-                if not self._is_open:
-                    return
-                self._blocks[joined.base] = joined.cells
-                rows = self.store.read_since(joined.version)
-                if not rows.is_everything:
-                    self._install(next_snapshot(joined, rows), rows.touched_templates - _ids(rows))
-        finally:
-            self._is_compacting = False
+        self._indexes.add(snapshot.index)
+        for index in list(self._indexes) if gone else ():
+            index.wipe(np.array(sorted(gone), np.int64))
 
     def follow(self) -> None:
         """Look for changes made by another process, and end what has to end; skipped while one is made."""
@@ -291,10 +264,6 @@ class GalleryEngine:
 def _removed_embeddings(inverse: Iterable[Change]) -> list[bytes]:
     values = (change.values.get("embedding") for change in inverse if change.kind == "insert")
     return [value for value in values if isinstance(value, bytes)]
-
-
-def _ids(rows: Rows) -> set[int]:
-    return set(rows.templates.template_ids.tolist())
 
 
 def _follow(reference: weakref.ref[GalleryEngine], stop: threading.Event, interval_s: float) -> None:

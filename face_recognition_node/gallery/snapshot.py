@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError, PersonNotFoundError
-from face_recognition_node.gallery.cell_search import CellIndex
-from face_recognition_node.gallery.columns import Columns, IntArray
-from face_recognition_node.gallery.template_block import TemplateBlock
-from face_recognition_node.gallery.values import Match, Person, Session, Template
-from face_recognition_node.vision.faces import FloatArray
+from face_recognition_node.gallery.columns import PROVENANCES, Columns, IntArray
+from face_recognition_node.gallery.config import GalleryConfig
+from face_recognition_node.gallery.index import CellIndex, FlatIndex
+from face_recognition_node.gallery.store_reading import Rows
+from face_recognition_node.gallery.values import (
+    PRECISIONS,
+    Match,
+    Person,
+    Provenance,
+    Session,
+    SessionKind,
+    Template,
+)
+from face_recognition_node.vision.faces import FloatArray, HeadPose
 
-
-class Searcher(Protocol):
-    """Finds the persons most similar to queries in one version of the gallery."""
-
-    def search(self, queries: FloatArray, per_query: int) -> list[tuple[Match, ...]]:
-        """Return the best persons for (Q, D) unit vectors, Q > 0, each at most once, best first."""
-        ...
+TEMPLATES_PER_PERSON = 4
+"""The index is asked for so many templates for each person wanted, for more if these are of fewer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """The gallery as of one version; immutable, but forgotten embeddings are zeroed in older snapshots too.
-
-    Templates lie in a large ``base`` and a small ``tail``. A change makes a new tail and marks what it
-    replaces in the base as dead, so that its cost does not grow with the gallery; now and then the gallery
-    joins the two.
 
     Attributes:
         version: Grows with every change.
@@ -41,11 +42,8 @@ class Snapshot:
         session: Name of the current session.
         fingerprint: Of the model and alignment the embeddings come from.
         dimension: Length of an embedding.
-        base: Most templates.
-        tail: Templates stored or changed since the base was made; they replace rows of the base.
-        dead: Rows of the base that are no longer there, ascending.
-        cells: Index of a large base, or None.
-        searcher: Finds persons in base and tail.
+        columns: The templates but for their embeddings, ascending id.
+        index: The embeddings. It may hold more templates than ``columns``: a later version's, forgotten ones.
         aliases: Former ids of merged persons, and the ids they lead to.
     """
 
@@ -55,33 +53,23 @@ class Snapshot:
     session: str
     fingerprint: str
     dimension: int
-    base: TemplateBlock
-    tail: TemplateBlock
-    dead: IntArray
-    cells: CellIndex | None
-    searcher: Searcher
+    columns: Columns
+    index: FlatIndex | CellIndex
     aliases: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def n_templates(self) -> int:
         """Number of stored templates, also those set aside."""
-        return len(self.base) - len(self.dead) + len(self.tail)
+        return len(self.columns)
 
     @property
-    def is_scattered(self) -> bool:
-        """Whether tail and dead rows have grown so much that joining them with the base pays."""
-        return len(self.tail) + len(self.dead) > min(4096, max(256, len(self.base) // 20))
+    def is_exact(self) -> bool:
+        """Whether a search compares every template."""
+        return isinstance(self.index, FlatIndex)
 
-    def template_ids(self) -> set[int]:
-        """Return the ids of all templates."""
-        alive = np.delete(self.base.columns.template_ids, self.dead)
-        return set(alive.tolist()) | set(self.tail.columns.template_ids.tolist())
-
-    def all_columns(self) -> Columns:
-        """Return a copy of all templates, ascending id."""
-        alive = np.delete(np.arange(len(self.base)), self.dead)
-        columns = self.base.columns.take(alive).joined(self.tail.columns)
-        return columns.take(np.argsort(columns.template_ids))
+    def embeddings(self) -> FloatArray:
+        """Return the (n, D) embeddings of all templates, ascending id; a copy."""
+        return self.index.embeddings(self.columns.template_ids)
 
     def resolve(self, person_id: str) -> str:
         """Return the id under which a person is known today (after merges).
@@ -108,23 +96,27 @@ class Snapshot:
         Raises:
             GalleryConflictError: One of them is not there.
         """
-        wanted = sorted(set(template_ids))
-        found = {}
-        for block, rows in self._locate(wanted):
-            for row in rows.tolist():
-                template = block.template(row)
-                found[template.template_id] = template
-        missing = [template_id for template_id in wanted if template_id not in found]
-        if missing:
+        wanted = np.array(sorted(set(template_ids)), np.int64)
+        columns, rows = self.columns, self.columns.rows_of(wanted)
+        if len(rows) < len(wanted):
+            missing = sorted(set(wanted.tolist()) - set(columns.template_ids[rows].tolist()))
             raise GalleryConflictError(f"there are no templates with the ids {missing}")
-        return tuple(found[template_id] for template_id in wanted)
-
-    def _locate(self, template_ids: Sequence[int]) -> list[tuple[TemplateBlock, IntArray]]:
-        rows = self.base.rows_of(template_ids)
-        return [
-            (self.base, rows[~np.isin(rows, self.dead)]),
-            (self.tail, self.tail.rows_of(template_ids)),
-        ]
+        return tuple(
+            Template(
+                template_id=template_id,
+                person_id=columns.person_ids[row],
+                embedding=embedding,
+                quality=float(columns.quality[row]),
+                pose=HeadPose(*columns.pose[row].tolist()),
+                provenance=PROVENANCES[columns.codes[row, 0]],
+                created=float(columns.created[row]),
+                precision=PRECISIONS[columns.codes[row, 1]],
+                is_set_aside=bool(columns.codes[row, 2]),
+            )
+            for template_id, row, embedding in zip(
+                wanted.tolist(), rows.tolist(), self.index.embeddings(wanted), strict=True
+            )
+        )
 
     def search(self, queries: ArrayLike, per_query: int = 32) -> list[tuple[Match, ...]]:
         """Return for each query the most similar persons, each with its best template.
@@ -146,6 +138,169 @@ class Snapshot:
             raise InputError("queries: expected finite numbers, got NaN or infinity")
         if per_query < 1:
             raise InputError(f"per_query: expected at least 1, got {per_query}")
-        if len(array) == 0:
-            return []
-        return self.searcher.search(np.ascontiguousarray(array), per_query)
+        if len(array) == 0 or self.n_templates == 0:
+            return [()] * len(array)
+        array, k = np.ascontiguousarray(array), TEMPLATES_PER_PERSON * per_query
+        while True:
+            similarities, ids = self.index.search(array, k, per_query)
+            found = [
+                self._persons(values, these, per_query)
+                for values, these in zip(similarities.tolist(), ids, strict=True)
+            ]
+            if all(len(one) == per_query or these[-1] < 0 for one, these in zip(found, ids, strict=True)):
+                return found
+            k *= 4  # many templates of few people are in front
+
+    def _persons(self, similarities: list[float], template_ids: IntArray, n: int) -> tuple[Match, ...]:
+        """Return the first template of each of the first n persons, of those that this version shows."""
+        columns = self.columns
+        rows = np.minimum(np.searchsorted(columns.template_ids, template_ids), len(columns) - 1)
+        is_shown = (columns.template_ids[rows] == template_ids) & (columns.codes[rows, 2] == 0)
+        best: dict[str, Match] = {}
+        for at in np.flatnonzero(is_shown).tolist():
+            row = rows[at]
+            person_id = columns.person_ids[row]
+            if person_id not in best:
+                quality = float(columns.quality[row])
+                best[person_id] = Match(person_id, similarities[at], int(template_ids[at]), quality)
+                if len(best) == n:
+                    break
+        return tuple(best.values())
+
+
+def first_snapshot(rows: Rows, fingerprint: str, dimension: int, config: GalleryConfig) -> Snapshot:
+    """Return the snapshot of a whole gallery."""
+    return Snapshot(
+        version=rows.version,
+        persons=MappingProxyType(_persons(rows)),
+        sessions=MappingProxyType(_sessions(rows)),
+        session=rows.session,
+        fingerprint=fingerprint,
+        dimension=dimension,
+        columns=rows.templates,
+        index=_index(rows.templates, rows.embeddings, config),
+        aliases=MappingProxyType({str(alias): str(person_id) for alias, person_id in rows.aliases}),
+    )
+
+
+def next_snapshot(before: Snapshot, rows: Rows, config: GalleryConfig) -> Snapshot:
+    """Return ``before`` with the touched rows replaced."""
+    aliases = before.aliases.copy()
+    for alias in (alias for alias, owner in before.aliases.items() if owner in rows.touched_persons):
+        del aliases[alias]
+    aliases.update((str(alias), str(person_id)) for alias, person_id in rows.aliases)
+    columns, index = before.columns, before.index
+    if rows.touched_templates:
+        touched = np.array(sorted(rows.touched_templates), np.int64)
+        columns = before.columns.with_changed(touched, rows.templates)
+        index = _next_index(before, columns, touched, rows, config)
+    return replace(
+        before,
+        version=rows.version,
+        persons=MappingProxyType(_persons_after(before.persons, rows)),
+        sessions=MappingProxyType(_sessions(rows)),
+        session=rows.session,
+        columns=columns,
+        index=index,
+        aliases=MappingProxyType(aliases),
+    )
+
+
+def _index(columns: Columns, embeddings: FloatArray, config: GalleryConfig) -> FlatIndex | CellIndex:
+    if len(columns) > config.exact_limit:
+        return CellIndex(columns.template_ids, columns.person_ids, embeddings, config.index_threads)
+    return FlatIndex(columns.template_ids, embeddings, config.index_threads)
+
+
+def _next_index(
+    before: Snapshot, columns: Columns, touched: IntArray, rows: Rows, config: GalleryConfig
+) -> FlatIndex | CellIndex:
+    """Return the index of the next version: a flat one is copied, cells grow in place while there is room."""
+    new = rows.templates
+    is_added = ~np.isin(new.template_ids, before.columns.template_ids)
+    added, embeddings = new.template_ids[is_added], rows.embeddings[is_added]
+    gone = before.columns.rows_of(np.setdiff1d(touched, new.template_ids))
+    if not len(added) and not len(gone):
+        return before.index
+    if isinstance(before.index, CellIndex) and (
+        not len(added) or before.index.add(added, new.person_ids[is_added], embeddings)
+    ):
+        return before.index
+    kept = np.delete(before.columns.template_ids, gone)
+    everything = np.insert(before.index.embeddings(kept), np.searchsorted(kept, added), embeddings, axis=0)
+    return _index(columns, everything, config)
+
+
+def _persons_after(before: Mapping[str, Person], rows: Rows) -> dict[str, Person]:
+    """Return the persons with the touched ones replaced, in the order of :attr:`Snapshot.persons`."""
+    persons, touched = dict(before), _persons(rows)
+    for person_id in rows.touched_persons - touched.keys():
+        persons.pop(person_id, None)
+    last = _rank(persons[next(reversed(persons))]) if persons else (-math.inf, "")
+    persons.update(touched)
+    # Who was there keeps the place, a newcomer is the last: sorting is for those who come back (undo, import)
+    # and for merged persons, who take over the earlier date.
+    is_in_order = all(
+        person.created == before[person_id].created if person_id in before else _rank(person) > last
+        for person_id, person in touched.items()
+    )
+    return persons if is_in_order else dict(sorted(persons.items(), key=lambda item: _rank(item[1])))
+
+
+def _rank(person: Person) -> tuple[float, str]:
+    return person.created, person.person_id
+
+
+def _persons(rows: Rows) -> dict[str, Person]:
+    templates: dict[str, list[int]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for owners, ids, provenances in _memberships(rows):
+        for owner, template_id in zip(owners, ids, strict=True):
+            templates.setdefault(owner, []).append(template_id)
+        counts.update(zip(owners, provenances, strict=True))
+    aliases: dict[str, list[str]] = {}
+    for alias, person_id in rows.aliases:
+        aliases.setdefault(str(person_id), []).append(str(alias))
+    persons = {}
+    for person_id, name, is_stranger, session, created, expires, last_seen in rows.persons:
+        persons[str(person_id)] = Person(
+            person_id=str(person_id),
+            name=str(name),
+            is_stranger=bool(is_stranger),
+            session=str(session),
+            created=float(created),  # type: ignore[arg-type]
+            expires=None if expires is None else float(expires),
+            last_seen=None if last_seen is None else float(last_seen),
+            template_ids=tuple(templates.get(str(person_id), ())),
+            n_enrolled=counts[str(person_id), Provenance.ENROLLED.value],
+            n_adapted=counts[str(person_id), Provenance.ADAPTED.value],
+            n_imported=counts[str(person_id), Provenance.IMPORTED.value],
+            aliases=tuple(sorted(aliases.get(str(person_id), ()))),
+        )
+    return persons
+
+
+def _memberships(rows: Rows) -> Iterator[tuple[list[str], list[int], list[str]]]:
+    """Yield persons, template ids and provenances, of equal length, in pieces."""
+    if not rows.is_everything:
+        yield (
+            [str(row[0]) for row in rows.memberships],
+            [int(row[1]) for row in rows.memberships],  # type: ignore[arg-type]  # an integer key
+            [str(row[2]) for row in rows.memberships],
+        )
+        return
+    names = [provenance.value for provenance in PROVENANCES]
+    for start in range(0, len(rows.templates), 20000):
+        part = slice(start, start + 20000)
+        yield (
+            rows.templates.person_ids[part].tolist(),
+            rows.templates.template_ids[part].tolist(),
+            [names[code] for code in rows.templates.codes[part, 0].tolist()],
+        )
+
+
+def _sessions(rows: Rows) -> dict[str, Session]:
+    return {
+        str(name): Session(str(name), SessionKind(kind), None if seconds is None else float(seconds))
+        for name, kind, seconds in rows.sessions
+    }

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from face_recognition_node.gallery.columns import Columns, Row, columns_from_rows, joined
+from face_recognition_node.gallery.columns import Columns, Row, read_columns
 from face_recognition_node.gallery.store_schema import COLUMNS
-
-READ_ROWS = 20000
+from face_recognition_node.vision.faces import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +20,7 @@ class Rows:
         persons: Rows of the table persons, in the order in which they were created, then by id.
         aliases: (alias, person_id) of those persons.
         templates: The table templates, ascending id.
+        embeddings: (n, D) their embeddings.
         memberships: (person_id, template_id, provenance) of all templates of those persons; empty if the rows
             are everything, for ``templates`` says it then.
         sessions: Rows of the table sessions, always all.
@@ -34,6 +34,7 @@ class Rows:
     persons: list[Row]
     aliases: list[Row]
     templates: Columns
+    embeddings: FloatArray
     memberships: list[Row]
     sessions: list[Row]
     session: str
@@ -43,14 +44,10 @@ class Rows:
 
 def _templates(
     connection: sqlite3.Connection, dimension: int, where: str = "", values: tuple[int | str, ...] = ()
-) -> Columns:
-    """Read templates piece by piece: a million rows as Python objects would take a gigabyte."""
+) -> tuple[Columns, FloatArray]:
     names = ", ".join(COLUMNS["templates"])
     cursor = connection.execute(f"SELECT {names} FROM templates {where} ORDER BY template_id", values)
-    parts = []
-    while rows := cursor.fetchmany(READ_ROWS):
-        parts.append(columns_from_rows(rows, dimension))
-    return joined(parts, dimension)
+    return read_columns(cursor.fetchmany, dimension)
 
 
 def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
@@ -72,16 +69,20 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
     ).fetchone()[0]
     bulk = execute("SELECT 1 FROM changes WHERE version > ? AND kind = '*'", (version,)).fetchone()
     if version < 0 or bulk or n_versions != now - version:
+        templates, embeddings = _templates(connection, dimension)
         return Rows(
             version=now,
             is_everything=True,
             persons=execute(f"{persons} {in_order}").fetchall(),
             aliases=execute("SELECT alias, person_id FROM aliases").fetchall(),
-            templates=_templates(connection, dimension),
+            templates=templates,
+            embeddings=embeddings,
             memberships=[],
             sessions=sessions,
             session=session,
         )
+    where = "WHERE template_id IN (SELECT key FROM changes WHERE version > ? AND kind = ?)"
+    templates, embeddings = _templates(connection, dimension, where, (version, "t"))
     inside = "(SELECT DISTINCT key FROM changes WHERE version > ? AND kind = ?)"
     touched = execute("SELECT DISTINCT kind, key FROM changes WHERE version > ?", (version,)).fetchall()
     return Rows(
@@ -91,7 +92,8 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
         aliases=execute(
             f"SELECT alias, person_id FROM aliases WHERE person_id IN {inside}", (version, "p")
         ).fetchall(),
-        templates=_templates(connection, dimension, f"WHERE template_id IN {inside}", (version, "t")),
+        templates=templates,
+        embeddings=embeddings,
         memberships=execute(
             f"{memberships} WHERE person_id IN {inside} ORDER BY template_id", (version, "p")
         ).fetchall(),

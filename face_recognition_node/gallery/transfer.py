@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -19,7 +20,7 @@ from face_recognition_node.common.errors import (
     GalleryUnavailableError,
     InputError,
 )
-from face_recognition_node.gallery.columns import Row, columns_from_rows
+from face_recognition_node.gallery.columns import Row, read_columns
 from face_recognition_node.gallery.files import make_private_folder, sync_folder, warn_if_in_source_tree
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.store_reading import Rows
@@ -161,8 +162,9 @@ def _read_checked(path: Path) -> ExportFile:
 def _require_usable(found: ExportFile, path: Path) -> None:
     """Raise GalleryUnavailableError for rows that this gallery could not read back, or find nobody by."""
     try:
-        columns = columns_from_rows(found.templates, found.dimension)
-        lengths = np.linalg.norm(columns.embeddings.astype(np.float64), axis=1)
+        remaining = iter(found.templates)
+        columns, embeddings = read_columns(lambda n: list(itertools.islice(remaining, n)), found.dimension)
+        lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
         if not (np.abs(lengths - 1.0) <= LENGTH_TOLERANCE).all() or not np.isfinite(columns.quality).all():
             raise InputError("an embedding that is no unit vector, or a quality that is no number")
     except (InputError, KeyError, ValueError, TypeError) as error:

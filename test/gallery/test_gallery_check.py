@@ -60,7 +60,7 @@ def test_vectors_that_are_not_of_unit_length_are_found(path, rng, factor):
 
 def test_an_index_that_differs_from_the_file_is_found(path, rng):
     with open_gallery(path) as gallery:
-        gallery.snapshot().base.columns.embeddings[1] = face(rng)
+        gallery.snapshot().index.vectors()[1] = face(rng)
         assert any("differs" in problem for problem in gallery.verify().problems)
 
 

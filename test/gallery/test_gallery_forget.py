@@ -12,6 +12,7 @@ import pytest
 from gallery_helpers import Clock, face, open_gallery, template, unit
 
 from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.gallery.index import CellIndex, FlatIndex
 from face_recognition_node.gallery.residue import has_residue
 
 
@@ -32,13 +33,11 @@ def traces(folder: Path, vectors: np.ndarray) -> list[str]:
 
 def index_memory(gallery: Gallery) -> bytes:
     """Return the bytes of everything the search works on, also of older snapshots still alive."""
-    arrays = []
-    for block, cells in gallery._engine._blocks.items():
-        arrays.append(block.columns.embeddings.tobytes(order="A"))
-        arrays.append(np.ascontiguousarray(block.columns.embeddings).tobytes())
-        if cells is not None:
-            arrays.append(cells._index.reconstruct_n(0, cells._index.ntotal).tobytes())
-    return b"".join(arrays)
+    del gallery
+    indexes = [one for one in gc.get_objects() if isinstance(one, FlatIndex | CellIndex)]
+    return b"".join(
+        one.memory() if isinstance(one, CellIndex) else one.vectors().tobytes() for one in indexes
+    )
 
 
 @pytest.fixture(params=["small", "large"])
@@ -48,7 +47,7 @@ def gallery(request, tmp_path, rng):
     with open_gallery(tmp_path / "data" / "gallery.db", **limit) as opened:
         for number in range(5 if request.param == "small" else 220):
             opened.add_person(f"n{number}", [template(vector) for vector in face(rng, 5)])
-        assert (opened.snapshot().cells is not None) == (request.param == "large")
+        assert opened.snapshot().is_exact == (request.param == "small")
         yield opened
 
 

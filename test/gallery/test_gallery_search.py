@@ -4,47 +4,44 @@ import gc
 
 import numpy as np
 import pytest
-from gallery_helpers import face, open_gallery, template, unit
+from gallery_helpers import face, open_gallery, template, templates, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from face_recognition_node.evaluation.gallery_benchmark import decision_threshold
-from face_recognition_node.gallery.cell_search import CELL_ROWS, CellIndex, CellSearch
-from face_recognition_node.gallery.columns import Columns
-from face_recognition_node.gallery.exact_search import ExactSearch
 from face_recognition_node.gallery.gallery import NewTemplate
-from face_recognition_node.gallery.template_block import TemplateBlock
+from face_recognition_node.gallery.index import CellIndex, FlatIndex
 from face_recognition_node.vision.faces import HeadPose
 
-NOTHING = np.zeros(0, np.int64)
+
+class Templates:
+    """Templates of persons "p0", "p1" …; each person's faces lie around a mean."""
+
+    def __init__(self, rng, counts, first_id=1, dimension=64):
+        n = sum(counts)
+        owners = np.repeat(np.arange(len(counts)), counts)
+        means = unit(rng.normal(size=(len(counts), dimension)))
+        noise = unit(rng.normal(size=(n, dimension)))
+        self.embeddings = unit(means[owners] + 0.9 * noise) if n else np.zeros((0, dimension), np.float32)
+        self.ids = np.arange(first_id, first_id + n)
+        self.persons = np.empty(n, object)
+        self.persons[:] = [f"p{owner}" for owner in owners]
+
+    def cells(self):
+        return CellIndex(self.ids, self.persons, self.embeddings, 1)
+
+    def flat(self):
+        return FlatIndex(self.ids, self.embeddings, 1)
 
 
-def columns(rng, counts, first_id=1, aside=()) -> Columns:
-    """Return templates of persons "p0", "p1" … in random order; each person's faces lie around a mean."""
-    n = sum(counts)
-    owners = np.repeat(np.arange(len(counts)), counts)
-    means = face(rng, len(counts))
-    embeddings = unit(means[owners] + 0.9 * face(rng, n)) if n else np.zeros((0, 64), np.float32)
-    ids = np.arange(first_id, first_id + n)
-    person_ids = np.empty(n, object)
-    person_ids[:] = [f"p{owner}" for owner in owners]
-    codes = np.zeros((n, 3), np.uint8)
-    codes[np.isin(ids, list(aside)), 2] = 1
-    quality = rng.uniform(size=n).astype(np.float32)
-    whole = Columns(person_ids, ids, embeddings, quality, np.zeros((n, 3), np.float32), np.zeros(n), codes)
-    return whole.take(rng.permutation(n))
-
-
-def slow_search(parts, query, per_query):
-    """Return (person, best similarity) by plain loops over (columns, rows that are dead)."""
+def slow_search(snapshot, query, per_query):
+    """Return (person, best similarity) by plain loops over what the gallery holds."""
     best: dict[str, float] = {}
-    for part, dead in parts:
-        for row in range(len(part)):
-            if row in dead or part.codes[row, 2]:
-                continue
-            similarity = sum(float(a) * float(b) for a, b in zip(part.embeddings[row], query, strict=True))
-            person = part.person_ids[row]
-            best[person] = max(best.get(person, -2.0), similarity)
+    for person_id in snapshot.persons:
+        for one in snapshot.templates_of(person_id):
+            if not one.is_set_aside:
+                similarity = sum(float(a) * float(b) for a, b in zip(one.embedding, query, strict=True))
+                best[person_id] = max(best.get(person_id, -2.0), similarity)
     return sorted(best.items(), key=lambda item: -item[1])[:per_query]
 
 
@@ -54,74 +51,81 @@ def assert_same(found, expected):
     assert {m.person_id for m in found} == {person for person, _ in expected}
 
 
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
-    base_counts=st.lists(st.integers(1, 6), max_size=8),
-    tail_counts=st.lists(st.integers(1, 4), max_size=5),
+    counts=st.lists(st.integers(1, 40), max_size=8),
     per_query=st.integers(1, 12),
     n_queries=st.integers(1, 4),
 )
-def test_exact_search_equals_loops(seed, base_counts, tail_counts, per_query, n_queries):
+def test_a_search_equals_loops(seed, counts, per_query, n_queries):
     rng = np.random.default_rng(seed)
-    base = TemplateBlock(columns(rng, base_counts, aside=[2, 5]))
-    tail = TemplateBlock(columns(rng, tail_counts, first_id=1000, aside=[1001]))
-    dead = np.flatnonzero(rng.random(len(base)) < 0.3)
-    queries = face(rng, n_queries)
-    answers = ExactSearch(base, tail, dead).search(queries, per_query)
-    assert len(answers) == n_queries
-    for query, found in zip(queries, answers, strict=True):
-        expected = slow_search([(base.columns, set(dead.tolist())), (tail.columns, set())], query, per_query)
-        assert_same(found, expected)
-        for match in found:  # the template named is the one that has this similarity
-            for part in (base.columns, tail.columns):
-                rows = np.flatnonzero(part.template_ids == match.template_id)
-                for row in rows:
-                    assert part.person_ids[row] == match.person_id
-                    assert float(part.embeddings[row] @ query) == pytest.approx(match.similarity, abs=1e-5)
-                    assert float(part.quality[row]) == pytest.approx(match.template_quality)
+    with open_gallery(None) as gallery:
+        for count in counts:
+            person = gallery.add_person("x", templates(rng, count))
+            gallery.set_aside([key for key in person.template_ids if key % 5 == 2])
+        snapshot = gallery.snapshot()
+        queries = face(rng, n_queries)
+        answers = snapshot.search(queries, per_query)
+        assert len(answers) == n_queries
+        for query, found in zip(queries, answers, strict=True):
+            assert_same(found, slow_search(snapshot, query, per_query))
+            for match in found:  # the template named is the one that has this similarity
+                (one,) = snapshot.templates([match.template_id])
+                assert one.person_id == match.person_id
+                assert float(one.embedding @ query) == pytest.approx(match.similarity, abs=1e-5)
+                assert one.quality == pytest.approx(match.template_quality)
 
 
-@pytest.mark.parametrize("cells_only", [True, False])
-def test_cell_search_equals_loops_when_every_cell_is_opened(rng, cells_only):
-    base = TemplateBlock(
-        columns(rng, [1, 3, CELL_ROWS, CELL_ROWS + 1, 70, 2], aside=[3]), is_column_major=False
-    )
-    tail = TemplateBlock(columns(rng, [] if cells_only else [2, 0, 0, 0, 1, 0, 3], first_id=1000))
-    dead = NOTHING if cells_only else np.array([0, 5, 40])
-    search = CellSearch(base, CellIndex(base, 1), tail, dead)
-    queries = face(rng, 5)
-    for query, found in zip(queries, search.search(queries, 6), strict=True):
-        parts = [(base.columns, set(dead.tolist())), (tail.columns, set())]
-        assert_same(found, slow_search(parts, query, 6))
+@pytest.mark.parametrize("dimension", [64, 24])
+def test_both_indexes_find_the_same_when_every_cell_is_opened(rng, dimension):
+    every = Templates(rng, [1, 3, 32, 33, 70, 2], dimension=dimension)
+    queries = unit(rng.normal(size=(5, dimension)))
+    flat, cells = (index.search(queries, 20, 6) for index in (every.flat(), every.cells()))
+    expected = np.sort(queries @ every.embeddings.T, axis=1)[:, :-21:-1]
+    for similarities, ids in (flat, cells):
+        np.testing.assert_allclose(similarities, expected, atol=1e-5)
+        for query, row, values in zip(queries, ids, similarities, strict=True):
+            np.testing.assert_allclose(every.embeddings[row - 1] @ query, values, atol=1e-5)
 
 
-def test_cells_cover_every_row_once(rng):
-    block = TemplateBlock(columns(rng, [1, CELL_ROWS, CELL_ROWS + 1, 5 * CELL_ROWS]), is_column_major=False)
-    cells = CellIndex(block, 1)
-    rows = [row for s, n in zip(cells.starts, cells.lengths, strict=True) for row in range(s, s + n)]
-    assert rows == list(range(len(block)))
-    assert max(cells.lengths) <= CELL_ROWS
-    for cell, slot in enumerate(cells.slots):
-        start = cells.starts[cell]
-        assert block.columns.person_ids[start] == block.person_ids[slot]
+@pytest.mark.parametrize("kind", ["flat", "cells"])
+def test_embeddings_are_given_back_bit_by_bit_by_id(rng, kind):
+    every = Templates(rng, [2, 3])
+    index = getattr(every, kind)()
+    for wanted in ([], [1], [2, 5]):
+        np.testing.assert_array_equal(
+            index.embeddings(np.array(wanted, np.int64)), every.embeddings[np.array(wanted, int) - 1]
+        )
 
 
 def test_the_index_of_a_large_gallery_misses_nobody_who_matters(rng):
     n_persons, queries_wanted = 1000, 200
     threshold = decision_threshold(20 * n_persons, 0.01)
-    base = TemplateBlock(columns(rng, [20] * n_persons), is_column_major=False)
-    fast = CellSearch(base, CellIndex(base, 1), base.nothing(), NOTHING)
-    exact = ExactSearch(base, base.nothing(), NOTHING)
-    rows = rng.choice(len(base), queries_wanted, replace=False)
-    queries = unit(base.columns.embeddings[rows] + 0.7 * face(rng, queries_wanted))
+    every = Templates(rng, [20] * n_persons)
+    rows = rng.choice(len(every.ids), queries_wanted, replace=False)
+    queries = unit(every.embeddings[rows] + 0.7 * face(rng, queries_wanted))
+    similarities, ids = every.flat().search(queries, 32, 8)
+    _, approximate = every.cells().search(queries, 32, 8)
     wanted = found = 0
-    for approximate, true in zip(fast.search(queries, 8), exact.search(queries, 8), strict=True):
-        got = {(match.person_id, match.template_id) for match in approximate}
-        above = [match for match in true if match.similarity >= threshold]
-        wanted += len(above)
-        found += sum((match.person_id, match.template_id) in got for match in above)
+    for values, true, got in zip(similarities, ids, approximate, strict=True):
+        above = true[values >= threshold]
+        wanted, found = wanted + len(above), found + int(np.isin(above, got).sum())
     assert wanted >= 150
     assert found / wanted >= 0.995
+
+
+def test_newcomers_of_a_large_gallery_get_cells_of_their_own(rng):
+    every = Templates(rng, [5] * 300)
+    cells = every.cells()
+    others = Templates(rng, [4] * 200, first_id=5000)
+    others.persons[:] = [f"new {person}" for person in others.persons]
+    assert cells.add(others.ids, others.persons, others.embeddings)
+    _, ids = cells.search(unit(others.embeddings + 0.3 * face(rng, 800)), 1, 1)
+    assert (ids[:, 0] == others.ids).mean() > 0.99
+    crowd = Templates(rng, [1] * 2000, first_id=9000)
+    crowd.persons[:] = [f"crowd {person}" for person in crowd.persons]
+    assert not cells.add(crowd.ids, crowd.persons, crowd.embeddings)  # no room: to be made anew
 
 
 def test_hundreds_of_templates_of_one_person_hide_nobody(rng):
@@ -165,10 +169,9 @@ def test_a_gallery_found_through_many_edits_equals_loops(seed, n_edits):
                 gallery.set_aside(person.template_ids[::2])
         snapshot = gallery.snapshot()
         queries = face(rng, 2)
-        every = TemplateBlock(snapshot.all_columns())
-        assert len(every) == snapshot.n_templates == sum(p.n_templates for p in snapshot.persons.values())
+        assert snapshot.n_templates == sum(p.n_templates for p in snapshot.persons.values())
         for query, found in zip(queries, snapshot.search(queries, 10), strict=True):
-            assert_same(found, slow_search([(every.columns, set())], query, 10))
+            assert_same(found, slow_search(snapshot, query, 10))
         assert gallery.verify().problems == ()
 
 
@@ -179,7 +182,7 @@ def test_a_gallery_over_the_limit_of_exact_search_goes_on_like_a_small_one(rng):
             views = unit(mean + 0.7 * face(rng, 5))
             gallery.add_person(f"n{number}", [NewTemplate(v, 0.9, HeadPose(0, 0, 0)) for v in views])
         snapshot = gallery.snapshot()
-        assert snapshot.cells is not None
+        assert not snapshot.is_exact
         names = [snapshot.persons[found[0].person_id].name for found in snapshot.search(means, 3)]
         assert names == [f"n{number}" for number in range(300)]
         gone = [key for key, person in snapshot.persons.items() if person.name in ("n3", "n299")]
@@ -189,36 +192,41 @@ def test_a_gallery_over_the_limit_of_exact_search_goes_on_like_a_small_one(rng):
         assert gallery.verify().problems == ()
 
 
-def test_wiped_rows_are_zero_in_every_block_and_centroid(rng):
-    block = TemplateBlock(columns(rng, [1, 4]), is_column_major=False)
-    cells = CellIndex(block, 1)
-    rows = block.rows_of([1, 3])
-    block.wipe(rows)
-    cells.renew(block, rows)
-    assert not block.columns.embeddings[rows].any()
-    cell_of_single = int(np.flatnonzero(cells.lengths == 1)[0])
-    centroids = np.array([cells._index.reconstruct(i) for i in range(2)])
-    assert not centroids[cell_of_single].any()
-    left = np.setdiff1d(np.arange(1, 5), rows)
-    mean = block.columns.embeddings[left].sum(axis=0)
-    np.testing.assert_allclose(centroids[1 - cell_of_single], mean / np.linalg.norm(mean), atol=1e-6)
+def test_wiped_rows_are_zero_and_left_out_of_the_centroid(rng):
+    every = Templates(rng, [1, 4])
+    flat, cells = every.flat(), every.cells()
+    for index in (flat, cells):
+        index.wipe(np.array([1, 3, 77]))
+        assert not index.embeddings(np.array([1, 3])).any()
+        np.testing.assert_array_equal(index.embeddings(np.array([2, 4, 5])), every.embeddings[[1, 3, 4]])
+    centroids = np.frombuffer(cells.memory(), np.float32).reshape(-1, 64)[-2:]
+    assert not centroids[0].any()
+    mean = every.embeddings[[1, 3, 4]].sum(axis=0)
+    np.testing.assert_allclose(centroids[1], mean / np.linalg.norm(mean), atol=1e-6)
 
 
-def test_a_block_that_is_let_go_leaves_zeros_behind(rng):
-    block = TemplateBlock(columns(rng, [3]))
-    memory = block.columns.embeddings
-    copy = block.template(0)
-    assert memory.any()
-    del block
+@pytest.mark.parametrize("kind", ["flat", "cells"])
+def test_an_index_that_is_let_go_leaves_zeros_behind(rng, kind):
+    index = getattr(Templates(rng, [3]), kind)()
+    memory = index._index
+    assert memory.ntotal == 3
+    del index
     gc.collect()
-    assert not memory.any()
-    assert np.linalg.norm(copy.embedding) == pytest.approx(1.0, abs=1e-6)
+    zeros = np.zeros((1, 64), np.float32)
+    if kind == "cells":
+        memory.nprobe = 1000
+        values, _ = memory.search(zeros + 1, 3)
+        assert not values.any()
+    else:
+        assert not memory.reconstruct_n(0, 3).any()
 
 
 def test_rows_are_found_by_template_id(rng):
-    block = TemplateBlock(columns(rng, [2, 3]))
-    for wanted in ([], [1], [5, 1, 1, 77], [99]):
-        rows = block.rows_of(wanted)
-        assert sorted(block.columns.template_ids[rows].tolist()) == sorted({i for i in wanted if i <= 5})
-        assert rows.tolist() == sorted(rows.tolist())
-    assert len(block.nothing().rows_of([1])) == 0
+    with open_gallery(None) as gallery:
+        for count in (2, 3):
+            gallery.add_person("x", templates(rng, count))
+        columns = gallery.snapshot().columns
+        for wanted in ([], [1], [1, 5, 77], [99], [0, 1]):
+            rows = columns.rows_of(np.array(wanted, np.int64))
+            assert columns.template_ids[rows].tolist() == [i for i in wanted if 1 <= i <= 5]
+        assert len(columns.with_changed(np.arange(9), columns)) == 5
