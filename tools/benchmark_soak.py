@@ -41,6 +41,7 @@ from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import add_progress, file_to_write, progress
 from face_recognition_node.cli.processes import Children, process_usage
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.evaluation.bootstrap import TAILS
 
 if TYPE_CHECKING:
     from face_recognition_node.ros.remote import Remote
@@ -164,7 +165,7 @@ def slope_interval(x: Series, y: Series, seed: int = 0) -> tuple[float, float]:
     starts = generator.integers(0, count - block + 1, (RESAMPLES, -(-count // block)))
     rows = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :count]
     slopes = [slope(x, fitted + residuals[row]) for row in rows]
-    low, high = np.quantile(slopes, [0.025, 0.975])
+    low, high = np.quantile(slopes, TAILS)
     return float(low), float(high)
 
 

@@ -17,6 +17,8 @@ from face_recognition_node.common.errors import InputError
 
 RESAMPLES = 2000
 LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+"""Quantiles at which every bootstrap interval of a report ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def estimate(
     generator = np.random.default_rng(seed)
     drawn = generator.integers(0, len(members), (RESAMPLES, len(members)))
     figures = [float(statistic(data[np.concatenate([members[group] for group in row])])) for row in drawn]
-    low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(figures, TAILS)
     return Estimate(value, float(low), float(high), len(data))
 
 

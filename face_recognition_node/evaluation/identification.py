@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.evaluation.bootstrap import TAILS
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.vision.faces import FloatArray
 
@@ -23,7 +24,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class RatePoint:
-    """One operating point, averaged over repetitions, with a 90 % bootstrap interval over people.
+    """One operating point, averaged over repetitions, with a 95 % bootstrap interval over people.
 
     Attributes:
         fpir: False positive identification rate asked for.
@@ -238,7 +239,7 @@ def _rate_point(
             kept = _resample_people(trial.people, random)
             again = rejection_threshold(trial.strangers[drawn], fpir)
             spread.append(float((trial.right[kept] & (trial.scores[kept] > again)).mean()))
-    low, high = np.quantile(spread, [0.05, 0.95])
+    low, high = np.quantile(spread, TAILS)
     counted_fpir = None
     if any(trial.counted is not None for trial in trials):
         counted_fpir = float(np.mean(of_counted)) if of_counted else float("nan")

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.evaluation.bootstrap import TAILS
 
 RESAMPLES = 1000
 _REST_S = 0.01
@@ -244,7 +245,7 @@ def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, 
     """Return the 95 % bootstrap interval of the median of (N,) values."""
     generator = np.random.default_rng(seed)
     medians = np.median(values[generator.integers(0, len(values), (RESAMPLES, len(values)))], axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
+    low, high = np.quantile(medians, TAILS)
     return float(low), float(high)
 
 

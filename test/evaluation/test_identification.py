@@ -108,6 +108,15 @@ def test_one_repetition_against_a_loop(rng):
     assert result.points[0].low <= expected <= result.points[0].high
 
 
+def test_intervals_are_of_95_percent_as_everywhere(rng, monkeypatch):
+    asked = []
+    quantile = np.quantile
+    monkeypatch.setattr(np, "quantile", lambda values, at: asked.append(at) or quantile(values, at))
+    embeddings, labels = people_around_centres(rng, 12, 5, 0.1)
+    open_set_identification(embeddings, labels, 5, 2, (0.2,), 1, 7)
+    assert asked == [pytest.approx((0.025, 0.975))]
+
+
 def test_worse_probes_are_found_less_often(rng):
     embeddings, labels = people_around_centres(rng, 20, 5, 0.1)
     noisy, _ = people_around_centres(rng, 20, 5, 0.1)
