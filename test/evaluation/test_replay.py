@@ -11,13 +11,14 @@ import pytest
 
 from face_recognition_node.assembly import Models, load_models
 from face_recognition_node.cli import main
-from face_recognition_node.common.errors import SourceError
+from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.config import Config
 from face_recognition_node.evaluation.replay.replay import assign_truth, make_bench, replay
 from face_recognition_node.evaluation.replay.requirements import unmet
 from face_recognition_node.evaluation.replay.scenario import FaceRule
 from face_recognition_node.evaluation.replay.scenario_file import parse_scenario, read_scenario
 from face_recognition_node.media.sample import portrait
+from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.vision.faces import (
     Detection,
     FaceQuality,
@@ -102,6 +103,47 @@ def test_an_enrolment_without_a_face_fails_truthfully(models: Models, tmp_path: 
     assert failed.message
     assert failed.seconds < 5.0
     assert any("ghost" in sentence for sentence in unmet(report, {}))
+
+
+def test_an_enrollment_behind_the_end_of_its_recording_is_an_error(models: Models, tmp_path: Path) -> None:
+    document = {
+        "require": {"wrong_seconds": 0},
+        "episodes": [
+            {"play": [{"source": "sample", "rate": 2, "faces": [{"who": "guest"}],
+                       "enroll": [{"name": "guest", "at": 99}]}]}
+        ],
+    }  # fmt: skip
+    scenario = parse_scenario(document, tmp_path)
+    with pytest.raises(ConfigurationError, match="got guest at 99 s"):
+        replay(scenario, tmp_path, lambda settings: make_bench(models, Config()))
+
+
+def test_overlapping_enrollments_all_have_every_face_embedded(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {
+        "episodes": [
+            {"play": [{"source": "sample", "rate": 6, "faces": [{"who": "guest"}],
+                       "enroll": [{"name": "guest", "at": 0.2},
+                                  {"name": "ghost", "at": 0.2, "x": [0, 0.1]}]}]}
+        ]
+    }  # fmt: skip
+    asked: dict[float, bool] = {}
+    process = Recognizer.process
+
+    def watched(self: Recognizer, frame: Frame, *, embed_all: bool = False) -> RecognitionResult:
+        asked[frame.stamp] = embed_all
+        return process(self, frame, embed_all=embed_all)
+
+    monkeypatch.setattr(Recognizer, "process", watched)
+    report = replay(
+        parse_scenario(document, tmp_path), tmp_path, lambda settings: make_bench(models, Config())
+    )
+    first, last = report.episodes[0].enrolments
+    assert first.seconds < last.seconds, "they overlap, and one ends before the other"
+    begun = min(stamp for stamp in asked if stamp >= 0.2)
+    running = {stamp: begun <= stamp <= begun + last.seconds + 1e-6 for stamp in asked}
+    assert asked == running
 
 
 def test_the_clips_are_told_apart(

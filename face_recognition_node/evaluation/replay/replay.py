@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from face_recognition_node.common.errors import SourceError
+from face_recognition_node.assembly import Models, build_recognizer
+from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.config import Config
 from face_recognition_node.enrollment.goal import EnrollmentGoal, MostCentral, Region
 from face_recognition_node.enrollment.session import EnrollmentSession
@@ -34,43 +35,15 @@ from face_recognition_node.evaluation.replay.sequences import open_sequence
 from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTrack, follow_strangers, judge
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate
 from face_recognition_node.identity.adaptation import Adapter
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.recognizer import Recognizer
-from face_recognition_node.vision.alignment import Aligner
-from face_recognition_node.vision.detector import Detector
-from face_recognition_node.vision.embedder import Embedder
 from face_recognition_node.vision.faces import Frame, IdentifiedFace, RecognitionResult
-
-
-class ReadyModels(Protocol):
-    """Loaded networks, as face_recognition_node.assembly makes them."""
-
-    @property
-    def detector(self) -> Detector:
-        """Finds faces."""
-        ...
-
-    @property
-    def embedder(self) -> Embedder:
-        """Turns crops into vectors."""
-        ...
-
-    @property
-    def calibration(self) -> Calibration:
-        """What similarities are worth."""
-        ...
-
-    @property
-    def align(self) -> Aligner:
-        """Cuts out faces."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
     """A recogniser with a gallery in memory, for one episode."""
 
-    models: ReadyModels
+    models: Models
     config: Config
     gallery: Gallery
     recognizer: Recognizer
@@ -95,9 +68,8 @@ class Bench:
         views = []
         for picture in pictures:
             # A recogniser of its own and no tracks: a picture says nothing about the one before.
-            result = _recognizer(self.models, self.config, _gallery(self.models, self.config)).process(
-                picture, embed_all=True
-            )
+            recognizer, _, _ = build_recognizer(self.config, models=self.models)
+            result = recognizer.process(picture, embed_all=True)
             if result.faces:
                 views.append(
                     max((face.view for face in result.faces), key=lambda view: view.detection.size_px)
@@ -112,21 +84,10 @@ class Bench:
         return self.gallery.add_person(name, templates).person_id, len(templates)
 
 
-def make_bench(models: ReadyModels, config: Config) -> Bench:
+def make_bench(models: Models, config: Config) -> Bench:
     """Return a bench with an empty gallery."""
-    gallery = _gallery(models, config)
-    recognizer = _recognizer(models, config, gallery)
+    recognizer, gallery, _ = build_recognizer(config, models=models)
     return Bench(models, config, gallery, recognizer, Adapter(gallery, models.calibration, config.adaptation))
-
-
-def _gallery(models: ReadyModels, config: Config) -> Gallery:
-    return Gallery.open(None, models.embedder.fingerprint, config.gallery)
-
-
-def _recognizer(models: ReadyModels, config: Config, gallery: Gallery) -> Recognizer:
-    return Recognizer(
-        models.detector, models.embedder, gallery, models.calibration, config, align=models.align
-    )
 
 
 def replay(
@@ -239,6 +200,12 @@ class _Run:
             for live in [live for live in running if live.observe(result)]:
                 running.remove(live)
                 self._finish(live)
+        if waiting:
+            length = stamps[-1] - start if stamps else 0.0
+            late = ", ".join(f"{wanted.name} at {wanted.at:g} s" for wanted in waiting)
+            raise ConfigurationError(
+                f"{play.source}: expected enrollments within its {length:.1f} s, got {late}"
+            )
         for live in running:
             self._finish(live)
         step = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
