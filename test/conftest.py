@@ -28,6 +28,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need real faces, by the fixtures that they ask for."""
+    for item in items:
+        if {"shared_data", "clips"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.data)
+
+
 def find_shared_data() -> Path:
     """Return where real faces are looked for: $FACE_RECOGNITION_DATA, else ../shared/data."""
     named = os.environ.get("FACE_RECOGNITION_DATA")
