@@ -54,6 +54,7 @@ setup(
         "PyYAML",
         "cryptography",
         "faiss-cpu",
+        "msgspec",
         "numpy",
         "onnxruntime",
         "opencv-python-headless<5",

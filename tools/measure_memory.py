@@ -24,8 +24,8 @@ from face_recognition_node.evaluation.face_archive import (
     split_identities,
 )
 from face_recognition_node.evaluation.identification import open_set_identification
-from face_recognition_node.networks.exporting import read_checkpoint
-from face_recognition_node.training.embedder_module import unit_embeddings
+from face_recognition_node.networks.loading import read_checkpoint
+from face_recognition_node.training.stage import unit_embeddings
 from face_recognition_node.vision.faces import FloatArray
 
 REMAINDER, FAR_PX = 4, 24

@@ -64,7 +64,7 @@ def open_resnet50_runner(card: ModelCard, models: ModelsConfig) -> TorchRunner:
             "the same name"
         ) from error
     layers = {"layer2": 1, "layer3": 2, "layer4": 3}
-    from face_recognition_node.networks.weight_files import read_weights
+    from face_recognition_node.networks.loading import read_weights
 
     network = RetinaFace(
         "Resnet50", pretrained=False, in_channels=256, return_layers=layers, out_channels=256

@@ -142,7 +142,7 @@ def export_network(
     """
     import torch
 
-    from face_recognition_node.networks.precision import HalfPrecision
+    from face_recognition_node.networks.loading import HalfPrecision
 
     smallest, preferred, largest = shapes
     module = HalfPrecision(network) if precision == "fp16" else network

@@ -30,8 +30,7 @@ def open_torch_runner(card: ModelCard, models: ModelsConfig, reason: str) -> Tor
         ModelMismatchError: If it does not belong to its card, or not to its network.
     """
     import_torch()
-    from face_recognition_node.networks.folding import fold_batch_norm
-    from face_recognition_node.networks.loading import load_network
+    from face_recognition_node.networks.loading import fold_batch_norm, load_network
 
     return TorchRunner(card, fold_batch_norm(load_network(card)), models, reason)
 

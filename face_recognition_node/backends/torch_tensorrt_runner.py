@@ -204,8 +204,7 @@ class TorchTensorRtRunner:
     def _reference(self) -> Any:
         """Return the float32 network on the engines' device."""
         if self._network is None:
-            from face_recognition_node.networks.folding import fold_batch_norm
-            from face_recognition_node.networks.loading import load_network
+            from face_recognition_node.networks.loading import fold_batch_norm, load_network
 
             self._network = fold_batch_norm(load_network(self._card)).to(self._compiler.device)
         return self._network

@@ -99,8 +99,7 @@ def list_operators(card: ModelCard) -> dict[str, Any]:
     """Return the operators of the exported graph, and those that TensorRT has no converter for."""
     from face_recognition_node.backends.tensorrt_compiler import export_network
     from face_recognition_node.backends.tensorrt_operators import exported_operators, unconverted_operators
-    from face_recognition_node.networks.folding import fold_batch_norm
-    from face_recognition_node.networks.loading import load_network
+    from face_recognition_node.networks.loading import fold_batch_norm, load_network
 
     height, width = card.input.size or (480, 640)
     batches = (1, 4, 16) if card.dimension else (1, 1, 1)
@@ -113,7 +112,8 @@ def list_operators(card: ModelCard) -> dict[str, Any]:
 def run(arguments: argparse.Namespace) -> int:
     """Export beside the target, check, then put the files in place, the card last."""
     try:
-        from face_recognition_node.networks.exporting import check_target, export, read_checkpoint
+        from face_recognition_node.networks.exporting import check_target, export
+        from face_recognition_node.networks.loading import read_checkpoint
     except ImportError as error:
         raise ModelMissingError(
             f"export needs torch ({error}): pip install -r requirements/train.txt"

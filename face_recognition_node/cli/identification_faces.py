@@ -50,7 +50,7 @@ def open_judged_faces(path: Path) -> JudgedFaces:
     from face_recognition_node.evaluation.lfw import LfwArchive
 
     if (path / "manifest.csv").is_file():
-        from face_recognition_node.training.face_data import PreparedFaces
+        from face_recognition_node.training.data import PreparedFaces
 
         prepared = PreparedFaces.open(path)
         chosen = split_identities(prepared.labels).test

@@ -108,7 +108,7 @@ def read_newcomer(source: str) -> FloatArray:
         SourceError: With fewer than two faces: one is enrolled, the others are shown.
     """
     from face_recognition_node.media.sources import open_source
-    from face_recognition_node.systems.olivetti.olivetti_data import grey_newcomer
+    from face_recognition_node.systems.olivetti.data import grey_newcomer
 
     faces = []
     for frame in open_source(source):

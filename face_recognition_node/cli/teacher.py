@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compute, going on where an earlier call was cut off."""
-    from face_recognition_node.training.face_data import open_faces
+    from face_recognition_node.training.data import open_faces
     from face_recognition_node.training.teacher import compute_teacher
 
     out = arguments.out or arguments.faces

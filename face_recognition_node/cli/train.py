@@ -19,7 +19,7 @@ from face_recognition_node.cli.picture_faces import (
 from face_recognition_node.common.errors import ConfigurationError, FaceRecognitionError
 
 if TYPE_CHECKING:
-    from face_recognition_node.training.embedder_training import RunOptions
+    from face_recognition_node.training.recipe import RunOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, help="folder for logs, checkpoints, weights and pictures (runs/RECIPE)"
     )
     parser.add_argument(
-        "--data", type=Path, help="the recipe's data.path: an archive's folder, a zip, or folders"
+        "--data", type=Path, help="the faces to train on (data.path): an archive's folder, a zip, or folders"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry of the recipe"
@@ -51,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-        from face_recognition_node.training.embedder_training import RunOptions
-        from face_recognition_node.training.recipe import read_recipe, set_value
+        from face_recognition_node.training.recipe import RunOptions, read_recipe, set_value
     except ImportError as error:
         raise FaceRecognitionError(
             f"training needs more packages ({error}); pip install -r requirements/train.txt"
@@ -60,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Lightning advertises services at this level
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     values = read_recipe(arguments.recipe, arguments.set)
+    if values.get("data") is None:
+        values["data"] = {}
     if arguments.data is not None:
         set_value(values, "data.path", str(arguments.data))
     if arguments.start is not None:
@@ -84,16 +85,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _embedder(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.training.embedder_training import train_embedder
-    from face_recognition_node.training.recipe import build
-    from face_recognition_node.training.stages import EmbedderRecipe
+    from face_recognition_node.training.recipe import EmbedderRecipe, build
+    from face_recognition_node.training.run import train_embedder
 
     weights = train_embedder(build(EmbedderRecipe, values), options)
     return f"weights: {weights}\nnext: face-recognition export {weights} models/NAME"
 
 
 def _olivetti_siamese(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.systems.olivetti.olivetti_siamese import OlivettiRecipe, train_olivetti
+    from face_recognition_node.systems.olivetti.training import OlivettiRecipe, train_olivetti
     from face_recognition_node.training.recipe import build
 
     recipe = build(OlivettiRecipe, values)
@@ -103,7 +103,7 @@ def _olivetti_siamese(values: dict[str, Any], options: RunOptions) -> str:
 
 
 def _triplet_face_id(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.systems.triplet.triplet_runs import TripletRecipe, train_triplet
+    from face_recognition_node.systems.triplet.runs import TripletRecipe, train_triplet
     from face_recognition_node.training.recipe import build
 
     said = train_triplet(build(TripletRecipe, values), options, crop_face, embed_crops)
@@ -111,7 +111,7 @@ def _triplet_face_id(values: dict[str, Any], options: RunOptions) -> str:
 
 
 def _rgbd_face_id(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.systems.rgbd.rgbd_face_id import RgbdRecipe, train_rgbd
+    from face_recognition_node.systems.rgbd.training import RgbdRecipe, train_rgbd
     from face_recognition_node.training.recipe import build
 
     return f"{train_rgbd(build(RgbdRecipe, values), options)}\npictures and report.json: {options.out}"

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print yes or no for each picture; 0 if all of them unlock, 1 if not."""
     try:
-        from face_recognition_node.systems.triplet.triplet_face_id import LOCK
+        from face_recognition_node.systems.triplet.lock import LOCK
     except ImportError as error:
         raise FaceRecognitionError(
             f"this needs more packages ({error}); pip install -r requirements/train.txt"
@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _triplet(folder: Path, pictures: list[Path], alpha: float | None) -> int:
     from face_recognition_node.cli.picture_faces import crop_face, embed_crops
-    from face_recognition_node.systems.triplet.face_folders import read_face
-    from face_recognition_node.systems.triplet.triplet_face_id import HEAD, TripletLock
+    from face_recognition_node.systems.triplet.faces import read_face
+    from face_recognition_node.systems.triplet.lock import HEAD, TripletLock
 
     if alpha is not None and not -1 <= alpha <= 1:
         raise InputError(f"--alpha: expected a number from -1 to 1, got {alpha}")
@@ -77,9 +77,9 @@ def _triplet(folder: Path, pictures: list[Path], alpha: float | None) -> int:
 def _rgbd(folder: Path, arguments: argparse.Namespace) -> int:
     import numpy as np
 
+    from face_recognition_node.systems.rgbd.data import read_rgbd_file
     from face_recognition_node.systems.rgbd.owner import Owner
-    from face_recognition_node.systems.rgbd.rgbd_data import read_rgbd_file
-    from face_recognition_node.systems.rgbd.rgbd_face_id import embed_rgbd, load_rgbd, load_threshold
+    from face_recognition_node.systems.rgbd.training import embed_rgbd, load_rgbd, load_threshold
 
     threshold = load_threshold(folder) if arguments.threshold is None else arguments.threshold
     if threshold <= 0:

@@ -149,20 +149,28 @@ class IdentitySplit:
         )
 
 
-def split_identities(labels: LabelArray, teacher: FloatArray | None = None) -> IdentitySplit:
+def is_held_out(identities: LabelArray) -> NDArray[np.bool_]:
+    """Return whether each identity number is a test or a validation person's."""
+    is_validation = identities % VALIDATION_MODULUS == VALIDATION_REMAINDER
+    return np.asarray((identities >= 0) & ((identities % TEST_MODULUS == 0) | is_validation))
+
+
+def split_identities(
+    labels: LabelArray, teacher: FloatArray | None = None, lookalike: float = LOOKALIKE_SIMILARITY
+) -> IdentitySplit:
     """Split faces by identity number; the same numbers always give the same split.
 
     Args:
         labels: (N,) identity numbers; unlabelled faces can only be trained on.
         teacher: (N, D) unit vectors; with them look-alikes of held-out faces leave the training part.
+        lookalike: Cosine from which a face looks like a held-out one.
     """
-    known = labels >= 0
-    is_test = known & (labels % TEST_MODULUS == 0)
-    is_validation = known & ~is_test & (labels % VALIDATION_MODULUS == VALIDATION_REMAINDER)
-    is_training = ~is_test & ~is_validation
+    is_test = (labels >= 0) & (labels % TEST_MODULUS == 0)
+    is_training = ~is_held_out(labels)
+    is_validation = ~is_training & ~is_test
     n_lookalikes = 0
     if teacher is not None and is_training.any() and not is_training.all():
-        near = is_training & (nearest_similarity(teacher, teacher[~is_training]) > LOOKALIKE_SIMILARITY)
+        near = is_training & (nearest_similarity(teacher, teacher[~is_training]) > lookalike)
         n_lookalikes = int(near.sum())
         is_training &= ~near
     training, validation, test = (np.flatnonzero(part) for part in (is_training, is_validation, is_test))

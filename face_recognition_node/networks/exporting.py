@@ -17,16 +17,13 @@ from torch import nn
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
+from face_recognition_node.networks.loading import write_weights
 from face_recognition_node.networks.retinaface import RetinaFace
-from face_recognition_node.networks.weight_files import read_weights, write_weights
 from face_recognition_node.vision.alignment import ALIGNMENT_FINGERPRINT, ALIGNMENT_TEMPLATE, CROP_SIZE
 from face_recognition_node.vision.model_card import ModelCard
 
 OPSET = 17
 """ONNX operator set: the newest that ONNX Runtime 1.13 (2022) and OpenVINO 2022 read."""
-
-EPOCH_KEYS = ("average", "ema", "state_dict", "model", "net")
-"""Where a training checkpoint may keep its weights, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,40 +94,6 @@ def kind_of(network: nn.Module) -> NetworkKind:
     raise InputError(f"network: expected RetinaFace or EfficientNetEmbedder, got {type(network).__name__}")
 
 
-def read_checkpoint(path: Path) -> nn.Module:
-    """Return the network of a ``.safetensors`` file or of a training checkpoint, in inference mode.
-
-    A checkpoint may hold more than weights (a Lightning file, an optimiser, a projection head): the averaged
-    weights are preferred, and a common prefix such as ``embedder.`` is taken off.
-
-    Raises:
-        ModelMissingError: If the file is not there.
-        ModelMismatchError: If it is damaged, or no file of weights.
-        InputError: If it holds weights of neither network.
-    """
-    stored = read_weights(path)
-    # Lightning keeps the moving average with the callback that makes it
-    averages = [state["average"] for state in stored.get("callbacks", {}).values() if "average" in state]
-    return _fit([*averages, *(stored[key] for key in EPOCH_KEYS if key in stored)] or [stored], path)
-
-
-def _fit(states: list[Mapping[str, Any]], path: Path) -> nn.Module:
-    for state in states:
-        for marker, build in (("embed.weight", EfficientNetEmbedder), ("heads.0.weight", RetinaFace)):
-            for name in state:
-                if name == marker or name.endswith(f".{marker}"):
-                    prefix = name[: -len(marker)]
-                    part = {
-                        key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)
-                    }
-                    size = (part["embed.weight"].shape[0],) if build is EfficientNetEmbedder else ()
-                    network = build(*size)
-                    wanted = network.state_dict().keys()
-                    network.load_state_dict({key: value for key, value in part.items() if key in wanted})
-                    return network.eval()
-    raise InputError(f"{path}: expected weights of EfficientNetEmbedder or RetinaFace, found neither")
-
-
 def export_onnx(network: nn.Module, path: Path) -> dict[str, int]:
     """Write ``network`` as ONNX, batch normalisation folded in; return how often each operator occurs."""
     import onnx
@@ -164,8 +127,6 @@ def save_weights(network: nn.Module, path: Path) -> None:
     """Write the network's floating-point state; the step counters of batch normalisation stay out."""
     state = network.state_dict().items()
     write_weights({name: value for name, value in state if value.is_floating_point()}, path)
-    # safetensors makes files that only their owner may read; the node may run as somebody else
-    path.chmod(0o644)
 
 
 def check_target(target: Path) -> None:

@@ -3,7 +3,7 @@
 Backbone → feature pyramid (strides 8, 16, 32) → context modules (those of SSH, Najibi et al. 2017) → one
 1×1 convolution a level that gives, for each of two anchors, the face logit, the box and the landmarks.
 Decoding is vision/retinaface_decoding.py. The parameters carry no batch normalisation: the network is for
-inference; the weights come from convert_retinaface.py.
+inference; the weights come from tools/convert_retinaface.py.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""The small siamese network of the Olivetti article: 64×64 grey faces in, a score for a pair out."""
+"""The small encoder of the Olivetti article, also of the small triplet lock: 64×64 faces to vectors."""
 
 from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 GREY_FACE_SIZE = 64
 GREY_EMBEDDING_SIZE = 128
@@ -44,22 +42,3 @@ class SiameseEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, embedding_size) of (B, input_channels, 64, 64) faces in [0, 1]."""
         return cast(Tensor, self.embed(self.blocks(x).flatten(1)))
-
-
-class SiameseScorer(nn.Module):
-    """One encoder for both pictures; the sigmoid of their Euclidean distance is the score."""
-
-    def __init__(self, encoder: SiameseEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        # score = sigmoid(scale * distance + bias): a scale below zero makes near pairs score high
-        self.scale = nn.Parameter(torch.tensor(-1.0))
-        self.bias = nn.Parameter(torch.tensor(1.0))
-
-    def logits(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return (B,) log-odds of "same person" for two (B, 128) batches of embeddings."""
-        return self.scale * functional.pairwise_distance(first, second) + self.bias
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return (B,) log-odds of "same person" for two (B, 1, 64, 64) batches of faces."""
-        return self.logits(self.encoder(first), self.encoder(second))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +12,7 @@ from face_recognition_node.evaluation.degradation import reduce_face
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 
-@dataclass(frozen=True, slots=True)
-class Augmentation:
+class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often and how strongly a face is changed; all chances are in [0, 1].
 
     Attributes:

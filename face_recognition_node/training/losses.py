@@ -15,10 +15,6 @@ from torch.nn import functional
 
 from face_recognition_node.common.errors import ConfigurationError
 
-IDENTITY_LOSSES = ("cross_entropy", "cosface", "arcface")
-METRIC_LOSSES = ("contrastive", "triplet")
-MINERS = ("all", "semihard", "hard", "multi_similarity")
-
 
 class HadsellContrastiveLoss(losses.ContrastiveLoss):
     """Contrastive loss of Hadsell, Chopra & LeCun (2006), eq. 4: same pays ½d², different ½max(0, m − d)².
@@ -49,14 +45,11 @@ class HadsellContrastiveLoss(losses.ContrastiveLoss):
         return 0.5 * functional.relu(margin - neg_pair_dist) ** 2
 
 
-def build_metric_loss(kind: str, margin: float, is_normalised: bool = True) -> Any:
+def build_metric_loss(kind: str, margin: float) -> Any:
     """Return the contrastive (Hadsell) or triplet (Schroff et al. 2015, eq. 2: squared distances) loss."""
     if kind == "contrastive":
-        return HadsellContrastiveLoss(margin, is_normalised)
-    if kind == "triplet":
-        squared = distances.LpDistance(normalize_embeddings=is_normalised, p=2, power=2)
-        return losses.TripletMarginLoss(margin=margin, distance=squared)
-    raise ConfigurationError(f"metric loss: expected one of {METRIC_LOSSES}, got {kind!r}")
+        return HadsellContrastiveLoss(margin)
+    return losses.TripletMarginLoss(margin=margin, distance=distances.LpDistance(p=2, power=2))
 
 
 def build_miner(kind: str, loss: str, margin: float) -> Any | None:
@@ -75,16 +68,13 @@ def build_miner(kind: str, loss: str, margin: float) -> Any | None:
     if kind == "multi_similarity":
         return miners.MultiSimilarityMiner(epsilon=0.1)
     if kind in ("semihard", "hard") and loss == "triplet":
-        squared = distances.LpDistance(normalize_embeddings=True, p=2, power=2)
+        squared = distances.LpDistance(p=2, power=2)
         return miners.TripletMarginMiner(
             margin=margin, type_of_triplets="semihard" if kind == "semihard" else "all", distance=squared
         )
     if kind == "hard":
-        plain = distances.LpDistance(normalize_embeddings=True, p=2)
-        return miners.PairMarginMiner(pos_margin=0.5 * margin, neg_margin=margin, distance=plain)
-    raise ConfigurationError(
-        f"miner: expected one of {MINERS} (semihard is for triplets), got {kind!r} for {loss}"
-    )
+        return miners.PairMarginMiner(0.5 * margin, margin, distance=distances.LpDistance(p=2))
+    raise ConfigurationError(f"miner: {kind!r} is for triplets, not for {loss} losses")
 
 
 class IdentityHead(nn.Module):
@@ -114,12 +104,10 @@ class IdentityHead(nn.Module):
         if kind == "cross_entropy":
             self.classify = nn.Linear(inputs, n_classes)
             self.loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
-        elif kind in IDENTITY_LOSSES:
+        else:
             margined = losses.CosFaceLoss if kind == "cosface" else losses.ArcFaceLoss
             self.loss = margined(num_classes=n_classes, embedding_size=inputs, margin=margin, scale=scale)
             self.loss.cross_entropy.label_smoothing = smoothing
-        else:
-            raise ConfigurationError(f"identity loss: expected one of {IDENTITY_LOSSES}, got {kind!r}")
 
     def centres(self) -> nn.Parameter | None:
         """Return the (D, n_classes) class centres of a margin loss, None for a linear layer."""
@@ -174,3 +162,49 @@ def map_loss(maps: Tensor, teacher: Tensor) -> Tensor:
         teacher: (B, C, H, W).
     """
     return 1 - functional.cosine_similarity(maps, teacher, dim=1).mean()
+
+
+class FaceMemory:
+    """The last ``size`` faces to find look-alikes among: the network's and the teacher's vectors.
+
+    Of 64 faces drawn at random hardly two look alike, but look-alikes get each other's names. Embeddings of
+    the last few thousand faces change slowly enough to compare with (cross-batch memory, Wang et al. 2020).
+    No module's buffer on purpose: DistributedDataParallel would send it to every process at every step.
+
+    Args:
+        size: Faces to keep.
+        vector_size: Length of the network's vectors.
+        teacher_size: Length of the teacher's.
+    """
+
+    def __init__(self, size: int, vector_size: int, teacher_size: int) -> None:
+        self.vectors = torch.zeros(size, vector_size)
+        self.teacher = torch.zeros(size, teacher_size)
+        self.count = 0
+        """Faces ever added; the next one takes place ``count % size``."""
+
+    @torch.no_grad()
+    def add(self, vectors: Tensor, teacher: Tensor) -> None:
+        """Keep (B, D) and (B, T) unit vectors in place of the oldest."""
+        self._move_to(vectors.device)
+        added = torch.arange(max(0, len(vectors) - len(self.vectors)), len(vectors), device=vectors.device)
+        places = (self.count + added) % len(self.vectors)
+        self.vectors[places], self.teacher[places] = vectors[added], teacher[added]
+        self.count += len(vectors)
+
+    def _move_to(self, device: torch.device) -> None:
+        self.vectors, self.teacher = self.vectors.to(device), self.teacher.to(device)
+
+    def faces(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the (M, D) and (M, T) vectors kept so far; the first is a copy, for the gradient."""
+        self._move_to(device)
+        kept = min(self.count, len(self.vectors))
+        return self.vectors[:kept].clone(), self.teacher[:kept]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"vectors": self.vectors, "teacher": self.teacher, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the faces out of a checkpoint."""
+        self.vectors, self.teacher, self.count = state["vectors"], state["teacher"], int(state["count"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import ConfigurationError, SourceError
-from face_recognition_node.common.files import write_json
-from face_recognition_node.training.recipe import differing_entries
+from face_recognition_node.common.files import write_bytes, write_json, written_whole
 from face_recognition_node.vision.faces import Detection, ImageArray
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm")
@@ -122,7 +120,7 @@ def prepare_picture(
     crop = align(picture, face)
     place = Path("faces") / Path(name).with_suffix(Path(name).suffix + ".webp")
     _, encoded = cv2.imencode(".webp", crop, [cv2.IMWRITE_WEBP_QUALITY, limits.quality])
-    _write(out / place, encoded.tobytes())
+    write_bytes(out / place, encoded.tobytes())
     return Prepared(
         name,
         identity,
@@ -191,10 +189,11 @@ def check_settings(out: Path, settings: Mapping[str, object]) -> None:
     if not path.is_file():
         write_json(path, settings)
         return
-    begun_with = ", ".join(f"{name} {value!r}" for name, value in differing_entries(path, settings).items())
-    if begun_with:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    others = [f"{name} {stored.get(name)!r}" for name in settings if stored.get(name) != settings[name]]
+    if others:
         raise ConfigurationError(
-            f"{out}: was begun with {begun_with}; prepare with the same, or into another folder"
+            f"{out}: was begun with {', '.join(others)}; prepare with the same, or into another folder"
         )
 
 
@@ -219,17 +218,11 @@ def write_tables(prepared: Sequence[Prepared], out: Path) -> tuple[int, int]:
         (MANIFEST, kept, ["crop", "identity", "source", "score", "size_px"]),
         (REJECTS, rejected, ["source", "identity", "reason"]),
     ):
-        temporary = out / (name + ".part")
-        with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        with (
+            written_whole(out / name) as draft,
+            open(draft, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+        ):
             writer = csv.DictWriter(stream, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
-        os.replace(temporary, out / name)
     return len(kept), len(rejected)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

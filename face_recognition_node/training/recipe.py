@@ -1,20 +1,255 @@
-"""Recipes as frozen dataclasses read from YAML; an unknown or ill-typed key is an error."""
+"""Recipes: YAML read into typed structs, so that a wrong entry is refused with its place.
+
+The structs of the embedder's recipe are here; each system of ``systems/`` has its own.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 import yaml
 
 from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.common.files import user_path
+from face_recognition_node.evaluation.face_archive import LOOKALIKE_SIMILARITY
+from face_recognition_node.training.augmentation import Augmentation
 
 RecipeT = TypeVar("RecipeT")
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A mapping of a recipe; entries that it does not know are errors."""
+
+
+class RunOptions(Section, frozen=True):
+    """What the command line says beside the recipe.
+
+    Attributes:
+        out: Folder for logs, checkpoints and weights.
+        fast: A run of two minutes that proves that everything works.
+        threads: CPU threads of this process; 0 leaves torch's choice.
+        accelerator: ``auto``, ``cpu``, ``gpu``.
+        devices: Processes on this node.
+        nodes: Nodes.
+    """
+
+    out: Path
+    fast: bool = False
+    threads: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threads < 0 or self.devices < 1 or self.nodes < 1:
+            raise ConfigurationError(
+                "expected threads of at least 0, devices and nodes of at least 1, got "
+                f"{self.threads}, {self.devices} and {self.nodes}"
+            )
+        user_path(self.out, "folder", name="--out", error=ConfigurationError)
+
+
+class DataRecipe(Section, frozen=True):
+    """Which faces to train on.
+
+    Attributes:
+        path: Folder of an archive (``train_faces.bin``) or of prepared crops (``manifest.csv``).
+        minimum_images: Identities with fewer training faces count as unlabelled.
+        keep_held_out: True keeps the fixed validation and test people out (see evaluation/face_archive.py).
+        teacher: Optional file made by ``face-recognition teacher``: the teacher's embeddings; None takes
+            ``train_teacher.npy`` beside the faces, if it is there. Look-alikes of held-out people are found
+            with it.
+        lookalike_similarity: Faces that the teacher finds nearer than this (cosine) to a held-out face are
+            left out of training. Teachers differ: 0.55 for MobileFace, 0.45 for EdgeFace.
+        teacher_maps: Optional file made by ``face-recognition teacher``: the teacher's last feature maps.
+        labelled_only: Leave out faces without a label (where there is no teacher to learn from).
+        exclude: Optional CSV of row numbers (from 0) that are never trained on, in its first column.
+        clusters: Optional CSV ``row,identity`` of identities found for unlabelled faces.
+    """
+
+    path: Path
+    minimum_images: int = 3
+    keep_held_out: bool = True
+    teacher: Path | None = None
+    lookalike_similarity: float = LOOKALIKE_SIMILARITY
+    teacher_maps: Path | None = None
+    labelled_only: bool = False
+    exclude: Path | None = None
+    clusters: Path | None = None
+
+
+class BatchRecipe(Section, frozen=True):
+    """What one batch of one process holds: ``identities`` × ``images_each`` plus ``random`` faces.
+
+    Attributes:
+        identities: People drawn for pairs and triplets.
+        images_each: Faces of each of them.
+        random: Faces drawn from all, each once an epoch.
+    """
+
+    identities: Count = 0
+    images_each: Annotated[int, msgspec.Meta(ge=2)] = 4
+    random: Count = 64
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise ConfigurationError(f"expected two faces in a batch or more, got {self.size}")
+
+    @property
+    def size(self) -> int:
+        """Faces in a batch."""
+        return self.identities * self.images_each + self.random
+
+
+class IdentityObjective(Section, frozen=True):
+    """Classification of the labelled faces.
+
+    Attributes:
+        kind: Which loss.
+        vectors: ``features`` (1280 numbers, a layer of its own that the next stage drops) or ``embedding``
+            (64).
+        weight: Factor of this loss.
+        margin: Of cosface (cosine) or arcface (degrees).
+        scale: Of cosface and arcface.
+        smoothing: Label smoothing.
+    """
+
+    kind: Literal["cross_entropy", "cosface", "arcface"] = "cross_entropy"
+    vectors: Literal["features", "embedding"] = "features"
+    weight: float = 1.0
+    margin: float = 0.2
+    scale: float = 24.0
+    smoothing: float = 0.05
+
+
+class MetricObjective(Section, frozen=True):
+    """Distances of pairs or triplets.
+
+    Attributes:
+        kind: ``contrastive`` (Hadsell) or ``triplet`` (Schroff).
+        weight: Factor of this loss.
+        margin: Contrastive: distance in [0, 2]; triplet: difference of squared distances.
+        miner: Which pairs or triplets count; see :func:`losses.build_miner`.
+    """
+
+    kind: Literal["contrastive", "triplet"] = "triplet"
+    weight: float = 1.0
+    margin: float = 0.2
+    miner: Literal["all", "semihard", "hard", "multi_similarity"] = "semihard"
+
+
+class Distillation(Section, frozen=True):
+    """Learning from a teacher's embeddings; a weight of 0 leaves a part out.
+
+    Attributes:
+        embedding: Cosine between the teacher's vector and a linear map of ours.
+        relation: Squared difference of the two similarity matrices of a batch.
+        feature_map: Cosine at each position of the last feature map; needs ``data.teacher_maps``.
+        look_alike: Squared difference of similarities over pairs of a batch's and earlier faces that look
+            alike.
+        look_alike_from: Cosine, the network's or the teacher's, from which a pair looks alike.
+        memory: Earlier faces that each batch is compared with for it.
+    """
+
+    embedding: float = 3.0
+    relation: float = 15.0
+    feature_map: float = 0.0
+    look_alike: float = 0.0
+    look_alike_from: float = 0.35
+    memory: Positive = 8192
+
+
+class StageRecipe(Section, frozen=True):
+    """One stage of training.
+
+    Attributes:
+        name: Folder of its logs and checkpoints.
+        steps: Batches to see.
+        batch: What a batch holds.
+        identity: Classification, or None.
+        metric: Pairs or triplets, or None.
+        distillation: Teacher, or None.
+        learning_rate: Highest rate of AdamW.
+        weight_decay: On matrices, not on biases and norms.
+        warmup: Steps over which the rate rises from zero.
+        schedule: ``cosine`` to zero over all steps, or ``constant`` (a run that never ends: branch off a
+            cooldown).
+        cooldown: Last steps over which a constant rate falls linearly to zero.
+        average: Decay of the moving average of the weights, which is what is judged and exported.
+        clip: Largest norm of the gradient.
+        frozen_stages: The stem and so many of the trunk's seven stages stay as they are, weights and
+            statistics. They see the largest maps and so cost most, and change least: with 2 of 7 frozen a
+            step on a CPU takes two thirds of the time.
+        head_faces: So many faces are looked at first, to fit new heads to a network that has learned before
+            (:func:`start.fit_heads`); 0 starts them at random.
+    """
+
+    name: str
+    steps: Positive
+    batch: BatchRecipe = msgspec.field(default_factory=BatchRecipe)
+    identity: IdentityObjective | None = None
+    metric: MetricObjective | None = None
+    distillation: Distillation | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 300
+    schedule: Literal["cosine", "constant"] = "cosine"
+    cooldown: int = 0
+    average: float = 0.9995
+    clip: float = 5.0
+    frozen_stages: Annotated[int, msgspec.Meta(ge=0, le=7)] = 0
+    head_faces: Count = 0
+
+    def __post_init__(self) -> None:
+        if self.identity is None and self.metric is None and self.distillation is None:
+            raise ConfigurationError(f"{self.name}: expected identity, metric or distillation, got none")
+        if self.metric is not None and self.batch.identities < 2:
+            raise ConfigurationError(f"{self.name}: a metric loss needs batch.identities of at least 2")
+
+
+class EmbedderRecipe(Section, frozen=True):
+    """How the embedder is trained from start to end.
+
+    Attributes:
+        kind: ``embedder``.
+        name: What the weights will be called.
+        stages: One after the other, each starting from the weights of the one before.
+        data: Which faces.
+        augmentation: How they are changed.
+        start: Weights to start from: a ``.safetensors`` of the network, a checkpoint, ``imagenet``, or None.
+        seed: Of everything random.
+        workers: Processes that decode and augment; 0 does it in the training process.
+        validate_every: Steps between two validations.
+        save_every_s: Seconds between two checkpoints: what a kill can lose.
+        precision: ``32-true``, or ``bf16-mixed``: weights and their updates in float32, most of the
+            arithmetic in bfloat16, a quarter faster on CPUs with AMX.
+        compiled: Compile the trunk with TorchInductor first. Needs a C++ compiler and some minutes, the first
+            time; after that a step is a quarter faster on a CPU.
+    """
+
+    kind: str
+    name: str
+    stages: tuple[StageRecipe, ...]
+    data: DataRecipe
+    augmentation: Augmentation = msgspec.field(default_factory=Augmentation)
+    start: str | None = None
+    seed: int = 0
+    workers: int = 0
+    validate_every: int = 1000
+    save_every_s: float = 60.0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise ConfigurationError(f"stages: expected one or more with different names, got {names}")
 
 
 def read_recipe(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
@@ -66,72 +301,25 @@ def _key(values: object, part: str, name: str) -> int | str:
     raise ConfigurationError(f"{name}: {part!r} leads nowhere; before it stands {has}")
 
 
-def build(kind: type[RecipeT], values: object, where: str = "recipe") -> RecipeT:
-    """Make a dataclass of ``kind`` from plain values, nested ones too.
-
-    Args:
-        kind: A dataclass whose annotations are plain types, dataclasses, tuples of them, or optional ones.
-        values: A mapping from field names.
-        where: Prefix for error messages.
+def build(kind: type[RecipeT], values: object) -> RecipeT:
+    """Make a struct of ``kind`` from the values of a recipe.
 
     Raises:
         ConfigurationError: For an unknown, missing or ill-typed entry, named with its place.
     """
-    if not isinstance(values, Mapping):
-        raise ConfigurationError(f"{where}: expected a mapping, got {values!r}")
-    fields = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
-    hints = typing.get_type_hints(kind)
-    unknown = set(values) - set(fields)
-    if unknown:
-        raise ConfigurationError(f"{where}: unknown {sorted(unknown)}; known are {sorted(fields)}")
-    made = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()}
-    try:
-        return kind(**made)
-    except TypeError as error:
-        raise ConfigurationError(f"{where}: {error}") from error
+    try:  # not strict: YAML reads 1e-3 (no dot) as text
+        return msgspec.convert(values, kind, strict=False, dec_hook=_decode_path)
+    except msgspec.ValidationError as error:
+        hint = "; name the data with --data PATH" if "required field `path`" in str(error) else ""
+        raise ConfigurationError(f"recipe: {error}{hint}") from error
 
 
-def _convert(hint: Any, value: object, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(next(one for one in arguments if one is not type(None)), value, where)
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigurationError(f"{where}: expected a list, got {value!r}")
-        return tuple(_convert(arguments[0], item, f"{where}.{number}") for number, item in enumerate(value))
-    if hint is Path and isinstance(value, str):
-        return Path(value).expanduser()
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):
-        # YAML reads 1e-3 (no dot) as text
-        try:
-            return float(value)
-        except ValueError:
-            raise ConfigurationError(f"{where}: expected a number, got {value!r}") from None
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigurationError(f"{where}: expected {hint.__name__}, got {value!r}")
-    return value
+def _decode_path(kind: type, value: object) -> Path:
+    if kind is not Path or not isinstance(value, str):
+        raise ValueError(f"Expected a path, got {value!r}")
+    return user_path(value, error=ConfigurationError)
 
 
-def differing_entries(path: Path, values: Mapping[str, object]) -> dict[str, object]:
-    """Return what a JSON file, written at the beginning of a run, holds in place of ``values``, by name."""
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return {name: stored.get(name) for name in values if stored.get(name) != values[name]}
-
-
-def plain_values(recipe: Any) -> dict[str, Any]:
+def plain_values(recipe: msgspec.Struct) -> dict[str, Any]:
     """Return a recipe as plain values for JSON."""
-    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(recipe)))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return dict(json.loads(msgspec.json.encode(recipe, enc_hook=str)))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
 from face_recognition_node.evaluation.face_archive import TEACHER_STATE
-from face_recognition_node.training.face_data import FaceSet
+from face_recognition_node.training.data import FaceSet
 from face_recognition_node.vision.faces import ImageArray
 
 EMBEDDINGS, MAPS, STATE = "train_teacher.npy", "teacher_maps.npy", TEACHER_STATE

@@ -21,8 +21,7 @@ from face_recognition_node.backends.tensorrt_operators import (  # noqa: E402
     exported_operators,
     unconverted_operators,
 )
-from face_recognition_node.networks.folding import fold_batch_norm  # noqa: E402
-from face_recognition_node.networks.loading import load_network  # noqa: E402
+from face_recognition_node.networks.loading import fold_batch_norm, load_network  # noqa: E402
 
 EMBEDDER_SHAPES = ((1, 3, 112, 112), (4, 3, 112, 112), (16, 3, 112, 112))
 DETECTOR_SHAPES = ((1, 3, 96, 128),) * 3

@@ -80,13 +80,13 @@ TABLE = {
     ),
     "training": Room(
         words("common vision identity networks evaluation"),
-        ARRAYS | words("torch lightning pytorch_metric_learning safetensors tqdm yaml"),
+        ARRAYS | words("torch lightning pytorch_metric_learning msgspec tqdm yaml"),
         late_rooms=words("media backends assembly"),
         late_libraries=words("sklearn onnx onnxruntime openvino pymilvus") | PLOTS,
     ),
     "systems": Room(
         words("common vision identity networks evaluation training"),
-        ARRAYS | words("torch lightning pytorch_metric_learning safetensors tqdm yaml"),
+        ARRAYS | words("torch lightning pytorch_metric_learning msgspec tqdm yaml"),
         late_rooms=words("media backends assembly"),
         late_libraries=words("sklearn onnx onnxruntime") | PLOTS,
     ),

@@ -7,8 +7,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="weights are torch's")
 
 from face_recognition_node.common.errors import ModelMismatchError, ModelMissingError  # noqa: E402
-from face_recognition_node.networks import weight_files  # noqa: E402
-from face_recognition_node.networks.weight_files import (  # noqa: E402
+from face_recognition_node.networks import loading  # noqa: E402
+from face_recognition_node.networks.loading import (  # noqa: E402
     read_weights,
     write_checkpoint,
     write_weights,
@@ -62,7 +62,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         target.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(weight_files.torch, "save", fail)
+    monkeypatch.setattr(loading.torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         write_checkpoint({"w": torch.zeros(1)}, path)
     assert read_weights(path)["w"] == 1

@@ -8,33 +8,35 @@ import cv2
 import numpy as np
 import pytest
 
+pytest.importorskip("msgspec", reason="recipes are read with msgspec")
 torch = pytest.importorskip("torch", reason="the train extra is not installed: no torch")
 pytest.importorskip("lightning", reason="the train extra is not installed: no lightning")
 
 # ruff: noqa: E402  # what follows needs torch and lightning
 from face_recognition_node.cli import main
 from face_recognition_node.common.errors import ConfigurationError, InputError, SourceError
-from face_recognition_node.systems.olivetti.olivetti_data import grey_faces, make_pairs
-from face_recognition_node.systems.olivetti.olivetti_judgement import draw_references, one_shot
+from face_recognition_node.systems.olivetti.data import grey_faces, make_pairs
+from face_recognition_node.systems.olivetti.judgement import SiameseScorer, draw_references, one_shot
+from face_recognition_node.systems.rgbd.data import augment_rgbd, rgbd_input
+from face_recognition_node.systems.rgbd.network import SqueezeEncoder
 from face_recognition_node.systems.rgbd.owner import Owner
-from face_recognition_node.systems.rgbd.rgbd_data import augment_rgbd, rgbd_input
-from face_recognition_node.systems.rgbd.rgbd_face_id import (
+from face_recognition_node.systems.rgbd.training import (
+    RgbdData,
     RgbdRecipe,
-    RgbdTraining,
+    contrastive_loss,
     load_threshold,
     pair_distances,
     try_lock,
 )
-from face_recognition_node.systems.rgbd.squeezenet import SqueezeEncoder
-from face_recognition_node.systems.siamese import SiameseEncoder, SiameseScorer
-from face_recognition_node.systems.triplet.triplet_face_id import (
+from face_recognition_node.systems.siamese import SiameseEncoder
+from face_recognition_node.systems.triplet.lock import (
     TripletLock,
     TripletSettings,
     all_triplets,
     train_lock,
     triplet_loss,
 )
-from face_recognition_node.training.embedder_training import RunOptions
+from face_recognition_node.training.recipe import RunOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "config" / "training"
@@ -115,7 +117,7 @@ def test_triplet_loss_is_the_articles_formula(alpha):
         max(0.0, float((unit[a] - unit[p]).norm() - (unit[a] - unit[n]).norm()) + alpha)
         for a, p, n in triplets
     ]
-    value = triplet_loss(alpha)(vectors, torch.tensor([0, 0, 0, 1, 2]), tuple(triplets.T))
+    value = triplet_loss(vectors, triplets, alpha)
     assert float(value) == pytest.approx(np.mean(expected), rel=1e-4, abs=1e-6)
 
 
@@ -129,7 +131,7 @@ def test_a_lock_opens_for_its_owner_only(tmp_path):
     me = faces_of(1, 6)
     others = np.concatenate([faces_of(seed, 1) for seed in range(10, 20)])
     settings = TripletSettings(alpha=0.5, steps=60)
-    lock = train_lock(settings, me[:4], others[:6], RunOptions(tmp_path, threads=1), is_kept=False)
+    lock = train_lock(settings, me[:4], others[:6], RunOptions(tmp_path, threads=1))
     assert lock.unlocks(me[4:]).all()
     assert lock.margins(me[4:]).min() > lock.margins(others[6:]).max()
     lock.save(tmp_path)
@@ -187,12 +189,9 @@ def test_rgbd_augmentation_keeps_shape_and_holes():
 
 
 def test_the_rgbd_loss_counts_all_pairs_of_one_person_and_the_near_ones_of_two():
-    training = RgbdTraining(RgbdRecipe("rgbd_face_id", margin=1.0), 1)
     angles, people = torch.tensor([0.0, 20.0, 50.0, 170.0]), torch.tensor([0, 0, 1, 2])
-    training.network = torch.nn.Identity()
-    training.log = lambda *_, **__: None
     turned = torch.deg2rad(angles)
-    loss = training.training_step([torch.stack([turned.cos(), turned.sin()], dim=1), people], 0)
+    loss = contrastive_loss(torch.stack([turned.cos(), turned.sin()], dim=1), people, margin=1.0)
 
     def distance(degrees):
         return 2 * np.sin(np.radians(degrees) / 2)
@@ -237,7 +236,7 @@ def test_a_lock_tried_on_points_in_the_plane():
     vectors = np.array(
         [[0, 0], [0.1, 0], [0, 0.1], [0.1, 0.1], [9, 9], [9.1, 9], [9, 9.1], [9, 9.2]], np.float32
     )
-    report = try_lock(vectors, np.repeat([0, 1], 4), RgbdRecipe("rgbd_face_id"))
+    report = try_lock(vectors, np.repeat([0, 1], 4), RgbdRecipe("rgbd_face_id", RgbdData(Path())))
     assert report.owner_unlocks == 1
     assert report.stranger_unlocks == 0
     assert report.equal_error == 0
@@ -304,7 +303,7 @@ def test_the_seed_is_that_of_the_first_weights_too(module, shared_data, tmp_path
 def test_unlocking_by_rgbd_from_the_command_line(shared_data, tmp_path, capsys):
     from zipfile import ZipFile
 
-    from face_recognition_node.systems.rgbd.rgbd_face_id import WEIGHTS
+    from face_recognition_node.systems.rgbd.training import WEIGHTS
 
     torch.manual_seed(0)
     torch.save(SqueezeEncoder().state_dict(), tmp_path / WEIGHTS)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("msgspec", reason="recipes are read with msgspec")
 pytest.importorskip("lightning", reason="the train extra is not installed: no lightning")
 
 # what follows needs torch and lightning
@@ -41,12 +42,15 @@ def wrong(tmp_path, monkeypatch):
         (["train", "binary"], "binary: not YAML"),
         (["train", "broken.yaml"], "broken.yaml: not YAML"),
         (["train", "kind.yaml"], "kind: expected one of"),
-        (["train", EMBEDDER, "--out", "text"], "text: expected a folder"),
+        (["train", EMBEDDER, "--out", "text"], "--out: text is a file; expected the name of a folder"),
         (["train", EMBEDDER, "--devices", "0"], "devices and nodes of at least 1"),
         (["train", EMBEDDER, "--set", "seed=[1"], "--set seed=[1: the value is not YAML"),
         (["train", EMBEDDER, "--set", "stages.9.steps=1"], "'9' leads nowhere; before it stands a list of 2"),
         (["train", EMBEDDER, "--set", "stages.x=1"], "'x' leads nowhere"),
         (["train", EMBEDDER, "--set", "data=3", "--data", "folder"], "'path' leads nowhere"),
+        (["train", EMBEDDER], "missing required field `path` - at `$.data`; name the data with --data PATH"),
+        (["train", str(RECIPES / "rgbd_face_id.yaml")], "name the data with --data PATH"),
+        (["train", str(RECIPES / "triplet_face_id_study.yaml")], "or labelled faces (--data PATH)"),
         (["train", str(RECIPES / "olivetti_siamese.yaml"), "--data", "text"], "expected a zip file"),
         (["train", str(RECIPES / "olivetti_siamese.yaml"), "--data", "other.zip"], "sN/M.pgm, found none"),
         (["train", str(RECIPES / "olivetti_siamese.yaml"), "--data", "pictures.zip"], "s1/1.pgm: expected a"),

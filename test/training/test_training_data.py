@@ -11,18 +11,19 @@ from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.degradation import blur_face, reduce_face
 from face_recognition_node.evaluation.face_archive import FaceArchive, nearest_similarity, split_identities
 
+pytest.importorskip("msgspec", reason="recipes are read with msgspec")
 torch = pytest.importorskip("torch", reason="the train extra is not installed: no torch")
 
 # ruff: noqa: E402  # what follows needs torch
 from face_recognition_node.training.augmentation import NO_AUGMENTATION, Augmentation, motion_kernel
-from face_recognition_node.training.face_data import (
+from face_recognition_node.training.data import (
     AugmentedFaces,
     BatchStream,
     PreparedFaces,
     class_numbers,
     open_faces,
 )
-from face_recognition_node.training.stages import BatchRecipe
+from face_recognition_node.training.recipe import BatchRecipe
 
 
 def test_archive_gives_back_what_was_written(tmp_path):
@@ -188,7 +189,8 @@ def test_mirrored_faces_get_the_mirrored_map(tmp_path):
         np.int8
     )
     always = Augmentation(
-        **{name: 0 for name in NO_AUGMENTATION.__slots__ if not name.startswith("far_")} | {"mirror": 1}
+        **{name: 0 for name in NO_AUGMENTATION.__struct_fields__ if not name.startswith("far_")}
+        | {"mirror": 1}
     )
     item = AugmentedFaces(archive, archive.labels, always, maps)[(0, 5)]
     assert np.array_equal(item["image"].numpy().transpose(1, 2, 0)[:, ::-1, ::-1], archive.crop(0))

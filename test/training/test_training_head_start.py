@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from training_material import write_archive
 
+pytest.importorskip("msgspec", reason="recipes are read with msgspec")
 pytest.importorskip("lightning", reason="the train extra is not installed: no lightning")
 torch = pytest.importorskip("torch", reason="the train extra is not installed: no torch")
 
 # ruff: noqa: E402  # what follows needs lightning
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
 from face_recognition_node.training.augmentation import NO_AUGMENTATION
-from face_recognition_node.training.embedder_module import EmbedderStage, unit_embeddings
-from face_recognition_node.training.embedder_training import RunOptions, train_embedder
-from face_recognition_node.training.face_data import AugmentedFaces, class_numbers, open_faces
-from face_recognition_node.training.head_start import choose_faces, fit_heads
+from face_recognition_node.training.data import AugmentedFaces, class_numbers, open_faces
 from face_recognition_node.training.losses import map_loss
-from face_recognition_node.training.recipe import build
-from face_recognition_node.training.stages import EmbedderRecipe, StageRecipe
+from face_recognition_node.training.recipe import EmbedderRecipe, RunOptions, StageRecipe, build
+from face_recognition_node.training.run import train_embedder
+from face_recognition_node.training.stage import EmbedderStage, unit_embeddings
+from face_recognition_node.training.start import choose_faces, fit_heads
 
 STAGE = {
     "name": "distillation",

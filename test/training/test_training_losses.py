@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+pytest.importorskip("msgspec", reason="recipes are read with msgspec")
 torch = pytest.importorskip("torch", reason="the train extra is not installed: no torch")
 pytest.importorskip(
     "pytorch_metric_learning", reason="the train extra is not installed: no pytorch-metric-learning"
@@ -12,8 +13,8 @@ pytest.importorskip(
 
 # ruff: noqa: E402  # what follows needs torch
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.training.face_memory import FaceMemory
 from face_recognition_node.training.losses import (
+    FaceMemory,
     HadsellContrastiveLoss,
     IdentityHead,
     build_metric_loss,
@@ -22,6 +23,7 @@ from face_recognition_node.training.losses import (
     map_loss,
     relation_loss,
 )
+from face_recognition_node.training.recipe import IdentityObjective, MetricObjective, build
 
 LABELS = [0, 0, 0, 1, 1, 2]
 
@@ -102,12 +104,12 @@ def test_semihard_triplets_lie_within_the_margin(vectors):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ConfigurationError, match="contrastive"):
-        build_metric_loss("quadruplet", 0.2)
-    with pytest.raises(ConfigurationError, match="semihard is for triplets"):
+    with pytest.raises(ConfigurationError, match=r"'quadruplet' - at `\$\.kind`"):
+        build(MetricObjective, {"kind": "quadruplet"})
+    with pytest.raises(ConfigurationError, match="'semihard' is for triplets"):
         build_miner("semihard", "contrastive", 1.0)
-    with pytest.raises(ConfigurationError, match="cosface"):
-        IdentityHead("sphere", 8, 3)
+    with pytest.raises(ConfigurationError, match=r"'sphere' - at `\$\.kind`"):
+        build(IdentityObjective, {"kind": "sphere"})
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "cosface", "arcface"])

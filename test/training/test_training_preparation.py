@@ -153,7 +153,7 @@ def test_a_torn_journal_loses_its_last_line_only(tmp_path):
 
 def test_prepare_from_the_command_line(tree, tmp_path, guest_bgr, capsys):
     pytest.importorskip("torch", reason="the train extra is not installed: no torch")
-    from face_recognition_node.training.face_data import open_faces
+    from face_recognition_node.training.data import open_faces
 
     cv2.imwrite(str(tree / "anna" / "guest.png"), guest_bgr)
     cv2.imwrite(str(tree / "ben" / "copy.png"), guest_bgr)

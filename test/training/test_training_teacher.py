@@ -12,13 +12,14 @@ from training_material import write_archive
 
 from face_recognition_node.common.errors import ModelMismatchError, ModelMissingError, SourceError
 
+pytest.importorskip("msgspec", reason="recipes are read with msgspec")
 pytest.importorskip("torch", reason="the train extra is not installed: no torch")
 onnx = pytest.importorskip("onnx", reason="the train extra is not installed: no onnx")
 
 # ruff: noqa: E402  # what follows needs torch
 from face_recognition_node.evaluation.face_archive import read_teacher
 from face_recognition_node.training import teacher
-from face_recognition_node.training.face_data import FaceSet, open_faces
+from face_recognition_node.training.data import FaceSet, open_faces
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.common.files import written_whole
 from face_recognition_node.vision.faces import FloatArray
 
 
@@ -57,13 +57,11 @@ class Owner:
 
     def save(self, path: Path) -> None:
         """Write to an ``.npz``, whole or not at all, readable by its user only."""
-        temporary = path.with_name(path.name + ".part")
-        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as stream:
+        with written_whole(path, 0o600) as draft:
             np.savez(
-                stream, threshold=self.threshold, vectors=self.vectors, capacity=self.capacity,
+                draft, threshold=self.threshold, vectors=self.vectors, capacity=self.capacity,
                 registered=self.registered,
             )  # fmt: skip
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> Owner:

@@ -9,15 +9,35 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from face_recognition_node.evaluation import embedding_plots
 from face_recognition_node.evaluation.face_archive import LabelArray
-from face_recognition_node.systems.siamese import SiameseScorer
+from face_recognition_node.systems.siamese import SiameseEncoder
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 SamePerson = Callable[[Sequence[ImageArray], float], FloatArray]
 """(N pictures, prior) → (N, N) probability that two pictures show one person."""
+
+
+class SiameseScorer(nn.Module):
+    """One encoder for both pictures; the sigmoid of their Euclidean distance is the score."""
+
+    def __init__(self, encoder: SiameseEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        # score = sigmoid(scale * distance + bias): a scale below zero makes near pairs score high
+        self.scale = nn.Parameter(torch.tensor(-1.0))
+        self.bias = nn.Parameter(torch.tensor(1.0))
+
+    def logits(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return (B,) log-odds of "same person" for two (B, 128) batches of embeddings."""
+        return self.scale * functional.pairwise_distance(first, second) + self.bias
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return (B,) log-odds of "same person" for two (B, 1, 64, 64) batches of faces."""
+        return self.logits(self.encoder(first), self.encoder(second))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

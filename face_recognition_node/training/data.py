@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -15,9 +16,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from face_recognition_node.common.errors import SourceError
-from face_recognition_node.evaluation.face_archive import UNLABELLED, FaceArchive, LabelArray, read_teacher
+from face_recognition_node.evaluation.face_archive import (
+    UNLABELLED,
+    FaceArchive,
+    IdentitySplit,
+    LabelArray,
+    is_held_out,
+    read_teacher,
+    split_identities,
+)
 from face_recognition_node.training.augmentation import Augmentation
-from face_recognition_node.training.stages import BatchRecipe
+from face_recognition_node.training.recipe import BatchRecipe, DataRecipe
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 MANIFEST = "manifest.csv"
@@ -116,6 +125,112 @@ def class_numbers(labels: LabelArray, training: LabelArray, minimum: int) -> tup
     found[found] = kept[place[found]] == labels[training][found]
     classes[training[found]] = place[found]
     return classes, len(kept)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """The faces with everything derived from them.
+
+    Attributes:
+        faces: The crops.
+        labels: (N,) identity numbers, clusters included.
+        split: Who is held out.
+        classes: (N,) class numbers, -1 none.
+        n_classes: How many.
+        maps: Teacher's feature maps (N, 2, C, H, W), or None.
+    """
+
+    faces: FaceSet
+    labels: LabelArray
+    split: IdentitySplit
+    classes: LabelArray
+    n_classes: int
+    maps: Any | None
+
+    @classmethod
+    def open(cls, data: DataRecipe) -> TrainingData:
+        """Open a recipe's faces and split them.
+
+        Raises:
+            SourceError: If a file is missing or belongs to other faces.
+        """
+        faces = open_faces(data.path, with_teacher=data.teacher is None)
+        count = len(faces.labels)
+        if data.teacher is not None:
+            teacher = read_teacher(data.teacher, count)
+            if teacher is None:
+                raise SourceError(
+                    f"{data.teacher}: no such file; data.teacher: null takes the one beside the faces"
+                )
+            faces = dataclasses.replace(faces, teacher=teacher)
+        labels = faces.labels
+        if data.clusters is not None:
+            labels = with_clusters(labels, data.clusters)
+        split = split_identities(labels, faces.teacher, data.lookalike_similarity)
+        if not data.keep_held_out:
+            split = dataclasses.replace(split, training=np.arange(count, dtype=np.int64), n_lookalikes=0)
+        if data.exclude is not None:
+            excluded = read_rows(data.exclude, 1, count)[:, 0]
+            split = dataclasses.replace(split, training=np.setdiff1d(split.training, excluded))
+        classes, n_classes = class_numbers(labels, split.training, data.minimum_images)
+        if data.labelled_only:
+            split = dataclasses.replace(split, training=split.training[classes[split.training] >= 0])
+        maps = None
+        if data.teacher_maps is not None:
+            if not data.teacher_maps.is_file():
+                raise SourceError(
+                    f"{data.teacher_maps}: no such file; data.teacher_maps: null trains without maps"
+                )
+            maps = np.load(data.teacher_maps, mmap_mode="r")
+            if len(maps) != count:
+                raise SourceError(f"{data.teacher_maps}: expected {count} rows, got {len(maps)}")
+        return cls(faces, labels, split, classes, n_classes, maps)
+
+
+def read_rows(path: Path, columns: int, count: int) -> LabelArray:
+    """Return the first ``columns`` of a CSV as (R, columns) integers; the first is a face's row number.
+
+    A first line that is no numbers is a heading.
+
+    Raises:
+        SourceError: If there is no such file, or a line is not numbers or names no row of the ``count``.
+    """
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file; expected a CSV of row numbers")
+    with open(path, newline="", encoding="utf-8") as stream:
+        lines = [line[:columns] for line in csv.reader(stream) if line]
+    if lines and not lines[0][0].isdecimal():
+        del lines[0]
+    try:
+        rows = np.array(lines, np.int64).reshape(len(lines), columns)
+    except ValueError as error:
+        raise SourceError(f"{path}: expected {columns} whole numbers a line: {error}") from error
+    if len(rows) and not 0 <= rows[:, 0].min() <= rows[:, 0].max() < count:
+        raise SourceError(
+            f"{path}: expected row numbers from 0 to {count - 1}, got {rows[:, 0].min()} to "
+            f"{rows[:, 0].max()}; it belongs to other faces"
+        )
+    return rows
+
+
+def with_clusters(labels: LabelArray, path: Path) -> LabelArray:
+    """Return labels in which unlabelled faces have the identities of a CSV ``row,identity``.
+
+    Raises:
+        SourceError: If it gives a labelled face another identity, or a face a held-out one.
+    """
+    rows, identities = read_rows(path, 2, len(labels)).T
+    wrong = (labels[rows] != UNLABELLED) & (labels[rows] != identities)
+    if wrong.any():
+        raise SourceError(f"{path}: row {rows[wrong][0]} has the identity {labels[rows[wrong][0]]} already")
+    wrong = (identities < 0) | is_held_out(identities)
+    if wrong.any():
+        raise SourceError(
+            f"{path}: {identities[wrong][0]} is no identity to train on; give it another number"
+        )
+    labels = labels.copy()
+    labels[rows] = identities
+    return labels
 
 
 class BatchStream:

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.common.files import write_json
+from face_recognition_node.common.files import write_json, write_text
 from face_recognition_node.evaluation import embedding_plots
 from face_recognition_node.evaluation.lfw import LfwArchive
-from face_recognition_node.systems.small_runs import mean_or_nan
-from face_recognition_node.systems.triplet.face_folders import (
+from face_recognition_node.systems.runs import mean_or_nan
+from face_recognition_node.systems.triplet.faces import (
     Crop,
     demonstration,
     people_with_many_faces,
     read_folder,
 )
-from face_recognition_node.systems.triplet.triplet_face_id import HEAD, TripletSettings, train_lock
-from face_recognition_node.systems.triplet.triplet_trial import LockTrial, try_lock
-from face_recognition_node.training.embedder_training import RunOptions
-from face_recognition_node.training.recipe import plain_values
+from face_recognition_node.systems.triplet.lock import HEAD, LockTrial, TripletSettings, train_lock, try_lock
+from face_recognition_node.training.recipe import RunOptions, Section, plain_values
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 Embed = Callable[[ImageArray], FloatArray]
 
 
-@dataclass(frozen=True, slots=True)
-class TripletData:
+class TripletData(Section, frozen=True):
     """Whose faces.
 
     Attributes:
@@ -51,14 +48,13 @@ class TripletData:
     not_me: Path | None = None
     me_tests: Path | None = None
     not_me_tests: Path | None = None
-    path: Path = Path("../shared/data/lfw_pairs_112.zip")
+    path: Path | None = None
     owner: str = "Tony_Blair"
     n_me: int = 7
     n_not_me: int = 10
 
 
-@dataclass(frozen=True, slots=True)
-class StudyRecipe:
+class StudyRecipe(Section, frozen=True):
     """Which locks the study trains.
 
     Attributes:
@@ -74,8 +70,7 @@ class StudyRecipe:
     n_not_me: int = 10
 
 
-@dataclass(frozen=True, slots=True)
-class TripletRecipe:
+class TripletRecipe(Section, frozen=True):
     """How a lock, or a study of locks, is made.
 
     Attributes:
@@ -87,8 +82,8 @@ class TripletRecipe:
     """
 
     kind: str
-    data: TripletData = field(default_factory=TripletData)
-    lock: TripletSettings = field(default_factory=TripletSettings)
+    data: TripletData = msgspec.field(default_factory=TripletData)
+    lock: TripletSettings = msgspec.field(default_factory=TripletSettings)
     study: StudyRecipe | None = None
     seed: int = 0
 
@@ -116,18 +111,19 @@ def train_triplet(recipe: TripletRecipe, options: RunOptions, crop: Crop | None,
             np.empty((0, 112, 112, 3), np.uint8) if one is None else read_folder(one, crop) for one in folders
         ]
     else:
-        faces = demonstration(LfwArchive.open(data.path), data.owner, data.n_me, data.n_not_me, recipe.seed)
+        faces = demonstration(_archive(data), data.owner, data.n_me, data.n_not_me, recipe.seed)
         parts = [faces.me, faces.not_me, faces.me_tests, faces.not_me_tests]
     me, not_me, me_tests, not_me_tests = (prepare(part) for part in parts)
     lock = train_lock(recipe.lock, me, not_me, options)
     lock.save(options.out)
+    table = "".join(f"{step},{loss}\n" for step, loss in enumerate(lock.losses))
+    write_text(options.out / "metrics.csv", f"step,train/loss\n{table}")
     embedding_plots.plot_curves(
         options.out, {"mean triplet loss": ("train/loss",)}, options.out / "curves.png"
     )
-    report: dict[str, Any] = {"recipe": plain_values(recipe), "steps": lock.steps, "seconds": lock.seconds}
-    said = (
-        f"trained on {len(me)} of me and {len(not_me)} of others in {lock.seconds:.1f} s, {lock.steps} steps"
-    )
+    steps = len(lock.losses)
+    report: dict[str, Any] = {"recipe": plain_values(recipe), "steps": steps, "seconds": lock.seconds}
+    said = f"trained on {len(me)} of me and {len(not_me)} of others in {lock.seconds:.1f} s, {steps} steps"
     if len(me_tests) and len(not_me_tests):
         trial = try_lock(lock, me_tests, not_me_tests)
         embedding_plots.plot_histogram(
@@ -139,6 +135,14 @@ def train_triplet(recipe: TripletRecipe, options: RunOptions, crop: Crop | None,
     return said
 
 
+def _archive(data: TripletData) -> LfwArchive:
+    if data.path is None:
+        raise ConfigurationError(
+            "expected folders (--set data.me=ME --set data.not_me=NOT_ME) or labelled faces (--data PATH)"
+        )
+    return LfwArchive.open(data.path)
+
+
 def _as_they_are(crops: ImageArray) -> ImageArray:
     return crops
 
@@ -146,7 +150,7 @@ def _as_they_are(crops: ImageArray) -> ImageArray:
 def _study(
     recipe: TripletRecipe, study: StudyRecipe, options: RunOptions, prepare: Callable[[ImageArray], Any]
 ) -> str:
-    archive = LfwArchive.open(recipe.data.path)
+    archive = _archive(recipe.data)
     owners = people_with_many_faces(archive, max(study.pictures) + 3)[: 1 if options.fast else study.owners]
     pictures = study.pictures[:1] if options.fast else study.pictures
     alphas = study.alphas[:2] if options.fast else study.alphas
@@ -157,8 +161,8 @@ def _study(
                 faces = demonstration(archive, owner, n_me, study.n_not_me, recipe.seed + number)
                 parts = [prepare(one) for one in (faces.me, faces.not_me, faces.me_tests, faces.not_me_tests)]
                 for alpha in alphas:
-                    settings = dataclasses.replace(recipe.lock, alpha=alpha)
-                    lock = train_lock(settings, parts[0], parts[1], options, is_kept=False)
+                    settings = msgspec.structs.replace(recipe.lock, alpha=alpha)
+                    lock = train_lock(settings, parts[0], parts[1], options)
                     trials.append(try_lock(lock, parts[2], parts[3]))
                     bar.update()
     rows = [_mean_trial([t for t in trials if (t.n_me, t.alpha) == key]) for key in _keys(pictures, alphas)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import lightning
@@ -13,23 +13,22 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from face_recognition_node.common.files import write_json
-from face_recognition_node.networks.weight_files import write_checkpoint
-from face_recognition_node.systems.olivetti.olivetti_data import grey_faces, make_pairs, read_olivetti
-from face_recognition_node.systems.olivetti.olivetti_judgement import (
+from face_recognition_node.networks.loading import write_checkpoint
+from face_recognition_node.systems.olivetti.data import grey_faces, make_pairs, read_olivetti
+from face_recognition_node.systems.olivetti.judgement import (
     OlivettiFaces,
     OlivettiReport,
     SamePerson,
+    SiameseScorer,
     judge_olivetti,
 )
-from face_recognition_node.systems.siamese import SiameseEncoder, SiameseScorer
-from face_recognition_node.systems.small_runs import fit_epochs, seed_run
-from face_recognition_node.training.embedder_training import RunOptions
-from face_recognition_node.training.recipe import plain_values
+from face_recognition_node.systems.runs import fit, set_up
+from face_recognition_node.systems.siamese import SiameseEncoder
+from face_recognition_node.training.recipe import RunOptions, Section, plain_values
 from face_recognition_node.vision.faces import FloatArray
 
 
-@dataclass(frozen=True, slots=True)
-class OlivettiData:
+class OlivettiData(Section, frozen=True):
     """Where the pictures are.
 
     Attributes:
@@ -38,12 +37,11 @@ class OlivettiData:
             shown.
     """
 
-    path: Path = Path("../shared/data/orl_faces.zip")
+    path: Path
     newcomer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OlivettiRecipe:
+class OlivettiRecipe(Section, frozen=True):
     """The article's settings.
 
     Attributes:
@@ -60,7 +58,7 @@ class OlivettiRecipe:
     """
 
     kind: str
-    data: OlivettiData = field(default_factory=OlivettiData)
+    data: OlivettiData
     epochs: int = 100
     batch: int = 64
     learning_rate: float = 1e-3
@@ -115,6 +113,7 @@ def train_olivetti(
         newcomer: (M, 1, 64, 64) faces of the 41st person, the first one enrolled.
         robot: The robot's own judgement of pictures, for the same test.
     """
+    set_up(options)
     pictures, labels = read_olivetti(recipe.data.path)
     held = labels >= labels.max() + 1 - recipe.held_out_people
     faces = OlivettiFaces(pictures, labels, held, grey_faces(pictures), newcomer)
@@ -125,14 +124,15 @@ def train_olivetti(
     # pairs of the same people, if nobody is held out, but none of those that were trained on
     seen = () if recipe.held_out_people else pairs
     other_pairs, other_same = make_pairs(labels[checked], recipe.seed + 1, seen)
-    seed_run(recipe.seed)
+    lightning.seed_everything(recipe.seed, verbose=False)
     module = PairTraining(recipe, torch.from_numpy(faces.inputs))
     loaders = [
         DataLoader(TensorDataset(torch.from_numpy(p), torch.from_numpy(s)), recipe.batch, shuffle=shuffle)
         for p, s, shuffle in ((pairs, same, True), (checked[other_pairs], other_same, False))
     ]
     epochs = min(recipe.epochs, 2) if options.fast else recipe.epochs
-    fit_epochs(module, loaders[0], loaders[1], epochs, options, recipe.seed)
+    lightning.seed_everything(recipe.seed, verbose=False)
+    fit(module, loaders[0], loaders[1], epochs * len(loaders[0]), options)
     scorer = module.scorer.eval()
     write_checkpoint(scorer.state_dict(), options.out / "siamese.pt")
     per_epoch = float(np.ceil(len(pairs) / recipe.batch))

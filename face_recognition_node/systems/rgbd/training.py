@@ -5,41 +5,35 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from pytorch_metric_learning import distances, miners
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from face_recognition_node.common.files import write_json
 from face_recognition_node.evaluation import embedding_plots
 from face_recognition_node.evaluation.face_archive import LabelArray
-from face_recognition_node.networks.weight_files import read_weights, write_checkpoint
+from face_recognition_node.networks.loading import read_weights, write_checkpoint
+from face_recognition_node.systems.rgbd.data import augment_rgbd, read_rgbd
+from face_recognition_node.systems.rgbd.network import SqueezeEncoder
 from face_recognition_node.systems.rgbd.owner import Owner
-from face_recognition_node.systems.rgbd.rgbd_data import augment_rgbd, read_rgbd
-from face_recognition_node.systems.rgbd.squeezenet import SqueezeEncoder
-from face_recognition_node.systems.small_runs import (
-    finished_epochs,
-    fit_epochs,
-    mean_or_nan,
-    seed_run,
-)
-from face_recognition_node.training.embedder_training import RunOptions
-from face_recognition_node.training.losses import HadsellContrastiveLoss
-from face_recognition_node.training.recipe import plain_values
+from face_recognition_node.systems.runs import fit, mean_or_nan, set_up
+from face_recognition_node.training.recipe import RunOptions, Section, plain_values
 from face_recognition_node.vision.faces import FloatArray
 
 WEIGHTS, REPORT = "rgbd.pt", "report.json"
 ARTICLE_THRESHOLD = 0.4
+EPOCH_STEPS = 50
+"""Batches that a run which is cut off can lose."""
 
 
-@dataclass(frozen=True, slots=True)
-class RgbdData:
+class RgbdData(Section, frozen=True):
     """Where the heads are.
 
     Attributes:
@@ -47,12 +41,11 @@ class RgbdData:
         held_out_modulus: People whose number is divisible by this are never trained on: they are the test.
     """
 
-    path: Path = Path("../shared/data/rap3df_rgbd.zip")
+    path: Path
     held_out_modulus: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class RgbdRecipe:
+class RgbdRecipe(Section, frozen=True):
     """How the network is trained and tried.
 
     Attributes:
@@ -69,7 +62,7 @@ class RgbdRecipe:
     """
 
     kind: str
-    data: RgbdData = field(default_factory=RgbdData)
+    data: RgbdData
     steps: int = 1200
     people: int = 16
     views: int = 4
@@ -80,21 +73,32 @@ class RgbdRecipe:
     seed: int = 0
 
 
-class RgbdTraining(lightning.LightningModule):
-    """Contrastive loss over all pairs of one person in a batch, and the pairs of two that are too near.
+def contrastive_loss(vectors: Tensor, people: Tensor, margin: float) -> Tensor:
+    """Return mean ½d² of the pairs of one person plus mean ½(m − d)² of those of two that are too near.
 
     Most pairs of two people soon are further apart than the margin and cost nothing; averaged over them too,
-    the few that matter would hardly count.
+    the few that matter would hardly count (Hadsell, Chopra & LeCun 2006, eq. 4).
+
+    Args:
+        vectors: (B, D) unit vectors.
+        people: (B,) numbers.
+        margin: Distance from which two people cost nothing.
     """
+    distance = functional.pdist(vectors)
+    first, second = torch.triu_indices(len(people), len(people), 1, device=people.device)
+    same = people[first] == people[second]
+    near = ~same & (distance < margin)
+    costs = ((same, distance), (near, margin - distance))
+    return torch.stack([(which * gap**2).sum() / which.sum().clamp(min=1) for which, gap in costs]).sum() / 2
+
+
+class RgbdTraining(lightning.LightningModule):
+    """Contrastive loss over the pairs of a batch; the rate rises for a tenth of the steps, then falls."""
 
     def __init__(self, recipe: RgbdRecipe, steps: int) -> None:
         super().__init__()
         self.network = SqueezeEncoder()
-        self.loss = HadsellContrastiveLoss(recipe.margin)
-        self.miner = miners.PairMarginMiner(
-            pos_margin=0.0, neg_margin=recipe.margin, distance=distances.LpDistance(p=2)
-        )
-        self.rate, self.steps = recipe.learning_rate, steps
+        self.recipe, self.steps = recipe, steps
 
     def rate_factor(self, step: int) -> float:
         """Return the factor on the learning rate at a step of however many there are now."""
@@ -107,31 +111,33 @@ class RgbdTraining(lightning.LightningModule):
     def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
         """Return the loss of (B, 4, 80, 80) heads with (B,) people."""
         faces, people = batch
-        vectors = self.network(faces)
-        loss: Tensor = self.loss(vectors, people, self.miner(vectors, people))
+        loss = contrastive_loss(self.network(faces), people, self.recipe.margin)
         self.log("train/loss", loss.detach(), on_step=True, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the rate rises over the first tenth of the steps, then falls to zero along a cosine."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.rate, weight_decay=0.05)
+        """AdamW with the schedule of :meth:`rate_factor`."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.recipe.learning_rate, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+Draws = list[tuple[int, int]]
+"""Face numbers, each with the seed of its augmentation."""
+
+
 class PeopleBatches(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented views, addressed by (face, seed)."""
+    """Whole batches of augmented views with their people."""
 
     def __init__(self, faces: FloatArray, labels: LabelArray) -> None:
         self.faces, self.labels = faces, labels
 
-    def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        index, seed = draw
-        view = augment_rgbd(self.faces[index], np.random.default_rng(seed))
-        return torch.from_numpy(np.ascontiguousarray(view)), torch.tensor(self.labels[index])
+    def __getitem__(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        views = [augment_rgbd(self.faces[index], np.random.default_rng(seed)) for index, seed in draws]
+        return torch.from_numpy(np.stack(views)), torch.from_numpy(self.labels[[i for i, _ in draws]])
 
 
-class PeopleSampler:
+class PeopleSampler(Sampler[Draws]):
     """Batches of some views of some people; ``steps`` of them an epoch, other ones in the next epoch."""
 
     def __init__(self, labels: LabelArray, recipe: RgbdRecipe, steps: int) -> None:
@@ -141,23 +147,20 @@ class PeopleSampler:
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        random = np.random.default_rng((self.recipe.seed, self.epoch))
-        self.epoch += 1
+    def set_epoch(self, epoch: int) -> None:
+        """Begin with this epoch; Lightning calls it before each."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Draws]:
+        random, views = np.random.default_rng((self.recipe.seed, self.epoch)), self.recipe.views
+        people = min(self.recipe.people, len(self.members))
         for _ in range(self.steps):
-            chosen = random.choice(
-                len(self.members), min(self.recipe.people, len(self.members)), replace=False
-            )
-            batch = [
-                int(face)
-                for person in chosen
-                for face in random.choice(
-                    self.members[person],
-                    self.recipe.views,
-                    replace=len(self.members[person]) < self.recipe.views,
-                )
+            chosen = [
+                self.members[person] for person in random.choice(len(self.members), people, replace=False)
             ]
-            yield list(zip(batch, random.integers(0, 2**62, len(batch)).tolist(), strict=True))
+            batch = [random.choice(own, views, replace=len(own) < views) for own in chosen]
+            faces = np.concatenate(batch).tolist()
+            yield list(zip(faces, random.integers(0, 2**62, len(faces)).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,17 +208,17 @@ class RgbdReport:
 
 def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
     """Train on most people, try the lock on the others, draw."""
+    set_up(options)
     faces, labels = read_rgbd(recipe.data.path)
     held = labels % recipe.data.held_out_modulus == 0
     trained, trained_labels = faces[~held], labels[~held]
     steps = min(recipe.steps, 4) if options.fast else recipe.steps
-    per_epoch = min(50, steps)
-    seed_run(recipe.seed)
+    lightning.seed_everything(recipe.seed, verbose=False)
     module = RgbdTraining(recipe, steps)
-    sampler = PeopleSampler(trained_labels, recipe, per_epoch)
-    sampler.epoch = finished_epochs(options)
-    loader = DataLoader(PeopleBatches(trained, trained_labels), batch_sampler=sampler)
-    fit_epochs(module, loader, None, -(-steps // per_epoch), options, recipe.seed, most_steps=steps)
+    sampler = PeopleSampler(trained_labels, recipe, min(EPOCH_STEPS, steps))
+    loader = DataLoader(PeopleBatches(trained, trained_labels), sampler=sampler, batch_size=None)
+    lightning.seed_everything(recipe.seed, verbose=False)  # whatever the first weights drew
+    fit(module, loader, None, steps, options)
     network = module.network.eval()
     write_checkpoint(network.state_dict(), options.out / WEIGHTS)
     embeddings = embed_rgbd(network, faces)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from face_recognition_node.evaluation.verification import evaluate_all_pairs
 from face_recognition_node.networks.efficientnet import EMBEDDING_SIZE, FEATURE_CHANNELS, EfficientNetEmbedder
-from face_recognition_node.training.face_memory import FaceMemory
 from face_recognition_node.training.losses import (
+    FaceMemory,
     IdentityHead,
     build_metric_loss,
     build_miner,
@@ -21,7 +22,10 @@ from face_recognition_node.training.losses import (
     map_loss,
     relation_loss,
 )
-from face_recognition_node.training.stages import EMBEDDING, StageRecipe
+from face_recognition_node.training.recipe import StageRecipe
+
+VALIDATION_SIZES = (112, 24)
+"""Sides in pixels of the faces that curves are drawn for: as they are, and as far ones."""
 
 
 class EmbedderStage(lightning.LightningModule):
@@ -45,7 +49,7 @@ class EmbedderStage(lightning.LightningModule):
         self.project_map: nn.Conv2d | None = None
         self.memory: FaceMemory | None = None
         if (identity := stage.identity) is not None:
-            inputs = EMBEDDING_SIZE if identity.vectors == EMBEDDING else FEATURE_CHANNELS
+            inputs = EMBEDDING_SIZE if identity.vectors == "embedding" else FEATURE_CHANNELS
             self.identity = IdentityHead(
                 identity.kind, inputs, n_classes, identity.margin, identity.scale, identity.smoothing
             )
@@ -62,7 +66,7 @@ class EmbedderStage(lightning.LightningModule):
             stage.metric is None
             and stage.distillation is None
             and stage.identity
-            and stage.identity.vectors != EMBEDDING
+            and stage.identity.vectors != "embedding"
         ):
             # nothing reaches the embedding layer in this stage; the next one trains it
             self.network.embed.requires_grad_(False)
@@ -71,6 +75,7 @@ class EmbedderStage(lightning.LightningModule):
         self.train()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a keyword torch documents
         self._features: Callable[[Tensor], Tensor] = self.network.features
+        self._validated: list[tuple[Tensor, Tensor]] = []
 
     def compile_features(self) -> None:
         """Compile what a training step asks of the trunk; judging and export use the plain network."""
@@ -104,7 +109,7 @@ class EmbedderStage(lightning.LightningModule):
         losses: dict[str, Tensor] = {}
         unit = functional.normalize(self.network.embed(features), dim=1)
         if stage.identity is not None and self.identity is not None:
-            vectors = unit if stage.identity.vectors == EMBEDDING else features
+            vectors = unit if stage.identity.vectors == "embedding" else features
             losses["identity"] = stage.identity.weight * self.identity(vectors[known], labels[known])
         if stage.metric is not None:
             chosen = self.miner(unit[known], labels[known]) if self.miner is not None else None
@@ -130,6 +135,23 @@ class EmbedderStage(lightning.LightningModule):
                     self.project_map(maps), batch["teacher_map"]
                 )
         return losses
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Embed (B, V, 3, 112, 112) views, near and far, of faces with (B,) identities."""
+        views, people = batch
+        with torch.autocast(self.device.type, enabled=False):  # judged as the robot will compute
+            embeddings = self(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        self._validated.append((embeddings, people))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how well people are told apart by the views of each size."""
+        embeddings, people = (torch.cat(parts).cpu().numpy() for parts in zip(*self._validated, strict=True))
+        self._validated.clear()
+        for number, size in enumerate(VALIDATION_SIZES):
+            for point in evaluate_all_pairs(
+                embeddings[:, number], people.astype(str).tolist(), rates=(1e-2, 1e-3)
+            ).accept:
+                self.log(f"validation/tar_at_far_{point.far:g}_{size}px", point.tar)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the faces remembered."""

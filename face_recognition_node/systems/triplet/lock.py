@@ -6,30 +6,30 @@ import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
-import lightning
+import msgspec
 import numpy as np
 import torch
-from pytorch_metric_learning import distances, losses, reducers
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
 
 from face_recognition_node.common.errors import ConfigurationError, SourceError
-from face_recognition_node.networks.weight_files import read_weights, write_checkpoint
+from face_recognition_node.networks.loading import read_weights, write_checkpoint
+from face_recognition_node.systems.runs import set_up
 from face_recognition_node.systems.siamese import GREY_FACE_SIZE, SiameseEncoder
-from face_recognition_node.systems.small_runs import LAST, fit_epochs
 from face_recognition_node.training.augmentation import Augmentation
-from face_recognition_node.training.embedder_training import RunOptions
+from face_recognition_node.training.recipe import RunOptions, Section
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 LOCK = "lock.pt"
 SMALL, HEAD = "small", "head"
+AUGMENTATION = Augmentation(far=0.1, far_min=32, cover=0, lower_cover=0)
 
 
-@dataclass(frozen=True, slots=True)
-class TripletSettings:
+class TripletSettings(Section, frozen=True):
     """How the lock is trained.
 
     Attributes:
@@ -42,7 +42,7 @@ class TripletSettings:
         seed: Of everything random.
     """
 
-    network: str = SMALL
+    network: Literal["small", "head"] = "small"
     alpha: float = 0.5
     steps: int = 150
     learning_rate: float = 1e-3
@@ -53,8 +53,6 @@ class TripletSettings:
     def __post_init__(self) -> None:
         if not -1 <= self.alpha <= 1:
             raise ConfigurationError(f"alpha: expected a number from -1 to 1, got {self.alpha}")
-        if self.network not in (SMALL, HEAD):
-            raise ConfigurationError(f"network: expected {SMALL!r} or {HEAD!r}, got {self.network!r}")
 
     @property
     def production_alpha(self) -> float:
@@ -73,68 +71,29 @@ def all_triplets(n_me: int, n_not_me: int) -> Tensor:
     return torch.tensor(triplets, dtype=torch.long).reshape(-1, 3)
 
 
-def triplet_loss(alpha: float) -> losses.TripletMarginLoss:
-    """Return mean max(‖A − P‖ − ‖A − N‖ + alpha, 0) on unit vectors; distances are not squared."""
-    distance = distances.LpDistance(normalize_embeddings=True, p=2, power=1)
-    return losses.TripletMarginLoss(margin=alpha, distance=distance, reducer=reducers.MeanReducer())
-
-
-class TripletTraining(lightning.LightningModule):
-    """All triplets at once: each picture goes through the network once a step.
+def triplet_loss(vectors: Tensor, triplets: Tensor, alpha: float) -> Tensor:
+    """Return mean max(‖A − P‖ − ‖A − N‖ + alpha, 0) of (N, D) vectors brought to unit length.
 
     Args:
-        settings: How.
-        network: (B, …) inputs → (B, D).
-        n_me: The owner's pictures, the first of each batch.
-        n_not_me: The others.
+        vectors: (N, D).
+        triplets: (T, 3) numbers of anchor, positive and negative.
+        alpha: Margin; distances are not squared.
     """
-
-    def __init__(self, settings: TripletSettings, network: nn.Module, n_me: int, n_not_me: int) -> None:
-        super().__init__()
-        self.settings, self.network = settings, network
-        self.loss = triplet_loss(settings.alpha)
-        self.register_buffer("triplets", all_triplets(n_me, n_not_me), persistent=False)
-        self.register_buffer(
-            "labels", torch.tensor([0] * n_me + list(range(1, n_not_me + 1))), persistent=False
-        )
-        self.idle = 0
-        self.steps_done = 0
-
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        """Return the mean loss of all triplets of one augmented view of every picture."""
-        triplets = self.get_buffer("triplets")
-        value: Tensor = self.loss(self.network(batch), self.get_buffer("labels"), tuple(triplets.T))
-        self.idle = self.idle + 1 if float(value.detach()) == 0 else 0
-        self.steps_done += 1
-        if self.idle >= self.settings.stop_after:
-            self.trainer.should_stop = True
-        self.log("train/loss", value.detach(), on_step=True)
-        return value
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
-        return torch.optim.Adam(self.parameters(), lr=self.settings.learning_rate)
+    unit = functional.normalize(vectors, dim=1)
+    anchor, positive, negative = (unit[place] for place in triplets.T)
+    gap = functional.pairwise_distance(anchor, positive) - functional.pairwise_distance(anchor, negative)
+    return functional.relu(gap + alpha).mean()
 
 
-class Views(Dataset[Tensor]):
-    """Augmented views of the pictures, all of them in order, ``rounds`` times."""
-
-    def __init__(self, settings: TripletSettings, inputs: ImageArray | FloatArray, rounds: int) -> None:
-        self.settings, self.inputs, self.rounds = settings, inputs, rounds
-        self.augmentation = Augmentation(far=0.1, far_min=32, cover=0, lower_cover=0)
-
-    def __len__(self) -> int:
-        return self.rounds * len(self.inputs)
-
-    def __getitem__(self, place: int) -> Tensor:
-        number = place % len(self.inputs)
-        random = np.random.default_rng((self.settings.seed, place))
-        if self.settings.network == HEAD:
-            moved = self.inputs[number] + random.normal(0, 0.02, self.inputs.shape[1])
-            return torch.from_numpy(np.asarray(moved, np.float32))
-        face = np.asarray(self.inputs[number], np.uint8)
-        face = np.ascontiguousarray(face[:, ::-1]) if random.random() < 0.5 else face
-        return small_input(self.augmentation.apply(face, random)[None])[0]
+def draw_view(
+    settings: TripletSettings, face: ImageArray | FloatArray, random: np.random.Generator
+) -> Tensor:
+    """Return an augmented input of the network, of a crop or (``head``) of an embedding."""
+    if settings.network == HEAD:
+        return torch.from_numpy(np.asarray(face + random.normal(0, 0.02, len(face)), np.float32))
+    crop = np.asarray(face, np.uint8)
+    crop = np.ascontiguousarray(crop[:, ::-1]) if random.random() < 0.5 else crop
+    return small_input(AUGMENTATION.apply(crop, random)[None])[0]
 
 
 def small_input(crops_bgr: ImageArray) -> Tensor:
@@ -164,7 +123,7 @@ class TripletLock:
         network: What turns inputs into vectors.
         me: (K, D) the owner's vectors.
         not_me: (M, D) the others'.
-        steps: Steps that training took.
+        losses: Of each step that training took.
         seconds: Time that it took.
     """
 
@@ -172,12 +131,12 @@ class TripletLock:
     network: nn.Module
     me: FloatArray
     not_me: FloatArray
-    steps: int = 0
+    losses: tuple[float, ...] = ()
     seconds: float = 0.0
 
     def vectors(self, inputs: ImageArray | FloatArray) -> FloatArray:
         """Return (N, D) unit vectors of crops (small) or embeddings (head)."""
-        return _vectors(self.settings, self.network, inputs)
+        return embed(self.settings, self.network, inputs)
 
     def margins(self, inputs: ImageArray | FloatArray) -> FloatArray:
         """Return (N,) how much nearer each face is to the owner than to the others; high is owner.
@@ -189,16 +148,13 @@ class TripletLock:
         to_others = np.linalg.norm(vectors[:, None] - self.not_me[None], axis=2).mean(axis=1)
         return np.asarray(to_others - to_me, np.float32)
 
-    def unlocks(
-        self, inputs: ImageArray | FloatArray, alpha: float | None = None
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def unlocks(self, inputs: ImageArray | FloatArray, alpha: float | None = None) -> NDArray[np.bool_]:
         """Return (N,) whether max(‖A − P‖ − ‖A − N‖ + alpha, 0) is 0, on average: is it the owner?"""
         return self.margins(inputs) >= (self.settings.production_alpha if alpha is None else alpha)
 
     def save(self, folder: Path) -> None:
         """Write the lock into a run's folder."""
-        names = TripletSettings.__slots__
-        stored = {"settings": {name: getattr(self.settings, name) for name in names}}
+        stored = {"settings": msgspec.structs.asdict(self.settings)}
         vectors = {"me": torch.from_numpy(self.me), "not_me": torch.from_numpy(self.not_me)}
         write_checkpoint({**stored, **vectors, "network": self.network.state_dict()}, folder / LOCK)
 
@@ -215,15 +171,14 @@ class TripletLock:
         return cls(settings, network.eval(), stored["me"].numpy(), stored["not_me"].numpy())
 
 
-def _vectors(settings: TripletSettings, network: nn.Module, inputs: ImageArray | FloatArray) -> FloatArray:
+def embed(settings: TripletSettings, network: nn.Module, inputs: ImageArray | FloatArray) -> FloatArray:
+    """Return (N, D) unit vectors of crops (small) or embeddings (head)."""
     if len(inputs) == 0:
         return np.empty((0, settings.embedding_size), np.float32)
-    small = settings.network == SMALL
-    tensor = (
-        small_input(np.asarray(inputs, np.uint8))
-        if small
-        else torch.from_numpy(np.asarray(inputs, np.float32))
-    )
+    if settings.network == SMALL:
+        tensor = small_input(np.asarray(inputs, np.uint8))
+    else:
+        tensor = torch.from_numpy(np.asarray(inputs, np.float32))
     network.eval()
     with torch.inference_mode():
         made = torch.cat([functional.normalize(network(part), dim=1) for part in torch.split(tensor, 64)])
@@ -235,9 +190,10 @@ def train_lock(
     me: ImageArray | FloatArray,
     not_me: ImageArray | FloatArray,
     options: RunOptions,
-    is_kept: bool = True,
 ) -> TripletLock:
     """Train a lock on the owner's and others' faces: crops for ``small``, embeddings for ``head``.
+
+    Each step sends a view of every picture through the network once and takes all triplets of them.
 
     Raises:
         ConfigurationError: With fewer than two pictures of the owner or none of others.
@@ -246,15 +202,87 @@ def train_lock(
         raise ConfigurationError(
             f"expected two or more pictures of ME and one of NOT_ME, got {len(me)}, {len(not_me)}"
         )
-    steps = min(settings.steps, 5) if options.fast else settings.steps
+    set_up(options)
     inputs = np.concatenate([me, not_me])
     network = make_network(settings, inputs.shape[-1] if settings.network == HEAD else 0)
-    module = TripletTraining(settings, network, len(me), len(not_me))
-    loader = DataLoader(Views(settings, inputs, steps), batch_size=len(inputs))
-    # a lock takes seconds: it starts anew instead of going on
-    (options.out / LAST).unlink(missing_ok=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    triplets = all_triplets(len(me), len(not_me))
+    costs: list[float] = []
     started = time.perf_counter()
-    fit_epochs(module, loader, None, 1, options, settings.seed, is_kept)
+    for step in range(min(settings.steps, 5) if options.fast else settings.steps):
+        draws = enumerate(inputs, step * len(inputs))
+        views = [draw_view(settings, face, np.random.default_rng((settings.seed, n))) for n, face in draws]
+        cost = triplet_loss(network(torch.stack(views)), triplets, settings.alpha)
+        optimizer.zero_grad()
+        torch.autograd.backward(cost)
+        optimizer.step()
+        costs.append(float(cost.detach()))
+        if len(costs) >= settings.stop_after and not any(costs[-settings.stop_after :]):
+            break
     seconds = time.perf_counter() - started
-    vectors = _vectors(settings, network, inputs)
-    return TripletLock(settings, network, vectors[: len(me)], vectors[len(me) :], module.steps_done, seconds)
+    vectors = embed(settings, network, inputs)
+    return TripletLock(settings, network, vectors[: len(me)], vectors[len(me) :], tuple(costs), seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class LockTrial:
+    """What a lock did with faces it had not seen.
+
+    Attributes:
+        n_me: The owner's pictures trained on.
+        n_not_me: Others' pictures trained on.
+        alpha: Margin while training.
+        steps: Steps until no triplet cost anything, or all of them.
+        seconds: Time of training.
+        is_satisfied: Whether every triplet of unchanged pictures meets the margin.
+        owner_unlocks: Share of the owner's new pictures that unlock at ``production_alpha``.
+        stranger_unlocks: Share of unknown people's that do.
+        equal_error: Error rate where both kinds of error are equal, over all production alphas.
+        equal_error_alpha: The production alpha of that.
+    """
+
+    n_me: int
+    n_not_me: int
+    alpha: float
+    steps: int
+    seconds: float
+    is_satisfied: bool
+    owner_unlocks: float
+    stranger_unlocks: float
+    equal_error: float
+    equal_error_alpha: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_me:2d} of me, {self.n_not_me:2d} not, alpha {self.alpha:+.1f}: {self.steps:3d} steps "
+            f"{self.seconds:5.1f} s; I unlock {100 * self.owner_unlocks:3.0f} %, strangers "
+            f"{100 * self.stranger_unlocks:3.0f} %; equal error {100 * self.equal_error:4.1f} % at alpha "
+            f"{self.equal_error_alpha:+.2f}"
+        )
+
+
+def try_lock(
+    lock: TripletLock, me_tests: ImageArray | FloatArray, not_me_tests: ImageArray | FloatArray
+) -> LockTrial:
+    """Show a lock new faces of its owner and of people it has never seen."""
+    mine, theirs = lock.margins(me_tests), lock.margins(not_me_tests)
+    limit_in_use = lock.settings.production_alpha
+    limits = np.sort(np.concatenate([mine, theirs]))
+    refused = np.array([(mine < limit).mean() for limit in limits])
+    accepted = np.array([(theirs >= limit).mean() for limit in limits])
+    at = int(np.abs(refused - accepted).argmin())
+    a, p, n = all_triplets(len(lock.me), len(lock.not_me)).numpy().T
+    known = np.concatenate([lock.me, lock.not_me])
+    gaps = np.linalg.norm(known[a] - known[p], axis=1) - np.linalg.norm(known[a] - known[n], axis=1)
+    return LockTrial(
+        len(lock.me),
+        len(lock.not_me),
+        lock.settings.alpha,
+        len(lock.losses),
+        lock.seconds,
+        bool((gaps + lock.settings.alpha <= 1e-6).all()),
+        float((mine >= limit_in_use).mean()),
+        float((theirs >= limit_in_use).mean()),
+        float((refused[at] + accepted[at]) / 2),
+        float(limits[at]),
+    )
