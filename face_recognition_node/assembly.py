@@ -44,7 +44,9 @@ def open_gallery(path: Path | None, models: Models, config: Config) -> Gallery:
     Raises:
         GalleryError: If it cannot be opened, or belongs to another model.
     """
-    return Gallery.open(path, models.embedder.fingerprint, config.gallery)
+    return Gallery.open(
+        path, models.embedder.fingerprint, config.gallery, dimension=models.embedder.dimension
+    )
 
 
 def build_recognizer(

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from face_recognition_node.common.errors import BackendUnavailableError
-from face_recognition_node.common.resources import models_directory
+from face_recognition_node.common.resources import adopted_models_directory, models_directory
 from face_recognition_node.vision.detector import DetectorConfig
 from face_recognition_node.vision.embedding import CropEmbedder
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ADOPTED, ModelCard, ModelsConfig
 from face_recognition_node.vision.retinaface import RetinaFaceDetector
 from face_recognition_node.vision.runner import ModelRunner
 
@@ -37,13 +37,22 @@ def _onnxruntime(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRun
     return OnnxRuntimeRunner(card, models, reason)
 
 
+def _require_torch_network(card: ModelCard) -> None:
+    if card.network == ADOPTED:
+        raise BackendUnavailableError(
+            f"{card.name} was adopted as ONNX, torch has no network of it; use openvino or onnxruntime"
+        )
+
+
 def _torch(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
+    _require_torch_network(card)
     from face_recognition_node.backends.torch_runner import open_torch_runner
 
     return open_torch_runner(card, models, reason)
 
 
 def _torch_tensorrt(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
+    _require_torch_network(card)
     from face_recognition_node.backends.tensorrt_compiler import TorchTensorRtCompiler
     from face_recognition_node.backends.torch_tensorrt_runner import TorchTensorRtRunner
 
@@ -119,8 +128,10 @@ def _first_available(names: Sequence[str], card: ModelCard, models: ModelsConfig
 
 
 def load_card(models: ModelsConfig, name: str) -> ModelCard:
-    """Return the card of a model in the configured folder."""
-    return ModelCard.read(models_directory(models.models_dir) / f"{name}.json")
+    """Return the card of a model in the configured folder, or of one that the user has adopted."""
+    path = models_directory(models.models_dir) / f"{name}.json"
+    adopted = adopted_models_directory() / path.name
+    return ModelCard.read(adopted if adopted.is_file() and not path.is_file() else path)
 
 
 def load_embedder(models: ModelsConfig) -> CropEmbedder:

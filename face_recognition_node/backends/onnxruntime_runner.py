@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
+
 from face_recognition_node.backends.preprocessing import network_input, require_batch, thread_count
 from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.vision.faces import FloatArray, ImageArray
@@ -47,10 +49,19 @@ class OnnxRuntimeRunner:
             )
         except Exception as error:  # its exceptions have no common base of their own
             raise BackendUnavailableError(f"onnxruntime cannot run {file}: {error}") from error
-        self._input = self._session.get_inputs()[0].name
+        needed = self._session.get_inputs()[0]
+        self._input = needed.name
+        self._outputs = [card.output] if card.output else None
+        self._takes_one = needed.shape[0] == 1
         self.report = BackendReport(NAME, "CPU", reason, "fp32")
 
     def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:
         """Return the outputs for (B, H, W, 3) BGR uint8 images."""
         planes = network_input(require_batch(images_bgr), self._card.input)
-        return tuple(cast("list[FloatArray]", self._session.run(None, {self._input: planes})))
+        if not self._takes_one:
+            return self._run(planes)
+        answers = [self._run(planes[k : k + 1]) for k in range(len(planes))]
+        return tuple(np.concatenate(parts) for parts in zip(*answers, strict=True))
+
+    def _run(self, planes: FloatArray) -> tuple[FloatArray, ...]:
+        return tuple(cast("list[FloatArray]", self._session.run(self._outputs, {self._input: planes})))

@@ -115,7 +115,7 @@ class OpenVinoRunner:
         processor = PrePostProcessor(self._core.read_model(self._file))
         image = processor.input()
         image.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC")).set_color_format(ColorFormat.BGR)
-        image.model().set_layout(Layout("NCHW"))
+        image.model().set_layout(Layout(needs.layout))
         steps = image.preprocess()
         if needs.channels == "RGB":
             steps.convert_color(ColorFormat.RGB)
@@ -157,4 +157,6 @@ class OpenVinoRunner:
             images_bgr = images_bgr.copy()
         request.set_input_tensor(self._openvino.Tensor(images_bgr, shared_memory=True))
         request.infer()
+        if self._card.output:
+            return (request.get_tensor(self._card.output).data,)
         return tuple(request.get_output_tensor(index).data for index in range(len(request.model_outputs)))

@@ -29,7 +29,7 @@ def require_batch(images_bgr: ImageArray) -> ImageArray:
 
 
 def network_input(images_bgr: ImageArray, needs: ModelInput) -> FloatArray:
-    """Return (B, 3, H, W) float32 ``(pixel - mean) / scale`` in the card's channel order.
+    """Return float32 ``(pixel - mean) / scale`` in the card's channel order and layout.
 
     Args:
         images_bgr: (B, H, W, 3) uint8.
@@ -42,7 +42,7 @@ def network_input(images_bgr: ImageArray, needs: ModelInput) -> FloatArray:
         np.subtract(images_bgr[..., source], np.float32(needs.mean[plane]), out=planes[:, plane])
         if needs.scale[plane] != 1.0:
             planes[:, plane] *= np.float32(1.0 / needs.scale[plane])
-    return planes
+    return planes if needs.layout == "NCHW" else np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
 
 
 def thread_count(asked: int) -> int:

@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "recognize": "say who is in a video, camera, picture or folder",
     "enroll": "enroll a person from a video, camera, picture or folder",
     "gallery": "list, rename, merge, forget, undo, export, import, verify",
+    "adopt": "use any face network in an ONNX file as the embedder",
     "calibrate": "learn from labelled faces what a similarity is worth",
     "evaluate": "measure verification, detection, identification or a replayed scenario",
     "benchmark": "measure speed and memory side by side",

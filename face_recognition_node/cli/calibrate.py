@@ -145,7 +145,7 @@ def _follow(video: Path, calibration: Calibration, config: Config) -> list[Any]:
 
     embedder = load_embedder(config.models)
     seen: dict[int, list[tuple[float, Any]]] = defaultdict(list)
-    with Gallery.open(None, embedder.fingerprint) as gallery:
+    with Gallery.open(None, embedder.fingerprint, dimension=embedder.dimension) as gallery:
         detector = load_detector(config.models, config.detector)
         recognizer = Recognizer(detector, embedder, gallery, calibration, config)
         for frame in open_source(str(video)):

@@ -47,6 +47,13 @@ def models_directory(configured: str = "") -> Path:
     raise ModelMissingError(f"no folder with models found; looked in {places}; name one by {MODELS_VARIABLE}")
 
 
+def adopted_models_directory() -> Path:
+    """Return the folder of embedders that the user has adopted: XDG's data folder, created when needed."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share"
+    return root / PACKAGE / "models"
+
+
 def config_directory() -> Path:
     """Return the folder of configuration files (parameters, Fast DDS profile, scenarios).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import ModelError, ModelMismatchError
@@ -79,13 +80,21 @@ class CropEmbedder:
         """
         require_crops(crops_bgr)
         embeddings = np.empty((len(crops_bgr), self.dimension), np.float32)
-        lit = brighten_faces(crops_bgr)
+        lit = self._resize(brighten_faces(crops_bgr))
         for start in range(0, len(crops_bgr), MAXIMUM_BATCH):
             part = slice(start, start + MAXIMUM_BATCH)
             with self._lock:
                 (output,) = self._runner.run(np.ascontiguousarray(lit[part]))
                 embeddings[part] = output
         return normalize(embeddings)
+
+    def _resize(self, crops_bgr: ImageArray) -> ImageArray:
+        """Return the crops in the size that the network takes."""
+        height, width = self._card.input.size or crops_bgr.shape[1:3]
+        if crops_bgr.shape[1:3] == (height, width) or len(crops_bgr) == 0:
+            return crops_bgr
+        how = cv2.INTER_AREA if height < crops_bgr.shape[1] else cv2.INTER_LINEAR
+        return np.stack([cv2.resize(crop, (width, height), interpolation=how) for crop in crops_bgr])
 
 
 def normalize(vectors: FloatArray) -> FloatArray:

@@ -13,6 +13,9 @@ from face_recognition_node.common.errors import ModelMismatchError, ModelMissing
 from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.common.parameters import check_section, parameter
 
+ADOPTED = "adopted"
+"""What a card calls the network of an ONNX file that comes from elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelsConfig:
@@ -73,12 +76,14 @@ class ModelInput:
         channels: "RGB" or "BGR".
         mean: One number a channel, in that order.
         scale: One number a channel, in that order.
+        layout: "NCHW" or "NHWC".
     """
 
     size: tuple[int, int] | None
     channels: str
     mean: tuple[float, float, float]
     scale: tuple[float, float, float]
+    layout: str = "NCHW"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelInput:
@@ -87,11 +92,15 @@ class ModelInput:
         mean, scale = values["mean"], values["scale"]
         if values["channels"] not in ("RGB", "BGR"):
             raise ValueError(f"channels: expected RGB or BGR, got {values['channels']!r}")
+        layout = values.get("layout", "NCHW")
+        if layout not in ("NCHW", "NHWC"):
+            raise ValueError(f"layout: expected NCHW or NHWC, got {layout!r}")
         return cls(
             None if size is None else (int(size[0]), int(size[1])),
             values["channels"],
             _triple(mean),
             _triple(scale),
+            layout,
         )
 
 
@@ -108,11 +117,13 @@ class ModelCard:
         path: The card's file; the weights lie beside it as ``NAME.onnx`` and ``NAME.safetensors``.
         name: Name of the model.
         network: Which network definition the weights fit.
-        sha256: Hexadecimal SHA-256 of ``NAME.safetensors``: the identity of the weights.
+        sha256: Hexadecimal SHA-256 of ``NAME.safetensors``, or of ``NAME.onnx`` where that is all there is:
+            the identity of the weights.
         onnx_sha256: The same of ``NAME.onnx``.
         input: What the network eats.
         alignment: Fingerprint of the warp its faces are aligned by; empty for a detector.
         dimension: Length of an embedding; 0 for a detector.
+        output: Name of the one output that is wanted; empty: all of them.
         calibration: What a similarity is worth, or None where it was not learnt yet.
         values: The whole card as written.
     """
@@ -125,6 +136,7 @@ class ModelCard:
     input: ModelInput
     alignment: str = ""
     dimension: int = 0
+    output: str = ""
     calibration: Mapping[str, Any] | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
 
@@ -148,11 +160,12 @@ class ModelCard:
                 path=path,
                 name=values["name"],
                 network=values["network"],
-                sha256=values["files"]["safetensors"],
+                sha256=values["files"].get("safetensors") or values["files"]["onnx"],
                 onnx_sha256=values["files"]["onnx"],
                 input=ModelInput.from_dict(values["input"]),
                 alignment=values["input"].get("alignment", ""),
                 dimension=int(values.get("output", {}).get("dimension", 0)),
+                output=str(values.get("output", {}).get("name", "")),
                 calibration=values.get("calibration"),
                 values=values,
             )
