@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -93,9 +94,12 @@ def test_a_node_greets_and_enrolls(tmp_path: Path) -> None:
             env={**os.environ, "RCUTILS_LOGGING_BUFFERED_STREAM": "0"},
         ) as greeter:
             assert greeter.stderr is not None
+            patience = threading.Timer(PATIENCE, greeter.terminate)
+            patience.start()
             try:
                 seen = next((line for line in greeter.stderr if f"Hello, {GUEST}!" in line), None)
             finally:
+                patience.cancel()
                 greeter.terminate()
     assert seen is not None
 
