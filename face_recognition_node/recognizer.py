@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,9 +15,10 @@ from face_recognition_node.common.errors import GalleryMismatchError
 from face_recognition_node.common.stages import StageClock
 from face_recognition_node.config import Config
 from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.comparison import log_likelihood_ratios
 from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.identity.strangers import StrangerBook
-from face_recognition_node.tracking.tracker import Look, Plan, Track, Tracker
+from face_recognition_node.tracking.tracker import Observation, PositionPlan, Track, Tracker
 from face_recognition_node.vision.alignment import Aligner, align_faces
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.embedder import Embedder
@@ -92,7 +94,9 @@ class Recognizer:
         self._align = align
         self._config, self._new_config = config, config
         self._config_lock = threading.Lock()
-        self._tracker = Tracker(calibration, config.tracker)
+        self._tracker = Tracker(
+            partial(log_likelihood_ratios, calibration), calibration.correlation_s, config.tracker
+        )
         self._resolver = IdentityResolver(calibration, config.identity, config.strangers.false_match_rate)
         self._strangers = StrangerBook(gallery, config.strangers, background=background_writes)
         self._settled: set[int] = set()
@@ -161,14 +165,16 @@ class Recognizer:
         with clock.stage("embed"):
             views = self._embed(views, chosen)
         with clock.stage("track"):
-            looks = [self._as_evidence(view) for view in views]
-            tracks = self._tracker.update(plan, detections, looks, stamp, [c < _CUT for c in changes])
+            observations = [self._as_evidence(view) for view in views]
+            tracks = self._tracker.update(plan, detections, observations, stamp, [c < _CUT for c in changes])
             for track, face_depth in zip(tracks, depths, strict=True):
                 if face_depth is not None and (relief := measure_relief(face_depth)) is not None:
                     track.relief.add(relief)
-            for track, view, look, thumbnail in zip(tracks, views, looks, thumbnails, strict=True):
+            for track, view, observation, thumbnail in zip(
+                tracks, views, observations, thumbnails, strict=True
+            ):
                 track.thumbnail = thumbnail
-                if look is not None:
+                if observation is not None:
                     self._strangers.observe(track, view)
         with clock.stage("search"):
             snapshot = self._gallery.snapshot()
@@ -225,7 +231,7 @@ class Recognizer:
         return [sample_face_depth(depth, detection) for detection in detections]
 
     def _choose(
-        self, plan: Plan, views: Sequence[FaceView], changes: Sequence[float], stamp: float
+        self, plan: PositionPlan, views: Sequence[FaceView], changes: Sequence[float], stamp: float
     ) -> list[int]:
         """Return which faces have to be embedded in this frame."""
         chosen = []
@@ -269,10 +275,10 @@ class Recognizer:
             and view.detection.size_px >= identity.minimum_face_px
         )
 
-    def _as_evidence(self, view: FaceView) -> Look | None:
+    def _as_evidence(self, view: FaceView) -> Observation | None:
         if view.embedding is None or not self._counts(view):
             return None
-        return Look(view.embedding, view.quality.overall)
+        return Observation(view.embedding, view.quality.overall)
 
 
 def _is_settled(track: Track, identity: Identity) -> bool:

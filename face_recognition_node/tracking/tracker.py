@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from face_recognition_node.common.parameters import check_section, parameter
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.tracking.association import Costs, contested, position_costs, solve
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import Detection, FloatArray
@@ -56,6 +56,16 @@ class TrackerConfig:
 
     def __post_init__(self) -> None:
         check_section(self)
+
+
+class Comparison(Protocol):
+    """What two faces say of each other, from the calibration of the embedder."""
+
+    def __call__(
+        self, first: FloatArray, first_qualities: ArrayLike, second: FloatArray, second_qualities: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Return (A, B) natural-log likelihood ratios that each of (A, D) and of (B, D) are one person."""
+        ...
 
 
 _COST_OF_A_CUT = 3.0
@@ -116,7 +126,7 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class PositionPlan:
     """The position's opinion on a frame, before anything is embedded.
 
     Attributes:
@@ -135,7 +145,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class Observation:
     """A view that is good enough to count as evidence: (D,) unit vector and quality in [0, 1]."""
 
     embedding: FloatArray
@@ -143,10 +153,16 @@ class Look:
 
 
 class Tracker:
-    """Follows all faces of one camera."""
+    """Follows all faces of one camera.
 
-    def __init__(self, calibration: Calibration, config: TrackerConfig) -> None:
-        self._calibration, self.config = calibration, config
+    Args:
+        compare: What the embeddings of two faces say of each other.
+        correlation_s: Memory of the noise between frames, seconds; see :class:`TrackEvidence`.
+        config: How faces are followed.
+    """
+
+    def __init__(self, compare: Comparison, correlation_s: float, config: TrackerConfig) -> None:
+        self._compare, self._correlation_s, self.config = compare, correlation_s, config
         self._tracks: list[Track] = []
         self._numbers = itertools.count(1)
 
@@ -159,7 +175,7 @@ class Tracker:
         """Give up all tracks; numbers go on."""
         self._tracks.clear()
 
-    def plan(self, detections: Sequence[Detection], stamp: float) -> Plan:
+    def plan(self, detections: Sequence[Detection], stamp: float) -> PositionPlan:
         """Forget tracks lost for too long and say which detections position alone can place."""
         self._tracks = [t for t in self._tracks if stamp - t.last_stamp <= self._patience_s(t)]
         tracks = tuple(self._tracks)
@@ -175,13 +191,13 @@ class Tracker:
         likely: list[Track | None] = [None] * len(detections)
         for t, d in solve(near, self.config.continuity_odds):
             likely[d] = tracks[t]
-        return Plan(tracks, costs, gaps, tuple(likely), contested(costs))
+        return PositionPlan(tracks, costs, gaps, tuple(likely), contested(costs))
 
     def update(
         self,
-        plan: Plan,
+        plan: PositionPlan,
         detections: Sequence[Detection],
-        looks: Sequence[Look | None],
+        observed: Sequence[Observation | None],
         stamp: float,
         abrupt: Sequence[bool] = (),
     ) -> list[Track]:
@@ -190,21 +206,23 @@ class Tracker:
         Args:
             plan: Of this frame, from :meth:`plan`.
             detections: (D) the faces.
-            looks: (D) their views, None where a face was not embedded or is too poor to count.
+            observed: (D) their views, None where a face was not embedded or is too poor to count.
             stamp: Time of the frame, seconds.
             abrupt: (D) whether the picture of the face has changed at once, as in a cut: position then says
                 less. Empty: none has.
         """
-        agreement = self._agreement(plan.tracks, looks)
-        costs = self._costs(plan, looks, agreement)
+        agreement = self._agreement(plan.tracks, observed)
+        costs = self._costs(plan, observed, agreement)
         if len(abrupt):
             costs[plan.gaps_s <= self.config.continuity_s] += np.where(abrupt, _COST_OF_A_CUT, 0.0)
         found: list[Track | None] = [None] * len(detections)
         for t, d in solve(costs, self.config.continuity_odds):
-            found[d] = self._continue(plan.tracks[t], detections[d], looks[d], float(agreement[t, d]), stamp)
+            found[d] = self._continue(
+                plan.tracks[t], detections[d], observed[d], float(agreement[t, d]), stamp
+            )
         visible = []
-        for detection, look, track in zip(detections, looks, found, strict=True):
-            visible.append(track if track is not None else self._start(detection, look, stamp))
+        for detection, view, track in zip(detections, observed, found, strict=True):
+            visible.append(track if track is not None else self._start(detection, view, stamp))
         return visible
 
     def _patience_s(self, track: Track) -> float:
@@ -225,49 +243,56 @@ class Tracker:
         self._tracks = [split if t is track else t for t in self._tracks]
         return split
 
-    def _agreement(self, tracks: Sequence[Track], looks: Sequence[Look | None]) -> Costs:
-        """Return (T, D) log-likelihood ratios that a look is the track's person; 0 where nothing is known."""
-        ratios = np.zeros((len(tracks), len(looks)))
+    def _agreement(self, tracks: Sequence[Track], observed: Sequence[Observation | None]) -> Costs:
+        """Return (T, D) log-likelihood ratios that they show the tracks' persons; 0 where unknown."""
+        ratios = np.zeros((len(tracks), len(observed)))
         pools = [t.evidence.embedding for t in tracks]
         rows = [i for i, pool in enumerate(pools) if pool is not None]
-        columns = [j for j, look in enumerate(looks) if look is not None]
+        columns = [j for j, view in enumerate(observed) if view is not None]
         if rows and columns:
             a = np.stack([p for p in pools if p is not None])
-            b = np.stack([look.embedding for look in looks if look is not None])
-            common = (self._calibration.commonness(a)[:, None] + self._calibration.commonness(b)[None, :]) / 2
-            quality_a = np.array([tracks[i].evidence.quality for i in rows])[:, None]
-            quality_b = np.array([look.quality for look in looks if look is not None])[None, :]
-            values = self._calibration.log_likelihood_ratio(a @ b.T, quality_b, quality_a, common)
+            b = np.stack([view.embedding for view in observed if view is not None])
+            values = self._compare(
+                a,
+                [tracks[i].evidence.quality for i in rows],
+                b,
+                [view.quality for view in observed if view is not None],
+            )
             ratios[np.ix_(rows, columns)] = values
         return ratios
 
-    def _costs(self, plan: Plan, looks: Sequence[Look | None], agreement: Costs) -> Costs:
+    def _costs(self, plan: PositionPlan, observed: Sequence[Observation | None], agreement: Costs) -> Costs:
         """Return (T, D) total costs; for a track that was lost only the look counts."""
         costs = plan.costs - agreement
         for t, track in enumerate(plan.tracks):
             if plan.gaps_s[t] > self.config.continuity_s:
                 has_pool = track.evidence.embedding is not None
                 needed = self.config.continuity_odds + self.config.relink_odds
-                for d, look in enumerate(looks):
-                    costs[t, d] = needed - agreement[t, d] if has_pool and look is not None else np.inf
+                for d, view in enumerate(observed):
+                    costs[t, d] = needed - agreement[t, d] if has_pool and view is not None else np.inf
         return costs
 
     def _continue(
-        self, track: Track, detection: Detection, look: Look | None, agreement: float, stamp: float
+        self,
+        track: Track,
+        detection: Detection,
+        view: Observation | None,
+        agreement: float,
+        stamp: float,
     ) -> Track:
-        """Move a track and weigh its new look; return the track, or the new one if that look splits it."""
-        if look is None:
+        """Move a track and weigh its new look; return the track, or the new one if that splits it."""
+        if view is None:
             track.frames_unchecked += 1
         elif agreement >= -1.0 or track.evidence.embedding is None:
-            track.evidence.add(look.embedding, look.quality, stamp)
+            track.evidence.add(view.embedding, view.quality, stamp)
             track.frames_unchecked = 0
             if agreement > 0.0:
                 track.suspects, track.suspicion = None, 0.0
         else:
             if track.suspects is None:
-                track.suspects = TrackEvidence(self._calibration.correlation_s)
+                track.suspects = TrackEvidence(self._correlation_s)
             track.suspicion += agreement * track.suspects.renewal(stamp)
-            track.suspects.add(look.embedding, look.quality, stamp)
+            track.suspects.add(view.embedding, view.quality, stamp)
             track.frames_unchecked = 0
             if track.suspicion < -self.config.continuity_odds:
                 suspects, track.suspects, track.suspicion = track.suspects, None, 0.0
@@ -276,12 +301,16 @@ class Tracker:
         return track
 
     def _start(
-        self, detection: Detection, look: Look | None, stamp: float, evidence: TrackEvidence | None = None
+        self,
+        detection: Detection,
+        view: Observation | None,
+        stamp: float,
+        evidence: TrackEvidence | None = None,
     ) -> Track:
         if evidence is None:
-            evidence = TrackEvidence(self._calibration.correlation_s)
-            if look is not None:
-                evidence.add(look.embedding, look.quality, stamp)
+            evidence = TrackEvidence(self._correlation_s)
+            if view is not None:
+                evidence.add(view.embedding, view.quality, stamp)
         track = Track(next(self._numbers), detection, stamp, stamp, evidence)
         self._tracks.append(track)
         return track

@@ -101,7 +101,6 @@ TABLE = {
 
 EXCEPTIONS: frozenset[str] = frozenset(
     {
-        "tracking.tracker -> identity.calibration",
         "vision.retinaface_decoding -> gallery.columns",
     }
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from face_recognition_node.common.errors import GalleryUnavailableError
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate
 from face_recognition_node.gallery.values import Provenance
+from face_recognition_node.identity.comparison import log_likelihood_ratios
 from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
 from face_recognition_node.identity.stranger_record import select_views
 from face_recognition_node.identity.strangers import StrangerBook, StrangersConfig
-from face_recognition_node.tracking.tracker import Look, Track, Tracker, TrackerConfig
+from face_recognition_node.tracking.tracker import Observation, Track, Tracker, TrackerConfig
 from face_recognition_node.vision.faces import FaceView, FloatArray, HeadPose, Identity, IdentityState
 
 
@@ -28,14 +30,14 @@ class Door:
     def __init__(self, *, background: bool = False, **values: object) -> None:
         self.world, self.gallery = FaceWorld(seed=5), empty_gallery()
         calibration = made_up_calibration()
-        self.tracker = Tracker(calibration, TrackerConfig())
+        self.tracker = Tracker(partial(log_likelihood_ratios, calibration), 0.4, TrackerConfig())
         self.resolver = IdentityResolver(calibration, IdentityConfig(), 0.02)
         self.book = StrangerBook(self.gallery, with_values(StrangersConfig(), values), background=background)
         self.stamp = 0.0
 
     def show(self, view: FaceView) -> tuple[Track, Identity]:
         plan = self.tracker.plan([view.detection], self.stamp)
-        look = None if view.embedding is None else Look(view.embedding, view.quality.overall)
+        look = None if view.embedding is None else Observation(view.embedding, view.quality.overall)
         tracks = self.tracker.update(plan, [view.detection], [look], self.stamp)
         self.book.observe(tracks[0], view)
         snapshot = self.gallery.snapshot()

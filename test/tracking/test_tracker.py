@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.parameters import with_values
+from face_recognition_node.identity.comparison import log_likelihood_ratios
 from face_recognition_node.tracking.association import GATE, contested, position_costs, solve
 from face_recognition_node.tracking.evidence import TrackEvidence
-from face_recognition_node.tracking.tracker import Look, Track, Tracker, TrackerConfig
+from face_recognition_node.tracking.tracker import Observation, Track, Tracker, TrackerConfig
 from face_recognition_node.vision.faces import Detection
 
 EYES = np.array([[-0.2, -0.1], [0.2, -0.1], [0.0, 0.1], [-0.15, 0.27], [0.15, 0.27]])
@@ -27,7 +29,9 @@ def detection(x: float, y: float = 100.0, size: float = 60.0) -> Detection:
 
 
 def make_tracker(**values: float) -> Tracker:
-    return Tracker(made_up_calibration(), with_values(TrackerConfig(), values))
+    return Tracker(
+        partial(log_likelihood_ratios, made_up_calibration()), 0.4, with_values(TrackerConfig(), values)
+    )
 
 
 class Scene:
@@ -36,7 +40,7 @@ class Scene:
     def __init__(self, tracker: Tracker, period: float = 0.05) -> None:
         self.tracker, self.period, self.stamp = tracker, period, 0.0
 
-    def step(self, *faces: tuple[Detection, Look | None]) -> list[Track]:
+    def step(self, *faces: tuple[Detection, Observation | None]) -> list[Track]:
         self.stamp += self.period
         detections = [face[0] for face in faces]
         plan = self.tracker.plan(detections, self.stamp)
@@ -52,8 +56,8 @@ def world() -> FaceWorld:
     return FaceWorld(seed=3)
 
 
-def look(world: FaceWorld, person: int, quality: float = 0.9) -> Look:
-    return Look(world.embedding(person), quality)
+def look(world: FaceWorld, person: int, quality: float = 0.9) -> Observation:
+    return Observation(world.embedding(person), quality)
 
 
 class TestAssociation:
@@ -236,16 +240,16 @@ class TestTracks:
         assert float(after.evidence.embedding @ world.axis(0)) < 0.5
 
     def test_mild_contradiction_splits_only_when_it_lasts(self, world: FaceWorld) -> None:
-        halfway = Look(
+        halfway = Observation(
             (world.axis(0) * 0.15 + world.axis(1) * math.sqrt(1 - 0.15**2)).astype(np.float32), 0.9
         )
         scene = Scene(make_tracker())
         for _ in range(10):
-            (before,) = scene.step((detection(100), Look(world.axis(0), 0.9)))
+            (before,) = scene.step((detection(100), Observation(world.axis(0), 0.9)))
         (once,) = scene.step((detection(100), halfway))
         assert once.track_id == before.track_id
         assert once.suspicion < 0
-        (again,) = scene.step((detection(100), Look(world.axis(0), 0.9)))
+        (again,) = scene.step((detection(100), Observation(world.axis(0), 0.9)))
         assert again.suspicion == 0
         numbers = [scene.step((detection(100), halfway))[0].track_id for _ in range(40)]
         assert numbers[0] == before.track_id
