@@ -182,7 +182,13 @@ class Recognizer:
             self._strangers.update(tracks, identities, snapshot)
         self._settled = {t.track_id for t, i in zip(tracks, identities, strict=True) if _is_settled(t, i)}
         faces = tuple(
-            IdentifiedFace(track.track_id, view, identity, flatness=track.relief.verdict)
+            IdentifiedFace(
+                track.track_id,
+                view,
+                identity,
+                flatness=track.relief.verdict,
+                own_stranger_id=self._strangers.own_id(track),
+            )
             for track, view, identity in zip(tracks, views, identities, strict=True)
         )
         height, width = image.shape[:2]

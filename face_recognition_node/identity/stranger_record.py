@@ -13,6 +13,8 @@ from face_recognition_node.vision.faces import FaceView, FloatArray, embedding_o
 
 OTHER_SIDE, SAME_PERSON = 0.9, 0.5
 """A view is added if its cosine to the nearest stored one is between these: new, hardly somebody else."""
+UNBROKEN_S = 0.5
+"""A track that was out of view for longer may have been found again in another face."""
 ADDITION_INTERVAL_S = 1.0
 """Least time between two additions to one stranger."""
 
@@ -31,6 +33,8 @@ class StrangerRecord:
         latest: The good view of this frame, or None.
         stored: (D,) vectors of the views that the gallery was given.
         last_addition: When the last of them was given to it, seconds.
+        last_update: When the track was last in view, seconds, or None.
+        is_broken: Whether the track was out of view for so long that it may be somebody else's since.
     """
 
     views: list[FaceView] = field(default_factory=list)
@@ -42,11 +46,19 @@ class StrangerRecord:
     latest: FaceView | None = None
     stored: list[FloatArray] = field(default_factory=list)
     last_addition: float = 0.0
+    last_update: float | None = None
+    is_broken: bool = False
 
     @property
     def span_s(self) -> float:
         """Seconds between the first and the last good view."""
         return self.last_stamp - self.first_stamp
+
+    def follow(self, stamp: float) -> None:
+        """Take note that the track is in view."""
+        if self.last_update is not None and stamp - self.last_update > UNBROKEN_S:
+            self.is_broken = True
+        self.last_update = stamp
 
     def note(self, view: FaceView, limit: int) -> None:
         """Take in a good view; ``limit`` is the most to keep."""

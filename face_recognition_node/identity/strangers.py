@@ -105,6 +105,7 @@ class StrangerBook:
         """Mint the strangers that are due and take back ids that proved wrong."""
         for track, identity in zip(tracks, identities, strict=True):
             record = self._record(track)
+            record.follow(track.last_stamp)
             self._collect(record)
             if identity.state is IdentityState.KNOWN:
                 self._take_back(record, identity)
@@ -120,6 +121,11 @@ class StrangerBook:
             elif self.config.enabled and record.minted_id == identity.person_id and track.suspicion == 0.0:
                 self._add_other_side(record)
             record.latest = None
+
+    def own_id(self, track: Track) -> str | None:
+        """Return the id of the stranger created from this very track; None after a break."""
+        record = self._record(track)
+        return None if record.is_broken else record.minted_id
 
     def _record(self, track: Track) -> StrangerRecord:
         if track.stranger is None:

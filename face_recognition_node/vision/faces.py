@@ -204,17 +204,22 @@ class IdentityState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A person a track might be.
+    """A person whom a face might show.
 
     Attributes:
         person_id: Permanent id.
         name: Display name (may change, may collide).
         probability: Posterior in [0, 1].
+        similarity: Cosine to the person's nearest template, or None where it was not measured.
     """
 
     person_id: str
     name: str
     probability: float
+    similarity: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.probability:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +255,7 @@ class IdentifiedFace:
         identity: What is claimed of its track.
         position_m: Optional (3,) position in the camera's optical frame, metres.
         flatness: "unverified", "solid" or "flat" (a picture of a face), from depth.
+        own_stranger_id: The stranger that was created from this very track, while nothing has broken it.
     """
 
     track_id: int
@@ -257,6 +263,7 @@ class IdentifiedFace:
     identity: Identity
     position_m: FloatArray | None = None
     flatness: str = "unverified"
+    own_stranger_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -75,6 +75,18 @@ def test_minted_after_several_views_over_some_time(door: Door) -> None:
     assert door.strangers == [identity.person_id]
 
 
+def test_a_track_is_its_own_stranger_until_it_was_out_of_view(door: Door) -> None:
+    """What was found again may be another face: an enrollment must not take that stranger over."""
+    stranger = door.watch(0, 2.0).person_id
+    track, _ = door.show(door.world.view(door.stamp, 0))
+    assert door.book.own_id(track) == stranger is not None
+    door.pause(1.0)
+    again, identity = door.show(door.world.view(door.stamp, 0))
+    assert again is track
+    assert identity.person_id == stranger
+    assert door.book.own_id(again) is None
+
+
 def test_the_same_one_coming_back_gets_the_same_id(door: Door) -> None:
     first = door.watch(0, 2.0).person_id
     door.pause()
