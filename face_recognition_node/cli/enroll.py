@@ -46,6 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_gallery(parser)
     parser.add_argument("--views", type=int, default=0, metavar="N", help="views to keep (default 6)")
     parser.add_argument("--person", metavar="ID", help="add the views to this person, not to a new one")
+    parser.add_argument(
+        "--somebody-else",
+        action="store_true",
+        help="store a new person even if the face is that of somebody known already (a twin)",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--region", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"),
@@ -106,7 +111,15 @@ def _goal(arguments: argparse.Namespace, source: FrameSource) -> EnrollmentGoal:
     # Whoever hands over a few pictures has chosen them; a recording has no hurry.
     minimum = 1 if _is_stills(arguments, source) else 0
     timeout_s = 0.0 if source.is_live else 3600.0
-    return EnrollmentGoal(arguments.name, arguments.person, selection, arguments.views, timeout_s, minimum)
+    return EnrollmentGoal(
+        arguments.name,
+        arguments.person,
+        selection,
+        arguments.views,
+        timeout_s,
+        minimum,
+        arguments.somebody_else,
+    )
 
 
 def _is_stills(arguments: argparse.Namespace, source: FrameSource) -> bool:

@@ -1,106 +1,105 @@
-"""Whether the gallery knows a face already: who it looks like, and with what probability.
+"""Who of the gallery the views of a newcomer show, perhaps.
 
-The views are pooled into one vector, as a track's are (:mod:`evidence`), and that is compared with each
-person's nearest template. With the log-likelihood ratios ``l_i`` of the N persons of the gallery and the
-prior ``P(new) = nu`` (whoever introduces himself is mostly new),
+The views are pooled and compared with each person's nearest template. With the log-likelihood ratio ``l_i``
+of person ``i``, N persons in the gallery and the prior ``P(new) = nu`` (whoever introduces themselves is
+mostly new), the probability that it is this person and not somebody new is
 
-    P(i) = (1 - nu)/N e^{l_i} / (nu + (1 - nu)/N sum_j e^{l_j}).
+    P(i) = sigma(l_i + ln((1 - nu) / (nu N))).
 
-This is no claim of identity: a robot that is told a name says who else it might be, so that a person who is
-stored twice is found twice here.
+Each person is weighed alone: somebody who is stored twice is found twice, as surely as once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from face_recognition_node.enrollment.goal import Resemblance
-from face_recognition_node.enrollment.kept_views import pool
 from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.values import Match
+from face_recognition_node.gallery.values import Template
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.vision.faces import FaceView
+from face_recognition_node.identity.comparison import (
+    compare_with_templates,
+    embeddings_of,
+    log_false_match_rates,
+    pool_views,
+    qualities_of,
+)
+from face_recognition_node.vision.faces import Candidate, FaceView
 
-SHARE = 0.1
-"""Share of the highest probability from which on two entries may be the same person."""
 NEW_PRIOR = 0.9
-"""``nu``: probability, before looking, that a face to be enrolled is nobody in the gallery."""
-CANDIDATES = 16
+"""``nu``: probability, before any comparison, that a face to be enrolled is nobody in the gallery."""
+MOST_CANDIDATES = 16
 """Persons compared; those further down the search are as good as impossible."""
+JOIN_FALSE_MATCH_RATE = 1e-4
+"""Each template of a stranger has to fit a newcomer's views at this rate before the two are joined."""
 
 
-def enrolled_among(alike: Sequence[Resemblance], snapshot: Snapshot) -> list[Resemblance]:
-    """Return those who are no strangers, in the same order."""
-    return [one for one in alike if not snapshot.persons[one.person_id].is_stranger]
+def find_candidates(
+    calibration: Calibration, views: Sequence[FaceView], snapshot: Snapshot, without: Collection[str] = ()
+) -> list[Candidate]:
+    """Return whom the views look like, most probable first.
 
-
-def as_one(alike: Sequence[Resemblance]) -> Resemblance | None:
-    """Return the most probable one with the probability of all who share it, or None of nobody.
-
-    Somebody who is stored twice is found twice, and each time with half of the probability.
+    Args:
+        calibration: What similarities are worth.
+        views: Views of one person, at least one, with embeddings.
+        snapshot: The gallery.
+        without: Ids of persons not to be considered.
     """
-    if not alike:
-        return None
-    best = max(alike, key=lambda one: (one.probability, one.similarity))
-    shared = sum(one.probability for one in alike if one.probability >= SHARE * best.probability)
-    return replace(best, probability=min(shared, 1.0))
+    if snapshot.n_templates == 0:
+        return []
+    embedding, quality = pool_views(views)
+    matches = [m for m in snapshot.search(embedding[None], MOST_CANDIDATES)[0] if m.person_id not in without]
+    if not matches:
+        return []
+    stored = {t.template_id: t for t in snapshot.templates(m.template_id for m in matches)}
+    nearest = [stored[m.template_id] for m in matches]
+    n_persons = len(snapshot.persons) - sum(person_id in snapshot.persons for person_id in without)
+    prior = math.log((1.0 - NEW_PRIOR) / NEW_PRIOR) - math.log(max(n_persons, 1))
+    logits = compare_with_templates(calibration, embedding, quality, nearest) + prior
+    found = [
+        Candidate(m.person_id, snapshot.persons[m.person_id].label, _sigmoid(logit), m.similarity)
+        for m, logit in zip(matches, logits.tolist(), strict=True)
+    ]
+    return sorted(found, key=lambda one: (-one.probability, -(one.similarity or 0.0)))
 
 
-class Acquaintances:
-    """Looks views up in the gallery."""
+def log_ratio_of_person(
+    calibration: Calibration, views: Sequence[FaceView], person_id: str, snapshot: Snapshot
+) -> float:
+    """Return the log-likelihood ratio that the views show this person, by the person's nearest template."""
+    templates = _searched(snapshot, person_id)
+    if not templates:
+        return -math.inf
+    embedding, quality = pool_views(views)
+    nearest = max(templates, key=lambda template: float(template.embedding @ embedding))
+    return float(compare_with_templates(calibration, embedding, quality, [nearest])[0])
 
-    def __init__(self, calibration: Calibration) -> None:
-        self._calibration = calibration
 
-    def resembling(
-        self, views: Sequence[FaceView], snapshot: Snapshot, without: Collection[str] = ()
-    ) -> list[Resemblance]:
-        """Return whom the views look like, most probable first.
+def fits_every_template(
+    calibration: Calibration, views: Sequence[FaceView], person_id: str, snapshot: Snapshot
+) -> bool:
+    """Return whether the views fit each template of a person so well that they are surely theirs.
 
-        Args:
-            views: Views of one person, at least one, with embeddings.
-            snapshot: The gallery.
-            without: Persons not to be considered, by id.
-        """
-        found = [(m, ratio) for m, ratio in self._compare(views, snapshot) if m.person_id not in without]
-        if not found:
-            return []
-        n_persons = len(snapshot.persons) - sum(person_id in snapshot.persons for person_id in without)
-        odds = math.log((1.0 - NEW_PRIOR) / NEW_PRIOR) - math.log(max(n_persons, 1))
-        logs = np.array([ratio for _, ratio in found]) + odds
-        highest = max(float(logs.max()), 0.0)
-        shares = np.exp(logs - highest)
-        probabilities = (shares / (math.exp(-highest) + shares.sum())).tolist()
-        alike = [
-            Resemblance(m.person_id, snapshot.persons[m.person_id].label, m.similarity, probability)
-            for (m, _), probability in zip(found, probabilities, strict=True)
-        ]
-        return sorted(alike, key=lambda one: (-one.probability, -one.similarity))
+    One view of the person is enough for a template: heads that are turned differently are less alike.
+    """
+    templates = _searched(snapshot, person_id)
+    if not templates:
+        return False
+    stored = np.stack([template.embedding for template in templates])
+    rates = log_false_match_rates(
+        calibration, embeddings_of(views), qualities_of(views), stored, [t.quality for t in templates]
+    )
+    # The best of several views is as good by chance more often than one is.
+    limit = math.log(JOIN_FALSE_MATCH_RATE) - math.log(len(views))
+    return bool((rates.min(axis=0) <= limit).all())
 
-    def log_ratio_of(self, views: Sequence[FaceView], person_id: str, snapshot: Snapshot) -> float:
-        """Return the log-likelihood ratio that the views show this person; -inf if many others are nearer."""
-        found = (ratio for m, ratio in self._compare(views, snapshot) if m.person_id == person_id)
-        return next(found, -math.inf)
 
-    def _compare(self, views: Sequence[FaceView], snapshot: Snapshot) -> list[tuple[Match, float]]:
-        """Return the nearest template of each of the nearest persons with its log-likelihood ratio."""
-        if snapshot.n_templates == 0:
-            return []
-        embedding, quality = pool(views)
-        matches = snapshot.search(embedding[None], CANDIDATES)[0]
-        if not matches:
-            return []
-        stored = {t.template_id: t.embedding for t in snapshot.templates(m.template_id for m in matches)}
-        vectors = np.stack([embedding, *(stored[m.template_id] for m in matches)])
-        commonness = self._calibration.commonness(vectors)
-        ratios = self._calibration.log_likelihood_ratio(
-            [m.similarity for m in matches],
-            quality,
-            [m.template_quality for m in matches],
-            (commonness[0] + commonness[1:]) / 2,
-        )
-        return list(zip(matches, ratios.tolist(), strict=True))
+def _searched(snapshot: Snapshot, person_id: str) -> list[Template]:
+    """Return the templates of a person that are not set aside."""
+    return [template for template in snapshot.templates_of(person_id) if not template.is_set_aside]
+
+
+def _sigmoid(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(-logit)) if logit > 0 else math.exp(logit) / (1.0 + math.exp(logit))

@@ -1,4 +1,4 @@
-"""The end of an enrolment: check the views together, decide whose they are, store them durably."""
+"""The end of an enrollment: check the views together, decide whose they are, store them durably."""
 
 from __future__ import annotations
 
@@ -8,25 +8,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_recognition_node.common.errors import EnrollmentError, GalleryError, PersonNotFoundError
-from face_recognition_node.enrollment.candidates import SHARE, Acquaintances, as_one, enrolled_among
-from face_recognition_node.enrollment.goal import EnrollmentGoal, Outcome, Resemblance
-from face_recognition_node.enrollment.kept_views import pool
+from face_recognition_node.common.errors import (
+    EnrollmentError,
+    GalleryConflictError,
+    GalleryError,
+    PersonNotFoundError,
+)
+from face_recognition_node.enrollment.candidates import (
+    find_candidates,
+    fits_every_template,
+    log_ratio_of_person,
+)
+from face_recognition_node.enrollment.goal import EnrollmentGoal, Outcome
 from face_recognition_node.gallery.edits import checked_name, folded
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.vision.faces import FaceView, embedding_of
+from face_recognition_node.identity.comparison import log_likelihood_ratios, pool_views
+from face_recognition_node.vision.faces import Candidate, FaceView, embedding_of
 
 LOGGER = logging.getLogger(__name__)
 
 CONSISTENT_LOG_RATIO = 1.0
 """A view belongs to the others if its log-likelihood ratio against their mean is at least this."""
 SAME_PROBABILITY = 0.9
-"""Probability from which on a stranger met before, or a person of the same name, is taken for the same."""
+"""Probability from which on a person of the gallery is taken for the one who is enrolled."""
+POSSIBLE_PROBABILITY = 0.5
+"""Probability from which on a stranger is reported as perhaps the one who is enrolled."""
 NEARLY_EQUAL = 0.5
-"""Share of the highest probability from which on an entry of the same name is taken for the same person."""
+"""Share of the highest odds from which on an entry of the same name is taken for the same person."""
 MISMATCH_LOG_RATIO = -1.0
 """Views whose log-likelihood ratio against a person is below this are not added to that person."""
 
@@ -62,117 +73,171 @@ def outliers(views: Sequence[FaceView], calibration: Calibration) -> list[FaceVi
 
 
 def _ratio_to_mean(view: FaceView, others: Sequence[FaceView], calibration: Calibration) -> float:
-    own = embedding_of(view)
-    mean, quality = pool(others)
-    commonness = float(calibration.commonness(np.stack([own, mean])).mean())
-    ratio = calibration.log_likelihood_ratio(float(own @ mean), view.quality.overall, quality, commonness)
-    return float(ratio)
+    mean, quality = pool_views(others)
+    own = embedding_of(view)[None]
+    return float(log_likelihood_ratios(calibration, own, view.quality.overall, mean[None], quality)[0, 0])
 
 
-def mismatch(
-    views: Sequence[FaceView], person_id: str, snapshot: Snapshot, acquaintances: Acquaintances
-) -> str:
+def mismatch(views: Sequence[FaceView], person_id: str, snapshot: Snapshot, calibration: Calibration) -> str:
     """Return why views must not be added to a person, or an empty text if they may."""
     person = snapshot.person(person_id)
-    if acquaintances.log_ratio_of(views, person.person_id, snapshot) >= MISMATCH_LOG_RATIO:
+    if log_ratio_of_person(calibration, views, person.person_id, snapshot) >= MISMATCH_LOG_RATIO:
         return ""
-    resembling = acquaintances.resembling(views, snapshot)
+    candidates = find_candidates(calibration, views, snapshot)
     text = f"these views do not look like {person.label}"
-    is_likely = bool(resembling) and resembling[0].probability > 0.5
-    return f"{text}; the face looks like {resembling[0]}" if is_likely else text
+    is_likely = bool(candidates) and candidates[0].probability > 0.5
+    return f"{text}; the face looks like {candidates[0]}" if is_likely else text
 
 
 def store(
-    views: Sequence[FaceView], goal: EnrollmentGoal, gallery: Gallery, acquaintances: Acquaintances
+    views: Sequence[FaceView],
+    goal: EnrollmentGoal,
+    gallery: Gallery,
+    calibration: Calibration,
+    own_stranger_id: str | None = None,
 ) -> Stored:
-    """Store the views of one person, all together.
+    """Store the views of one person in one step of the gallery's history.
 
-    A new person is made unless the goal names one; but the same unknown as before keeps the stranger's id and
-    gets the name, and somebody of the same name with the same face gets more views.
+    A new person is made unless the goal names one. A person of the same name and face gets more views. A
+    stranger of the gallery is joined with the new person, who then has the stranger's id, only if that is
+    certain: see :func:`_split_strangers`.
+
+    Args:
+        views: Of one person, with embeddings.
+        goal: What was asked for.
+        gallery: Where to store them.
+        calibration: What similarities are worth.
+        own_stranger_id: The stranger that was created from the very track of the views, if there is one.
 
     Raises:
         EnrollmentError: With the outcome as reason; nothing was stored then.
     """
-    snapshot = gallery.snapshot()
     templates = [
         NewTemplate(
-            embedding_of(view),
-            view.quality.overall,
-            view.pose,
-            Provenance.ENROLLED,
-            view.precision,
+            embedding_of(view), view.quality.overall, view.pose, Provenance.ENROLLED, view.precision,
             view.crop_bgr,
         )
         for view in views
-    ]
+    ]  # fmt: skip
+    snapshot = gallery.snapshot()
     try:
         if goal.person_id is not None:
-            return _add_to(goal.person_id, goal, views, templates, gallery, acquaintances)
-        alike = acquaintances.resembling(views, snapshot)
-        strangers = [one for one in alike if snapshot.persons[one.person_id].is_stranger]
-        is_stranger = sum(one.probability for one in strangers) >= SAME_PROBABILITY
-        if not goal.name.strip():
-            if is_stranger:
-                person = gallery.add_templates(strangers[0].person_id, templates)
-            else:
-                person = gallery.add_person("", templates, is_stranger=True)
-            return _stored(person, gallery, f"it can be named as {person.person_id}")
-        if is_stranger:
-            return _promote(strangers, goal.name, templates, gallery)
-        name = folded(checked_name(goal.name))
-        known = enrolled_among(alike, snapshot)
-        likely = as_one(known)
-        same = [one for one in known if one.probability >= NEARLY_EQUAL * known[0].probability]
-        same = [one for one in same if folded(one.name) == name]
-        if likely and same and likely.probability >= SAME_PROBABILITY:
-            person = gallery.add_templates(same[0].person_id, templates)
+            return _add_to(goal.person_id, goal.name, views, templates, gallery, calibration)
+        candidates = find_candidates(calibration, views, snapshot)
+        known = [one for one in candidates if not snapshot.persons[one.person_id].is_stranger]
+        same = _of_same_name(known, goal.name) if goal.name.strip() else None
+        if same is not None:
+            person = gallery.add_templates(same.person_id, templates)
             return _stored(person, gallery, "the views were added to the person of that name and face")
-        namesakes = [one for one in snapshot.persons.values() if folded(one.name) == name]
-        person = gallery.add_person(goal.name, templates)
-        note = f"{len(namesakes)} other person(s) of that name are known" if namesakes else ""
-        return _stored(person, gallery, note)
+        if known and known[0].probability >= SAME_PROBABILITY and not goal.is_somebody_else:
+            raise EnrollmentError(
+                Outcome.ALREADY_KNOWN.value,
+                f"this is {known[0]}, who is known already as {known[0].person_id}; add the views to that "
+                "person, or say that this is somebody else",
+            )
+        certain, possible = _split_strangers(
+            [one for one in candidates if snapshot.persons[one.person_id].is_stranger],
+            views, snapshot, calibration, own_stranger_id,
+        )  # fmt: skip
+        return _store_new(goal.name.strip(), templates, gallery, certain, possible)
     except PersonNotFoundError as error:
         raise EnrollmentError(Outcome.NO_SUCH_PERSON.value, str(error)) from error
     except (GalleryError, OSError) as error:
         raise EnrollmentError(Outcome.NOT_STORED.value, f"the gallery refused: {error}") from error
 
 
+def _of_same_name(known: Sequence[Candidate], name: str) -> Candidate | None:
+    """Return the person of this name whose face it is: as good as certain, and nearly the most like it."""
+    odds = [one.probability / max(1.0 - one.probability, 1e-12) for one in known]
+    wanted = folded(checked_name(name))
+    for one, own in zip(known, odds, strict=True):
+        is_sure = one.probability >= SAME_PROBABILITY and own >= NEARLY_EQUAL * odds[0]
+        if is_sure and folded(one.name) == wanted:
+            return one
+    return None
+
+
+def _split_strangers(
+    strangers: Sequence[Candidate],
+    views: Sequence[FaceView],
+    snapshot: Snapshot,
+    calibration: Calibration,
+    own_stranger_id: str | None,
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Return the strangers who certainly are the person of the views, and those who perhaps are.
+
+    It is certain only if the stranger was created from the very track that is enrolled, followed without a
+    break, or if each of the stranger's templates fits the views at a false match rate of 1e-4. A wrong join
+    gives the newcomer's name to somebody else, in every frame from then on; a missing one costs a merge.
+    """
+    certain: list[Candidate] = []
+    possible: list[Candidate] = []
+    for one in strangers:
+        is_own = one.person_id == own_stranger_id
+        if is_own or fits_every_template(calibration, views, one.person_id, snapshot):
+            certain.insert(0 if is_own else len(certain), one)
+        elif one.probability >= POSSIBLE_PROBABILITY:
+            possible.append(one)
+    return certain, possible
+
+
+def _store_new(
+    name: str,
+    templates: Sequence[NewTemplate],
+    gallery: Gallery,
+    certain: Sequence[Candidate],
+    possible: Sequence[Candidate],
+) -> Stored:
+    """Store a new person or stranger, joined with the strangers who certainly are the same."""
+    notes = []
+    ids = [one.person_id for one in certain]
+    if not name:
+        person = (
+            gallery.add_templates(ids[0], templates)
+            if ids
+            else gallery.add_person("", templates, is_stranger=True)
+        )
+        notes.append(f"it can be named as {person.person_id}")
+    else:
+        namesakes = [p for p in gallery.snapshot().persons.values() if folded(p.name) == folded(name)]
+        try:
+            person = gallery.enroll(name, templates, ids)
+        except (GalleryConflictError, PersonNotFoundError) as error:
+            if not ids:
+                raise
+            LOGGER.warning("the stranger(s) %s could not be joined: %s", ids, error)
+            notes.append(f"{', '.join(ids)} could not be joined: {error}")
+            person = gallery.enroll(name, templates)
+        else:
+            if ids:
+                notes.append(f"known before as {', '.join(ids)}")
+        if namesakes:
+            notes.append(f"{len(namesakes)} other person(s) of that name are known")
+    if possible:
+        named = ", ".join(str(one) for one in possible)
+        notes.append(f"perhaps met before as {named}; if so, merge {possible[0].person_id} into it")
+    return _stored(person, gallery, *notes)
+
+
 def _add_to(
     person_id: str,
-    goal: EnrollmentGoal,
+    name: str,
     views: Sequence[FaceView],
     templates: Sequence[NewTemplate],
     gallery: Gallery,
-    acquaintances: Acquaintances,
+    calibration: Calibration,
 ) -> Stored:
     """Add the views to the person that the goal names, if they look like that person."""
     snapshot = gallery.snapshot()
-    reason = mismatch(views, person_id, snapshot, acquaintances)
+    reason = mismatch(views, person_id, snapshot, calibration)
     if reason:
         raise EnrollmentError(Outcome.INCONSISTENT.value, reason)
     person = snapshot.person(person_id)
-    if person.is_stranger and goal.name.strip():
-        resemblance = Resemblance(person.person_id, person.label, 1.0, 1.0)
-        return _promote([resemblance], goal.name, templates, gallery)
+    if person.is_stranger and name.strip():
+        named = gallery.enroll(name, templates, [person.person_id])
+        return _stored(named, gallery, f"known before as {person.person_id}")
     return _stored(gallery.add_templates(person.person_id, templates), gallery, "the views were added")
 
 
-def _promote(
-    strangers: Sequence[Resemblance], name: str, templates: Sequence[NewTemplate], gallery: Gallery
-) -> Stored:
-    """Make strangers who are this person a person of this name, who keeps the first one's id.
-
-    The person is stored first, so that nothing is half done if the joining fails.
-    """
-    person = gallery.add_person(name, templates)
-    same = [one.person_id for one in strangers if one.probability >= SHARE * strangers[0].probability]
-    try:
-        person = gallery.merge(same[0], [person.person_id, *same[1:]])
-    except GalleryError as error:
-        LOGGER.warning("%s could not be joined with %s: %s", name, same, error)
-        return _stored(person, gallery, f"the stranger {same[0]} could not be joined: {error}")
-    return _stored(person, gallery, f"known before as {', '.join(same)}")
-
-
-def _stored(person: Person, gallery: Gallery, note: str) -> Stored:
-    return Stored(person, gallery.snapshot().version, (note,) if note else ())
+def _stored(person: Person, gallery: Gallery, *notes: str) -> Stored:
+    return Stored(person, gallery.snapshot().version, notes)

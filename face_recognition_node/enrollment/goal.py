@@ -1,4 +1,4 @@
-"""What an enrolment is asked for, what it says meanwhile, and what it answers; its parameters."""
+"""What an enrollment is asked for, what it says meanwhile, and what it answers; its parameters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import MappingProxyType
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.enrollment.coverage import PoseCoverage
+from face_recognition_node.vision.faces import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class EnrollmentConfig:
         3, "Fewer views than this are never stored, except from a single picture.", minimum=1, maximum=50
     )
     timeout_s: float = parameter(
-        15.0, "Seconds after which an enrolment ends with what it has.", minimum=1.0, maximum=600.0
+        15.0, "Seconds after which an enrollment ends with what it has.", minimum=1.0, maximum=600.0
     )
     selection_s: float = parameter(
         0.3, "Seconds for which candidates are watched before one is chosen.", minimum=0.0, maximum=2.0
@@ -34,7 +35,7 @@ class EnrollmentConfig:
         2.0, "Seconds out of view after which the person counts as gone.", minimum=0.2, maximum=30.0
     )
     person_changed_s: float = parameter(
-        0.8, "Seconds of somebody else's face after which the enrolment ends.", minimum=0.1, maximum=10.0
+        0.8, "Seconds of somebody else's face after which the enrollment ends.", minimum=0.1, maximum=10.0
     )
     pose_patience_s: float = parameter(
         2.0, "Seconds for which places are kept free for poses still missing.", minimum=0.0, maximum=30.0
@@ -90,7 +91,7 @@ class Rejection(str, Enum):
 
 
 class Outcome(str, Enum):
-    """How an enrolment ended; only STORED is a success."""
+    """How an enrollment ended; only STORED is a success."""
 
     STORED = "stored"
     NO_FACE = "no_face"
@@ -105,6 +106,7 @@ class Outcome(str, Enum):
     BUSY = "busy"
     NO_IMAGES = "no_images"
     NOT_STORED = "not_stored"
+    ALREADY_KNOWN = "already_known"
     INVALID_GOAL = "invalid_goal"
 
 
@@ -146,6 +148,7 @@ class EnrollmentGoal:
         wanted_views: Views to keep; 0: as the parameters say.
         timeout_s: Seconds after which to end with what there is; 0: as the parameters say.
         minimum_views: Fewer are never stored; 0: as the parameters say. A single picture needs 1.
+        is_somebody_else: Store a new person even if the face is that of somebody known (a twin, say).
     """
 
     name: str
@@ -154,6 +157,7 @@ class EnrollmentGoal:
     wanted_views: int = 0
     timeout_s: float = 0.0
     minimum_views: int = 0
+    is_somebody_else: bool = False
 
     def __post_init__(self) -> None:
         if len(self.name) > 200 or not self.name.isprintable():
@@ -166,28 +170,8 @@ class EnrollmentGoal:
 
 
 @dataclass(frozen=True, slots=True)
-class Resemblance:
-    """How much the face looks like somebody of the gallery.
-
-    Attributes:
-        person_id: Who.
-        name: Display name, or the id of somebody without one.
-        similarity: Cosine between the pooled views and the person's nearest template.
-        probability: That it is the same person, in [0, 1]; see :mod:`acquaintance`.
-    """
-
-    person_id: str
-    name: str
-    similarity: float
-    probability: float
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.probability:.2f})"
-
-
-@dataclass(frozen=True, slots=True)
 class EnrollmentFeedback:
-    """Where an enrolment stands.
+    """Where an enrollment stands.
 
     Attributes:
         track_id: The track that is followed, or None while none is chosen.
@@ -208,7 +192,7 @@ class EnrollmentFeedback:
     rejections: Mapping[Rejection, int]
     coverage: PoseCoverage
     hint: str
-    known: Resemblance | None
+    known: Candidate | None
     last_view_accepted: bool
     last_reason: Rejection | None
     elapsed_s: float
@@ -216,7 +200,7 @@ class EnrollmentFeedback:
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentResult:
-    """How an enrolment ended.
+    """How an enrollment ended.
 
     Attributes:
         outcome: In a word.
@@ -227,7 +211,7 @@ class EnrollmentResult:
         rejections: Views not kept, by reason.
         coverage: Poses of the views stored.
         self_consistency: Mean cosine between the views, or None with fewer than two.
-        nearest: The most similar other person of the gallery, or None.
+        nearest: The most similar other person of the gallery, or None; the known one if that ended it.
         known: The same, where the probability is worth a warning.
         gallery_version: The version that contains the person, or None.
     """
@@ -240,8 +224,8 @@ class EnrollmentResult:
     rejections: Mapping[Rejection, int] = field(default_factory=lambda: MappingProxyType({}))
     coverage: PoseCoverage = field(default_factory=PoseCoverage)
     self_consistency: float | None = None
-    nearest: Resemblance | None = None
-    known: Resemblance | None = None
+    nearest: Candidate | None = None
+    known: Candidate | None = None
     gallery_version: int | None = None
 
     @property

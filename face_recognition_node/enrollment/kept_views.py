@@ -1,4 +1,4 @@
-"""The views an enrolment has kept so far, and whether another one belongs to them."""
+"""The views an enrollment has kept so far, and whether another one belongs to them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from face_recognition_node.enrollment.coverage import PoseCoverage, directions
 from face_recognition_node.enrollment.goal import EnrollmentConfig
-from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.vision.faces import FaceView, FloatArray, embedding_of
+from face_recognition_node.vision.faces import FaceView, embedding_of
 
 NEW_POSE_DEGREES = 10.0
 """A view that covers a new direction counts as new only if it differs from the kept ones by this much."""
 CLEARLY_BETTER = 0.1
 """A view takes the place of one that it resembles if its quality is higher by this much."""
-
-
-def compare(calibration: Calibration, view: FaceView, others: Sequence[FaceView]) -> NDArray[np.float64]:
-    """Return (N,) natural-log likelihood ratios that ``view`` shows the same person as each of ``others``."""
-    own, vectors = embedding_of(view), np.stack([embedding_of(other) for other in others])
-    commonness = calibration.commonness(np.concatenate([own[None], vectors]))
-    qualities = np.array([other.quality.overall for other in others])
-    both = (commonness[0] + commonness[1:]) / 2
-    return calibration.log_likelihood_ratio(vectors @ own, view.quality.overall, qualities, both)
 
 
 class KeptViews:
@@ -103,10 +92,6 @@ class KeptViews:
         rows, columns = np.triu_indices(len(vectors), 1)
         return float((vectors @ vectors.T)[rows, columns].mean())
 
-    def pooled(self) -> tuple[FloatArray, float]:
-        """Return the unit mean of the views, weighted by quality squared, and its mean quality."""
-        return pool(self._views)
-
     def _keep(self, view: FaceView) -> None:
         self._views.append(view)
         self.last_stamp = view.stamp
@@ -128,12 +113,3 @@ class KeptViews:
         alike = sum(directions(kept.pose) == directions(view.pose) for kept in self._views)
         is_tight = self.wanted - len(self._views) <= missing or alike >= (self.wanted + 1) // 2
         return missing > 0 and is_tight
-
-
-def pool(views: Sequence[FaceView]) -> tuple[FloatArray, float]:
-    """Return the unit mean of embeddings weighted by quality squared, and the mean quality so weighted."""
-    weights = np.array([max(view.quality.overall, 1e-3) ** 2 for view in views], np.float32)
-    qualities = np.array([view.quality.overall for view in views], np.float32)
-    mean = weights @ np.stack([embedding_of(view) for view in views])
-    unit: FloatArray = (mean / max(float(np.linalg.norm(mean)), 1e-9)).astype(np.float32)
-    return unit, float(weights @ qualities / weights.sum())

@@ -1,4 +1,4 @@
-"""Whether the face that an enrolment follows is still the same person's.
+"""Whether the face that an enrollment follows is still the same person's.
 
 A track may pass from one person to another when somebody steps in front; none of the second person's views
 may be kept. A view has to fit the views kept so far, with some credit while its box hardly moves, and it must
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from face_recognition_node.enrollment.kept_views import compare
 from face_recognition_node.enrollment.view_checks import overlap
 from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.comparison import compare_views
 from face_recognition_node.vision.faces import FaceView, IdentifiedFace
 
 CONTINUITY_LOG_ODDS = 3.0
@@ -23,7 +23,7 @@ CONTINUOUS_OVERLAP, CONTINUOUS_S = 0.4, 0.5
 FOUND_AGAIN_LOG_RATIO = 3.0
 """Log-likelihood ratio from which on another track is taken for the person who was lost."""
 ENOUGH_FOREIGN_VIEWS = 3
-"""Fewer views of somebody else in a row do not end an enrolment, however long they last."""
+"""Fewer views of somebody else in a row do not end an enrollment, however long they last."""
 
 
 class SamePerson:
@@ -84,4 +84,4 @@ class SamePerson:
         return overlap(view.detection, self._last.detection) >= CONTINUOUS_OVERLAP
 
     def _ratio(self, view: FaceView, others: Sequence[FaceView]) -> float:
-        return float(np.max(compare(self._calibration, view, others)))
+        return float(np.max(compare_views(self._calibration, [view], others)))

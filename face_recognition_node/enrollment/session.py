@@ -6,21 +6,25 @@ and never looks at a clock: time is that of the frames' stamps.
     selecting --(one face stands out)--> collecting --(enough views, or time is up)--> stored
         |                                    |
         +-- no_face, ambiguous_face,         +-- person_left, person_changed, too_few_views,
-            no_such_track                        inconsistent, not_stored
+            no_such_track                        inconsistent, already_known, not_stored
     any --> canceled
 
-Nothing is stored before the end, and everything at once then.
+Nothing is stored before the end, and everything at once then, on the background writer: the session has
+ended when the gallery's commit is durable, and not before.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from types import MappingProxyType
 
+from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import EnrollmentError, PersonNotFoundError
-from face_recognition_node.enrollment.candidates import Acquaintances, as_one, enrolled_among
-from face_recognition_node.enrollment.commit import mismatch, outliers, store
+from face_recognition_node.enrollment.candidates import find_candidates
+from face_recognition_node.enrollment.commit import Stored, mismatch, outliers, store
 from face_recognition_node.enrollment.goal import (
     EnrollmentConfig,
     EnrollmentFeedback,
@@ -30,7 +34,6 @@ from face_recognition_node.enrollment.goal import (
     Outcome,
     Region,
     Rejection,
-    Resemblance,
     Track,
 )
 from face_recognition_node.enrollment.hints import (
@@ -45,12 +48,21 @@ from face_recognition_node.enrollment.same_person import SamePerson
 from face_recognition_node.enrollment.target_selection import TargetSelector
 from face_recognition_node.enrollment.view_checks import check_view
 from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.vision.faces import CLOCK_JUMP_S, FaceView, IdentifiedFace, RecognitionResult
+from face_recognition_node.vision.faces import (
+    CLOCK_JUMP_S,
+    Candidate,
+    FaceView,
+    IdentifiedFace,
+    RecognitionResult,
+)
+
+LOGGER = logging.getLogger(__name__)
 
 __all__ = [
     "EnrollmentConfig", "EnrollmentFeedback", "EnrollmentGoal", "EnrollmentResult",
-    "EnrollmentSession", "MostCentral", "Outcome", "Region", "Rejection", "Resemblance", "Track",
+    "EnrollmentSession", "MostCentral", "Outcome", "Region", "Rejection", "Track",
 ]  # fmt: skip
 
 _MOST_UNJUDGED = 60
@@ -60,13 +72,14 @@ _ENOUGH_FOR_MISMATCH = 3
 
 
 class EnrollmentSession:
-    """One enrolment.
+    """One enrollment.
 
     Args:
         goal: Whom to get to know.
         gallery: Where the views are stored.
         calibration: What similarities are worth.
         config: Limits and defaults.
+        writer: Where the commit runs; None: on the caller's thread (a recording, a test).
 
     Feed it with :meth:`observe`, and with :meth:`tick` while no frames come; when :attr:`finished`, ask
     :meth:`result`. The faces should carry embeddings (``Recognizer.process(frame, embed_all=True)``).
@@ -78,23 +91,27 @@ class EnrollmentSession:
         gallery: Gallery,
         calibration: Calibration,
         config: EnrollmentConfig | None = None,
+        writer: BackgroundWriter | None = None,
     ) -> None:
         self._goal, self._gallery, self._calibration = goal, gallery, calibration
+        self._writer = writer or BackgroundWriter(is_immediate=True)
+        self._commit: Future[Stored] | None = None
         self._config = config or EnrollmentConfig()
         wanted = goal.wanted_views or self._config.wanted_views
         self._minimum = goal.minimum_views or min(self._config.minimum_views, wanted)
         self._timeout_s = goal.timeout_s or self._config.timeout_s
         self._selector = TargetSelector(goal.selection, self._config)
-        self._acquaintances = Acquaintances(calibration)
         self._kept = KeptViews(max(wanted, self._minimum), self._config, self._minimum)
         self._hints = HintChooser()
         self._rejections: Counter[Rejection] = Counter()
         self._track_id: int | None = None
+        self._own_stranger_id: str | None = None
+        self._is_broken = False
         self._unjudged: deque[RecognitionResult] = deque(maxlen=_MOST_UNJUDGED)
         self._same_person = SamePerson(calibration)
         self._first_stamp: float | None = None
         self._now = self._last_image = 0.0
-        self._known: Resemblance | None = None
+        self._known: Candidate | None = None
         self._accepted = False
         self._reason: Rejection | None = None
         self._hint = STEP_IN_FRONT
@@ -107,8 +124,13 @@ class EnrollmentSession:
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, in whatever way."""
+        """Whether it has ended, in whatever way; after a success the person is durably stored."""
         return self._result is not None
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether the views are being stored; more frames change nothing then."""
+        return self._commit is not None and not self.finished
 
     @property
     def views(self) -> tuple[FaceView, ...]:
@@ -122,16 +144,17 @@ class EnrollmentSession:
             EnrollmentError: If it has not ended yet (reason ``"running"``).
         """
         if self._result is None:
-            raise EnrollmentError("running", "the enrolment has not ended yet; look at `finished`")
+            raise EnrollmentError("running", "the enrollment has not ended yet; look at `finished`")
         return self._result
 
     def cancel(self) -> None:
-        """End it without storing anything; without effect if it has ended already."""
-        self._fail(Outcome.CANCELED, "cancelled")
+        """End it without storing anything; without effect if it has ended already or is being stored."""
+        if self._commit is None or self._commit.cancel():
+            self._fail(Outcome.CANCELED, "canceled")
 
     def tick(self, now: float) -> None:
         """Let time pass without a frame; ``now`` is on the clock of the stamps."""
-        if self.finished:
+        if self.finished or self.is_storing:
             return
         if self._first_stamp is None:
             self._first_stamp = self._now = self._last_image = now
@@ -143,7 +166,7 @@ class EnrollmentSession:
 
     def finish(self) -> None:
         """End it because no more frames will come: store what there is, if that is enough."""
-        if self.finished:
+        if self.finished or self.is_storing:
             return
         if self._track_id is None:
             decided = self._selector.conclude()
@@ -151,12 +174,14 @@ class EnrollmentSession:
                 self._fail(decided, self._selector.explain(decided))
                 return
             self._begin(decided)
-        if not self.finished:
+        if not (self.finished or self.is_storing):
             self._conclude(Outcome.TOO_FEW_VIEWS)
 
     def observe(self, result: RecognitionResult) -> EnrollmentFeedback:
-        """Take in the faces of one frame and say where the enrolment stands."""
-        if self.finished or (self._first_stamp is not None and self._is_late(result.stamp)):
+        """Take in the faces of one frame and say where the enrollment stands."""
+        if self.finished or self.is_storing:
+            return self.feedback()
+        if self._first_stamp is not None and self._is_late(result.stamp):
             return self.feedback()
         self._first_stamp = result.stamp if self._first_stamp is None else self._first_stamp
         self._now = self._last_image = result.stamp
@@ -165,12 +190,12 @@ class EnrollmentSession:
             self._select(result)
         else:
             self._follow(result)
-        if not self.finished:
+        if not (self.finished or self.is_storing):
             self._look_at_the_time()
         return self.feedback()
 
     def _is_late(self, stamp: float) -> bool:
-        """Say whether a frame is older than the last one; end the enrolment if time was set back."""
+        """Say whether a frame is older than the last one; end the enrollment if time was set back."""
         back = self._last_image - stamp
         if back > CLOCK_JUMP_S:
             self._fail(
@@ -181,11 +206,11 @@ class EnrollmentSession:
         return back > 0
 
     def feedback(self) -> EnrollmentFeedback:
-        """Return where the enrolment stands."""
+        """Return where the enrollment stands."""
         elapsed = 0.0 if self._first_stamp is None else self._now - self._first_stamp
         return EnrollmentFeedback(
             self._track_id, len(self._kept), self._kept.wanted, MappingProxyType(dict(self._rejections)),
-            self._kept.coverage, "" if self.finished else self._hint, self._warning(),
+            self._kept.coverage, "" if self.finished or self.is_storing else self._hint, self._warning(),
             self._accepted, self._reason, elapsed,
         )  # fmt: skip
 
@@ -201,7 +226,7 @@ class EnrollmentSession:
     def _begin(self, track_id: int) -> None:
         """Follow a track, beginning with the frames in which it was chosen."""
         self._track_id = track_id
-        while self._unjudged and not self.finished:
+        while self._unjudged and not (self.finished or self.is_storing):
             result = self._unjudged.popleft()
             self._now = result.stamp
             self._follow(result)
@@ -220,7 +245,10 @@ class EnrollmentSession:
         if face is None:
             self._hint = COME_BACK
             return
-        self._track_id = face.track_id
+        is_another_track = face.track_id != self._track_id
+        is_another_stranger = self._own_stranger_id not in (None, face.own_stranger_id)
+        self._is_broken = self._is_broken or is_another_track or is_another_stranger
+        self._track_id, self._own_stranger_id = face.track_id, face.own_stranger_id
         others = [one for one in result.faces if one is not face]
         self._reason = self._judge(face, others, result.image_size)
         self._accepted = self._reason is None
@@ -248,11 +276,11 @@ class EnrollmentSession:
     def _after_new_view(self) -> None:
         """Look whom the views resemble, refuse those of somebody else early, end when there are enough."""
         snapshot = self._gallery.snapshot()
-        alike = self._acquaintances.resembling(self._kept.views, snapshot, self._own_ids())
-        self._known = as_one(enrolled_among(alike, snapshot))
+        candidates = find_candidates(self._calibration, self._kept.views, snapshot, self._own_ids())
+        self._known = _first_enrolled(candidates, snapshot)
         if self._goal.person_id is not None and len(self._kept) >= min(_ENOUGH_FOR_MISMATCH, self._minimum):
             try:
-                reason = mismatch(self._kept.views, self._goal.person_id, snapshot, self._acquaintances)
+                reason = mismatch(self._kept.views, self._goal.person_id, snapshot, self._calibration)
             except PersonNotFoundError as error:  # forgotten while the person stood here
                 self._fail(Outcome.NO_SUCH_PERSON, str(error))
                 return
@@ -290,19 +318,43 @@ class EnrollmentSession:
         if len(self._kept) < self._minimum:
             self._fail(Outcome.INCONSISTENT, f"{len(odd)} of the views do not fit the others as one person")
             return
-        before = self._acquaintances.resembling(self._kept.views, self._gallery.snapshot(), self._own_ids())
-        try:
-            stored = store(self._kept.views, self._goal, self._gallery, self._acquaintances)
-        except EnrollmentError as error:
-            self._fail(Outcome(error.reason), str(error))
+        views, own = self._kept.views, self._own_stranger()
+        before = find_candidates(self._calibration, views, self._gallery.snapshot(), self._own_ids())
+        self._commit = self._writer.submit(
+            lambda: store(views, self._goal, self._gallery, self._calibration, own)
+        )
+        self._commit.add_done_callback(lambda commit: self._end(commit, before))
+
+    def _own_stranger(self) -> str | None:
+        """Return the stranger that the track has been without a break, or None."""
+        own = None if self._is_broken else self._own_stranger_id
+        return None if own is None else self._gallery.snapshot().aliases.get(own, own)
+
+    def _end(self, commit: Future[Stored], before: Sequence[Candidate]) -> None:
+        """Report what became of the commit; called on the writer's thread.
+
+        Args:
+            commit: It has ended.
+            before: Whom the views looked like before they were stored.
+        """
+        if commit.cancelled():
             return
+        error = commit.exception()
         snapshot = self._gallery.snapshot()
+        if error is not None:
+            self._known = _first_enrolled(before, snapshot)
+            if not isinstance(error, EnrollmentError):
+                LOGGER.error("the views could not be stored", exc_info=error)
+            reason = error.reason if isinstance(error, EnrollmentError) else Outcome.NOT_STORED.value
+            self._fail(Outcome(reason), str(error))
+            return
+        stored = commit.result()
         person = stored.person
-        alike = [
+        others = [
             one for one in before if one.person_id != person.person_id and one.person_id in snapshot.persons
         ]
-        nearest = max(alike, key=lambda one: one.similarity, default=None)
-        self._known = as_one(enrolled_among(alike, snapshot))
+        nearest = max(others, key=lambda one: one.similarity or -1.0, default=None)
+        self._known = _first_enrolled(others, snapshot)
         warning = self._warning()
         notes = [*stored.notes, *([f"looks like {warning}"] if warning else [])]
         sentence = f"{person.label} is stored with {len(self._kept)} new views ({self._kept.coverage})"
@@ -335,6 +387,15 @@ class EnrollmentSession:
     def _counts(self) -> MappingProxyType[Rejection, int]:
         return MappingProxyType({reason: count for reason, count in self._rejections.items() if count})
 
-    def _warning(self) -> Resemblance | None:
+    def _warning(self) -> Candidate | None:
         known = self._known
         return known if known is not None and known.probability >= self._config.warn_probability else None
+
+
+def _first_enrolled(candidates: Sequence[Candidate], snapshot: Snapshot) -> Candidate | None:
+    """Return the most probable one who is no stranger, or None."""
+    persons = snapshot.persons
+    enrolled = (
+        one for one in candidates if one.person_id in persons and not persons[one.person_id].is_stranger
+    )
+    return next(enrolled, None)

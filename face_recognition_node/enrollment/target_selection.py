@@ -1,4 +1,4 @@
-"""Whose face an enrolment follows: chosen once, by what is seen over some frames, or refused as ambiguous."""
+"""Whose face an enrollment follows: chosen from what is seen over some frames, or refused as ambiguous."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from face_recognition_interfaces.action import EnrollPerson
 from face_recognition_interfaces.msg import PoseCoverage as PoseCoverageMessage
 from face_recognition_interfaces.msg import RejectionCount
+from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.enrollment.coverage import PoseCoverage
 from face_recognition_node.enrollment.goal import (
@@ -191,16 +192,17 @@ class EnrollmentServer:
         if runtime is None or pipeline is None or not self._host.is_active:
             return refusal(Result.NOT_ACTIVE, "the node is not active; activate it and try again")
         settings = self._host.settings
+        writer = BackgroundWriter()  # the pipeline's thread must not wait for the commit
         try:
             goal = to_goal(handle.request)
             session = EnrollmentSession(
-                goal, runtime.gallery, runtime.models.calibration, settings.recognition.enrollment
+                goal, runtime.gallery, runtime.models.calibration, settings.recognition.enrollment, writer
             )
         except InputError as error:
             return refusal(Result.INVALID_GOAL, str(error), runtime.gallery.snapshot().version)
         watch = _Watch(session)
         outcome = ""
-        with pipeline.observed_by(watch.observe):
+        with writer, pipeline.observed_by(watch.observe):
             self._host.check()  # subscribes to the images if nobody had asked for answers before
             last_sent, last_kept = 0.0, 0
             while not watch.finished:

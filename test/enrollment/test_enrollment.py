@@ -1,4 +1,4 @@
-"""Whole enrolments: each way to end is reached, told truthfully and in time; nothing foreign is stored."""
+"""Whole enrollments: each way to end is reached, told truthfully and in time; nothing foreign is stored."""
 
 from __future__ import annotations
 

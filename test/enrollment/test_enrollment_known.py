@@ -1,20 +1,27 @@
-"""Enrolments of people the gallery knows, of strangers, of namesakes, and of two goals at once."""
+"""Enrollments of people the gallery knows, of strangers, of namesakes, and of two goals at once."""
 
 from __future__ import annotations
 
-import pytest
-from enrollment_plays import play, session, turning
-from face_world import FaceWorld
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
 
-from face_recognition_node.enrollment.candidates import Acquaintances
-from face_recognition_node.enrollment.session import Outcome, Resemblance
-from face_recognition_node.gallery.gallery import Gallery
+import numpy as np
+import pytest
+from enrollment_plays import CALIBRATION, play, session, turning
+from face_world import FaceWorld, unit
+
+from face_recognition_node.common.background import BackgroundWriter
+from face_recognition_node.enrollment import commit
+from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentSession, Outcome
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate
+from face_recognition_node.vision.faces import Candidate, HeadPose, RecognitionResult
 
 
 def test_a_warning_names_who_is_known_already(gallery: Gallery, world: FaceWorld) -> None:
     known = gallery.add_person("Bea", world.templates(0))
     gallery.add_person("Carl", world.templates(3))
-    running = session(gallery)
+    running = session(gallery, is_somebody_else=True)
     warned = []
     for result in turning(world, 4.0):
         feedback = running.observe(result)
@@ -140,10 +147,10 @@ def test_the_same_name_and_face_is_the_same_person(gallery: Gallery, world: Face
 
 
 def test_a_person_stored_twice_is_told_and_found_by_name(gallery: Gallery, world: FaceWorld) -> None:
-    """Two entries share the probability; that it is one of them is as sure as before."""
+    """Each entry is weighed alone: that it is one of them is as sure as with one entry."""
     jane = gallery.add_person("Jane", world.templates(0))
     gallery.add_person("Jayne", world.templates(0))
-    running = session(gallery, name="Rob")
+    running = session(gallery, name="Rob", is_somebody_else=True)
     play(running, turning(world, 4.0))
     known = running.result().known
     assert known is not None
@@ -157,9 +164,174 @@ def test_a_namesake_who_is_less_alike_gets_no_views_of_somebody_else(
     gallery: Gallery, world: FaceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     anna, bob = (gallery.add_person(name, world.templates(k)) for k, name in enumerate(("Anna", "Bob"), 5))
-    alike = [Resemblance(bob.person_id, "Bob", 0.5, 0.85), Resemblance(anna.person_id, "Anna", 0.4, 0.09)]
-    monkeypatch.setattr(Acquaintances, "resembling", lambda *_: alike)
-    running = session(gallery)
+    alike = [Candidate(bob.person_id, "Bob", 0.99, 0.6), Candidate(anna.person_id, "Anna", 0.95, 0.5)]
+    monkeypatch.setattr(commit, "find_candidates", lambda *_: alike)
+    running = session(gallery, is_somebody_else=True)
     play(running, turning(world, 4.0))
     assert running.result().person_id not in (anna.person_id, bob.person_id)
     assert gallery.snapshot().persons[anna.person_id].n_templates == anna.n_templates
+
+
+def test_the_same_face_under_a_second_name_ends_as_already_known(gallery: Gallery, world: FaceWorld) -> None:
+    jane = gallery.add_person("Jane", world.templates(0))
+    version = gallery.snapshot().version
+    running = session(gallery, name="Rob")
+    play(running, turning(world, 4.0))
+    result = running.result()
+    assert (result.outcome, result.success, result.person_id) == (Outcome.ALREADY_KNOWN, False, None)
+    assert result.known is not None
+    assert (result.known.person_id, result.known.name) == (jane.person_id, "Jane")
+    assert result.nearest == result.known
+    assert jane.person_id in result.message
+    assert result.message.endswith("nothing was stored")
+    assert gallery.snapshot().version == version
+
+
+def test_somebody_enrolled_twice_is_already_known_all_the_same(gallery: Gallery, world: FaceWorld) -> None:
+    """Twins share no probability: each is compared by itself."""
+    for name in ("Jane", "Jayne", "Jean"):
+        gallery.add_person(name, world.templates(0))
+    gallery.add_person("", world.templates(0), is_stranger=True)
+    running = session(gallery, name="Rob")
+    play(running, turning(world, 4.0))
+    assert running.result().outcome is Outcome.ALREADY_KNOWN
+
+
+def test_enrolling_a_stranger_is_one_commit_and_one_step_to_undo(gallery: Gallery, world: FaceWorld) -> None:
+    stranger = gallery.add_person("", world.templates(0), is_stranger=True)
+    version, steps = gallery.snapshot().version, len(gallery.history())
+    running = session(gallery)
+    play(running, turning(world, 4.0))
+    assert running.result().person_id == stranger.person_id
+    assert gallery.snapshot().version == version + 1
+    assert len(gallery.history()) == steps + 1
+    gallery.undo()
+    (after,) = gallery.snapshot().persons.values()
+    assert replace(after, expires=stranger.expires) == stranger, "who is brought back lives on for a while"
+
+
+def alike_templates(world: FaceWorld, cosine: float, number: int = 3) -> list[NewTemplate]:
+    """Templates of another person whose face has this cosine to person 0's."""
+    vector = unit(np.float32(cosine) * world.axis(0) + np.float32((1 - cosine**2) ** 0.5) * world.axis(1))
+    return [NewTemplate(vector, 0.9, HeadPose(0, 0, 0))] * number
+
+
+def test_a_newcomer_does_not_take_over_a_look_alikes_templates(gallery: Gallery, world: FaceWorld) -> None:
+    stranger = gallery.add_person("", alike_templates(world, 0.62), is_stranger=True)
+    running = session(gallery)
+    play(running, turning(world, 4.0))
+    result = running.result()
+    assert result.success
+    assert result.person_id != stranger.person_id
+    assert f"perhaps met before as {stranger.person_id} (0.9" in result.message
+    assert gallery.snapshot().persons[stranger.person_id] == stranger
+    merged = gallery.merge(stranger.person_id, result.person_id or "")
+    assert (merged.person_id, merged.name) == (stranger.person_id, "Anna")
+
+
+def test_one_template_that_does_not_fit_keeps_a_stranger_apart(gallery: Gallery, world: FaceWorld) -> None:
+    templates = [*world.templates(0, 3), *alike_templates(world, 0.4, 1)]
+    stranger = gallery.add_person("", templates, is_stranger=True)
+    running = session(gallery)
+    play(running, turning(world, 4.0))
+    assert running.result().person_id != stranger.person_id
+    assert stranger.person_id in running.result().message
+
+
+def owned(frames: Sequence[RecognitionResult], stranger_id: str | None) -> list[RecognitionResult]:
+    """Frames whose track is the one that this stranger was created from."""
+    return [
+        replace(f, faces=tuple(replace(one, own_stranger_id=stranger_id) for one in f.faces)) for f in frames
+    ]
+
+
+def test_the_very_track_that_a_stranger_was_created_from_is_joined(
+    gallery: Gallery, world: FaceWorld
+) -> None:
+    stranger = gallery.add_person("", alike_templates(world, 0.62), is_stranger=True)
+    frames = turning(world, 4.0)
+    running = session(gallery)
+    play(running, [*frames[:3], *owned(frames[3:], stranger.person_id)])  # created while it was enrolled
+    assert running.result().person_id == stranger.person_id
+    assert gallery.snapshot().persons[stranger.person_id].name == "Anna"
+
+
+def test_a_track_that_was_broken_is_not_joined_by_itself(gallery: Gallery, world: FaceWorld) -> None:
+    stranger = gallery.add_person("", alike_templates(world, 0.62), is_stranger=True)
+    frames = turning(world, 4.0)
+    running = session(gallery)
+    play(running, [*owned(frames[:5], stranger.person_id), *frames[5:]])
+    assert running.result().success
+    assert running.result().person_id != stranger.person_id
+
+
+def test_a_nameless_newcomer_is_no_look_alike_either(gallery: Gallery, world: FaceWorld) -> None:
+    stranger = gallery.add_person("", alike_templates(world, 0.62), is_stranger=True)
+    running = session(gallery, name="")
+    play(running, turning(world, 4.0))
+    assert running.result().success
+    assert gallery.snapshot().persons[stranger.person_id] == stranger
+    assert f"perhaps met before as {stranger.person_id}" in running.result().message
+
+
+def test_a_stranger_who_cannot_be_joined_is_left_and_reported(
+    gallery: Gallery, world: FaceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = gallery.add_person("", world.templates(0), is_stranger=True)
+    split = commit._split_strangers
+
+    def named_meanwhile(*arguments: object) -> object:
+        found = split(*arguments)  # type: ignore[arg-type]
+        gallery.rename(stranger.person_id, "Zoe")
+        return found
+
+    monkeypatch.setattr(commit, "_split_strangers", named_meanwhile)
+    running = session(gallery)
+    play(running, turning(world, 4.0))
+    assert running.result().success
+    assert running.result().person_id != stranger.person_id
+    assert "could not be joined" in running.result().message
+    assert gallery.snapshot().persons[stranger.person_id].name == "Zoe"
+
+
+def test_the_commit_runs_beside_the_frames_and_success_waits_for_it(
+    gallery: Gallery, world: FaceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, threads = threading.Event(), []
+    add_person = gallery.add_person
+
+    def slow(*arguments: object, **options: object) -> object:
+        may_write.wait(10.0)
+        threads.append(threading.current_thread())
+        return add_person(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gallery, "add_person", slow)
+    with BackgroundWriter() as writer:
+        running = EnrollmentSession(EnrollmentGoal("Anna"), gallery, CALIBRATION, writer=writer)
+        frames = turning(world, 6.0)
+        for result in frames:
+            running.observe(result)  # none of them waits
+        assert running.is_storing
+        assert not running.finished
+        running.tick(100.0)
+        running.finish()
+        running.cancel()  # too late: what is said in the end must be true
+        assert not running.finished
+        may_write.set()
+    assert running.finished
+    assert running.result().success
+    assert threads != [threading.current_thread()]
+    assert [person.name for person in gallery.snapshot().persons.values()] == ["Anna"]
+
+
+def test_a_commit_that_has_not_begun_can_be_canceled(gallery: Gallery, world: FaceWorld) -> None:
+    may_go_on = threading.Event()
+    with BackgroundWriter() as writer:
+        writer.submit(lambda: may_go_on.wait(10.0))
+        running = EnrollmentSession(EnrollmentGoal("Anna"), gallery, CALIBRATION, writer=writer)
+        play(running, turning(world, 6.0))
+        assert running.is_storing
+        running.cancel()
+        may_go_on.set()
+    assert running.result().outcome is Outcome.CANCELED
+    assert not gallery.snapshot().persons

@@ -1,4 +1,4 @@
-"""Enrolments with somebody else in view: nobody else's face is ever stored."""
+"""Enrollments with somebody else in view: nobody else's face is ever stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enrolments from recorded video, with the real networks."""
+"""Enrollments from recorded video, with the real networks."""
 
 from __future__ import annotations
 

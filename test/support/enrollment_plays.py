@@ -1,4 +1,4 @@
-"""Made-up enrolments for the tests: goals, frames of one person, and how refusals are checked."""
+"""Made-up enrollments for the tests: goals, frames of one person, and how refusals are checked."""
 
 from __future__ import annotations
 
