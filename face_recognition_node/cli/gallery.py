@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     Action = Callable[[Gallery, argparse.Namespace], tuple[str, dict[str, Any]]]
 
+READING = ("list", "history", "verify", "export")
+"""Verbs that change nothing in the file."""
+
 EPILOG = """\
 A PERSON is a person id, its beginning, or a name that only one person has.
 
@@ -117,8 +120,10 @@ def run(arguments: argparse.Namespace) -> int:
     is_import = arguments.what == "import"
     path = gallery_path_from(arguments, must_exist=not is_import)
     fingerprint = export_fingerprint(arguments.file) if is_import and not path.exists() else None
-    with Gallery.open(path, fingerprint, dimension=64) as gallery:
-        gallery.expire()
+    reads = arguments.what in READING or (arguments.what == "session" and arguments.name is None)
+    with Gallery.open(path, fingerprint, read_only=reads) as gallery:
+        if not reads:
+            gallery.expire()
         text, answer = arguments.action(gallery, arguments)
         answer["version"] = gallery.snapshot().version
     print(json.dumps(answer, indent=1, ensure_ascii=False) if arguments.json else text)

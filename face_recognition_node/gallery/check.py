@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from face_recognition_node.common.errors import GalleryUnavailableError
 from face_recognition_node.gallery.columns import unit_rows
 from face_recognition_node.gallery.sealing import KeyRing
 from face_recognition_node.gallery.snapshot import Snapshot
@@ -66,6 +67,10 @@ def _file_problems(store: Store) -> list[str]:
         f"{row[0]} row {row[1]} refers to a row of {row[2]} that is not there"
         for row in execute("PRAGMA foreign_key_check")
     ]
+    try:
+        store.require_same_file()
+    except GalleryUnavailableError as error:
+        return [*problems, str(error)]
     if store.path is not None and stat.S_IMODE(store.path.stat().st_mode) & 0o077:
         problems.append(f"{store.path} can be read by other users; run: chmod 600 {store.path}")
     return problems

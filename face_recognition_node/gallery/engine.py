@@ -12,12 +12,18 @@ from collections.abc import Callable, Iterable, Sequence, Set
 
 import numpy as np
 
-from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError, InputError
+from face_recognition_node.common.errors import (
+    FaceRecognitionError,
+    GalleryConflictError,
+    GalleryMismatchError,
+    GalleryUnavailableError,
+    InputError,
+)
 from face_recognition_node.gallery import retention
 from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.crops import CropSafe
 from face_recognition_node.gallery.edits import Edit
-from face_recognition_node.gallery.history import History, HistoryEntry
+from face_recognition_node.gallery.history import History, HistoryEntry, ended_by
 from face_recognition_node.gallery.index import Index
 from face_recognition_node.gallery.row_changes import Change
 from face_recognition_node.gallery.sealing import KeyRing
@@ -26,6 +32,8 @@ from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.transaction import Transaction
 
 LOGGER = logging.getLogger(__name__)
+UNDO_WINDOW = "undo_window_s"
+"""The setting of the node that the file keeps, in the table meta, for commands."""
 Plan = Callable[[Snapshot, Transaction], Edit]
 
 
@@ -37,10 +45,16 @@ class GalleryEngine:
         keys: Where keys are kept.
         config: Parameters.
         clock: Returns Unix seconds.
+        read_only: Write nothing, not even what is due.
     """
 
     def __init__(
-        self, store: Store, keys: KeyRing, config: GalleryConfig, clock: Callable[[], float]
+        self,
+        store: Store,
+        keys: KeyRing,
+        config: GalleryConfig,
+        clock: Callable[[], float],
+        read_only: bool = False,
     ) -> None:
         self.store = store
         self.keys = keys
@@ -50,18 +64,21 @@ class GalleryEngine:
         self.crops = CropSafe(keys, str(store.meta("gallery_id")))
         self.snapshot: Snapshot
         self._is_open = True
+        self.trouble = ""
         self._indexes: weakref.WeakSet[Index] = weakref.WeakSet()
         self._seen_residue, self._owes_scrub = 0, False
         self._history = self._make_history()
         self._data_version = store.data_version()
         self.read_everything()
         self._next_deadline: float | None = None
+        self._stop = threading.Event()
+        if read_only:
+            return
         self.destroy_orphans()
         self._end_what_is_late()
         note = store.residue()  # a crash may have come between a forget and its scrubbing
         if store.scrub(must_rewrite=note > 0) and note:
             store.end_residue(note)
-        self._stop = threading.Event()
         if store.path is not None and config.poll_interval_s > 0:
             threading.Thread(
                 target=_follow,
@@ -84,8 +101,13 @@ class GalleryEngine:
             raise GalleryUnavailableError(f"the gallery {self.store.path} was closed; open it again")
 
     def use_config(self, config: GalleryConfig) -> None:
-        """Use other parameters from the next change on."""
+        """Use other parameters from the next change on; commands without any follow the undo window."""
         with self.lock:
+            self.require_open()
+            if self.store.setting(UNDO_WINDOW) != config.undo_window_s:
+                with self.store.transaction() as transaction:
+                    statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+                    transaction.connection.execute(statement, (UNDO_WINDOW, config.undo_window_s))
             self.config = config
             self._history.use_limits(config.undo_window_s, config.history_length)
 
@@ -139,8 +161,9 @@ class GalleryEngine:
         """Return the changes that can be undone or done again, oldest first."""
         with self.lock:
             self.require_open()
-            with self.store.transaction() as transaction:
-                return self._history.entries(transaction)
+            entries = self._history.entries(Transaction(self.store.connection))
+            ended = ended_by(entries, self.clock())
+            return [entry for entry in entries if entry not in ended]
 
     def end_removals(self, now: float) -> None:
         """Destroy what could bring back removals whose undo window is over."""
@@ -167,13 +190,23 @@ class GalleryEngine:
                     note = self.store.note_residue() if removed or ended else 0
                     transaction.bump_version()
                     self._next_deadline = self._history.next_deadline(transaction)
-            except BaseException:
+            except BaseException as error:
                 self._history.abandon_keys()
+                if isinstance(error, GalleryUnavailableError | GalleryMismatchError):
+                    self._note_trouble(str(error))
                 raise
             self.catch_up()
             if note:
                 self._scrub(removed, left, note)
             self._history.destroy_keys()
+
+    def _note_trouble(self, sentence: str) -> None:
+        """Remember what is wrong with the file, for diagnostics; log it when it begins and ends."""
+        if sentence and sentence != self.trouble:
+            LOGGER.warning("%s", sentence)
+        elif self.trouble and not sentence:
+            LOGGER.info("the gallery %s can be used again", self.store.path)
+        self.trouble = sentence
 
     def catch_up(self) -> None:
         """Bring the snapshot to the version in the file; call it with the lock held."""
@@ -211,14 +244,19 @@ class GalleryEngine:
         try:
             if not self._is_open:
                 return
+            self.store.require_same_file()
             data_version = self.store.data_version()
             if data_version != self._data_version:
-                self._data_version = data_version
                 self.catch_up()
+                self._data_version = data_version
                 with self.store.transaction() as transaction:  # the other may have begun an undo window
                     self._next_deadline = self._history.next_deadline(transaction)
             self._end_what_is_late()
             self._clear_residue()
+            self._note_trouble("")
+        except FaceRecognitionError as error:
+            self._note_trouble(str(error))
+            raise
         finally:
             self.lock.release()
 
@@ -273,6 +311,8 @@ def _follow(reference: weakref.ref[GalleryEngine], stop: threading.Event, interv
             return
         try:
             engine.follow()
+        except FaceRecognitionError:
+            pass  # noted, and logged once
         except Exception:  # the thread must outlive a full disk, a lock, a file of another model
             LOGGER.exception("could not follow changes of the gallery %s", engine.store.path)
         del engine

@@ -15,7 +15,7 @@ from face_recognition_node.gallery import edits, retention
 from face_recognition_node.gallery.check import VerificationReport, verify
 from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.edits import Edit
-from face_recognition_node.gallery.engine import GalleryEngine
+from face_recognition_node.gallery.engine import UNDO_WINDOW, GalleryEngine
 from face_recognition_node.gallery.files import choose_keys_folder
 from face_recognition_node.gallery.history import HistoryEntry
 from face_recognition_node.gallery.importing import ImportConflict, ImportReport, plan_import
@@ -62,6 +62,7 @@ class Gallery:
         *,
         dimension: int = 64,
         must_exist: bool = False,
+        read_only: bool = False,
         keys_folder: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Gallery:
@@ -70,9 +71,10 @@ class Gallery:
         Args:
             path: The file; None keeps everything in memory.
             fingerprint: Of the model and alignment in use; None takes what the file says (to administer it).
-            config: Parameters.
+            config: Parameters; None takes the undo window that the node left in the file, and the defaults.
             dimension: Length of an embedding.
             must_exist: Do not create a missing file.
+            read_only: Change nothing, neither now nor later; what is due (expiry, the end of undo) is left.
             keys_folder: Where keys are kept; by default the user's state folder. Never the gallery's folder.
             clock: Returns Unix seconds.
 
@@ -81,12 +83,15 @@ class Gallery:
             GalleryMismatchError: Its embeddings come from another model or alignment.
         """
         file = None if path is None else Path(path).expanduser().absolute()
-        store = Store(file, fingerprint or ("" if file is None else None), dimension, must_exist)
+        store = Store(file, fingerprint or ("" if file is None else None), dimension, must_exist, read_only)
         try:
             folder = (
                 None if file is None else choose_keys_folder(file, str(store.meta("gallery_id")), keys_folder)
             )
-            return cls(GalleryEngine(store, KeyRing(folder), config or GalleryConfig(), clock))
+            if config is None:
+                window_s = store.setting(UNDO_WINDOW)
+                config = GalleryConfig() if window_s is None else GalleryConfig(undo_window_s=window_s)
+            return cls(GalleryEngine(store, KeyRing(folder), config, clock, read_only))
         except BaseException:
             store.close()
             raise
@@ -115,6 +120,15 @@ class Gallery:
     def config(self) -> GalleryConfig:
         """The parameters in force."""
         return self._engine.config
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the file at present, in words; empty if nothing is known to be."""
+        return self._engine.trouble
+
+    def follow(self) -> None:
+        """Take over now what another process has changed; the gallery's own thread does it now and then."""
+        self._engine.follow()
 
     def update_config(self, config: GalleryConfig) -> None:
         """Use other parameters from the next change on (those that may change while running)."""
@@ -261,14 +275,21 @@ class Gallery:
 
         return sum(change.table == "templates" for change in self._engine.commit(plan).changes)
 
-    def forget(self, person_ids: str | Iterable[str], final: bool = False) -> tuple[Person, ...]:
-        """Remove persons with everything known of them, and return them as they were.
+    def forget(
+        self, person_ids: str | Iterable[str], final: bool = False, *, session: str | None = None
+    ) -> tuple[Person, ...]:
+        """Remove persons, or everybody of a session, with everything known of them; return them as they were.
 
         No embedding is left in the file, its log or memory. Until the undo window ends they can be brought
         back from a sealed copy, unless ``final``.
         """
         wanted = [person_ids] if isinstance(person_ids, str) else list(person_ids)
-        return self._forget(lambda snapshot: wanted, final)
+
+        def choose(snapshot: Snapshot) -> list[str]:
+            members = [] if session is None else retention.members_of(snapshot, session)
+            return [*wanted, *members]
+
+        return self._forget(choose, final)
 
     def forget_strangers(self, person_ids: Iterable[str]) -> tuple[Person, ...]:
         """Forget, for good, those that are strangers when it comes to it.
@@ -282,7 +303,7 @@ class Gallery:
 
     def forget_session(self, session: str, final: bool = False) -> tuple[Person, ...]:
         """Forget everybody of a session."""
-        return self._forget(lambda snapshot: retention.members_of(snapshot, session), final)
+        return self.forget((), final, session=session)
 
     def forget_all(self, final: bool = False) -> tuple[Person, ...]:
         """Forget everybody."""
@@ -390,15 +411,16 @@ class Gallery:
     ) -> ReembeddingReport:
         """Carry the gallery over to another model (see :func:`reembedding.reembed`); this ends undo."""
         engine = self._engine
+        report = reembed(
+            engine.store,
+            engine.crops,
+            embedder,
+            engine.lock,
+            remove_without_crop=remove_without_crop,
+            progress=progress,
+        )
         with engine.lock:
             engine.require_open()
-            report = reembed(
-                engine.store,
-                engine.crops,
-                embedder,
-                remove_without_crop=remove_without_crop,
-                progress=progress,
-            )
             engine.read_everything()
             engine.destroy_orphans()
         return report

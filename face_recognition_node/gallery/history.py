@@ -145,19 +145,9 @@ class History:
 
     def expire(self, transaction: Transaction, now: float) -> list[HistoryEntry]:
         """Drop the entries whose time is over, and the older ones that depend on them."""
-        doomed: list[HistoryEntry] = []
-        while True:
-            entries = self.entries(transaction)
-            late = [entry for entry in entries if entry.deadline is not None and entry.deadline <= now]
-            if not late:
-                return doomed
-            last = late[-1]
-            before = [entry for entry in entries if entry.is_done and entry.entry_id < last.entry_id]
-            gone = [last, *(_with_dependants(before, set(last.persons)) if last.is_done else ())]
-            if not last.is_done:  # later changes were built on it: they cannot be done again without it
-                gone += [entry for entry in entries if not entry.is_done and entry.entry_id > last.entry_id]
-            self._drop(transaction, gone)
-            doomed += gone
+        ended = ended_by(self.entries(transaction), now)
+        self._drop(transaction, ended)
+        return ended
 
     def next_deadline(self, transaction: Transaction) -> float | None:
         """Return when the next entry ends, or None."""
@@ -230,6 +220,20 @@ class History:
         for entry in entries:
             self._erase_parts(transaction, entry)
             transaction.connection.execute("DELETE FROM history WHERE entry_id = ?", (entry.entry_id,))
+
+
+def ended_by(entries: Sequence[HistoryEntry], now: float) -> list[HistoryEntry]:
+    """Return the entries whose time is over, and those that depend on them."""
+    left, ended = list(entries), []
+    while late := [entry for entry in left if entry.deadline is not None and entry.deadline <= now]:
+        last = late[-1]
+        before = [entry for entry in left if entry.is_done and entry.entry_id < last.entry_id]
+        gone = [last, *(_with_dependants(before, set(last.persons)) if last.is_done else ())]
+        if not last.is_done:  # later changes were built on it: they cannot be done again without it
+            gone += [entry for entry in left if not entry.is_done and entry.entry_id > last.entry_id]
+        left = [entry for entry in left if entry not in gone]
+        ended += gone
+    return ended
 
 
 def _past_learning(connection: sqlite3.Connection, changes: Sequence[Change]) -> list[Change]:

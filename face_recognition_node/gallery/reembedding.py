@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from face_recognition_node.common.errors import GalleryConflictError
 from face_recognition_node.gallery.crops import CropSafe
 from face_recognition_node.gallery.store import Store
+from face_recognition_node.gallery.transaction import Transaction
 from face_recognition_node.vision.embedder import Embedder
 
 BATCH = 16
@@ -34,6 +36,7 @@ def reembed(
     store: Store,
     crops: CropSafe,
     embedder: Embedder,
+    lock: AbstractContextManager[object],
     *,
     remove_without_crop: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -44,6 +47,7 @@ def reembed(
         store: The gallery.
         crops: Opens its crops.
         embedder: The new model.
+        lock: Held while the file is read or written, not while the network runs.
         remove_without_crop: Remove templates of which no crop was kept; otherwise they are an error.
         progress: Called with the number of templates done and to do.
 
@@ -51,36 +55,53 @@ def reembed(
         GalleryConflictError: Crops are missing and may not be removed, or none was kept; nothing was changed.
         GalleryUnavailableError: The key is not on this machine.
     """
-    with store.transaction() as transaction:
-        execute = transaction.connection.execute
-        kept = execute("SELECT template_id, sealed FROM crops ORDER BY template_id").fetchall()
-        n_all = execute("SELECT count(*) FROM templates").fetchone()[0]
+    embedded: dict[int, bytes] = {}
+    while True:
+        with lock:
+            execute = store.connection.execute
+            n_all = execute("SELECT count(*) FROM templates").fetchone()[0]
+            kept = execute("SELECT template_id, sealed FROM crops ORDER BY template_id").fetchall()
         if len(kept) < n_all and (not remove_without_crop or not kept):
             raise GalleryConflictError(
                 f"{n_all - len(kept)} of {n_all} templates have no crop and cannot be embedded again; "
                 "allow their removal (--remove-without-crop) or enroll these people again"
             )
-        for start in range(0, len(kept), BATCH):
-            batch = kept[start : start + BATCH]
+        new = [(template_id, sealed) for template_id, sealed in kept if template_id not in embedded]
+        for start in range(0, len(new), BATCH):  # without the lock: the network takes its time
+            batch = new[start : start + BATCH]
             images = np.stack([crops.open(template_id, sealed) for template_id, sealed in batch])
-            embeddings = np.asarray(embedder.embed(images), "<f4")
-            transaction.connection.executemany(
-                "UPDATE templates SET embedding = ?, precision = ? WHERE template_id = ?",
-                [
-                    (vector.tobytes(), embedder.precision, template_id)
-                    for vector, (template_id, _) in zip(embeddings, batch, strict=True)
-                ],
-            )
-            progress(start + len(batch), len(kept))
-        execute("DELETE FROM templates WHERE template_id NOT IN (SELECT template_id FROM crops)")
-        empty = "person_id NOT IN (SELECT person_id FROM templates)"
-        gone = execute(f"SELECT CASE name WHEN '' THEN person_id ELSE name END FROM persons WHERE {empty}")
-        names = tuple(str(row[0]) for row in gone.fetchall())
-        execute(f"DELETE FROM aliases WHERE {empty}")
-        execute(f"DELETE FROM persons WHERE {empty}")
-        execute("DELETE FROM history")  # what it would bring back are embeddings of the other model
-        transaction.set_meta("fingerprint", embedder.fingerprint)
-        transaction.set_meta("dimension", embedder.dimension)
-        transaction.bump_version(is_everything=True)
-    store.scrub(must_rewrite=True)
-    return ReembeddingReport(len(kept), n_all - len(kept), names)
+            vectors = np.asarray(embedder.embed(images), "<f4")
+            embedded |= {key: one.tobytes() for one, (key, _) in zip(vectors, batch, strict=True)}
+            progress(len(embedded), len(kept))
+        with lock, store.transaction() as transaction:
+            found = transaction.connection.execute("SELECT template_id FROM crops ORDER BY template_id")
+            if [key for (key,) in found] == [key for key, _ in kept]:
+                names, n_removed = _replace(transaction, embedder, embedded)
+                break
+    with lock:
+        store.scrub(must_rewrite=True)
+    return ReembeddingReport(len(kept), n_removed, names)
+
+
+def _replace(
+    transaction: Transaction, embedder: Embedder, embedded: dict[int, bytes]
+) -> tuple[tuple[str, ...], int]:
+    """Write the new embeddings; return the names of who is gone, and how many templates went."""
+    execute = transaction.connection.execute
+    transaction.connection.executemany(
+        "UPDATE templates SET embedding = ?, precision = ? WHERE template_id = ?",
+        [(vector, embedder.precision, template_id) for template_id, vector in embedded.items()],
+    )
+    n_removed = execute(
+        "DELETE FROM templates WHERE template_id NOT IN (SELECT template_id FROM crops)"
+    ).rowcount
+    empty = "person_id NOT IN (SELECT person_id FROM templates)"
+    gone = execute(f"SELECT CASE name WHEN '' THEN person_id ELSE name END FROM persons WHERE {empty}")
+    names = tuple(str(row[0]) for row in gone.fetchall())
+    execute(f"DELETE FROM aliases WHERE {empty}")
+    execute(f"DELETE FROM persons WHERE {empty}")
+    execute("DELETE FROM history")  # what it would bring back are embeddings of the other model
+    transaction.set_meta("fingerprint", embedder.fingerprint)
+    transaction.set_meta("dimension", embedder.dimension)
+    transaction.bump_version(is_everything=True)
+    return names, n_removed

@@ -47,6 +47,7 @@ class Store:
         fingerprint: Of the model and alignment the embeddings come from; None takes what the file says.
         dimension: Length of an embedding.
         must_exist: Do not create a missing file.
+        read_only: Refuse every change.
 
     Raises:
         GalleryUnavailableError: It cannot be opened, is damaged, of a newer format, or no gallery.
@@ -54,7 +55,12 @@ class Store:
     """
 
     def __init__(
-        self, path: Path | None, fingerprint: str | None, dimension: int, must_exist: bool = False
+        self,
+        path: Path | None,
+        fingerprint: str | None,
+        dimension: int,
+        must_exist: bool = False,
+        read_only: bool = False,
     ) -> None:
         self.path = path
         if path is not None:
@@ -72,10 +78,13 @@ class Store:
                 isolation_level=None,
                 check_same_thread=False,
             )
+            self._identity = _identity(path)
             try:
                 self._prepare()
                 self._create_or_migrate(fingerprint, dimension)
                 self.check_fingerprint(fingerprint, dimension)
+                if read_only:
+                    self._connection.execute("PRAGMA query_only = ON")
             except BaseException:
                 self._connection.close()
                 raise
@@ -161,6 +170,15 @@ class Store:
                 f"{self.meta('dimension')}"
             )
 
+    def require_same_file(self) -> None:
+        """Raise GalleryUnavailableError if another file, or none, lies where the open one was."""
+        if self._identity != _identity(self.path):
+            raise GalleryUnavailableError(
+                f"{self.path} was removed or replaced while it was open: what is stored now would be "
+                "lost; open it again (restart the node, or clean it up and configure it). To bring people "
+                "back while the node runs, import a backup"
+            )
+
     def meta(self, key: str) -> str | int:
         """Return an entry of the table meta."""
         try:
@@ -170,6 +188,11 @@ class Store:
         if row is None:
             raise _damaged(self.path, f"meta has no {key!r}")
         return row[0]  # type: ignore[no-any-return]
+
+    def setting(self, key: str) -> float | None:
+        """Return a number kept in the table meta, or None."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else float(row[0])
 
     @property
     def version(self) -> int:
@@ -188,6 +211,7 @@ class Store:
             execute("BEGIN IMMEDIATE")
             try:
                 yield Transaction(self._connection)
+                self.require_same_file()
                 execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -276,6 +300,15 @@ class Store:
     def close(self) -> None:
         """Close the file; the last one to close folds the write-ahead log into the database."""
         self._connection.close()
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Return device and inode of a file, or None where there is none."""
+    try:
+        status = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 _MAGIC, _HEADER_BYTES, _APPLICATION_ID_AT = b"SQLite format 3\0", 100, 68

@@ -224,6 +224,8 @@ _NUMBER = re.compile(r"[0-9][0-9.]*")
 
 
 def _judge_loaded(health: NodeHealth, values: Mapping[str, object], word: str) -> tuple[bytes, str]:
+    if values.get("trouble"):
+        return DiagnosticStatus.WARN, str(values["trouble"])
     if values:
         return DiagnosticStatus.OK, word
     if health.error:

@@ -106,6 +106,7 @@ class Runtime:
             "strangers": strangers,
             "templates": snapshot.n_templates,
             "session": snapshot.session or "(default)",
+            "trouble": self.gallery.trouble,
         }
 
 
@@ -164,6 +165,7 @@ def open_runtime(settings: Settings, runs_begun: set[Path]) -> Runtime:
             session.kind is SessionKind.RUN for session in gallery.snapshot().sessions.values()
         ):
             gallery.start_run()
+        gallery.update_config(config.gallery)  # commands without parameters follow the undo window
         recognizer, _, _ = build_recognizer(config, models=models, gallery=gallery, background_writes=True)
         _warm(models, recognizer)
     except BaseException:

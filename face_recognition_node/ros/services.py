@@ -171,15 +171,7 @@ def forget_persons(runtime: Runtime, request: Any, response: Any) -> None:
     if request.all:
         gone = gallery.forget_all(final)
     elif wanted or request.session:
-        snapshot = gallery.snapshot()
-        if request.session:
-            if request.session not in snapshot.sessions:
-                raise InputError(
-                    f"there is no session {request.session!r}; known are {sorted(snapshot.sessions)}"
-                )
-            members = (p.person_id for p in snapshot.persons.values() if p.session == request.session)
-            wanted = list(dict.fromkeys([*map(snapshot.resolve, wanted), *members]))
-        gone = gallery.forget(wanted, final) if wanted else ()
+        gone = gallery.forget(wanted, final, session=request.session or None)
     else:
         raise InputError("nobody is selected: fill person_ids or session, or set all")
     response.forgotten_person_ids = [person.person_id for person in gone]
