@@ -159,6 +159,7 @@ class NodeHealth:
         publishers: How many publish there; None: not known.
         models: Key to value about networks and backends: which, where it runs, and why there.
         gallery: Key to value about the gallery.
+        gallery_trouble: Why the gallery could not be written lately; empty: it could.
     """
 
     state: str
@@ -171,6 +172,7 @@ class NodeHealth:
     publishers: int | None = None
     models: Mapping[str, object] = field(default_factory=dict)
     gallery: Mapping[str, object] = field(default_factory=dict)
+    gallery_trouble: str = ""
 
 
 def to_diagnostics(health: NodeHealth, name: str, stamp: Time) -> DiagnosticArray:
@@ -181,7 +183,7 @@ def to_diagnostics(health: NodeHealth, name: str, stamp: Time) -> DiagnosticArra
     message.status = [
         _status(f"{name}: stream", level, text, _stream_values(health)),
         _status(f"{name}: models", *_judge_loaded(health, health.models, "loaded"), health.models),
-        _status(f"{name}: gallery", *_judge_loaded(health, health.gallery, "open"), health.gallery),
+        _status(f"{name}: gallery", *_judge_gallery(health), health.gallery),
     ]
     return message
 
@@ -231,6 +233,12 @@ def _judge_loaded(health: NodeHealth, values: Mapping[str, object], word: str) -
     if health.error:
         return DiagnosticStatus.ERROR, health.error
     return DiagnosticStatus.OK, f"not {word}: the node is {health.state}"
+
+
+def _judge_gallery(health: NodeHealth) -> tuple[bytes, str]:
+    if health.gallery and health.gallery_trouble:
+        return DiagnosticStatus.WARN, f"cannot be written: {health.gallery_trouble}"
+    return _judge_loaded(health, health.gallery, "open")
 
 
 def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:

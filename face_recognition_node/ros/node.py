@@ -7,10 +7,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from sensor_msgs.msg import CompressedImage, Image
 
+from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.ros.diagnostics import NodeHealth, StreamStatistics, TroubleLog, to_diagnostics
 from face_recognition_node.ros.enrollment_server import EnrollmentServer
 from face_recognition_node.ros.images import DepthBuffer, ImageInput
@@ -19,7 +21,7 @@ from face_recognition_node.ros.messages import DIAGNOSTICS
 from face_recognition_node.ros.outputs import AnswerPublisher
 from face_recognition_node.ros.parameters import NodeParameters, Settings
 from face_recognition_node.ros.pipeline import FramePipeline, NewestItemWorker, Packet
-from face_recognition_node.ros.runtime import Housekeeper, Runtime, open_runtime
+from face_recognition_node.ros.runtime import HOUSEKEEPING_PERIOD_S, Housekeeper, Runtime, open_runtime
 from face_recognition_node.ros.services import GalleryServices
 from face_recognition_node.vision.faces import RecognitionResult
 
@@ -40,9 +42,9 @@ class Ticker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the job in work end, and call none any more."""
+        """Call no job any more; one at work is waited for, but not for ever."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(timeout=2.0)
 
     def _run(self) -> None:
         due = [time.monotonic() + period for period, _ in self._jobs]
@@ -91,6 +93,7 @@ class FaceRecognitionNode(LoudNode):
         self._ticker = Ticker(
             [(CHECK_PERIOD_S, self.check), (self.settings.node.diagnostics_period, self._diagnose)]
         )
+        self._housekeeping = Ticker([(HOUSEKEEPING_PERIOD_S, self._tidy)])
 
     @property
     def settings(self) -> Settings:
@@ -175,18 +178,22 @@ class FaceRecognitionNode(LoudNode):
             self._answers.deactivate()
 
     def _close(self) -> None:
-        with self._state_lock:
+        with (
+            ExitStack() as stack,
+            self._state_lock,
+        ):  # left before the gallery is closed, which takes its time
             runtime, self.runtime, self.pipeline = self.runtime, None, None
+            if runtime is not None:
+                stack.callback(runtime.close)
             self._depth.camera.clear()  # the next one configured may be another camera
             answers, self._answers = self._answers, None
             if answers is not None:
                 answers.close()
-            if runtime is not None:
-                runtime.close()
 
     def destroy_node(self) -> None:
         """Take the node off the network."""
         self._ticker.stop()
+        self._housekeeping.stop()
         self._input.destroy()
         self._enrollment.close()
         super().destroy_node()
@@ -244,7 +251,7 @@ class FaceRecognitionNode(LoudNode):
         return wanted
 
     def check(self) -> None:
-        """Receive images while somebody wants answers; show and tidy the gallery."""
+        """Receive images while somebody wants answers; show the gallery if it has changed."""
         with self._state_lock:
             if self._is_active:
                 now = time.monotonic()
@@ -253,9 +260,25 @@ class FaceRecognitionNode(LoudNode):
                     self._input.open(self.settings.node)
                 elif now - self._last_wanted > LINGER_S:
                     self._input.close()
-            if self.runtime is not None:
-                self._housekeeper.tidy(self.runtime.gallery)
-                self.publish_gallery()
+        self.publish_gallery()
+
+    def _tidy(self) -> None:
+        """Let the gallery do its chores, on a thread of their own: they may wait long for the disk."""
+        runtime = self.runtime
+        if runtime is None:
+            return
+        try:
+            has_written = self._housekeeper.tidy(runtime.gallery)
+        except GalleryError as error:
+            if self.runtime is runtime:  # otherwise it was closed meanwhile
+                self.report_gallery(error)
+        else:
+            if has_written:
+                self.report_gallery(None)
+
+    def report_gallery(self, error: GalleryError | None) -> None:
+        """Take notice that the gallery was written, or why it could not be."""
+        self._housekeeper.report(error)
 
     def _diagnose(self) -> None:
         runtime, worker = self.runtime, self._worker
@@ -270,6 +293,7 @@ class FaceRecognitionNode(LoudNode):
             publishers=self.count_publishers(self.image_topic),
             models=runtime.describe_models() if runtime is not None else {},
             gallery=runtime.describe_gallery() if runtime is not None else {},
+            gallery_trouble=self._housekeeper.trouble if runtime is not None else "",
         )
         stamp = self.get_clock().now().to_msg()
         message = to_diagnostics(health, self.get_fully_qualified_name(), stamp)

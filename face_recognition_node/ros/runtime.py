@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,16 +26,18 @@ from face_recognition_node.vision.retinaface import RetinaFaceDetector
 from face_recognition_node.vision.runner import BackendReport
 
 logger = logging.getLogger(__name__)
-PERIOD_S = 5.0
+HOUSEKEEPING_PERIOD_S = 5.0
+TROUBLE_LASTS_S = 60.0
+"""Without another failure for this time the gallery counts as writable again."""
 
 
 class Housekeeper:
-    """Collects who is seen and writes it now and then, away from the recogniser's thread."""
+    """Collects who is seen and writes it now and then, away from the recognizer's thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: set[str] = set()
-        self._next = 0.0
+        self._trouble, self._trouble_ends = "", 0.0
 
     def note(self, result: RecognitionResult) -> None:
         """Remember the people of one image."""
@@ -47,23 +50,45 @@ class Housekeeper:
             with self._lock:
                 self._seen.update(seen)
 
-    def tidy(self, gallery: Gallery) -> None:
-        """Every few seconds: store when people were last seen, and forget those whose time is over."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + PERIOD_S
+    def tidy(self, gallery: Gallery) -> bool:
+        """Store when people were last seen, and forget those whose time is over; may wait for the disk.
+
+        Returns whether there was something to do.
+
+        Raises:
+            GalleryError: It cannot be written; what was to be stored is tried again next time.
+        """
         with self._lock:
             seen, self._seen = self._seen, set()
         now = time.time()
-        persons = gallery.snapshot().persons.values()
         try:
             if seen:
                 gallery.mark_seen(seen, now)
-            if any(person.expires is not None and person.expires <= now for person in persons):
+            persons = gallery.snapshot().persons.values()
+            expired = [p.person_id for p in persons if p.expires is not None and p.expires <= now]
+            if expired:
                 gone = gallery.expire(now)
                 logger.info("forgot %d people whose time was over", len(gone))
-        except GalleryError as error:
-            logger.warning("the gallery could not be tidied: %s", error)
+        except GalleryError:
+            with self._lock:
+                self._seen |= seen
+            raise
+        return bool(seen or expired)
+
+    @property
+    def trouble(self) -> str:
+        """Why the gallery could not be written in the last minute; empty: it could."""
+        with self._lock:
+            return self._trouble if time.monotonic() < self._trouble_ends else ""
+
+    def report(self, error: GalleryError | None) -> None:
+        """Remember that the gallery could be written, or why not; the same reason is logged once."""
+        before = self.trouble
+        with self._lock:
+            self._trouble = "" if error is None else str(error)
+            self._trouble_ends = time.monotonic() + TROUBLE_LASTS_S
+        if error is not None and str(error) != before:
+            logger.warning("the gallery cannot be written: %s", error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,9 +102,10 @@ class Runtime:
 
     def close(self) -> None:
         """Finish what is being written and close the gallery."""
-        self.adapter.close()
-        self.recognizer.close()
-        self.gallery.close()
+        with ExitStack() as stack:  # the gallery is closed whatever becomes of the others
+            stack.callback(self.gallery.close)
+            stack.callback(self.recognizer.close)
+            stack.callback(self.adapter.close)
 
     def update_detector(self, config: DetectorConfig) -> None:
         """Let the detector use other thresholds from the next image on."""
@@ -133,6 +159,10 @@ class Host(Protocol):
 
     def publish_gallery(self) -> None:
         """Show who is known, if that has changed."""
+        ...
+
+    def report_gallery(self, error: GalleryError | None) -> None:
+        """Take notice that the gallery was written, or why it could not be."""
         ...
 
     def check(self) -> None:

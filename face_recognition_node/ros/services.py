@@ -11,7 +11,7 @@ from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 
-from face_recognition_node.common.errors import FaceRecognitionError, InputError
+from face_recognition_node.common.errors import FaceRecognitionError, GalleryUnavailableError, InputError
 from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.gallery.gallery import SessionKind
@@ -109,11 +109,15 @@ class GalleryServices:
             if runtime is None:
                 response.message = f"the node is {state_label(self._node)}; configure it first"
                 return response
-            response.success = True
+            response.success, version = True, runtime.gallery.snapshot().version
             try:
                 handler(runtime, request, response)
+                if runtime.gallery.snapshot().version != version:
+                    self._host.report_gallery(None)
             except FaceRecognitionError as error:
                 response.success, response.message = False, str(error)
+                if isinstance(error, GalleryUnavailableError):
+                    self._host.report_gallery(error)
             except Exception as error:  # a service must answer, and must not end the executor
                 self._node.get_logger().error(traceback.format_exc())
                 response.success, response.message = False, f"internal error: {type(error).__name__}: {error}"

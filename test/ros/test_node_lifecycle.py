@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import rclpy
 import ros_world  # a network of our own, before rclpy joins one
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 
+from face_recognition_node.common.errors import GalleryError, GalleryUnavailableError
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, SessionKind
 from face_recognition_node.ros.lifecycle import shut_down, state_label
@@ -97,6 +99,94 @@ def test_ten_rounds_leave_nothing_behind(node: FaceRecognitionNode) -> None:
     assert len(versions) == 1, "a round changed the gallery"
     ours = [thread for thread in threading.enumerate() if thread.name.startswith(("recognizer", "strangers"))]
     assert ours == []
+
+
+def test_nothing_waits_for_a_gallery_that_waits_for_the_disk(node: FaceRecognitionNode, monkeypatch) -> None:
+    """Deactivate, parameters and diagnostics go on while the gallery waits for SQLite or is rewritten."""
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait_for_the_disk(*_: object) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    monkeypatch.setattr(node.runtime.gallery, "mark_seen", wait_for_the_disk)
+    node._housekeeper._seen.add("p-1")
+    try:
+        assert begun.wait(ros_world.PATIENCE)
+
+        def use() -> None:
+            node.set_parameters([Parameter("always_on", value=True)])
+            node.publish_gallery()
+            node._diagnose()
+            node.trigger_deactivate()
+
+        thread = threading.Thread(target=use, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert state_label(node) == "inactive"
+        assert not thread.is_alive()
+    finally:
+        go_on.set()
+
+
+@pytest.mark.parametrize("part", ["adapter", "recognizer"])
+def test_the_gallery_is_closed_although_another_part_fails_to(node, monkeypatch, part: str) -> None:
+    assert node.trigger_configure() == SUCCESS
+    gallery = node.runtime.gallery
+
+    def explode() -> None:
+        raise ZeroDivisionError("cannot close")
+
+    monkeypatch.setattr(type(getattr(node.runtime, part)), "close", lambda self: explode())
+    assert node.trigger_cleanup() == FAILURE
+    with pytest.raises(GalleryError, match="closed"):
+        gallery.add_person("Anna", [])
+
+
+def test_the_gallery_is_closed_although_a_publisher_cannot_be_destroyed(node, monkeypatch) -> None:
+    assert node.trigger_configure() == SUCCESS
+    gallery, close = node.runtime.gallery, node._answers.close
+
+    def close_and_explode() -> None:
+        close()
+        raise ZeroDivisionError("cannot close")
+
+    monkeypatch.setattr(node._answers, "close", close_and_explode)
+    assert node.trigger_cleanup() == FAILURE
+    with pytest.raises(GalleryError, match="closed"):
+        gallery.add_person("Anna", [])
+
+
+def test_a_gallery_that_cannot_be_written_is_a_warning_until_it_can(node, monkeypatch) -> None:
+    assert node.trigger_configure() == SUCCESS
+    logged: list[str] = []
+    monkeypatch.setattr(
+        "face_recognition_node.ros.runtime.logger.warning", lambda *a: logged.append(a[0] % a[1:])
+    )
+
+    def locked(*_: object) -> None:
+        raise GalleryUnavailableError("the gallery is locked by another process")
+
+    def level() -> tuple[bytes, str]:
+        messages: list = []
+        with monkeypatch.context() as patched:
+            patched.setattr(node._diagnostics, "publish", messages.append)
+            node._diagnose()
+        status = messages[0].status[2]
+        return status.level, status.message
+
+    assert level()[0] == DiagnosticStatus.OK
+    with monkeypatch.context() as patched:
+        patched.setattr(node.runtime.gallery, "mark_seen", locked)
+        node._housekeeper._seen.add("p-1")
+        node._tidy()
+        node._tidy()
+    assert level() == (DiagnosticStatus.WARN, "cannot be written: the gallery is locked by another process")
+    assert len(logged) == 1, "the same warning once"
+    node._tidy()
+    assert level()[0] == DiagnosticStatus.OK
 
 
 def test_shutdown_from_active_closes_the_gallery(node: FaceRecognitionNode) -> None:
