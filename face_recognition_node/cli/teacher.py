@@ -12,10 +12,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         type=Path,
-        help="ONNX: (N, 3, 112, 112) RGB 0…255 → (N, D) and optionally the last map (N, C, H, W)",
+        help="ONNX: (N, 3, 112, 112) RGB 0…255 → (N, D) and optionally a feature map (N, C, H, W)",
     )
     parser.add_argument("--out", type=Path, help="folder for train_teacher.npy and teacher_maps.npy (FACES)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32"], default="auto",
+        help="auto: bfloat16 where the processor multiplies in it",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.training.teacher import compute_teacher
 
     out = arguments.out or arguments.faces
-    compute_teacher(open_faces(arguments.faces, with_teacher=False), arguments.model, out, arguments.threads)
+    faces = open_faces(arguments.faces, with_teacher=False)
+    compute_teacher(faces, arguments.model, out, arguments.threads, arguments.precision)
     print(f"teacher's vectors: {out}")
     return 0

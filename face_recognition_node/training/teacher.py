@@ -2,52 +2,61 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
+from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.evaluation.face_archive import TEACHER_STATE
 from face_recognition_node.training.data import FaceSet
-from face_recognition_node.vision.faces import ImageArray
+from face_recognition_node.vision.faces import FloatArray, ImageArray
 
+Answers = tuple[FloatArray, FloatArray | None]
+"""(N, D) embeddings and, if the teacher has them, (N, C, H, W) maps."""
 EMBEDDINGS, MAPS, STATE = "train_teacher.npy", "teacher_maps.npy", TEACHER_STATE
 _BATCH = 32
 _BATCHES_PER_SAVE = 20
 
 
-def compute_teacher(faces: FaceSet, model: Path, out: Path, threads: int = 1) -> None:
+def compute_teacher(
+    faces: FaceSet,
+    model: Path,
+    out: Path,
+    threads: int = 1,
+    precision: Literal["auto", "fp32"] = "auto",
+) -> None:
     """Run ``model`` over all faces and their mirror images; goes on where an earlier call was cut off.
 
     Writes ``train_teacher.npy`` (N, D) int8, the mean embedding of a face and its mirror image, and, if the
-    model has a second output, ``teacher_maps.npy`` (N, 2, C, H, W) int8, the map of the face and of its
-    mirror image; each row is scaled to its own largest value, since only directions are learned from.
+    model has an output with four axes, ``teacher_maps.npy`` (N, 2, C, H, W) int8, the map of the face and of
+    its mirror image; each row is scaled to its own largest value, since only directions are learned from.
 
     Args:
         faces: What to run it on.
-        model: ONNX; input (N, 3, 112, 112) RGB in 0 … 255 as float; outputs (N, D) and optionally (N, C, H,
-            W).
+        model: ONNX; input (N, 3, 112, 112) RGB in 0 … 255 as float; of its outputs the first with two axes
+            is the embedding (N, D), the first with four the map (N, C, H, W), others are ignored.
         out: Folder for the files.
         threads: CPU threads.
+        precision: ``auto`` is bfloat16 where the processor multiplies in it (OpenVINO).
 
     Raises:
         ModelMissingError: If there is no such model.
         ModelMismatchError: If its outputs have another shape, or the folder holds another teacher's files.
     """
-    session = _open(model, threads)
-    first_embedding, first_map = _run(session, np.zeros((1, 112, 112, 3), np.uint8))
+    ask = open_teacher(model, threads, precision)
+    first_embedding, first_map = ask(np.zeros((1, 112, 112, 3), np.uint8))
     count = len(faces.labels)
     out.mkdir(parents=True, exist_ok=True)
     shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (count, first_embedding.shape[1])}
     if first_map is not None:
         shapes[MAPS] = (count, 2, *first_map.shape[1:])
-    state = {"model": hashlib.sha256(model.read_bytes()).hexdigest(), "faces": count}
+    state = {"model": file_sha256(model), "faces": count}
     done = _done(out, state, shapes)
     if done == 0:
         _save([], out, {**state, "done": 0})
@@ -57,8 +66,8 @@ def compute_teacher(faces: FaceSet, model: Path, out: Path, threads: int = 1) ->
         for number, start in enumerate(range(done, count, _BATCH), 1):
             rows = slice(start, min(start + _BATCH, count))
             crops = np.stack([faces.crop(index) for index in range(rows.start, rows.stop)])
-            plain, plain_map = _run(session, crops)
-            mirrored, mirrored_map = _run(session, np.ascontiguousarray(crops[:, :, ::-1]))
+            plain, plain_map = ask(crops)
+            mirrored, mirrored_map = ask(crops[:, :, ::-1])
             embeddings[rows] = to_int8(_unit(plain) + _unit(mirrored))
             if maps is not None and plain_map is not None and mirrored_map is not None:
                 maps[rows, 0], maps[rows, 1] = to_int8(plain_map), to_int8(mirrored_map)
@@ -74,30 +83,62 @@ def to_int8(values: NDArray[np.floating]) -> NDArray[np.int8]:
     return np.asarray(np.round(values * (127 / largest)), np.int8)
 
 
-def _open(model: Path, threads: int) -> Any:
+def open_teacher(model: Path, threads: int, precision: str) -> Callable[[ImageArray], Answers]:
+    """Return what asks the teacher about (N, 112, 112, 3) BGR crops: OpenVINO, or else ONNX Runtime."""
     if not model.is_file():
         raise ModelMissingError(f"{model}: no such teacher; expected an ONNX file")
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendUnavailableError("a teacher needs onnxruntime; pip install onnxruntime") from error
+        run = _with_openvino(model, threads, precision)
+    except ImportError:
+        try:
+            run = _with_onnxruntime(model, threads)
+        except ImportError as error:
+            raise BackendUnavailableError("a teacher needs OpenVINO; pip install openvino") from error
+
+    def ask(crops_bgr: ImageArray) -> Answers:
+        outputs = run(np.ascontiguousarray(crops_bgr[..., ::-1].transpose(0, 3, 1, 2), np.float32))
+        embeddings = next((one for one in outputs if one.ndim == 2), None)
+        if embeddings is None:
+            raise ModelMismatchError(
+                f"{model}: expected an output (N, D), got {[one.shape for one in outputs]}"
+            )
+        return embeddings, next((one for one in outputs if one.ndim == 4), None)
+
+    return ask
+
+
+def _with_openvino(
+    model: Path, threads: int, precision: str
+) -> Callable[[NDArray[np.float32]], list[FloatArray]]:
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    if precision == "fp32":
+        options["INFERENCE_PRECISION_HINT"] = "f32"
+    try:
+        compiled = openvino.Core().compile_model(str(model), "CPU", options)
+    except RuntimeError as error:
+        raise ModelMismatchError(f"{model}: expected a teacher as an ONNX file: {error}") from error
+    request = compiled.create_infer_request()
+
+    def run(images: NDArray[np.float32]) -> list[FloatArray]:
+        request.infer({0: images})
+        return [np.array(output.data, np.float32) for output in request.output_tensors]
+
+    return run
+
+
+def _with_onnxruntime(model: Path, threads: int) -> Callable[[NDArray[np.float32]], list[FloatArray]]:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise ModelMismatchError(f"{model}: expected a teacher as an ONNX file: {error}") from error
-
-
-def _run(session: Any, crops_bgr: ImageArray) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    images = np.ascontiguousarray(crops_bgr[:, :, :, ::-1].transpose(0, 3, 1, 2), np.float32)
-    outputs = session.run(None, {session.get_inputs()[0].name: images})
-    if outputs[0].ndim != 2 or (len(outputs) > 1 and outputs[1].ndim != 4):
-        shapes = [one.shape for one in outputs]
-        raise ModelMismatchError(
-            f"teacher: expected outputs (N, D) and optionally (N, C, H, W), got {shapes}"
-        )
-    return outputs[0], outputs[1] if len(outputs) > 1 else None
+    name = session.get_inputs()[0].name
+    return lambda images: list(session.run(None, {name: images}))
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,6 +177,4 @@ def _table(path: Path, shape: tuple[int, ...], done: int) -> Any:
 def _save(tables: list[Any], out: Path, state: dict[str, Any]) -> None:
     for table in tables:
         table.flush()
-    temporary = out / (STATE + ".part")
-    temporary.write_text(json.dumps(state), encoding="utf-8")
-    os.replace(temporary, out / STATE)
+    write_json(out / STATE, state)

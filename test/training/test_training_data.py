@@ -20,10 +20,11 @@ from face_recognition_node.training.data import (
     AugmentedFaces,
     BatchStream,
     PreparedFaces,
+    TrainingData,
     class_numbers,
     open_faces,
 )
-from face_recognition_node.training.recipe import BatchRecipe
+from face_recognition_node.training.recipe import BatchRecipe, DataRecipe
 
 
 def test_archive_gives_back_what_was_written(tmp_path):
@@ -90,6 +91,57 @@ def test_class_numbers_count_training_faces_only():
     classes, count = class_numbers(labels, np.array([0, 1, 3, 4, 5, 6]), minimum=2)
     assert count == 2
     assert classes.tolist() == [0, 0, -1, 1, 1, -1, -1, -1]
+
+
+def test_excluded_rows_are_never_trained_on_and_held_out_ones_stay(tmp_path):
+    archive = write_archive(tmp_path / "faces", people=[10, 51, 2, 3], images=3, unlabelled=2, teacher=False)
+    (tmp_path / "exclude.csv").write_text("row\n0\n6\n12\n")
+    data = TrainingData.open(DataRecipe(archive, minimum_images=2, exclude=tmp_path / "exclude.csv"))
+    assert data.split.training.tolist() == [7, 8, 9, 10, 11, 13]
+    assert data.split.test.tolist() == [0, 1, 2]
+    assert data.n_classes == 2
+    assert data.classes[6] == -1
+
+
+def test_clusters_give_identities_to_unlabelled_faces(tmp_path):
+    archive = write_archive(tmp_path / "faces", people=[10, 2], images=2, unlabelled=4, teacher=False)
+    (tmp_path / "clusters.csv").write_text("row,identity\n4,2\n5,100002\n6,100002\n")
+    data = TrainingData.open(DataRecipe(archive, minimum_images=2, clusters=tmp_path / "clusters.csv"))
+    assert data.labels.tolist() == [10, 10, 2, 2, 2, 100002, 100002, -1]
+    assert data.classes.tolist() == [-1, -1, 0, 0, 0, 1, 1, -1]
+    assert data.n_classes == 2
+    assert data.faces.labels.tolist() == [10, 10, 2, 2, -1, -1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "said"),
+    [
+        ("exclude", "row\n99\n", "row numbers from 0 to 5, got 99 to 99"),
+        ("exclude", "row\nx\n", "1 whole numbers a line"),
+        ("clusters", "row,identity\n4\n", "2 whole numbers a line"),
+        ("clusters", "row,identity\n4,100\n", "100 is no identity to train on"),
+        ("clusters", "row,identity\n4,100051\n", "100051 is no identity to train on"),
+        ("clusters", "row,identity\n2,7\n", "row 2 has the identity 2 already"),
+    ],
+)
+def test_lists_of_other_faces_are_refused(entry, text, said, tmp_path):
+    archive = write_archive(tmp_path / "faces", people=[10, 2], images=2, unlabelled=2, teacher=False)
+    with pytest.raises(SourceError, match="no such file"):
+        TrainingData.open(DataRecipe(archive, **{entry: tmp_path / "list.csv"}))
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(SourceError, match=said):
+        TrainingData.open(DataRecipe(archive, **{entry: tmp_path / "list.csv"}))
+
+
+def test_look_alikes_are_those_of_the_named_teacher(tmp_path):
+    archive = write_archive(tmp_path / "faces", people=[10, 2], images=2, unlabelled=0)
+    other = np.array([[100, 0], [100, 0], [0, 100], [60, 100]], np.int8)
+    np.save(tmp_path / "teacher.npy", other)
+    for similarity, training in ((0.55, [2, 3]), (0.45, [2])):
+        data = TrainingData.open(
+            DataRecipe(archive, teacher=tmp_path / "teacher.npy", lookalike_similarity=similarity)
+        )
+        assert data.split.training.tolist() == training
 
 
 def stream_for(batch, rank=0, world=1, n=40):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -51,8 +52,12 @@ def make_teacher(path: Path, window: int = 28) -> Path:
     return path
 
 
-def test_embeddings_and_maps_are_those_of_a_slow_loop(faces, tmp_path) -> None:
-    teacher.compute_teacher(faces, make_teacher(tmp_path / "t.onnx"), tmp_path / "out")
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_embeddings_and_maps_are_those_of_a_slow_loop(faces, tmp_path, runtime, monkeypatch) -> None:
+    pytest.importorskip(runtime)
+    if runtime == "onnxruntime":
+        monkeypatch.setitem(sys.modules, "openvino", None)
+    teacher.compute_teacher(faces, make_teacher(tmp_path / "t.onnx"), tmp_path / "out", precision="fp32")
     embeddings = np.load(tmp_path / "out" / teacher.EMBEDDINGS)
     maps = np.load(tmp_path / "out" / teacher.MAPS)
     assert embeddings.dtype == maps.dtype == np.int8
@@ -64,6 +69,34 @@ def test_embeddings_and_maps_are_those_of_a_slow_loop(faces, tmp_path) -> None:
         for side, view in enumerate((rgb, rgb[:, ::-1])):
             cells = cv2.resize(view, (4, 4), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
             assert np.allclose(maps[row, side], 127 * cells / np.abs(cells).max(), atol=0.6)
+
+
+def test_outputs_are_told_by_their_axes_and_may_be_of_any_size(faces, tmp_path) -> None:
+    path = make_teacher(tmp_path / "t.onnx")
+    model = onnx.load(path)
+    outputs = list(model.graph.output)
+    model.graph.node.append(onnx.helper.make_node("Concat", ["embedding"] * 50, ["wide"], axis=1))
+    wide = onnx.helper.make_tensor_value_info("wide", onnx.TensorProto.FLOAT, ["n", 150])
+    del model.graph.output[:]
+    model.graph.output.extend([outputs[1], wide, outputs[0]])  # the map first, an output too many last
+    onnx.save(model, path)
+    teacher.compute_teacher(faces, path, tmp_path / "out", precision="fp32")
+    teacher.compute_teacher(
+        faces, make_teacher(tmp_path / "plain.onnx"), tmp_path / "plain", precision="fp32"
+    )
+    embeddings = np.load(tmp_path / "out" / teacher.EMBEDDINGS)
+    assert np.array_equal(embeddings, np.tile(np.load(tmp_path / "plain" / teacher.EMBEDDINGS), 50))
+    maps = [np.load(tmp_path / folder / teacher.MAPS) for folder in ("out", "plain")]
+    assert np.array_equal(*maps)
+
+
+def test_a_teacher_without_an_embedding_is_refused(faces, tmp_path) -> None:
+    path = make_teacher(tmp_path / "t.onnx")
+    model = onnx.load(path)
+    del model.graph.output[0]
+    onnx.save(model, path)
+    with pytest.raises(ModelMismatchError, match=r"expected an output \(N, D\)"):
+        teacher.compute_teacher(faces, path, tmp_path / "out")
 
 
 def test_a_call_that_was_cut_off_is_continued(faces, tmp_path, monkeypatch) -> None:
