@@ -1,4 +1,7 @@
-"""Write a network as the files that the robot runs: NAME.safetensors, NAME.onnx, NAME.json."""
+"""Write a network as the files that the robot runs: NAME.safetensors, NAME.onnx, NAME.json.
+
+Kernels are stored in half precision, which halves the files; whoever reads them computes in float32.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -119,14 +123,43 @@ def export_onnx(network: nn.Module, path: Path) -> dict[str, int]:
             dynamo=False,
         )
     model = onnx.load(str(path))
+    _halve_initializers(model.graph)
     onnx.checker.check_model(model)
+    onnx.save(model, str(path))
     return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
 
 
+def _halve_initializers(graph: Any) -> None:
+    """Store the kernels of an ONNX graph in half precision, each with a Cast to float32 behind it.
+
+    Runtimes compute the Cast once, when they load the graph.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            if np.isfinite(half).all():
+                name, stored = tensor.name, f"{tensor.name}_half"
+                tensor.CopyFrom(numpy_helper.from_array(half, stored))
+                casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def save_weights(network: nn.Module, path: Path) -> None:
-    """Write the network's floating-point state; the step counters of batch normalisation stay out."""
-    state = network.state_dict().items()
-    write_weights({name: value for name, value in state if value.is_floating_point()}, path)
+    """Write the network's state for the robot: kernels in half precision, biases and norms in float32.
+
+    The step counters of batch normalisation stay out, and so does half precision where a number exceeds it.
+    """
+    state = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+    for name, value in state.items():
+        half = value.half()
+        if value.dim() > 1 and half.isfinite().all():
+            state[name] = half
+    write_weights(state, path)
 
 
 def check_target(target: Path) -> None:

@@ -89,6 +89,37 @@ def test_every_backend_embeds_like_the_torch_network(backend, faces):
     assert runner.report.precision == "fp32"
 
 
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory) -> dict[str, ModelCard]:
+    """Return both shipped networks as export writes them: kernels in half precision."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from face_recognition_node.networks.exporting import export
+    from face_recognition_node.networks.loading import load_network
+
+    folder = tmp_path_factory.mktemp("halved")
+    names = ("efficientnet_b0_64", "retinaface_mobilenet025")
+    return {name: export(load_network(card(name)), folder / name, {}) for name in names}
+
+
+def test_weights_in_half_precision_give_the_same_on_every_backend(backend, halved, faces, guest_bgr):
+    for name, made in halved.items():
+        for kind in ("safetensors", "onnx"):
+            size = made.weights(kind).stat().st_size
+            assert size < 0.57 * card(name).weights(kind).stat().st_size
+    (got,) = open_runner(halved["efficientnet_b0_64"], ModelsConfig(backend=backend)).run(faces)
+    (expected,) = reference("efficientnet_b0_64", faces)
+    assert got.dtype == np.float32
+    cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosine.min() >= 0.9999
+    picture = np.ascontiguousarray(guest_bgr[None, 32:288, 96:416])
+    models = ModelsConfig(backend=backend, detector_precision="fp32")
+    maps = open_runner(halved["retinaface_mobilenet025"], models).run(picture)
+    for one, other in zip(maps, reference("retinaface_mobilenet025", picture), strict=True):
+        cosine = (one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other)
+        assert cosine >= 0.9999
+
+
 def test_every_backend_detects_like_the_torch_network(backend, guest_bgr):
     picture = np.ascontiguousarray(guest_bgr[None, 32:288, 96:416])
     models = ModelsConfig(backend=backend, detector_precision="fp32")

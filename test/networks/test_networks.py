@@ -10,7 +10,13 @@ from face_recognition_node.common.errors import InputError, ModelMismatchError, 
 from face_recognition_node.common.resources import models_directory  # noqa: E402
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder  # noqa: E402
 from face_recognition_node.networks.exporting import export, save_weights  # noqa: E402
-from face_recognition_node.networks.loading import fold_batch_norm, load_network, read_checkpoint  # noqa: E402
+from face_recognition_node.networks.loading import (  # noqa: E402
+    fold_batch_norm,
+    load_network,
+    read_checkpoint,
+    read_weights,
+    write_weights,
+)
 from face_recognition_node.networks.retinaface import RetinaFace  # noqa: E402
 from face_recognition_node.vision.model_card import ModelCard  # noqa: E402
 
@@ -98,7 +104,7 @@ def test_checkpoints_of_every_form_are_read(tmp_path, trained, form):
     state = trained.state_dict()
     path = tmp_path / f"last.{'safetensors' if form == 'safetensors' else 'pt'}"
     if form == "safetensors":
-        save_weights(trained, path)
+        write_weights(state, path)
     elif form == "plain":
         torch.save(state, path)
     elif form == "lightning":
@@ -134,6 +140,22 @@ def test_export_writes_three_files_that_belong_together(tmp_path, trained):
     again = export(load_network(card), tmp_path / "new", {**card.values, "calibration": {"x": 1}})
     assert again.fingerprint == card.fingerprint
     assert again.calibration == {"x": 1}
+
+
+def test_weights_are_stored_in_half_precision_and_read_as_float32(tmp_path, trained):
+    from safetensors.torch import load_file
+
+    with torch.no_grad():
+        trained.conv_head.weight[0, 0] = 1e5  # more than half precision holds
+    save_weights(trained, tmp_path / "w.safetensors")
+    stored, read = load_file(tmp_path / "w.safetensors"), read_weights(tmp_path / "w.safetensors")
+    assert stored["embed.weight"].dtype == torch.float16
+    assert {stored[name].dtype for name in ("embed.bias", "bn1.running_var", "conv_head.weight")} == {
+        torch.float32
+    }
+    assert {value.dtype for value in read.values()} == {torch.float32}
+    assert torch.equal(read["embed.weight"], trained.embed.weight.half().float())
+    assert torch.equal(read["conv_head.weight"], trained.conv_head.weight)
 
 
 def test_export_refuses_another_network(tmp_path):
