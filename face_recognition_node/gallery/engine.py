@@ -126,6 +126,7 @@ class GalleryEngine:
             inverse = transaction.apply(edit.changes)
             if is_final:
                 self._history.forget(transaction, edit.persons)
+                self._history.note_removed(inverse)
             elif edit.is_recorded and edit.changes:
                 self._history.record(transaction, edit.sentence, edit.persons, inverse, self.clock())
             return inverse
@@ -173,8 +174,9 @@ class GalleryEngine:
                 left = self.store.residue()
                 note = self.store.note_residue() if self._history.expire(transaction, now) else 0
                 self._next_deadline = self._history.next_deadline(transaction)
+            texts = self._history.take_removed_texts()
             if note:
-                self._scrub((), left, note)
+                self._scrub(texts, left, note)
             self._history.destroy_keys()
 
     def _change(self, work: Callable[[Transaction], list[Change]]) -> None:
@@ -196,8 +198,9 @@ class GalleryEngine:
                     self._note_trouble(str(error))
                 raise
             self.catch_up()
+            texts = self._history.take_removed_texts()
             if note:
-                self._scrub(removed, left, note)
+                self._scrub([*removed, *texts], left, note)
             self._history.destroy_keys()
 
     def _note_trouble(self, sentence: str) -> None:
@@ -279,7 +282,7 @@ class GalleryEngine:
             self._owes_scrub = False
             self.store.end_residue(note)
 
-    def _scrub(self, removed: Sequence[bytes], left: int, note: int) -> None:
+    def _scrub(self, removed: Sequence[bytes | str], left: int, note: int) -> None:
         """Clear the files of what was removed; of all there may be if an earlier note (``left``) stands."""
         if self.store.scrub(removed, must_rewrite=left > 0):
             self.store.end_residue(note)

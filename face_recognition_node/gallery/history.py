@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from face_recognition_node.common.errors import GalleryConflictError
+from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError
 from face_recognition_node.gallery.row_changes import Change, Key, decode_changes, encode_changes
 from face_recognition_node.gallery.sealing import KeyRing
 from face_recognition_node.gallery.transaction import Transaction
@@ -73,6 +73,7 @@ class History:
         self._length = length
         self._doomed_keys: list[str] = []
         self._left_keys: list[str] = []
+        self._removed_texts: set[str] = set()
 
     def use_limits(self, window_s: float, length: int) -> None:
         """Use another window and length from the next change on."""
@@ -149,6 +150,17 @@ class History:
         self._drop(transaction, ended)
         return ended
 
+    def note_removed(self, changes: Iterable[Change]) -> None:
+        """Remember the names and ids in row changes that are to leave no trace (see take_removed_texts)."""
+        for change in changes:
+            texts = (change.key, change.values.get("name"), change.values.get("person_id"))
+            self._removed_texts.update(text for text in texts if isinstance(text, str))
+
+    def take_removed_texts(self) -> list[str]:
+        """Return the names and ids in what was dropped since the last call."""
+        texts, self._removed_texts = sorted(self._removed_texts), set()
+        return texts
+
     def next_deadline(self, transaction: Transaction) -> float | None:
         """Return when the next entry ends, or None."""
         row = transaction.connection.execute("SELECT min(deadline) FROM history").fetchone()
@@ -198,7 +210,7 @@ class History:
                 "INSERT INTO history_parts VALUES (?, ?, ?)", (entry_id, part, payload)
             )
 
-    def _read(self, transaction: Transaction, entry: HistoryEntry) -> list[Change]:
+    def _read(self, transaction: Transaction, entry: HistoryEntry | _Key) -> list[Change]:
         changes: list[Change] = []
         for part, payload in transaction.connection.execute(
             "SELECT part, payload FROM history_parts WHERE entry_id = ? ORDER BY part", (entry.entry_id,)
@@ -218,6 +230,10 @@ class History:
 
     def _drop(self, transaction: Transaction, entries: Sequence[HistoryEntry | _Key]) -> None:
         for entry in entries:
+            try:
+                self.note_removed(self._read(transaction, entry))
+            except GalleryUnavailableError:
+                LOGGER.debug("change %d is dropped unread: its key is gone", entry.entry_id)
             self._erase_parts(transaction, entry)
             transaction.connection.execute("DELETE FROM history WHERE entry_id = ?", (entry.entry_id,))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,19 +13,31 @@ WORD = 8
 CHUNK_BYTES = 2**24
 
 
-def has_residue(paths: Iterable[Path], removed: Sequence[bytes]) -> bool:
-    """Return whether any file holds a piece of the removed bytes, at whatever position.
+def has_residue(paths: Iterable[Path], removed: Sequence[bytes | str]) -> bool:
+    """Return whether any file holds a piece of removed bytes, or a removed text, at whatever position.
 
     A file is read once, as aligned words of eight bytes: whatever its position, a copy of 15 bytes or more
     covers one of them. The words looked for are those at the start, in the middle and near the end of each
     removed item, because a copy may be cut at either side.
     """
-    words = _words(removed)
+    existing = [path for path in paths if path.exists()]
+    texts = {item.encode() for item in removed if isinstance(item, str) and item}
+    if texts and any(_file_has_text(path, texts) for path in existing):
+        return True
+    words = _words([item for item in removed if isinstance(item, bytes)])
     if len(words) == 0:
         return False
     is_ending = np.zeros(2**16, bool)
     is_ending[(words >> np.uint64(48)).astype(np.int64)] = True
-    return any(path.exists() and _file_has(path, words, is_ending) for path in paths)
+    return any(_file_has(path, words, is_ending) for path in existing)
+
+
+def _file_has_text(path: Path, texts: Iterable[bytes]) -> bool:
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return any(content.find(text) >= 0 for text in texts)
 
 
 def _words(removed: Sequence[bytes]) -> NDArray[np.uint64]:

@@ -240,12 +240,12 @@ class Store:
         except (sqlite3.DatabaseError, InputError) as error:
             raise _damaged(self.path, str(error)) from error
 
-    def scrub(self, removed: Sequence[bytes] = (), must_rewrite: bool = False) -> bool:
+    def scrub(self, removed: Sequence[bytes | str] = (), must_rewrite: bool = False) -> bool:
         """Make removed bytes leave the files; return False if another process's read is still in the way.
 
         The write-ahead log is folded into the database and cut to nothing. ``secure_delete`` has zeroed the
         removed cells, but SQLite may have left an older copy of a cell in the slack of a page it had moved;
-        where a trace of ``removed`` (embeddings) is found, the database is rewritten.
+        where a trace of ``removed`` (embeddings; names and ids as text) is found, the database is rewritten.
         """
         if self.path is None:
             return True

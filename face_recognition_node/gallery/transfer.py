@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import secrets
 import sqlite3
+import stat
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,12 @@ from face_recognition_node.common.errors import (
     InputError,
 )
 from face_recognition_node.gallery.columns import Row, read_columns
-from face_recognition_node.gallery.files import make_private_folder, sync_folder, warn_if_in_source_tree
+from face_recognition_node.gallery.files import (
+    journal_paths,
+    make_private_folder,
+    sync_folder,
+    warn_if_in_source_tree,
+)
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.store_reading import Rows
 from face_recognition_node.gallery.store_schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION
@@ -76,10 +83,7 @@ def write_export(
         GalleryConflictError: The file exists and may not be overwritten.
         GalleryUnavailableError: It cannot be written.
     """
-    if path.exists() and not overwrite:
-        raise GalleryConflictError(f"{path} exists; choose another name or allow overwriting (--overwrite)")
-    if store.path is not None and path.exists() and path.samefile(store.path):
-        raise GalleryConflictError(f"{path} is the gallery itself; choose another name")
+    _require_free(path, store.path, overwrite)
     wanted = {row[0] for row in rows.persons} if person_ids is None else set(person_ids)
     persons = [row for row in rows.persons if row[0] in wanted]
     aliases = [row for row in rows.aliases if row[1] in wanted]
@@ -117,6 +121,31 @@ def write_export(
     finally:
         draft.unlink(missing_ok=True)
     return ExportReport(path, len(persons), len(templates))
+
+
+def _require_free(path: Path, gallery: Path | None, overwrite: bool) -> None:
+    """Raise GalleryConflictError unless a file may be written, in place of an older export at most."""
+    if gallery is not None:
+        mine = (gallery, *journal_paths(gallery))
+        if any(path == one or (path.exists() and one.exists() and path.samefile(one)) for one in mine):
+            raise GalleryConflictError(f"{path} is the gallery itself or a part of it; choose another name")
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise GalleryConflictError(f"{path} exists; choose another name or allow overwriting (--overwrite)")
+    if not stat.S_ISREG(path.lstat().st_mode) or not _is_export(path):
+        raise GalleryConflictError(f"{path} is no export and is not overwritten; choose another name")
+
+
+def _is_export(path: Path) -> bool:
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            found = connection.execute("SELECT 1 FROM meta WHERE key = 'exported_from'").fetchone()
+    except sqlite3.DatabaseError:
+        return False
+    return application == APPLICATION_ID and found is not None
 
 
 def read_export(path: Path, fingerprint: str) -> ExportFile:

@@ -87,6 +87,34 @@ def test_a_final_forget_leaves_no_name_and_no_key(tmp_path, rng):
         assert [path for path in files_below(tmp_path) if path.suffix == ".key"] == []
 
 
+def test_a_name_left_in_the_slack_of_a_page_is_found_and_goes(tmp_path, rng):
+    """SQLite may leave an older copy of a row where it moved it: here one is put into a free page."""
+    path = tmp_path / "data" / "gallery.db"
+    with open_gallery(path) as gallery:
+        anna = gallery.add_person("Anna Trace", [template(face(rng))])
+    connection = sqlite3.connect(path)
+    for statement in ("CREATE TABLE t (x)", "INSERT INTO t VALUES (zeroblob(50000))", "DROP TABLE t"):
+        connection.execute(statement)
+        connection.commit()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    page = int.from_bytes(content[16:18], "big")
+    free = int.from_bytes(content[32:36], "big")  # the first page of the list of free ones
+    assert free, "the test needs a free page"
+    content[free * page - 100 : free * page - 80] = f"Anna Trace {anna.person_id}".encode()[:20]
+    path.write_bytes(content)
+    with open_gallery(path) as gallery:
+        gallery.forget(anna.person_id, final=True)
+        assert b"Trace" not in path.read_bytes()
+
+
+def test_texts_are_found_as_residue(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1000) + "xxZoëyy".encode() + bytes(1000))
+    assert has_residue([path], ["Zoë"])
+    assert not has_residue([path, tmp_path / "missing"], ["Anna", ""])
+
+
 def test_after_the_window_nothing_is_left_of_the_sealed_copy(tmp_path, rng):
     clock = Clock()
     with open_gallery(tmp_path / "data" / "gallery.db", clock, undo_window_s=30.0) as gallery:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import numpy as np
@@ -85,6 +86,26 @@ def test_an_existing_file_is_replaced_only_on_request(source, exported, tmp_path
     source.export_to(exported, overwrite=True)
     with pytest.raises(GalleryConflictError, match="the gallery itself"):
         source.export_to(source.path, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["text", "wal", "link", "pipe", "other gallery"])
+def test_only_an_export_is_ever_overwritten(source, exported, tmp_path, kind):
+    path = tmp_path / "mine"
+    if kind == "wal":
+        path = source.path.with_name(source.path.name + "-wal")
+    elif kind == "link":
+        path.symlink_to(exported)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "other gallery":
+        open_gallery(path).close()
+    else:
+        path.write_text("a diary")
+    before = None if kind == "pipe" else path.read_bytes()
+    with pytest.raises(GalleryConflictError, match="choose another name"):
+        source.export_to(path, overwrite=True)
+    assert path.is_fifo() if before is None else path.read_bytes() == before
+    assert path.is_symlink() == (kind == "link")
 
 
 def test_a_failed_export_leaves_no_file(source, tmp_path, monkeypatch):
