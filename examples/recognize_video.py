@@ -7,23 +7,21 @@ SOURCE is a video, a folder of pictures, a camera's number or ``sample``; GALLER
 import sys
 from pathlib import Path
 
-from face_recognition_node import Config, IdentityState, build_recognizer, open_source
+from face_recognition_node import Config, IdentityState, Pipeline, open_source
 
 
 def main(source: str = "sample", gallery_path: str = "") -> None:
     """Print each change of what is claimed of a face."""
     path = Path(gallery_path) if gallery_path else None
-    recognizer, gallery, _ = build_recognizer(Config(), path)
     claims: dict[int, str] = {}
-    with gallery:
+    with Pipeline.open(Config(), path) as pipeline:
         for frame in open_source(source):
-            for face in recognizer.process(frame).faces:
+            for face in pipeline.process(frame).faces:
                 identity = face.identity
                 claim = identity.name if identity.state is IdentityState.KNOWN else identity.state.value
                 if claims.get(face.track_id) != claim:
                     claims[face.track_id] = claim
                     print(f"{frame.stamp:7.2f} s  face {face.track_id}: {claim} ({identity.probability:.2f})")
-        recognizer.close()
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 The names below are the public API; everything else may change between versions. Each is imported when it is
 first used, so that importing the package costs nothing.
 
-    from face_recognition_node import Config, build_recognizer, open_source
+    from face_recognition_node import Config, Pipeline, open_source
 
-    recognizer, gallery, models = build_recognizer(Config())
-    for frame in open_source("sample"):
-        for face in recognizer.process(frame).faces:
-            print(frame.stamp, face.track_id, face.identity.state.value, face.identity.name)
+    with Pipeline.open(Config()) as pipeline:
+        for frame in open_source("sample"):
+            for face in pipeline.process(frame).faces:
+                print(frame.stamp, face.track_id, face.identity.state.value, face.identity.name)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "assembly": ("Models", "build_recognizer", "load_models", "open_gallery"),
+    "assembly": ("Models", "Pipeline", "load_models", "open_gallery"),
     "common.errors": ("FaceRecognitionError",),
     "config": ("Config",),
     "enrollment.session": ("EnrollmentGoal", "EnrollmentResult", "EnrollmentSession"),
@@ -48,12 +48,12 @@ __all__ = [
     "Identity",
     "IdentityState",
     "Models",
+    "Pipeline",
     "RecognitionResult",
     "Recognizer",
     "VideoWriter",
     "__version__",
     "align_faces",
-    "build_recognizer",
     "draw_faces",
     "load_models",
     "open_gallery",
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from face_recognition_node.assembly import Models, build_recognizer, load_models, open_gallery
+    from face_recognition_node.assembly import Models, Pipeline, load_models, open_gallery
     from face_recognition_node.common.errors import FaceRecognitionError
     from face_recognition_node.config import Config
     from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentResult, EnrollmentSession

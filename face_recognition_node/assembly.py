@@ -1,17 +1,27 @@
-"""Put the pipeline together: models, gallery and recogniser from one configuration."""
+"""Put the pipeline together: models, gallery, recognizer and who observes it, from one configuration."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
+from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.config import Config
 from face_recognition_node.gallery.gallery import Gallery
+from face_recognition_node.identity.adaptation import Adapter
 from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.strangers import StrangerBook
 from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.vision.alignment import Aligner, align_faces
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.embedding import CropEmbedder
+from face_recognition_node.vision.faces import Frame, RecognitionResult
+from face_recognition_node.vision.retinaface import RetinaFaceDetector
+
+PipelineT = TypeVar("PipelineT", bound="Pipeline")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,32 +59,97 @@ def open_gallery(path: Path | None, models: Models, config: Config) -> Gallery:
     )
 
 
-def build_recognizer(
-    config: Config,
-    gallery_path: Path | None = None,
-    *,
-    models: Models | None = None,
-    gallery: Gallery | None = None,
-    rotate: int = 0,
-    background_writes: bool = False,
-) -> tuple[Recognizer, Gallery, Models]:
-    """Return a recogniser with its gallery and models.
+@dataclass(frozen=True, slots=True, eq=False)
+class Pipeline:
+    """Everything that recognizes the faces of one camera, opened and closed as one.
 
-    Args:
-        config: All parameters.
-        gallery_path: File of the gallery; None keeps it in memory. Not used where ``gallery`` is given.
-        models: Already loaded models; None loads them.
-        gallery: An open gallery; None opens one.
-        rotate: Degrees (0, 90, 180, 270) by which images have to be turned clockwise to be upright.
-        background_writes: See :class:`Recognizer`; True for a live camera.
-
-    Raises:
-        ModelError, GalleryError: As the parts raise them.
+    Attributes:
+        models: The networks.
+        gallery: Who is known.
+        recognizer: One frame in, identified faces out.
+        strangers: Observes every frame and gives ids to unknown people.
+        adapter: Adds templates of a person's new appearance; observes only where the pipeline learns.
+        writer: Writes to the gallery while frames go on.
     """
-    models = models or load_models(config)
-    gallery = gallery or open_gallery(gallery_path, models, config)
-    recognizer = Recognizer(
-        models.detector, models.embedder, gallery, models.calibration, config,
-        align=models.align, rotate=rotate, background_writes=background_writes,
-    )  # fmt: skip
-    return recognizer, gallery, models
+
+    models: Models
+    gallery: Gallery
+    recognizer: Recognizer
+    strangers: StrangerBook
+    adapter: Adapter
+    writer: BackgroundWriter
+
+    @classmethod
+    def open(
+        cls: type[PipelineT],
+        config: Config,
+        gallery_path: Path | None = None,
+        *,
+        models: Models | None = None,
+        rotate: int = 0,
+        learns: bool = False,
+        is_live: bool = False,
+    ) -> PipelineT:
+        """Load the models, open the gallery and wire the observers.
+
+        Args:
+            config: All parameters.
+            gallery_path: File of the gallery; None keeps it in memory.
+            models: Already loaded models; None loads them.
+            rotate: Degrees (0, 90, 180, 270) by which images have to be turned clockwise to be upright.
+            learns: Whether people's templates follow their appearance, as in the node.
+            is_live: Write on a thread of its own, so that no frame waits for the disk; otherwise at once,
+                and the outcome does not depend on timing.
+
+        Raises:
+            ModelError: If a file is missing or does not belong here, or nothing can run it.
+            GalleryError: If the gallery cannot be opened, or belongs to another model.
+        """
+        models = models or load_models(config)
+        gallery = open_gallery(gallery_path, models, config)
+        writer = BackgroundWriter(is_immediate=not is_live)
+        strangers = StrangerBook(gallery, config.strangers, writer)
+        adapter = Adapter(gallery, models.calibration, config.adaptation, writer)
+        recognizer = Recognizer(
+            models.detector, models.embedder, gallery, models.calibration, config,
+            align=models.align, rotate=rotate, observers=(strangers, adapter) if learns else (strangers,),
+        )  # fmt: skip
+        return cls(models, gallery, recognizer, strangers, adapter, writer)
+
+    def process(self, frame: Frame, *, embed_all: bool = False) -> RecognitionResult:
+        """Return who is in the frame; see :meth:`Recognizer.process`."""
+        return self.recognizer.process(frame, embed_all=embed_all)
+
+    def process_picture(self, picture: Frame) -> RecognitionResult:
+        """Return the faces of a picture that is not of this camera, each embedded; no track sees them."""
+        models = self.models
+        alone = Recognizer(
+            models.detector, models.embedder, self.gallery, models.calibration, self.recognizer.config,
+            align=models.align,
+        )  # fmt: skip
+        return alone.process(picture, embed_all=True)
+
+    def update_config(self, config: Config) -> None:
+        """Use other parameters from the next frame on (those that may change while running)."""
+        self.recognizer.update_config(config)
+        self.strangers.config, self.adapter.config = config.strangers, config.adaptation
+        if isinstance(self.models.detector, RetinaFaceDetector):
+            self.models.detector.update_config(config.detector)
+        if config.gallery != self.gallery.config:
+            self.gallery.update_config(config.gallery)
+
+    def close(self) -> None:
+        """Finish what is being written and close the gallery, whatever goes wrong on the way."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.gallery.close)
+            stack.callback(self.writer.close)
+
+    def __enter__(self: PipelineT) -> PipelineT:
+        """Return the pipeline itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -17,7 +17,6 @@ from face_recognition_node.config import Config
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import log_likelihood_ratios
 from face_recognition_node.identity.identity import IdentityResolver
-from face_recognition_node.identity.strangers import StrangerBook
 from face_recognition_node.tracking.tracker import Observation, PositionPlan, Track, Tracker
 from face_recognition_node.vision.alignment import Aligner, align_faces
 from face_recognition_node.vision.detector import Detector
@@ -55,6 +54,14 @@ _CUT = 0.5
 _THUMBNAIL = 14
 
 
+class FrameObserver(Protocol):
+    """Sees the result of every frame, after it was decided; what it writes goes to the background writer."""
+
+    def observe(self, result: RecognitionResult, tracks: Sequence[Track]) -> None:
+        """Take in one frame's result and the track of each of its faces."""
+        ...
+
+
 class Recognizer:
     """The whole pipeline for one camera. Not thread-safe but for :meth:`update_config`.
 
@@ -66,7 +73,7 @@ class Recognizer:
         config: All parameters.
         align: Cuts the faces out of the image that the detector was given.
         rotate: Degrees (0, 90, 180, 270) by which the image has to be turned clockwise to be upright.
-        background_writes: Store strangers on a thread of their own (a live camera) or at once (reproducible).
+        observers: Called in this order with the result of every frame.
 
     Raises:
         GalleryMismatchError: If the gallery belongs to another model or alignment.
@@ -82,7 +89,7 @@ class Recognizer:
         *,
         align: Aligner = align_faces,
         rotate: int = 0,
-        background_writes: bool = False,
+        observers: Sequence[FrameObserver] = (),
     ) -> None:
         if gallery.fingerprint != embedder.fingerprint:
             raise GalleryMismatchError(
@@ -98,7 +105,7 @@ class Recognizer:
             partial(log_likelihood_ratios, calibration), calibration.correlation_s, config.tracker
         )
         self._resolver = IdentityResolver(calibration, config.identity, config.strangers.false_match_rate)
-        self._strangers = StrangerBook(gallery, config.strangers, background=background_writes)
+        self._observers = tuple(observers)
         self._settled: set[int] = set()
         self._last_stamp: float | None = None
 
@@ -119,15 +126,6 @@ class Recognizer:
         self._tracker.reset()
         self._settled.clear()
         self._last_stamp = None
-
-    @property
-    def strangers_met(self) -> tuple[str, ...]:
-        """Ids given to strangers by this recognizer."""
-        return tuple(self._strangers.minted)
-
-    def close(self) -> None:
-        """Finish what is being written."""
-        self._strangers.close()
 
     def process(self, frame: Frame, *, embed_all: bool = False) -> RecognitionResult:
         """Return who is in the frame.
@@ -170,16 +168,11 @@ class Recognizer:
             for track, face_depth in zip(tracks, depths, strict=True):
                 if face_depth is not None and (relief := measure_relief(face_depth)) is not None:
                     track.relief.add(relief)
-            for track, view, observation, thumbnail in zip(
-                tracks, views, observations, thumbnails, strict=True
-            ):
+            for track, thumbnail in zip(tracks, thumbnails, strict=True):
                 track.thumbnail = thumbnail
-                if observation is not None:
-                    self._strangers.observe(track, view)
         with clock.stage("search"):
             snapshot = self._gallery.snapshot()
             tracks, identities = self._resolver.resolve(tracks, snapshot, stamp, self._tracker.renew)
-            self._strangers.update(tracks, identities, snapshot)
         self._settled = {t.track_id for t, i in zip(tracks, identities, strict=True) if _is_settled(t, i)}
         faces = tuple(
             IdentifiedFace(
@@ -187,7 +180,6 @@ class Recognizer:
                 view,
                 identity,
                 flatness=track.relief.verdict,
-                own_stranger_id=self._strangers.own_id(track),
             )
             for track, view, identity in zip(tracks, views, identities, strict=True)
         )
@@ -195,7 +187,10 @@ class Recognizer:
         result = RecognitionResult(
             frame.stamp, frame.frame_id, (width, height), faces, snapshot.version, clock.seconds
         )
-        return _with_positions(to_original(result, self.rotate), depths, frame.intrinsics)
+        result = _with_positions(to_original(result, self.rotate), depths, frame.intrinsics)
+        for observer in self._observers:
+            observer.observe(result, tracks)
+        return _with_own_strangers(result, tracks)
 
     def _adopt_config(self) -> None:
         config = self.config
@@ -204,7 +199,6 @@ class Recognizer:
             self._tracker.config = config.tracker
             self._resolver.config = config.identity
             self._resolver.stranger_false_match_rate = config.strangers.false_match_rate
-            self._strangers.config = config.strangers
 
     def _look(
         self, image: ImageArray, lit: ImageArray, detections: Sequence[Detection], stamp: float
@@ -304,6 +298,17 @@ def _with_positions(
         else replace(face, position_m=locate_face(depth, face.view.detection, intrinsics))
         for face, depth in zip(result.faces, depths, strict=True)
     )  # fmt: skip
+    return replace(result, faces=faces)
+
+
+def _with_own_strangers(result: RecognitionResult, tracks: Sequence[Track]) -> RecognitionResult:
+    """Return the result with the stranger that each face's very track became, which an observer decides."""
+    if not any(track.own_stranger_id for track in tracks):
+        return result
+    faces = tuple(
+        replace(face, own_stranger_id=track.own_stranger_id)
+        for face, track in zip(result.faces, tracks, strict=True)
+    )
     return replace(result, faces=faces)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from face_recognition_node.assembly import Models, build_recognizer, load_models
-from face_recognition_node.common.errors import FrameError, GalleryMismatchError
+from face_recognition_node.assembly import Models, Pipeline, load_models
+from face_recognition_node.common.background import BackgroundWriter
+from face_recognition_node.common.errors import FrameError, GalleryMismatchError, GalleryUnavailableError
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.common.stages import StageClock
 from face_recognition_node.config import Config
@@ -52,16 +54,20 @@ class Stage:
     """A recogniser and pictures with portraits put anywhere."""
 
     def __init__(
-        self, models: Models, portraits: dict[str, np.ndarray], rotate: int = 0, **values: object
+        self,
+        models: Models,
+        portraits: dict[str, np.ndarray],
+        rotate: int = 0,
+        is_live: bool = False,
+        **values: object,
     ) -> None:
         self.config = with_values(
             Config(), {name.replace("__", "."): value for name, value in values.items()}
         )
-        self.gallery = Gallery.open(None, models.embedder.fingerprint)
         self.embedder = CountingEmbedder(models)
-        self.recognizer = Recognizer(
-            models.detector, self.embedder, self.gallery, models.calibration, self.config, rotate=rotate
-        )
+        counted = replace(models, embedder=self.embedder)  # type: ignore[arg-type]
+        self.pipeline = Pipeline.open(self.config, models=counted, rotate=rotate, is_live=is_live)
+        self.recognizer, self.gallery = self.pipeline.recognizer, self.pipeline.gallery
         self.rng = np.random.default_rng(0)
         self.portraits, self.stamp, self.rotate = portraits, 0.0, rotate
 
@@ -117,8 +123,7 @@ def portraits(models: Models, guest_bgr: np.ndarray, stranger_bgr: np.ndarray) -
 def stage(models: Models, portraits: dict[str, np.ndarray]) -> Iterator[Stage]:
     stage = Stage(models, portraits, strangers__enabled=False)
     yield stage
-    stage.recognizer.close()
-    stage.gallery.close()
+    stage.pipeline.close()
 
 
 def leftmost(result: RecognitionResult) -> IdentifiedFace:
@@ -271,12 +276,50 @@ def test_camera_mounted_otherwise(models: Models, portraits: dict[str, np.ndarra
 
 
 def test_assembly_shares_models_and_opens_the_gallery(models: Models, tmp_path: object) -> None:
-    recognizer, gallery, used = build_recognizer(Config(), models=models)
-    assert used is models
-    assert recognizer.process(Frame(np.zeros((64, 64, 3), np.uint8), 0.0)).faces == ()
-    gallery.close()
+    with Pipeline.open(Config(), models=models) as pipeline:
+        assert pipeline.models is models
+        assert pipeline.process(Frame(np.zeros((64, 64, 3), np.uint8), 0.0)).faces == ()
+    other = Gallery.open(None, "another model")
     with pytest.raises(GalleryMismatchError, match="enroll again"):
-        build_recognizer(Config(), models=models, gallery=Gallery.open(None, "another model"))
+        Recognizer(models.detector, models.embedder, other, models.calibration, Config())
+
+
+def test_the_gallery_is_closed_although_the_writer_fails_to_close(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline.open(Config(), models=models, is_live=True)
+
+    def fail(self: object) -> None:
+        raise RuntimeError("no thread to join")
+
+    monkeypatch.setattr(BackgroundWriter, "close", fail)
+    with pytest.raises(RuntimeError, match="no thread"):
+        pipeline.close()
+    with pytest.raises(GalleryUnavailableError):
+        pipeline.gallery.add_person("Anna", [])
+
+
+def test_a_frame_does_not_wait_for_the_disk_and_closing_does(
+    models: Models, portraits: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk stands still: a stranger is to be stored, frames go on, and nothing is lost at the end."""
+    stage = Stage(models, portraits, is_live=True)
+    disk, add_person = threading.Event(), Gallery.add_person
+    stored = []
+
+    def slow(*arguments: object, **options: object) -> object:
+        assert disk.wait(60)
+        stored.append(add_person(*arguments, **options))  # type: ignore[arg-type]
+        return stored[-1]
+
+    monkeypatch.setattr(Gallery, "add_person", slow)
+    for _ in range(50):
+        stage.show(("guest", 240, 135, 150))
+    assert not stored
+    disk.set()
+    stage.pipeline.writer.close()
+    assert len(stored) == 1
+    stage.pipeline.close()
 
 
 def bulging(places: Sequence[tuple[str, float, float, float]], relief_m: float) -> np.ndarray:
@@ -296,7 +339,7 @@ def test_a_portrait_on_the_wall_is_never_named_where_there_is_depth(
     stage.enroll("guest", "Eileen")
     place = ("guest", 240, 135, 150)
     flat = [stage.show(place, depth_m=bulging([place], 0.0)).faces for _ in range(50)]
-    stage.recognizer.close()
+    stage.pipeline.close()
     assert all(len(faces) == 1 for faces in flat)
     assert {faces[0].flatness for faces in flat} == {"flat"}
     assert {faces[0].identity.state for faces in flat[1:]} == {IdentityState.UNDECIDED}
@@ -313,7 +356,7 @@ def test_whose_face_a_flat_track_is_is_looked_at_again(
         (face,) = stage.show(place, depth_m=bulging([place], 0.0)).faces
     assert face.flatness == "flat"
     looks = [stage.show(place).faces[0].view.embedding is not None for _ in range(20)]
-    stage.recognizer.close()
+    stage.pipeline.close()
     assert sum(looks) == 20 // stage.config.tracker.recheck_frames
 
 
@@ -323,7 +366,7 @@ def test_a_slow_camera_does_not_lose_a_name_between_two_looks(
     stage = Stage(models, portraits, tracker__recheck_frames=60, identity__claim_timeout_s=4.0)
     stage.enroll("guest", "Eileen")
     seen = [stage.show(("guest", 240, 135, 150), wait=0.5).faces[0].identity.name for _ in range(30)]
-    stage.recognizer.close()
+    stage.pipeline.close()
     assert set(seen[3:]) == {"Eileen"}
 
 

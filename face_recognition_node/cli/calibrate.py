@@ -152,7 +152,6 @@ def _follow(video: Path, calibration: Calibration, config: Config) -> list[Any]:
             for face in recognizer.process(frame, embed_all=True).faces:
                 if face.view.detection.score >= config.strangers.minimum_detection_score:
                     seen[face.track_id].append((frame.stamp, face.view.embedding))
-        recognizer.close()
     long = [views for views in seen.values() if views[-1][0] - views[0][0] > 1.0]
     return [(np.array([s for s, _ in views]), np.stack([e for _, e in views])) for views in long]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Enroll one person; print what was kept and what was not, and why."""
-    from face_recognition_node.assembly import build_recognizer
+    from face_recognition_node.assembly import Pipeline
     from face_recognition_node.common.parameters import with_values
     from face_recognition_node.enrollment.session import EnrollmentSession
 
@@ -78,13 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
     goal = _goal(arguments, source)
     # Strangers met on the way are nobody's wish here.
     config = with_values(config_from(arguments), {"strangers.enabled": False})
-    with contextlib.ExitStack() as stack:
-        recognizer, gallery, models = build_recognizer(config, path, rotate=arguments.rotate)
-        stack.callback(gallery.close)
-        stack.callback(recognizer.close)
-        session = EnrollmentSession(goal, gallery, models.calibration, config.enrollment)
+    with Pipeline.open(config, path, rotate=arguments.rotate) as pipeline:
+        calibration = pipeline.models.calibration
+        session = EnrollmentSession(goal, pipeline.gallery, calibration, config.enrollment)
         try:
-            _watch(source, recognizer, session, arguments)
+            _watch(source, pipeline.recognizer, session, arguments)
         except KeyboardInterrupt:
             session.cancel()
             print(session.result().message, file=sys.stderr)

@@ -65,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Recognise every frame; print who was seen."""
-    from face_recognition_node.assembly import build_recognizer
+    from face_recognition_node.assembly import Pipeline
     from face_recognition_node.cli.records import frame_line
     from face_recognition_node.common.parameters import with_values
     from face_recognition_node.identity.strangers import MOST_STRANGERS
@@ -82,19 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
     sightings = Sightings()
     is_interrupted = False
     with contextlib.ExitStack() as stack:
-        recognizer, gallery, _ = build_recognizer(config, path, rotate=arguments.rotate)
-        stack.callback(gallery.close)
+        pipeline = stack.enter_context(Pipeline.open(config, path, rotate=arguments.rotate))
         # only now: what is refused leaves the files of an earlier run as they are
         lines = stack.enter_context(_open_lines(arguments.json))
         video = None
         if arguments.annotated is not None:
             video = stack.enter_context(VideoWriter(arguments.annotated, source.rate_hz))
         if not arguments.keep_strangers:
-            stack.callback(lambda: gallery.forget_strangers(recognizer.strangers_met))
-        stack.callback(recognizer.close)
+            stack.callback(lambda: pipeline.gallery.forget_strangers(pipeline.strangers.minted))
         try:
             for index, frame in enumerate(progress(source, arguments, source.n_frames)):
-                result = recognizer.process(frame)
+                result = pipeline.process(frame)
                 sightings.add(result)
                 if lines is not None:
                     lines.write(frame_line(index, result) + "\n")

@@ -21,11 +21,11 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
@@ -39,6 +39,7 @@ from face_recognition_node.identity.adaptation_values import (
 )
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import compare_with_templates
+from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import (
     FaceView,
     IdentifiedFace,
@@ -66,7 +67,7 @@ class Adapter:
         gallery: Where the templates are.
         calibration: What similarities are worth.
         config: See :class:`AdaptationConfig`.
-        background: Write on a thread of its own, so that a frame never waits for the disk.
+        writer: Commits; None: at once.
 
     Attributes:
         reports: The latest things done or refused, newest last.
@@ -77,24 +78,18 @@ class Adapter:
         gallery: Gallery,
         calibration: Calibration,
         config: AdaptationConfig | None = None,
-        *,
-        background: bool = False,
+        writer: BackgroundWriter | None = None,
     ) -> None:
         self.config = config or AdaptationConfig()
         self.reports: deque[AdaptationReport] = deque(maxlen=200)
         self._gallery, self._calibration = gallery, calibration
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="adaptation") if background else None
+        self._writer = writer or BackgroundWriter(is_immediate=True)
         self._tracks: dict[int, Probation] = {}
         self._last_added: dict[str, float] = {}
         self._reviewed = -1
 
-    def close(self) -> None:
-        """Wait for what is being written."""
-        if self._worker is not None:
-            self._worker.shutdown(wait=True)
-
-    def observe(self, result: RecognitionResult) -> None:
-        """Take in one frame's answer."""
+    def observe(self, result: RecognitionResult, tracks: Sequence[Track] = ()) -> None:
+        """Take in one frame's result; the tracks say nothing that adaptation needs."""
         snapshot = self._gallery.snapshot()
         if not self._is_on(snapshot):
             self._tracks.clear()
@@ -218,10 +213,7 @@ class Adapter:
             except GalleryError as error:
                 LOGGER.warning("adaptation could not be stored: %s", error)
 
-        if self._worker is not None:
-            self._worker.submit(guarded)
-        else:
-            guarded()
+        self._writer.submit(guarded)
 
     def _report(self, person_id: str, action: str, reason: str, similarity: float) -> None:
         person = self._gallery.snapshot().persons.get(person_id)

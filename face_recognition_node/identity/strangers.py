@@ -12,11 +12,11 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.gallery.snapshot import Snapshot
@@ -24,7 +24,7 @@ from face_recognition_node.gallery.values import Person
 from face_recognition_node.identity.identity import Claim
 from face_recognition_node.identity.stranger_record import StrangerRecord
 from face_recognition_node.tracking.tracker import Track
-from face_recognition_node.vision.faces import FaceView, Identity, IdentityState
+from face_recognition_node.vision.faces import FaceView, Identity, IdentityState, RecognitionResult
 
 if TYPE_CHECKING:
     from face_recognition_node.gallery.gallery import Gallery
@@ -76,23 +76,24 @@ class StrangerBook:
     Args:
         gallery: Where they are written.
         config: See :class:`StrangersConfig`.
-        background: Commit on a thread of its own, so that a frame never waits for the disk; the id then
-            shows a frame or two later. Without it the outcome does not depend on timing.
+        writer: Commits; if it does not do so at once, an id shows a frame or two later.
     """
 
-    def __init__(self, gallery: Gallery, config: StrangersConfig, *, background: bool) -> None:
+    def __init__(self, gallery: Gallery, config: StrangersConfig, writer: BackgroundWriter) -> None:
         self.config = config
         self._gallery = gallery
         self.minted: deque[str] = deque(maxlen=MOST_STRANGERS)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="strangers") if background else None
+        self._writer = writer
 
-    def close(self) -> None:
-        """Wait for commits under way."""
-        if self._worker is not None:
-            self._worker.shutdown(wait=True)
+    def observe(self, result: RecognitionResult, tracks: Sequence[Track]) -> None:
+        """Note the views that count, mint the strangers that are due and take back ids that proved wrong."""
+        for face, track in zip(result.faces, tracks, strict=True):
+            if track.frames_unchecked == 0:  # this very view is evidence of who it is
+                self._note(track, face.view)
+        for face, track in zip(result.faces, tracks, strict=True):
+            self._update(track, face.identity)
 
-    def observe(self, track: Track, view: FaceView) -> None:
-        """Note a view that has just been added to the track's evidence."""
+    def _note(self, track: Track, view: FaceView) -> None:
         if view.embedding is None or track.suspicion < 0.0 or track.is_flat:
             return
         if view.quality.overall < self.config.minimum_quality:
@@ -101,26 +102,25 @@ class StrangerBook:
             return
         self._record(track).note(view, self.config.maximum_views)
 
-    def update(self, tracks: Iterable[Track], identities: Iterable[Identity], snapshot: Snapshot) -> None:
-        """Mint the strangers that are due and take back ids that proved wrong."""
-        for track, identity in zip(tracks, identities, strict=True):
-            record = self._record(track)
-            record.follow(track.last_stamp)
-            self._collect(record)
-            if identity.state is IdentityState.KNOWN:
-                self._take_back(record, identity)
-            if identity.person_id is not None and record.minted_id is None and record.pending is None:
-                # An id that is lost again is not to be had anew from the views it was borne with: the person
-                # would be stored twice, and two equals are never told apart.
-                track.stranger = StrangerRecord()
-            elif record.minted_id is not None and record.minted_id not in self._gallery.snapshot().persons:
-                # forgotten by somebody: whoever is still there has to earn an id anew
-                track.stranger = StrangerRecord()
-            elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
-                self._mint(record, snapshot)
-            elif self.config.enabled and record.minted_id == identity.person_id and track.suspicion == 0.0:
-                self._add_other_side(record)
-            record.latest = None
+    def _update(self, track: Track, identity: Identity) -> None:
+        record = self._record(track)
+        record.follow(track.last_stamp)
+        self._collect(record)
+        if identity.state is IdentityState.KNOWN:
+            self._take_back(record, identity)
+        if identity.person_id is not None and record.minted_id is None and record.pending is None:
+            # An id that is lost again is not to be had anew from the views it was borne with: the person
+            # would be stored twice, and two equals are never told apart.
+            track.stranger = StrangerRecord()
+        elif record.minted_id is not None and record.minted_id not in self._gallery.snapshot().persons:
+            # forgotten by somebody: whoever is still there has to earn an id anew
+            track.stranger = StrangerRecord()
+        elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
+            self._mint(record)
+        elif self.config.enabled and record.minted_id == identity.person_id and track.suspicion == 0.0:
+            self._add_other_side(record)
+        record.latest = None
+        track.own_stranger_id = self.own_id(track)
 
     def own_id(self, track: Track) -> str | None:
         """Return the id of the stranger created from this very track; None after a break."""
@@ -145,9 +145,9 @@ class StrangerBook:
         patience = self.config.patience_s if _is_like_somebody(track) else _UNLIKE_PATIENCE_S
         return identity.state is IdentityState.STRANGER or waited >= patience
 
-    def _mint(self, record: StrangerRecord, snapshot: Snapshot) -> None:
+    def _mint(self, record: StrangerRecord) -> None:
         templates = [record.store(view) for view in record.views]
-        outgoing = _longest_unseen(snapshot, self.config.maximum_strangers - 1)
+        outgoing = _longest_unseen(self._gallery.snapshot(), self.config.maximum_strangers - 1)
 
         def commit() -> Person:
             if outgoing:
@@ -167,15 +167,8 @@ class StrangerBook:
         self._commit(record, lambda: self._gallery.add_templates(minted, [template]))
 
     def _commit(self, record: StrangerRecord, commit: Callable[[], Person]) -> None:
-        """Write to the gallery, here or in the background, and note the person when it is done."""
-        if self._worker is not None:
-            record.pending = self._worker.submit(commit)
-            return
-        record.pending = Future()
-        try:
-            record.pending.set_result(commit())
-        except GalleryError as error:
-            record.pending.set_exception(error)
+        """Write to the gallery, and note the person when it is done."""
+        record.pending = self._writer.submit(commit)
         self._collect(record)
 
     def _collect(self, record: StrangerRecord) -> None:
@@ -201,10 +194,7 @@ class StrangerBook:
             except GalleryError as error:
                 LOGGER.warning("stranger %s could not be forgotten: %s", minted, error)
 
-        if self._worker is not None:
-            self._worker.submit(commit)
-        else:
-            commit()
+        self._writer.submit(commit)
 
 
 def _is_like_somebody(track: Track) -> bool:

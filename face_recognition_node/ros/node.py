@@ -220,17 +220,12 @@ class FaceRecognitionNode(LoudNode):
             return
         answers.config = settings.node
         pipeline.update_settings(settings)
-        runtime.update_detector(settings.recognition.detector)
-        if settings.recognition.gallery != runtime.gallery.config:
-            runtime.gallery.update_config(settings.recognition.gallery)
-        runtime.adapter.config = settings.recognition.adaptation
+        runtime.update_config(settings.recognition)
         self.check()
 
     def _after_result(self, result: RecognitionResult) -> None:
         """Do with an answer what need not delay it."""
         self._housekeeper.note(result)
-        if self.runtime is not None:
-            self.runtime.adapter.observe(result)
 
     def publish_gallery(self) -> None:
         """Show who is known, if that has changed."""

@@ -5,24 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from face_recognition_node.assembly import Models, build_recognizer, load_models, open_gallery
+from face_recognition_node.assembly import Models, Pipeline
 from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
-from face_recognition_node.identity.adaptation import Adapter
 from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.parameters import Settings
 from face_recognition_node.ros.pipeline import FramePipeline
-from face_recognition_node.vision.detector import DetectorConfig
 from face_recognition_node.vision.faces import Frame, IdentityState, RecognitionResult
-from face_recognition_node.vision.retinaface import RetinaFaceDetector
 from face_recognition_node.vision.runner import BackendReport
 
 logger = logging.getLogger(__name__)
@@ -91,26 +86,10 @@ class Housekeeper:
             logger.warning("the gallery cannot be written: %s", error)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Runtime:
+class Runtime(Pipeline):
     """Everything that configure loads and cleanup lets go."""
 
-    models: Models
-    gallery: Gallery
-    recognizer: Recognizer
-    adapter: Adapter
-
-    def close(self) -> None:
-        """Finish what is being written and close the gallery."""
-        with ExitStack() as stack:  # the gallery is closed whatever becomes of the others
-            stack.callback(self.gallery.close)
-            stack.callback(self.recognizer.close)
-            stack.callback(self.adapter.close)
-
-    def update_detector(self, config: DetectorConfig) -> None:
-        """Let the detector use other thresholds from the next image on."""
-        if isinstance(self.models.detector, RetinaFaceDetector):
-            self.models.detector.update_config(config)
+    __slots__ = ()
 
     def describe_models(self) -> dict[str, object]:
         """Return what runs where and why, for diagnostics."""
@@ -182,28 +161,25 @@ def open_runtime(settings: Settings, runs_begun: set[Path]) -> Runtime:
         ModelError: A model file is missing, does not belong to its card, or nothing can run it.
         GalleryError: The gallery cannot be opened or written, or belongs to another model.
     """
-    config = settings.recognition
-    models = load_models(config)
     path = (
         Path(settings.node.gallery_path).expanduser()
         if settings.node.gallery_path
         else default_gallery_path()
     )
-    gallery = open_gallery(path, models, config)
+    runtime = Runtime.open(settings.recognition, path, learns=True, is_live=True)
     try:
         if path not in runs_begun and any(
-            session.kind is SessionKind.RUN for session in gallery.snapshot().sessions.values()
+            session.kind is SessionKind.RUN for session in runtime.gallery.snapshot().sessions.values()
         ):
-            gallery.start_run()
-        gallery.update_config(config.gallery)  # commands without parameters follow the undo window
-        recognizer, _, _ = build_recognizer(config, models=models, gallery=gallery, background_writes=True)
-        _warm(models, recognizer)
+            runtime.gallery.start_run()
+        # commands without parameters follow the undo window
+        runtime.gallery.update_config(settings.recognition.gallery)
+        _warm(runtime.models, runtime.recognizer)
     except BaseException:
-        gallery.close()
+        runtime.close()
         raise
     runs_begun.add(path)
-    adapter = Adapter(gallery, models.calibration, config.adaptation, background=True)
-    return Runtime(models, gallery, recognizer, adapter)
+    return runtime
 
 
 def _warm(models: Models, recognizer: Recognizer) -> None:

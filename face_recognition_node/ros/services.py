@@ -15,7 +15,6 @@ from face_recognition_node.common.errors import FaceRecognitionError, GalleryUna
 from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.gallery.gallery import SessionKind
-from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.conversions import image_to_bgr
 from face_recognition_node.ros.lifecycle import LoudNode, state_label
 from face_recognition_node.ros.messages import (
@@ -40,7 +39,7 @@ def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
         InputError: The name cannot be used.
     """
     message = request.image if len(request.image.data) else request.compressed_image
-    result = _look(runtime, Frame(image_to_bgr(message), time.time()))
+    result = runtime.process_picture(Frame(image_to_bgr(message), time.time()))
     goal = EnrollmentGoal(request.name, request.person_id or None, wanted_views=1, minimum_views=1)
     gallery, models = runtime.gallery, runtime.models
     # There is no second picture to wait for before one of the faces is chosen.
@@ -61,19 +60,6 @@ def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
         response.view = to_view_report(
             views[0], "" if outcome.success else next(iter(reasons), outcome.outcome.value)
         )
-
-
-def _look(runtime: Runtime, frame: Frame) -> RecognitionResult:
-    """Find and embed the faces of a picture that has nothing to do with the camera's tracks."""
-    models = runtime.models
-    config = runtime.recognizer.config
-    recognizer = Recognizer(
-        models.detector, models.embedder, runtime.gallery, models.calibration, config, align=models.align
-    )
-    try:
-        return recognizer.process(frame, embed_all=True)
-    finally:
-        recognizer.close()
 
 
 def _most_prominent(result: RecognitionResult) -> tuple[Any, ...]:

@@ -85,11 +85,12 @@ class Track:
         velocity_xy: (2,) pixels per second.
         suspects: Views that contradict the evidence and wait for a verdict.
         suspicion: Sum of their log-likelihood ratios of being the same person, at most 0.
-        frames_unchecked: Frames since a view of it was embedded.
+        frames_unchecked: Frames since a view of it was evidence; 0: that of the latest frame.
         thumbnail: Small picture of the last aligned crop, to notice a sudden change of the face.
         relief: What depth says of it: a head or a picture of one.
         claim: What the identity resolver claims of it (see ``identity.py``).
         stranger: What the stranger book keeps on it (see ``strangers.py``).
+        own_stranger_id: The stranger that was created from it, while nothing has broken it.
     """
 
     track_id: int
@@ -105,6 +106,7 @@ class Track:
     relief: ReliefEvidence = field(default_factory=ReliefEvidence)
     claim: Any = None
     stranger: Any = None
+    own_stranger_id: str | None = None
 
     @property
     def is_flat(self) -> bool:
@@ -307,10 +309,12 @@ class Tracker:
         stamp: float,
         evidence: TrackEvidence | None = None,
     ) -> Track:
+        is_checked = evidence is not None or view is not None
         if evidence is None:
             evidence = TrackEvidence(self._correlation_s)
             if view is not None:
                 evidence.add(view.embedding, view.quality, stamp)
-        track = Track(next(self._numbers), detection, stamp, stamp, evidence)
+        unchecked = 0 if is_checked else 1
+        track = Track(next(self._numbers), detection, stamp, stamp, evidence, frames_unchecked=unchecked)
         self._tracks.append(track)
         return track

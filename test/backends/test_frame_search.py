@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from face_recognition_node.assembly import Models, build_recognizer
+from face_recognition_node.assembly import Models, Pipeline
 from face_recognition_node.backends import load_detector, load_embedder
 from face_recognition_node.backends.engine_cache import EngineCache
 from face_recognition_node.common.errors import ModelError
@@ -118,14 +118,10 @@ def test_a_frame_is_uploaded_once_for_search_second_pass_and_faces(runner, usual
     assert runner.wait(60)
     embedder = load_embedder(ModelsConfig())
     models = Models(detector, embedder, Calibration.from_card(embedder.card), detector.align_faces)
-    recognizer, gallery, _ = build_recognizer(Config(), models=models)
     runner.uploads = 0  # the engine's self-test had pictures of its own
-    try:
+    with Pipeline.open(Config(), models=models) as pipeline:
         for _ in range(3):
-            assert len(recognizer.process(frame).faces) == 3
-    finally:
-        recognizer.close()
-        gallery.close()
+            assert len(pipeline.process(frame).faces) == 3
     assert runner.uploads == 3
     assert runner.cuts == 9
 

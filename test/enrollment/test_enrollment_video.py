@@ -22,23 +22,22 @@ Recording = Callable[..., EnrollmentSession]
 @pytest.fixture(scope="module")
 def recording() -> Recording:
     """Enroll from a clip with the real networks."""
-    from face_recognition_node.assembly import build_recognizer, load_models
+    from face_recognition_node.assembly import Pipeline, load_models
     from face_recognition_node.config import Config
     from face_recognition_node.media.sources import open_source
 
     models = load_models(Config())
 
     def run(path: Path, name: str, selection: object = None, limit_s: float = 3.0) -> EnrollmentSession:
-        recognizer, gallery, _ = build_recognizer(Config(), models=models)
+        pipeline = Pipeline.open(Config(), models=models)
         goal = EnrollmentGoal(name, selection=selection or MostCentral())  # type: ignore[arg-type]
-        running = EnrollmentSession(goal, gallery, models.calibration)
+        running = EnrollmentSession(goal, pipeline.gallery, models.calibration)
         for seen in open_source(str(path)).between(0.0, limit_s):
-            running.observe(recognizer.process(seen, embed_all=True))
+            running.observe(pipeline.process(seen, embed_all=True))
             if running.finished:
                 break
         running.finish()
-        recognizer.close()
-        gallery.close()
+        pipeline.close()
         return running
 
     return run

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from face_world import FaceWorld, empty_gallery, face, frame, made_up_calibration, unit
 
+from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryUnavailableError
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Provenance, SessionKind
 from face_recognition_node.identity.adaptation import AdaptationConfig, Adapter, most_redundant
@@ -269,9 +270,10 @@ def test_a_gallery_that_cannot_be_written_does_not_stop_recognition(
 
 
 def test_writing_in_the_background_gives_the_same(gallery: Gallery, world: FaceWorld, anna: str) -> None:
-    adapter = Adapter(gallery, CALIBRATION, background=True)
+    writer = BackgroundWriter()
+    adapter = Adapter(gallery, CALIBRATION, writer=writer)
     show(adapter, world, anna, usual(world) + with_hat(world) + usual(world))
-    adapter.close()
+    writer.close()
     assert len(adapted(gallery, anna)) == 1
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from face_world import FaceWorld, empty_gallery, made_up_calibration
+from face_world import FaceWorld, empty_gallery, face, frame, made_up_calibration
 
+from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryUnavailableError
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate
@@ -32,17 +33,17 @@ class Door:
         calibration = made_up_calibration()
         self.tracker = Tracker(partial(log_likelihood_ratios, calibration), 0.4, TrackerConfig())
         self.resolver = IdentityResolver(calibration, IdentityConfig(), 0.02)
-        self.book = StrangerBook(self.gallery, with_values(StrangersConfig(), values), background=background)
+        self.writer = BackgroundWriter(is_immediate=not background)
+        self.book = StrangerBook(self.gallery, with_values(StrangersConfig(), values), self.writer)
         self.stamp = 0.0
 
     def show(self, view: FaceView) -> tuple[Track, Identity]:
         plan = self.tracker.plan([view.detection], self.stamp)
         look = None if view.embedding is None else Observation(view.embedding, view.quality.overall)
         tracks = self.tracker.update(plan, [view.detection], [look], self.stamp)
-        self.book.observe(tracks[0], view)
         snapshot = self.gallery.snapshot()
         tracks, identities = self.resolver.resolve(tracks, snapshot, self.stamp, self.tracker.renew)
-        self.book.update(tracks, identities, snapshot)
+        self.book.observe(frame(self.stamp, [face(view, tracks[0].track_id, identities[0])]), tracks)
         return tracks[0], identities[0]
 
     def watch(self, person: int, seconds: float, **view: Any) -> Identity:
@@ -64,7 +65,7 @@ class Door:
 def door() -> Iterator[Door]:
     door = Door()
     yield door
-    door.book.close()
+    door.writer.close()
 
 
 def test_minted_after_several_views_over_some_time(door: Door) -> None:
@@ -214,10 +215,11 @@ def test_who_is_named_while_the_id_is_taken_back_stays(door: Door) -> None:
     stranger = door.watch(0, 1.0).person_id
     assert stranger is not None
     (track,) = door.tracker.tracks
-    judged_with = door.gallery.snapshot()
     door.gallery.rename(stranger, "Anna")
     other = Identity(IdentityState.KNOWN, "p-another-id", "Anna", 0.99)
-    door.book.update([track], [other], judged_with)
+    door.book.observe(
+        frame(door.stamp, [face(door.world.view(door.stamp, 0), track.track_id, other)]), [track]
+    )
     assert [person.name for person in door.gallery.snapshot().persons.values()] == ["Anna"]
 
 
@@ -251,7 +253,7 @@ def test_a_commit_in_the_background_shows_soon() -> None:
     deadline = time.monotonic() + 30  # on a busy machine the writer waits for its turn
     while (identity := door.watch(0, 0.5)).person_id is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    door.book.close()
+    door.writer.close()
     assert door.strangers == [identity.person_id]
 
 
@@ -267,7 +269,7 @@ def test_a_full_disk_stops_nothing(
     monkeypatch.setattr(Gallery, "add_person", refuse)
     with caplog.at_level(logging.WARNING):
         assert door.watch(0, 3.0).person_id is None
-        door.book.close()
+        door.writer.close()
         door.watch(0, 0.1) if not background else None
     assert door.strangers == []
     if not background:

@@ -131,7 +131,7 @@ def test_nothing_waits_for_a_gallery_that_waits_for_the_disk(node: FaceRecogniti
         go_on.set()
 
 
-@pytest.mark.parametrize("part", ["adapter", "recognizer"])
+@pytest.mark.parametrize("part", ["writer"])
 def test_the_gallery_is_closed_although_another_part_fails_to(node, monkeypatch, part: str) -> None:
     assert node.trigger_configure() == SUCCESS
     gallery = node.runtime.gallery

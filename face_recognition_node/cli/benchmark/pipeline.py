@@ -47,13 +47,13 @@ _START = """
 import json, time
 began = time.perf_counter()
 import numpy as np
-from face_recognition_node.assembly import build_recognizer
+from face_recognition_node.assembly import Pipeline
 from face_recognition_node.config import Config
 from face_recognition_node.vision.faces import Frame
 from face_recognition_node.evaluation.timing import resident_mb
-recognizer, gallery, models = build_recognizer(Config())
+pipeline = Pipeline.open(Config())
 loaded = time.perf_counter() - began
-recognizer.process(Frame(np.zeros(({height}, {width}, 3), np.uint8), 0.0))
+pipeline.process(Frame(np.zeros(({height}, {width}, 3), np.uint8), 0.0))
 first = time.perf_counter() - began
 print(json.dumps({{"loaded_s": loaded, "first_frame_s": first, "resident_mb": resident_mb()}}))
 """
@@ -199,12 +199,12 @@ class _Run:
 
 def _recognizer(frames: list[ImageArray], models: Models, config: Config) -> Recognizer:
     """Return a recogniser whose gallery knows everybody in the frames."""
-    from face_recognition_node.assembly import build_recognizer
+    from face_recognition_node.assembly import Pipeline
     from face_recognition_node.gallery.values import NewTemplate
     from face_recognition_node.vision.alignment import align_faces
     from face_recognition_node.vision.faces import HeadPose
 
-    recognizer, gallery, _ = build_recognizer(config, models=models)
+    pipeline = Pipeline.open(config, models=models)
     centers: list[Any] = []
     people: list[list[NewTemplate]] = []
     for frame in frames[:: FRAMES // 3]:
@@ -220,8 +220,8 @@ def _recognizer(frames: list[ImageArray], models: Models, config: Config) -> Rec
                 distances.append(0.0)
             people[int(np.argmin(distances))].append(NewTemplate(vector, 1.0, HeadPose(0.0, 0.0, 0.0)))
     for number, templates in enumerate(people):
-        gallery.add_person(f"person {number + 1}", templates)
-    return recognizer
+        pipeline.gallery.add_person(f"person {number + 1}", templates)
+    return pipeline.recognizer
 
 
 def _networks_alone(frames: list[ImageArray], models: Models) -> list[Contestant]:

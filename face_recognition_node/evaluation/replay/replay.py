@@ -7,13 +7,13 @@ in the pipeline looks at the wall clock, so the figures do not depend on the mac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from face_recognition_node.assembly import Models, build_recognizer
+from face_recognition_node.assembly import Models, Pipeline
 from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.config import Config
 from face_recognition_node.enrollment.goal import EnrollmentGoal, MostCentral, Region
@@ -33,31 +33,20 @@ from face_recognition_node.evaluation.replay.scenario import (
 )
 from face_recognition_node.evaluation.replay.sequences import open_sequence
 from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTrack, follow_strangers, judge
-from face_recognition_node.gallery.gallery import Gallery, NewTemplate
-from face_recognition_node.identity.adaptation import Adapter
-from face_recognition_node.recognizer import Recognizer
+from face_recognition_node.gallery.gallery import NewTemplate
 from face_recognition_node.vision.faces import Frame, IdentifiedFace, RecognitionResult
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Bench:
-    """A recogniser with a gallery in memory, for one episode."""
+class Bench(Pipeline):
+    """The pipeline of one episode, with a gallery in memory; it learns as the node does."""
 
-    models: Models
-    config: Config
-    gallery: Gallery
-    recognizer: Recognizer
-    adapter: Adapter
-
-    def process(self, frame: Frame, *, embed_all: bool = False) -> RecognitionResult:
-        """Return one frame's answer, and learn from it as the node does."""
-        result = self.recognizer.process(frame, embed_all=embed_all)
-        self.adapter.observe(result)
-        return result
+    __slots__ = ()
 
     def begin(self, goal: EnrollmentGoal) -> EnrollmentSession:
         """Start an enrolment."""
-        return EnrollmentSession(goal, self.gallery, self.models.calibration, self.config.enrollment)
+        return EnrollmentSession(
+            goal, self.gallery, self.models.calibration, self.recognizer.config.enrollment
+        )
 
     def add_pictures(self, name: str, pictures: Iterable[Frame]) -> tuple[str, int]:
         """Add a person from still pictures, one template each; return the person_id and how many had a face.
@@ -67,9 +56,7 @@ class Bench:
         """
         views = []
         for picture in pictures:
-            # A recogniser of its own and no tracks: a picture says nothing about the one before.
-            recognizer, _, _ = build_recognizer(self.config, models=self.models)
-            result = recognizer.process(picture, embed_all=True)
+            result = self.process_picture(picture)
             if result.faces:
                 views.append(
                     max((face.view for face in result.faces), key=lambda view: view.detection.size_px)
@@ -86,8 +73,7 @@ class Bench:
 
 def make_bench(models: Models, config: Config) -> Bench:
     """Return a bench with an empty gallery."""
-    recognizer, gallery, _ = build_recognizer(config, models=models)
-    return Bench(models, config, gallery, recognizer, Adapter(gallery, models.calibration, config.adaptation))
+    return Bench.open(config, models=models, learns=True)
 
 
 def replay(
