@@ -59,7 +59,7 @@ def test_views_templates_and_arrays_are_compared_alike(gallery: Gallery) -> None
     assert compare_with_templates(calibration, view.embedding, 0.7, ()).shape == (0,)
     alike = [world.view(0.0, embedding=t.embedding, overall=0.9) for t in templates]
     assert compare_views(calibration, [view], alike) == pytest.approx(expected)
-    with pytest.raises(InputError, match="embed_every_face"):
+    with pytest.raises(InputError, match="embed_all"):
         compare_views(calibration, [world.view(0.0, has_embedding=False)], alike)
 
 
