@@ -45,6 +45,11 @@ class VideoWriter:
         self._video: cv2.VideoWriter | None = None
         self._size: tuple[int, int] | None = None
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) in pixels that frames must have, or None where any will do."""
+        return None if self.path.suffix.lower() in IMAGE_SUFFIXES else self._size
+
     def write(self, image_bgr: ImageArray) -> None:
         """Append one (H, W, 3) BGR uint8 frame; all have the size of the first."""
         height, width = require_image(image_bgr).shape[:2]
@@ -78,6 +83,14 @@ class VideoWriter:
         if self._video is not None:
             self._video.release()
             self._video = None
+            check = cv2.VideoCapture(str(self._partial))
+            is_playable = check.grab()
+            check.release()
+            if not is_playable:
+                self._partial.unlink(missing_ok=True)
+                raise SourceError(
+                    f"{self.path}: what was written cannot be played; is the disk full? Nothing was replaced"
+                )
         if self._partial.exists():
             os.replace(self._partial, self.path)
 
@@ -88,5 +101,10 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the file whatever ended the block: what was written up to then is a complete video."""
+        """Finish the file, also after an interrupt; after an error leave an older one in its place."""
+        if isinstance(error, Exception):
+            if self._video is not None:
+                self._video.release()
+                self._video = None
+            self._partial.unlink(missing_ok=True)
         self.close()

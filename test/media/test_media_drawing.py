@@ -212,3 +212,27 @@ def test_every_rate_can_be_written(tmp_path: Path, rate: float) -> None:
         for _ in range(3):
             writer.write(np.zeros((32, 48, 3), np.uint8))
     assert open_source(str(tmp_path / "fast.mp4")).rate_hz == pytest.approx(rate, abs=0.5)
+
+
+def test_an_older_video_is_left_alone_after_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"of yesterday")
+    with pytest.raises(SourceError), VideoWriter(path, rate=25) as writer:  # noqa: PT012
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+        raise SourceError("the camera is gone")
+    assert path.read_bytes() == b"of yesterday"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_video_that_cannot_be_played_replaces_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"of yesterday")
+    writer = VideoWriter(path, rate=25)
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    assert writer._video is not None
+    writer._video.release()
+    writer._partial.write_bytes(b"cut off by a full disk")
+    with pytest.raises(SourceError, match="disk full"):
+        writer.close()
+    assert path.read_bytes() == b"of yesterday"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
