@@ -67,7 +67,13 @@ def source_from(arguments: argparse.Namespace) -> FrameSource:
 
 
 def require_frames(n_frames: int, source: FrameSource) -> None:
-    """Raise SourceError if a source gave no frame at all."""
+    """Raise SourceError if a source gave no frame at all; say what of it could not be read."""
+    if source.problems:
+        print(f"{len(source.problems)} part(s) of {source.name} could not be read:", file=sys.stderr)
+        for problem in source.problems[:10]:
+            print(f"  {problem}", file=sys.stderr)
+        if len(source.problems) > 10:
+            print(f"  and {len(source.problems) - 10} more", file=sys.stderr)
     if n_frames == 0:
         raise SourceError(f"{source.name}: no frame in the part chosen by --start and --end")
 

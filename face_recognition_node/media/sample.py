@@ -9,7 +9,6 @@ frame is a function of its number alone. Demo, tests and benchmarks use it, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,9 +17,8 @@ import numpy as np
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.media.lettering import ASSETS
-from face_recognition_node.media.sources import FrameSource
 from face_recognition_node.media.wall import Picture, build_wall, hang_in_rows
-from face_recognition_node.vision.faces import FloatArray, Frame, ImageArray
+from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 RATE_HZ = 30.0
 DURATION_S = 12.0
@@ -77,18 +75,6 @@ def portrait(who: str) -> ImageArray:
         raise InputError(f"{ASSETS / _FILES[who]}: expected a picture, found none; reinstall the package")
     image.flags.writeable = False
     return image.astype(np.uint8, copy=False)
-
-
-def sample_source(*, rate: float | None = None, size: tuple[int, int] | None = None) -> FrameSource:
-    """Return the sample as a source; ``rate`` samples the same twelve seconds more or less densely."""
-    rate_hz = rate or RATE_HZ
-    n_frames = math.ceil(DURATION_S * rate_hz)
-
-    def frames() -> Iterator[Frame]:
-        for index in range(n_frames):
-            yield Frame(render(index / rate_hz, size or SIZE), index / rate_hz)
-
-    return FrameSource("sample", rate_hz, n_frames, False, frames)
 
 
 def render(time: float, size: tuple[int, int] = SIZE) -> ImageArray:

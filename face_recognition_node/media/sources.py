@@ -6,22 +6,27 @@ Stamps are seconds. Recorded material starts at 0 and follows the timing of its 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import SourceError
+from face_recognition_node.media.images import picture_kind, read_image
+from face_recognition_node.media.sample import DURATION_S, RATE_HZ, SIZE, render
 from face_recognition_node.vision.faces import Frame, ImageArray
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FOLDER_RATE_HZ = 10.0
 """Rate at which a folder of pictures is played when nobody states one."""
 _FALLBACK_RATE_HZ = 30.0
+_MOST_MISSES = 30
+"""Pictures in a row that a recording fails to give before that is taken for its end."""
 _EXPECTED = "expected a camera number (0), a video, a gif, an image, a folder of images, or 'sample'"
 
 
@@ -35,6 +40,7 @@ class FrameSource:
         n_frames: How many will come, as far as the container tells (it may be off by a few), or None.
         is_live: True for cameras and network streams, which end only when they break.
         frames: Opens the source and yields its frames.
+        problems: A sentence for each part that could not be read; complete when the frames have ended.
     """
 
     name: str
@@ -42,6 +48,7 @@ class FrameSource:
     n_frames: int | None
     is_live: bool
     frames: Callable[[], Iterator[Frame]]
+    problems: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames from the first one on."""
@@ -68,7 +75,7 @@ class FrameSource:
             wanted = round((end - start) * self.rate_hz)
             length = wanted if length is None else min(length, wanted)
         n_frames = None if length is None else max(length, 0)
-        return FrameSource(self.name, self.rate_hz, n_frames, self.is_live, part)
+        return FrameSource(self.name, self.rate_hz, n_frames, self.is_live, part, self.problems)
 
 
 def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] | None = None) -> FrameSource:
@@ -86,8 +93,6 @@ def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] |
     if rate is not None and not 0 < rate < 1000:
         raise SourceError(f"rate: expected frames per second between 0 and 1000, got {rate}")
     if text == "sample":
-        from face_recognition_node.media.sample import sample_source
-
         return sample_source(rate=rate, size=size)
     if is_url(text):
         return _open_capture(text, text, rate, is_live=None)
@@ -100,7 +105,7 @@ def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] |
         return _open_folder(path, rate)
     if not path.is_file():
         raise SourceError(f"{text!r}: no such file or folder; {_EXPECTED}")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if _is_picture(path):
         read_image(path)
         return FrameSource(
             str(path), rate or FOLDER_RATE_HZ, 1, False, lambda: iter([Frame(read_image(path), 0.0)])
@@ -108,27 +113,21 @@ def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] |
     return _open_capture(str(path), str(path), rate, is_live=False)
 
 
+def sample_source(*, rate: float | None = None, size: tuple[int, int] | None = None) -> FrameSource:
+    """Return the sample as a source; ``rate`` samples the same twelve seconds more or less densely."""
+    rate_hz = rate or RATE_HZ
+    n_frames = math.ceil(DURATION_S * rate_hz)
+
+    def frames() -> Iterator[Frame]:
+        for index in range(n_frames):
+            yield Frame(render(index / rate_hz, size or SIZE), index / rate_hz)
+
+    return FrameSource("sample", rate_hz, n_frames, False, frames)
+
+
 def is_url(text: str) -> bool:
     """Say whether a source is named by a URL, and not by a path."""
     return re.match(r"[a-z]+://", text) is not None
-
-
-def read_image(path: Path) -> ImageArray:
-    """Return an image file as (H, W, 3) BGR uint8, turned upright as its EXIF says.
-
-    Raises:
-        SourceError: If the file cannot be read or is no image.
-    """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise SourceError(
-            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-        ) from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise SourceError(f"{path}: expected an image, got {data.size} bytes that OpenCV cannot decode")
-    return image.astype(np.uint8, copy=False)
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -140,22 +139,41 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     ]
 
 
+def _is_picture(path: Path) -> bool:
+    """Return whether a file is a picture, by its name or by its first bytes."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(256)
+    except OSError:
+        return False  # whoever reads it says so
+    return picture_kind(head) != "" and path.suffix.lower() not in (".mjpg", ".mjpeg")
+
+
 def _open_folder(folder: Path, rate: float | None) -> FrameSource:
-    found = (
-        entry for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES
-    )
-    paths = sorted(found, key=lambda entry: natural_key(entry.name))
+    visible = [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
+    paths = sorted((p for p in visible if _is_picture(p)), key=lambda entry: natural_key(entry.name))
     if not paths:
         raise SourceError(
             f"{folder}: no images in this folder; expected files ending in {sorted(IMAGE_SUFFIXES)}"
         )
     rate_hz = rate or FOLDER_RATE_HZ
+    problems: list[str] = []
 
     def frames() -> Iterator[Frame]:
+        problems.clear()
         for index, path in enumerate(paths):
-            yield Frame(read_image(path), index / rate_hz)
+            try:
+                image = read_image(path)
+            except SourceError as error:
+                problems.append(str(error))
+                continue
+            yield Frame(image, index / rate_hz)
+        if len(problems) == len(paths):
+            raise SourceError(f"{folder}: none of {len(paths)} images can be read; the first: {problems[0]}")
 
-    return FrameSource(str(folder), rate_hz, len(paths), False, frames)
+    return FrameSource(str(folder), rate_hz, len(paths), False, frames, problems)
 
 
 def _open_camera(number: int, rate: float | None, size: tuple[int, int] | None) -> FrameSource:
@@ -190,14 +208,18 @@ def _open_capture(
     stated = first.get(cv2.CAP_PROP_FPS)
     count = int(first.get(cv2.CAP_PROP_FRAME_COUNT))
     is_live = count <= 0 if is_live is None else is_live
-    if not is_live and not first.grab():
+    if not is_live and not any(first.grab() for _ in range(_MOST_MISSES)):
         raise SourceError(f"{name}: holds no readable picture; {_cure(target)}")
+    stretch = 1.0 if is_live else _pixel_aspect(first)
     first.release()
+    problems: list[str] = []
     rate_hz = rate or (stated if 0.1 < stated < 1000 else _FALLBACK_RATE_HZ)
 
     def frames() -> Iterator[Frame]:
         capture = connect()
         clock = _Clock(rate_hz, None if rate is None else rate_hz)
+        problems.clear()
+        n_missed = 0
         try:
             while True:
                 is_read, image = capture.read()
@@ -206,19 +228,43 @@ def _open_capture(
                         raise SourceError(
                             f"{name}: stopped delivering pictures; check the cable or the network"
                         )
-                    return
+                    n_missed += 1
+                    if n_missed >= _MOST_MISSES:
+                        return
+                    continue
                 stamp = time.time() if is_live else clock.stamp(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-                yield Frame(_as_bgr(image), stamp)
+                if n_missed:
+                    problems.append(f"{name}: {n_missed} picture(s) before {stamp:.2f} s cannot be decoded")
+                    n_missed = 0
+                yield Frame(_with_square_pixels(_as_bgr(image), stretch), stamp)
         finally:
             capture.release()
 
-    return FrameSource(name, rate_hz, count if count > 0 and not is_live else None, is_live, frames)
+    return FrameSource(name, rate_hz, count if count > 0 and not is_live else None, is_live, frames, problems)
 
 
 def _cure(target: str | int) -> str:
     if isinstance(target, int):
         return "is it plugged in, free, and may this user read /dev/video*? (Linux: group 'video')"
     return "is it a video that FFmpeg can decode? Convert it with: ffmpeg -i IN -c:v libx264 OUT.mp4"
+
+
+def _pixel_aspect(capture: cv2.VideoCapture) -> float:
+    """Return the width of a pixel over its height, as the container states it and the pictures come."""
+    wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+    aspect = wide / high if wide > 0 and high > 0 else 1.0
+    is_turned = capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
+    aspect = 1.0 / aspect if is_turned else aspect
+    return aspect if 0.25 <= aspect <= 4.0 else 1.0
+
+
+def _with_square_pixels(image: ImageArray, aspect: float) -> ImageArray:
+    """Return an image enlarged along one side so that its pixels are square."""
+    if aspect == 1.0:
+        return image
+    wider, higher = max(aspect, 1.0), max(1.0 / aspect, 1.0)
+    enlarged = cv2.resize(image, None, fx=wider, fy=higher, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(enlarged, np.uint8)
 
 
 def _as_bgr(image: np.ndarray) -> ImageArray:

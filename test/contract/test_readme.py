@@ -26,10 +26,7 @@ def test_links_and_named_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
-    named = re.findall(
-        r"`((?:common|vision|tracking|identity|gallery|enrollment|cli|evaluation|backends|media|networks|training|systems|ros|config|docs|examples|tools|test)/[\w/.-]+\.\w+)`",
-        text,
-    )
+    named = re.findall(r"`((?:core|cli|evaluation|backends|media|ros|config|docs|test)/[\w/.-]+\.\w+)`", text)
     package = ROOT / "face_recognition_node"
     real = [name for name in named if "NAME" not in name]
     assert [name for name in real if not any((base / name).exists() for base in (ROOT, package))] == []

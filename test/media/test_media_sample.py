@@ -15,10 +15,9 @@ from face_recognition_node.media.sample import (
     portrait,
     render,
     sample_frame,
-    sample_source,
     true_faces,
 )
-from face_recognition_node.media.sources import open_source
+from face_recognition_node.media.sources import open_source, sample_source
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.geometry import iou_matrix
 

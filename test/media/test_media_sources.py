@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from face_recognition_node.common.errors import SourceError
-from face_recognition_node.media.sources import FOLDER_RATE_HZ, _Clock, natural_key, open_source, read_image
+from face_recognition_node.media.images import picture_size, read_image
+from face_recognition_node.media.sources import FOLDER_RATE_HZ, _Clock, natural_key, open_source
 from face_recognition_node.media.writer import VideoWriter
 
 
@@ -145,3 +147,82 @@ def test_a_folder_named_by_digits_is_a_folder(tmp_path: Path, monkeypatch: pytes
     cv2.imwrite(str(tmp_path / "7" / "a.png"), plain(1))
     monkeypatch.chdir(tmp_path)
     assert open_source("7").n_frames == 1
+
+
+@pytest.fixture
+def inputs() -> Path:
+    """Return the folder of broken and unusual files (never part of the project), or skip."""
+    root = Path(__file__).resolve().parents[2]
+    folder = Path(os.environ.get("FACE_RECOGNITION_INPUTS") or root.parent / "shared" / "inputs")
+    if not folder.is_dir():
+        pytest.skip(f"no inputs at {folder}: set FACE_RECOGNITION_INPUTS")
+    return folder
+
+
+def test_one_picture_that_cannot_be_decoded_is_not_the_end(inputs: Path) -> None:
+    source = open_source(str(inputs / "one_bad_frame.ts"))
+    n_read = len(list(source))
+    assert n_read >= 59, "FFmpeg drops up to two more pictures that refer to the bad one; 23 come before it"
+    assert len(source.problems) == 1
+    assert "1 picture(s) before 2.00 s" in source.problems[0]
+    assert len(list(source)) == n_read
+    assert len(source.problems) == 1, "counted anew each time"
+
+
+@pytest.mark.parametrize("name", ["gigapixel.png", "bomb_1bit_32000.png", "bomb_sof_16000.jpg"])
+def test_a_decompression_bomb_is_refused_by_its_header(
+    inputs: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(SourceError, match="megapixels"):
+        open_source(str(inputs / name))
+
+
+def test_heic_under_any_name_is_refused_with_the_cure(inputs: Path, tmp_path: Path) -> None:
+    for name in ("phone_two_grid.heic", "heic_named.jpg"):
+        with pytest.raises(SourceError, match=r"HEIC.*convert"):
+            open_source(str(inputs / name))
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x1cftypheic" + bytes(20))
+    with pytest.raises(SourceError, match=r"none of 1 images.*HEIC"):
+        list(open_source(str(tmp_path)))
+
+
+def test_half_a_jpeg_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "half.jpg"
+    cv2.imwrite(str(path), np.random.default_rng(1).integers(0, 255, (80, 80, 3), np.uint8))
+    assert read_image(path).shape == (80, 80, 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"padding that some cameras add")
+    assert read_image(path).shape == (80, 80, 3)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match="breaks off"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tiff", ".ppm"])
+def test_size_and_kind_are_read_from_the_content(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"picture{suffix}"
+    cv2.imwrite(str(path), plain(90, (33, 47)))
+    assert picture_size(path.read_bytes()) == (47, 33)
+    path = path.rename(tmp_path / "without an ending")
+    assert [frame.image_bgr.shape for frame in open_source(str(path))] == [(33, 47, 3)]
+
+
+def test_pixels_that_are_not_square_are_widened(inputs: Path) -> None:
+    frame = next(iter(open_source(str(inputs / "sar_pal64_45.mkv"))))
+    assert frame.image_bgr.shape == (270, round(336 * 64 / 45), 3)
+
+
+def test_a_folder_goes_on_after_a_bad_file_and_names_it(tmp_path: Path) -> None:
+    for number in (1, 3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), plain(number))
+    (tmp_path / "2.jpg").write_bytes(b"no picture")
+    (tmp_path / "._1.png").write_bytes(b"what macOS leaves on a stick")
+    source = open_source(str(tmp_path))
+    assert [int(frame.image_bgr[0, 0, 0]) for frame in source] == [1, 3]
+    assert len(source.problems) == 1
+    assert "2.jpg" in source.problems[0]
+    for number in (1, 3):
+        (tmp_path / f"{number}.png").unlink()
+    with pytest.raises(SourceError, match="none of 1 images can be read"):
+        list(open_source(str(tmp_path)))

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import SourceError
+from face_recognition_node.media.images import read_image
 from face_recognition_node.media.sources import (
     FOLDER_RATE_HZ,
     IMAGE_SUFFIXES,
     FrameSource,
     natural_key,
     open_source,
-    read_image,
 )
 from face_recognition_node.vision.faces import Frame, ImageArray
 

@@ -1,0 +1,143 @@
+"""Read one picture: recognized by its content, and refused by the size in its header before it is decoded."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from face_recognition_node.common.errors import SourceError
+from face_recognition_node.vision.faces import ImageArray
+
+MOST_PIXELS = 64_000_000
+"""Larger pictures are refused: a file of 100 kB can unpack to gigabytes."""
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
+_PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)")
+
+
+def picture_kind(head: bytes) -> str:
+    """Return the kind of picture that begins with these bytes (``"jpeg"``, ``"heif"`` ...), or empty."""
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "heif"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    beginnings = {
+        b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png", b"II*\0": "tiff", b"MM\0*": "tiff",
+    }  # fmt: skip
+    for beginning, kind in beginnings.items():
+        if head.startswith(beginning):
+            return kind
+    if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0":
+        return "bmp"
+    return "pnm" if _PNM.match(head) else ""
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) in pixels as the header of a picture states them, or None if it does not."""
+    kind = picture_kind(data[:256])
+    try:
+        if kind == "png":
+            width, height = struct.unpack_from(">II", data, 16)
+        elif kind == "jpeg":
+            width, height, _ = _jpeg_frame(data)
+        elif kind == "bmp":
+            width, height = struct.unpack_from("<ii", data, 18)
+        elif kind == "webp":
+            width, height = _webp_size(data)
+        elif kind == "tiff":
+            width, height = _tiff_size(data)
+        elif kind == "pnm":
+            found = _PNM.match(data)
+            width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+        else:
+            return None
+    except (struct.error, KeyError, IndexError):
+        return None
+    return abs(int(width)), abs(int(height))
+
+
+def read_image(path: Path) -> ImageArray:
+    """Return an image file as (H, W, 3) BGR uint8, turned upright as its EXIF says.
+
+    Raises:
+        SourceError: If the file cannot be read, is no image or half of one, or is larger than MOST_PIXELS.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
+    kind = picture_kind(data[:256])
+    if kind == "heif":
+        raise SourceError(
+            f"{path}: this is HEIC, HEIF or AVIF, which is not read here; convert it to JPEG first: "
+            "heif-convert IN.heic OUT.jpg"
+        )
+    size = picture_size(data)
+    if size is not None and size[0] * size[1] > MOST_PIXELS:
+        limit = MOST_PIXELS // 1_000_000
+        raise SourceError(
+            f"{path}: {size[0]}x{size[1]} pixels; expected at most {limit} megapixels, scale it down"
+        )
+    if kind == "jpeg" and not _is_whole_jpeg(data):
+        raise SourceError(f"{path}: expected a whole image, got a JPEG that breaks off; copy it again")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise SourceError(f"{path}: expected an image, got {len(data)} bytes that OpenCV cannot decode")
+    return image.astype(np.uint8, copy=False)
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
+    """Return width, height and where the first scan begins; struct.error or IndexError if it is not there."""
+    place, width, height = 2, 0, 0
+    while True:
+        if data[place] != 0xFF:
+            raise IndexError("no marker")
+        marker = data[place + 1]
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        if marker == 0xDA:
+            return width, height, place
+        (length,) = struct.unpack_from(">H", data, place + 2)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            if not data.find(b"\xff\xda", place) >= 0:
+                return width, height, len(data)
+        place += 2 + length
+
+
+def _is_whole_jpeg(data: bytes) -> bool:
+    """Return whether the end marker comes after the first scan (a thumbnail before it has one as well)."""
+    try:
+        return data.rfind(b"\xff\xd9") > _jpeg_frame(data)[2]
+    except (struct.error, IndexError):
+        return True  # damaged otherwise: the decoder says so
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    order = "<" if data[:2] == b"II" else ">"
+    (place,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, place)
+    values = {}
+    for entry in range(min(count, 100)):
+        tag, kind = struct.unpack_from(order + "HH", data, place + 2 + 12 * entry)
+        if tag in (256, 257):
+            (values[tag],) = struct.unpack_from(
+                order + ("H" if kind == 3 else "I"), data, place + 10 + 12 * entry
+            )
+    return values[256], values[257]
