@@ -26,6 +26,8 @@ from face_recognition_node.common.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from face_recognition_node.vision.faces import ImageArray
+
 
 EPILOG = """\
 exit codes: 0 somebody known was recognised, 1 nobody was, 2 wrong input or failure, 130 interrupted
@@ -73,12 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.media.writer import VideoWriter
 
     source = source_from(arguments)
-    path = gallery_path_from(arguments, must_exist=True)
+    path = _gallery_or_none(arguments)
     config = config_from(arguments)
     if not arguments.keep_strangers:  # looking at a video changes nothing: nobody makes room for who is met
         config = with_values(config, {"strangers.maximum_strangers": MOST_STRANGERS})
     for target in (arguments.json, arguments.annotated):
-        _refuse_the_same(target, path, Path(arguments.source).expanduser())
+        _refuse_the_same(target, Path(arguments.source).expanduser(), *([] if path is None else [path]))
     sightings = Sightings()
     is_interrupted = False
     with contextlib.ExitStack() as stack:
@@ -98,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
                     lines.write(frame_line(index, result) + "\n")
                     lines.flush()
                 if video is not None:
-                    video.write(draw_faces(frame.image_bgr, result.faces))
+                    video.write(_fit(draw_faces(frame.image_bgr, result.faces), video.size))
         except KeyboardInterrupt:
             # The normal end of a live source; what was written so far is complete.
             is_interrupted = not source.is_live
@@ -108,6 +110,33 @@ def run(arguments: argparse.Namespace) -> int:
     if is_interrupted:
         return 130
     return 0 if sightings.is_anybody_known else 1
+
+
+def _gallery_or_none(arguments: argparse.Namespace) -> Path | None:
+    """Return the gallery's path; None, said in one line, where none was named and there is none yet."""
+    path = gallery_path_from(arguments, must_exist=arguments.gallery is not None)
+    if path.is_file():
+        return path
+    print(f"there is no gallery at {path} yet: everybody is a stranger", file=sys.stderr)
+    return None
+
+
+def _fit(image_bgr: ImageArray, size: tuple[int, int] | None) -> ImageArray:
+    """Return an image as large as (width, height), scaled and with black borders where the shape differs."""
+    import cv2
+    import numpy as np
+
+    height, width = image_bgr.shape[:2]
+    if size is None or size == (width, height):
+        return image_bgr
+    scale = min(size[0] / width, size[1] / height)
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(
+        image_bgr, inner, interpolation=cv2.INTER_AREA
+    )
+    return canvas
 
 
 def _refuse_the_same(target: str | Path | None, *sources: Path) -> None:

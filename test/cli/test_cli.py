@@ -226,6 +226,30 @@ def test_what_is_read_is_not_overwritten_and_what_is_refused_empties_nothing(
     assert (tmp_path / "seen.jsonl").read_text() == "of an earlier run"
 
 
+def test_a_first_recognition_needs_no_gallery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert main(["recognize", "sample", "--end", "0.3"]) == 1
+    assert "everybody is a stranger" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(["recognize", "sample", "--end", "0.3", "--gallery", str(tmp_path / "named.db")]) == 2
+
+
+def test_pictures_of_several_sizes_are_annotated_and_a_bad_one_is_named(
+    sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name, shape in (("a", (120, 160)), ("b", (200, 100)), ("d", (64, 300))):
+        cv2.imwrite(str(tmp_path / "photos" / f"{name}.png"), np.full((*shape, 3), 90, np.uint8))
+    (tmp_path / "photos" / "c.jpg").write_bytes(b"no picture")
+    video = tmp_path / "seen.mp4"
+    words = ["recognize", str(tmp_path / "photos"), "--gallery", str(sample_gallery)]
+    assert main([*words, "--annotated", str(video)]) == 1
+    assert "c.jpg: expected an image" in capsys.readouterr().err
+    assert [frame.image_bgr.shape for frame in open_source(str(video))] == [(120, 160, 3)] * 3
+
+
 def test_a_part_without_frames_is_an_error(sample_gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recognize", "sample", "--start", "100", "--gallery", str(sample_gallery)]) == 2
     assert "no frame in the part chosen" in capsys.readouterr().err
