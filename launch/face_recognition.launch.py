@@ -8,6 +8,7 @@ All arguments: ``ros2 launch face_recognition_node face_recognition.launch.py --
 import os
 from pathlib import Path
 
+import yaml
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -29,7 +30,7 @@ SHARE = Path(__file__).resolve().parents[1]
 """The package's share folder, or its source tree: launch/ and config/ lie side by side in both."""
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""What Fast DDS looks at since version 2.14, and before (ROS 2 Humble)."""
+"""What Fast DDS looks at since version 2.14, and before (ROS 2 Humble); newer ones warn about the latter."""
 
 ARGUMENTS = {
     "image": ("", "Topic of the camera's images; empty: image_topic of the parameter file ('image')."),
@@ -40,6 +41,23 @@ ARGUMENTS = {
     ),
     "depth": ("", "Topic of depth images registered to the camera's; empty: that of the parameter file."),
     "camera_info": ("", "Topic of the camera's CameraInfo; empty: that of the parameter file."),
+    "qos_reliability": (
+        "",
+        "How images are received; empty: that of the parameter file (best_effort).",
+        ["", "best_effort", "reliable"],
+    ),
+    "publish_humans": (
+        "",
+        "Also publish by ROS4HRI below /humans; empty: that of the parameter file (never).",
+        ["", "auto", "always", "never"],
+    ),
+    "publish_detections": (
+        "",
+        "Also publish vision_msgs; empty: that of the parameter file (auto).",
+        ["", "auto", "always", "never"],
+    ),
+    "params": ("{}", 'Any other parameters as YAML: "{rotate: 180, detector.working_width: 960}".'),
+    "respawn": ("false", "Start the node again whenever its process ends.", ["true", "false"]),
     "namespace": ("", "Namespace of the node."),
     "params_file": (str(SHARE / "config" / "face_recognition.yaml"), "Parameter file (YAML)."),
     "gallery_path": ("", "Gallery file; empty: that of the parameter file (the user's data folder)."),
@@ -59,6 +77,9 @@ PARAMETERS = {
     "image_transport": "image_transport",
     "depth": "depth_topic",
     "camera_info": "camera_info_topic",
+    "qos_reliability": "qos_reliability",
+    "publish_humans": "publish_humans",
+    "publish_detections": "publish_detections",
     "gallery_path": "gallery_path",
     "models_dir": "models.models_dir",
 }
@@ -82,9 +103,16 @@ def declare_arguments():
 def set_fastdds_profile(context):
     """Return what makes room for images in shared memory, unless the user has seen to that."""
     path = LaunchConfiguration("fastdds_profile").perform(context)
-    if not path or any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        return []
-    return [SetEnvironmentVariable(name, path) for name in PROFILE_VARIABLES]
+    named = {name: os.environ[name] for name in PROFILE_VARIABLES if os.environ.get(name)}
+    missing = [
+        LogInfo(msg=f"{name} names {file}, which does not exist: large images will be lost")
+        for name, file in (named or ({"fastdds_profile": path} if path else {})).items()
+        if not Path(file).is_file()
+    ]
+    if named or missing or not path:
+        return missing
+    is_humble = os.environ.get("ROS_DISTRO") == "humble"
+    return [SetEnvironmentVariable(PROFILE_VARIABLES[is_humble], path)]
 
 
 def start_node(context):
@@ -101,6 +129,13 @@ def start_node(context):
     }
     if value("use_sim_time") == "true":
         overrides["use_sim_time"] = True
+    more = yaml.safe_load(value("params")) or {}
+    if not isinstance(more, dict):
+        raise RuntimeError(f"params: expected '{{name: value, ...}}', got {value('params')!r}")
+    overrides.update(more)
+    is_respawned = value("respawn") == "true"
+    if is_respawned and value("autostart") == "true":
+        overrides["autostart"] = True  # a node that is started again brings itself up again
 
     node = LifecycleNode(
         package="face_recognition_node",
@@ -110,10 +145,18 @@ def start_node(context):
         parameters=[value("params_file"), *([overrides] if overrides else [])],
         arguments=["--ros-args", "--log-level", value("log_level")],
         output="screen",
+        respawn=is_respawned,
+        on_exit=None if is_respawned else end_with_failure,
     )
-    if value("autostart") != "true":
+    if value("autostart") != "true" or is_respawned:
         return [node]
     return bring_up(node)
+
+
+def end_with_failure(event, context):
+    """End the launch with an error when the node ended with one; without this it would wait for ever."""
+    if event.returncode > 0 and not context.is_shutdown:
+        raise RuntimeError(f"the recognition node ended with exit code {event.returncode}; it says why above")
 
 
 def bring_up(node):
@@ -124,12 +167,18 @@ def bring_up(node):
             event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
         )
 
+    waiting = [change(Transition.TRANSITION_ACTIVATE)]
+
+    def activate_once(context):
+        # later on an operator may configure the node and want it to stay inactive
+        return [waiting.pop()] if waiting else []
+
     activate = RegisterEventHandler(
         OnStateTransition(
             target_lifecycle_node=node,
             start_state="configuring",
             goal_state="inactive",
-            entities=[change(Transition.TRANSITION_ACTIVATE)],
+            entities=[OpaqueFunction(function=activate_once)],
         )
     )
     explain = RegisterEventHandler(

@@ -79,12 +79,18 @@ def start_source(context):
             event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
         )
 
+    waiting = [change(Transition.TRANSITION_ACTIVATE)]
+
+    def activate_once(context):
+        # later on an operator may configure the source and want it to stay inactive
+        return [waiting.pop()] if waiting else []
+
     activate = RegisterEventHandler(
         OnStateTransition(
             target_lifecycle_node=node,
             start_state="configuring",
             goal_state="inactive",
-            entities=[change(Transition.TRANSITION_ACTIVATE)],
+            entities=[OpaqueFunction(function=activate_once)],
         )
     )
     if value("autostart") != "true":

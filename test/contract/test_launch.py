@@ -117,7 +117,10 @@ def transitions(actions: list[Any], node: Any) -> list[tuple[str, int]]:
         event, when = action, "at once"
         if kind(action) == "RegisterEventHandler":
             handler = action.args[0].kwargs
-            event, when = handler["entities"][0], f"{handler['start_state']} -> {handler['goal_state']}"
+            (event,) = handler["entities"]
+            if kind(event) == "OpaqueFunction":
+                (event,) = event.kwargs["function"](None)
+            when = f"{handler['start_state']} -> {handler['goal_state']}"
             assert handler["target_lifecycle_node"] in nodes(actions).values()
         if kind(event) == "EmitEvent":
             change = event.kwargs["event"].kwargs
@@ -244,7 +247,7 @@ class TestWithStandIns:
     def test_the_profile_for_large_images_is_set(self) -> None:
         actions = run(ALONE)
         variables = dict(action.args for action in actions if kind(action) == "SetEnvironmentVariable")
-        assert set(variables) == {"FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"}
+        assert set(variables) == {"FASTDDS_DEFAULT_PROFILES_FILE"}
         assert all(Path(path).is_file() for path in variables.values())
         order = [kind(action) for action in actions]
         assert order.index("SetEnvironmentVariable") < order.index("LifecycleNode")
@@ -253,6 +256,46 @@ class TestWithStandIns:
     def test_a_profile_of_the_user_is_kept(self, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, "/mine.xml")
         assert "SetEnvironmentVariable" not in [kind(action) for action in run(ALONE)]
+
+    def test_humble_knows_the_older_variable_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ROS_DISTRO", "humble")
+        (variable,) = [action for action in run(ALONE) if kind(action) == "SetEnvironmentVariable"]
+        assert variable.args[0] == "FASTRTPS_DEFAULT_PROFILES_FILE"
+
+    def test_a_profile_that_does_not_exist_is_reported_and_not_set(self) -> None:
+        actions = run(ALONE, fastdds_profile="/no/such.xml")
+        assert "SetEnvironmentVariable" not in [kind(action) for action in actions]
+        assert "/no/such.xml" in next(a for a in actions if kind(a) == "LogInfo").kwargs["msg"]
+
+    def test_any_parameter_can_be_given(self) -> None:
+        actions = run(ALONE, params="{rotate: 180}", publish_humans="auto", qos_reliability="reliable")
+        _, overrides = nodes(actions)["face_recognition"].kwargs["parameters"]
+        assert plain(overrides) == {"rotate": 180, "publish_humans": "auto", "qos_reliability": "reliable"}
+        with pytest.raises(RuntimeError, match="params: expected"):
+            run(ALONE, params="rotate")
+
+    def test_a_node_that_is_respawned_brings_itself_up(self) -> None:
+        actions = run(ALONE, respawn="true")
+        node = nodes(actions)["face_recognition"]
+        assert (node.kwargs["respawn"], node.kwargs["on_exit"]) == (True, None)
+        assert node.kwargs["parameters"][1] == {"autostart": True}
+        assert transitions(actions, node) == []
+
+    @pytest.mark.parametrize("path", FILES, ids=IDS)
+    def test_the_nodes_are_activated_once_only(self, path: Path) -> None:
+        handlers = [action.args[0].kwargs for action in run(path) if kind(action) == "RegisterEventHandler"]
+        for handler in handlers:
+            if handler["goal_state"] == "inactive":
+                activate = handler["entities"][0].kwargs["function"]
+                assert [len(activate(None)) for _ in range(3)] == [1, 0, 0]
+
+    def test_the_launch_fails_with_the_node(self) -> None:
+        on_exit = nodes(run(ALONE))["face_recognition"].kwargs["on_exit"]
+        running, ending = types.SimpleNamespace(is_shutdown=False), types.SimpleNamespace(is_shutdown=True)
+        with pytest.raises(RuntimeError, match="exit code 2"):
+            on_exit(types.SimpleNamespace(returncode=2), running)
+        assert on_exit(types.SimpleNamespace(returncode=0), running) is None
+        assert on_exit(types.SimpleNamespace(returncode=1), ending) is None
 
     def test_the_profile_can_be_left_out(self) -> None:
         assert "SetEnvironmentVariable" not in [kind(action) for action in run(ALONE, fastdds_profile="")]
@@ -279,8 +322,9 @@ class TestWithStandIns:
         assert both["video_source"].kwargs["remappings"] == [("image", "image")]
 
     def test_both_are_brought_up(self) -> None:
-        actions = run(WITH_SOURCE)
-        for node in nodes(actions).values():
+        for name in nodes(run(WITH_SOURCE)):
+            actions = run(WITH_SOURCE)
+            node = nodes(actions)[name]
             assert transitions(actions, node) == [("configuring -> inactive", 3), ("at once", 1)]
 
 
