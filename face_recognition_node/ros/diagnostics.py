@@ -76,6 +76,12 @@ class StreamStatistics:
             self._received = self._answered = 0
             self._last_arrival = float("nan")
 
+    @property
+    def silence(self) -> float:
+        """Time since the last image, seconds; NaN: none yet."""
+        with self._lock:
+            return self._clock() - self._last_arrival
+
     def count_received(self) -> None:
         """An image arrived."""
         with self._lock:

@@ -185,6 +185,7 @@ class EnrollmentServer:
             self._busy.release()
         if result.success:
             self._host.publish_gallery()
+            self._node.get_logger().info(f"enrolled {result.person_id} with {result.views_kept} views")
         return _end(handle, result)
 
     def _enroll(self, handle: Any) -> EnrollPerson.Result:

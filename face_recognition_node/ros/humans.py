@@ -7,6 +7,7 @@ The node plays two parts of REP 155: it detects faces (``/humans/faces/...``) an
 from __future__ import annotations
 
 import importlib
+import threading
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -38,6 +39,7 @@ class HumansOutput:
         self._images: dict[int, int] = {}
         self._claims: dict[int, str] = {}
         self._last_header = Header()
+        self._lock = threading.Lock()
 
     def count_subscribers(self) -> int:
         """Return how many want to know who is tracked or whose face it is."""
@@ -45,6 +47,10 @@ class HumansOutput:
 
     def publish(self, faces: FaceArray) -> None:
         """Publish the answer to one image."""
+        with self._lock:
+            self._publish(faces)
+
+    def _publish(self, faces: FaceArray) -> None:
         self._last_header = faces.header
         present = {face.track_id: face for face in faces.faces}
         for track_id in [track_id for track_id in self._images if track_id not in present]:
@@ -61,8 +67,9 @@ class HumansOutput:
 
     def clear(self) -> None:
         """Say that nobody is tracked any more."""
-        if self._regions:
-            self.publish(FaceArray(header=self._last_header))
+        with self._lock:  # called from another thread when the camera falls silent
+            if self._regions:
+                self._publish(FaceArray(header=self._last_header))
 
     def close(self) -> None:
         """Take the publishers off the network."""

@@ -149,6 +149,7 @@ class FaceRecognitionNode(LoudNode):
         except BaseException:
             self._stop()
             raise
+        self.get_logger().info(f"active: answers images on {self.image_topic}")
 
     @loud
     def on_deactivate(self) -> None:
@@ -255,6 +256,8 @@ class FaceRecognitionNode(LoudNode):
                     self._input.open(self.settings.node)
                 elif now - self._last_wanted > LINGER_S:
                     self._input.close()
+                if self._answers is not None and self._statistics.silence > self.settings.node.image_timeout:
+                    self._answers.clear()
         self.publish_gallery()
 
     def _tidy(self) -> None:

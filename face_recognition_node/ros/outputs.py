@@ -174,6 +174,10 @@ class AnswerPublisher:
         """Hold faces and annotated images back."""
         for publisher in self._made.values():
             publisher.on_deactivate(None)
+        self.clear()
+
+    def clear(self) -> None:
+        """Say in the other packages' messages that nobody is in view any more."""
         for output in self._optional:
             output.clear()
 

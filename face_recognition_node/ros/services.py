@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,11 @@ class GalleryServices:
         group = ReentrantCallbackGroup()
         for service in SERVICES:
             handler = HANDLERS[service.name]
-            node.create_service(service.type, service.name, self._answering(handler), callback_group=group)
+            node.create_service(
+                service.type, service.name, self._answering(service.name, handler), callback_group=group
+            )
 
-    def _answering(self, handler: Handler) -> Callable[[Any, Any], Any]:
+    def _answering(self, name: str, handler: Handler) -> Callable[[Any, Any], Any]:
         def answer(request: Any, response: Any) -> Any:
             runtime = self._host.runtime
             if runtime is None:
@@ -100,6 +102,8 @@ class GalleryServices:
                 handler(runtime, request, response)
                 if runtime.gallery.snapshot().version != version:
                     self._host.report_gallery(None)
+                    if name in LOGGED:
+                        self._node.get_logger().info(LOGGED[name](request, response))
             except FaceRecognitionError as error:
                 response.success, response.message = False, str(error)
                 if isinstance(error, GalleryUnavailableError):
@@ -245,3 +249,19 @@ HANDLERS: dict[str, Handler] = {
     "~/verify_gallery": verify_gallery,
     "~/rollback_adaptation": rollback_adaptation,
 }
+
+
+def _ids(ids: Sequence[str]) -> str:
+    text = ", ".join(ids)
+    return text if len(text) <= 200 else f"{text[:200]} …"
+
+
+LOGGED: dict[str, Callable[[Any, Any], str]] = {
+    "~/rename_person": lambda request, response: f"renamed {response.person.person_id}",
+    "~/merge_persons": lambda request, response: (
+        f"merged {_ids(request.merge_person_ids)} into {response.person.person_id}"
+    ),
+    "~/forget_persons": lambda request, response: f"forgot {_ids(response.forgotten_person_ids)}",
+    "~/add_face_from_image": lambda request, response: f"enrolled {response.person_id} from an image",
+}
+"""What is logged of a change: ids only, because logs are often readable by everybody."""
