@@ -188,7 +188,7 @@ def pixels_to_bgr(
     layout = LAYOUTS.get(encoding)
     if layout is None:
         raise FrameError(
-            "encoding", f"image encoding {encoding!r}: expected one of {', '.join(sorted(LAYOUTS))}"
+            "encoding", f"image encoding {encoding[:200]!r}: expected one of {', '.join(sorted(LAYOUTS))}"
         )
     return layout.to_bgr(read_rows(data, height, width, step, is_bigendian, layout, encoding))
 
@@ -197,7 +197,13 @@ _JPEG = (b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9")
 _PNG = (b"\x89PNG\r\n\x1a\n", b"IDAT", b"IEND")
 
 
-def image_to_bgr(message: Image | CompressedImage) -> ImageArray:
+MAXIMUM_MEGAPIXELS = 64.0
+"""Larger images are refused unless a parameter says otherwise."""
+
+
+def image_to_bgr(
+    message: Image | CompressedImage, maximum_megapixels: float = MAXIMUM_MEGAPIXELS
+) -> ImageArray:
     """Return the picture of an image message as (H, W, 3) BGR uint8.
 
     The array may share the message's memory: do not write to it.
@@ -207,7 +213,8 @@ def image_to_bgr(message: Image | CompressedImage) -> ImageArray:
             or ``truncated``.
     """
     if isinstance(message, CompressedImage):
-        return compressed_to_bgr(message)
+        return compressed_to_bgr(message, maximum_megapixels)
+    _check_size(message.width, message.height, maximum_megapixels)
     return pixels_to_bgr(
         message.data,
         message.height,
@@ -218,7 +225,35 @@ def image_to_bgr(message: Image | CompressedImage) -> ImageArray:
     )
 
 
-def compressed_to_bgr(message: CompressedImage) -> ImageArray:
+def _check_size(width: int, height: int, maximum_megapixels: float) -> None:
+    if width * height > maximum_megapixels * 1e6:
+        raise FrameError(
+            "too_large",
+            f"image {width}x{height}: expected at most {maximum_megapixels:g} megapixels "
+            "(parameter maximum_megapixels)",
+        )
+
+
+def encoded_size(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) from the header of a JPEG or PNG, or None if there is none."""
+    if data.startswith(_PNG[0]):
+        return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            return (
+                int.from_bytes(data[at + 7 : at + 9], "big"),
+                int.from_bytes(data[at + 5 : at + 7], "big"),
+            )
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def compressed_to_bgr(message: CompressedImage, maximum_megapixels: float = MAXIMUM_MEGAPIXELS) -> ImageArray:
     """Return a JPEG or PNG message as (H, W, 3) BGR uint8.
 
     The bytes tell the format, not the message's ``format`` field, which drivers fill in many ways. OpenCV
@@ -231,10 +266,14 @@ def compressed_to_bgr(message: CompressedImage) -> ImageArray:
     if not start:
         raise FrameError(
             "format",
-            f"compressed image of format {message.format!r}: expected a JPEG or PNG, got {data[:4].hex(' ')}",
+            f"compressed image of format {message.format[:200]!r}: expected a JPEG or PNG, "
+            f"got {data[:4].hex(' ')}",
         )
     if data.rfind(end) <= data.rfind(body):
         raise FrameError("truncated", f"compressed image: its {len(data)} bytes end before the picture does")
+    size = encoded_size(data)
+    if size is not None:
+        _check_size(*size, maximum_megapixels)
     try:
         # A JPEG's orientation tag is ignored: the boxes must be those of the pixels that were sent.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -255,7 +294,7 @@ def depth_to_metres(message: Image) -> FloatArray:
     """
     if message.encoding not in ("16UC1", "mono16", "32FC1"):
         raise FrameError(
-            "depth_encoding", f"depth image: expected 16UC1, mono16 or 32FC1, got {message.encoding!r}"
+            "depth_encoding", f"depth image: expected 16UC1, mono16 or 32FC1, got {message.encoding[:200]!r}"
         )
     samples = read_rows(
         message.data,

@@ -93,7 +93,13 @@ def run_node(
     from face_recognition_node.common.libraries import missing_library
     from face_recognition_node.ros.lifecycle import shut_down
 
-    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(
+            args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO
+        )
+    except Exception as error:  # arguments or a parameter file that ROS cannot read, in its own words
+        sys.stderr.write(f"cannot start: {' '.join(str(error).split())[:400]}\n")
+        return 2
     failed: list[BaseException] = []
     try:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,12 @@ class NodeConfig:
         minimum=1,
         maximum=100,
         read_only=True,
+    )
+    maximum_megapixels: float = parameter(
+        64.0,
+        "Larger images are refused before they are decoded, millions of pixels.",
+        minimum=0.1,
+        maximum=1000.0,
     )
     rotate: int = parameter(
         0,
@@ -194,6 +201,9 @@ def declare(node: Node, items: Declarations, fixed: frozenset[str] = frozenset()
     values: dict[str, Value] = {}
     for name, declared, default in items:
         descriptor = describe(declared, is_fixed=name in fixed)
+        given = node._parameter_overrides.get(name)
+        if isinstance(declared.default, float) and given is not None and type(given.value) is int:
+            node._parameter_overrides[name] = RosParameter(name, value=float(given.value))
         try:
             value: object = node.declare_parameter(name, default, descriptor).value
         except (ParameterException, TypeError) as error:
@@ -202,7 +212,21 @@ def declare(node: Node, items: Declarations, fixed: frozenset[str] = frozenset()
                 f"parameter {name}: expected {kind} {bounds(declared)}; {error}"
             ) from error
         values[name] = declared.check(name, value)
+    for text in unknown_overrides(set(node._parameter_overrides) - {"use_sim_time"}, set(values)):
+        node.get_logger().warning(text)
     return values
+
+
+def unknown_overrides(given: set[str], known: set[str]) -> list[str]:
+    """Return a sentence for every parameter given at start that does not exist, naming the nearest."""
+    found = []
+    for name in sorted(given - known):
+        if name.startswith(("qos_overrides.", "start_type_description_service")):
+            continue  # rclpy's own
+        nearest = difflib.get_close_matches(name, sorted(known), n=1)
+        cure = f"; did you mean {nearest[0]}?" if nearest else ""
+        found.append(f"there is no parameter {name[:200]!r}, it has no effect{cure}")
+    return found
 
 
 def bounds(declared: Parameter) -> str:

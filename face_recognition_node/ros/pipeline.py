@@ -266,7 +266,7 @@ class FramePipeline:
         started = time.perf_counter()
         # A driver that does not stamp gets the time of arrival, for the tracker's sake.
         stamp = stamp_to_seconds(packet.message.header.stamp) or packet.arrived
-        image = image_to_bgr(packet.message)
+        image = image_to_bgr(packet.message, self._settings.node.maximum_megapixels)
         depth = intrinsics = None
         try:
             depth = self._depth.find(stamp, self._settings.node.depth_tolerance, image.shape[:2])

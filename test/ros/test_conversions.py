@@ -23,6 +23,7 @@ from face_recognition_node.ros.conversions import (
     bgr_to_image,
     bgr_to_jpeg,
     depth_to_metres,
+    encoded_size,
     image_to_bgr,
     seconds_to_stamp,
     stamp_to_seconds,
@@ -254,6 +255,23 @@ def test_torn_files_are_refused(suffix: str, share: float) -> None:
     with pytest.raises(FrameError) as caught:
         image_to_bgr(CompressedImage(format="jpeg", data=data[: int(len(data) * share)]))
     assert caught.value.kind == "truncated"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_an_image_that_is_too_large_is_refused_by_its_header(suffix: str, monkeypatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", None)  # it must not come to that
+    data = cv2.imencode(suffix, np.zeros((40, 60, 3), np.uint8))[1].tobytes()
+    assert encoded_size(data) == (60, 40)
+    for message in (CompressedImage(format="x", data=data), make("bgr8", 40, 60, [bytes(180)] * 40)):
+        with pytest.raises(FrameError, match=r"60x40: expected at most 0\.002 megapixels") as caught:
+            image_to_bgr(message, 0.002)
+        assert caught.value.kind == "too_large"
+
+
+def test_a_refusal_quotes_little_of_what_came() -> None:
+    with pytest.raises(FrameError) as caught:
+        image_to_bgr(make("x" * 100_000, 1, 1, [b"abc"]))
+    assert len(str(caught.value)) < 1000
 
 
 def test_padding_after_a_jpeg_is_harmless() -> None:

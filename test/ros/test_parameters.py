@@ -24,6 +24,7 @@ from face_recognition_node.ros.parameters import (
     declarations,
     declare,
     describe,
+    unknown_overrides,
 )
 from tools.reference import MAIN_PARAMETERS, TABLES, fill_tables, parameter_file
 
@@ -176,7 +177,7 @@ def test_foreign_parameters_are_left_alone(node, holder) -> None:
     assert holder.seen == []
 
 
-@pytest.mark.parametrize("given", ["qos_depth:=0", "qos_depth:=many", "annotated_rate:=3"])
+@pytest.mark.parametrize("given", ["qos_depth:=0", "qos_depth:=many", "annotated_rate:=often"])
 def test_a_wrong_value_at_start_names_parameter_and_bounds(given: str) -> None:
     rclpy.init(args=["--ros-args", "-p", given])
     node = Node("parameters_test")
@@ -186,6 +187,24 @@ def test_a_wrong_value_at_start_names_parameter_and_bounds(given: str) -> None:
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def test_a_whole_number_at_start_is_accepted_for_a_float() -> None:
+    rclpy.init(args=["--ros-args", "-p", "annotated_rate:=3"])
+    node = Node("parameters_test")
+    try:
+        assert Holder(node).parameters.settings.node.annotated_rate == 3.0
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def test_a_misspelt_name_at_start_is_reported_with_the_nearest_one() -> None:
+    known = {name for name, _, _ in declarations()}
+    given = {"identity.target_false_acept_rate", "rotate", "qos_overrides./image.subscription.depth"}
+    (text,) = unknown_overrides(given, known)
+    assert "'identity.target_false_acept_rate'" in text
+    assert "did you mean identity.target_false_accept_rate?" in text
 
 
 def test_one_sided_bounds_are_described_in_words(node) -> None:
