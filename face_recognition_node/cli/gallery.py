@@ -226,7 +226,7 @@ def _export(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[
 
 
 def _import(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from face_recognition_node.gallery.importing import ImportConflict
+    from face_recognition_node.gallery.transfer import ImportConflict
 
     report = gallery.import_from(
         arguments.file, session=arguments.session, on_conflict=ImportConflict(arguments.on_conflict)

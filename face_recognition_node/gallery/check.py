@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from face_recognition_node.common.errors import GalleryUnavailableError
-from face_recognition_node.gallery.columns import unit_rows
-from face_recognition_node.gallery.sealing import KeyRing
+from face_recognition_node.gallery.keys import KeyRing
+from face_recognition_node.gallery.rows import unit_rows
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.store import Store
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
-from face_recognition_node.gallery.row_changes import Cell, Change
+from face_recognition_node.gallery.changes import Cell, Change, Transaction
 from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.transaction import Transaction
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, Session
 
 SealCrop = Callable[[int, NewTemplate], bytes | None]

@@ -20,16 +20,14 @@ from face_recognition_node.common.errors import (
     InputError,
 )
 from face_recognition_node.gallery import retention
+from face_recognition_node.gallery.changes import Change, Transaction
 from face_recognition_node.gallery.config import GalleryConfig
-from face_recognition_node.gallery.crops import CropSafe
 from face_recognition_node.gallery.edits import Edit
 from face_recognition_node.gallery.history import History, HistoryEntry, ended_by
 from face_recognition_node.gallery.index import Index
-from face_recognition_node.gallery.row_changes import Change
-from face_recognition_node.gallery.sealing import KeyRing
+from face_recognition_node.gallery.keys import CropSafe, KeyRing
 from face_recognition_node.gallery.snapshot import Snapshot, first_snapshot, next_snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.transaction import Transaction
 
 LOGGER = logging.getLogger(__name__)
 UNDO_WINDOW = "undo_window_s"

@@ -12,19 +12,25 @@ from pathlib import Path
 
 from face_recognition_node.common.errors import GalleryConflictError
 from face_recognition_node.gallery import edits, retention
+from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.check import VerificationReport, verify
 from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.edits import Edit
 from face_recognition_node.gallery.engine import UNDO_WINDOW, GalleryEngine
 from face_recognition_node.gallery.files import choose_keys_folder
 from face_recognition_node.gallery.history import HistoryEntry
-from face_recognition_node.gallery.importing import ImportConflict, ImportReport, plan_import
+from face_recognition_node.gallery.keys import KeyRing
 from face_recognition_node.gallery.reembedding import ReembeddingReport, reembed
-from face_recognition_node.gallery.sealing import KeyRing
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.transaction import Transaction
-from face_recognition_node.gallery.transfer import ExportReport, read_export, write_export
+from face_recognition_node.gallery.transfer import (
+    ExportReport,
+    ImportConflict,
+    ImportReport,
+    plan_import,
+    read_export,
+    write_export,
+)
 from face_recognition_node.gallery.values import (
     Match,
     NewTemplate,

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError
-from face_recognition_node.gallery.row_changes import Change, Key, decode_changes, encode_changes
-from face_recognition_node.gallery.sealing import KeyRing
-from face_recognition_node.gallery.transaction import Transaction
+from face_recognition_node.gallery.changes import Change, Key, Transaction, decode_changes, encode_changes
+from face_recognition_node.gallery.keys import KeyRing
 from face_recognition_node.gallery.values import Provenance
 
 LOGGER = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from face_recognition_node.gallery.columns import IntArray, unit_rows
+from face_recognition_node.gallery.rows import IntArray, unit_rows
 from face_recognition_node.vision.faces import FloatArray
 
 # FAISS is imported late, for it takes a while. That it is missing must be reported at the start.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from face_recognition_node.common.errors import GalleryConflictError
-from face_recognition_node.gallery.crops import CropSafe
+from face_recognition_node.gallery.changes import Transaction
+from face_recognition_node.gallery.keys import CropSafe
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.transaction import Transaction
 from face_recognition_node.vision.embedder import Embedder
 
 BATCH = 16

@@ -6,11 +6,10 @@ from collections.abc import Collection, Sequence
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
 from face_recognition_node.gallery import edits
+from face_recognition_node.gallery.changes import Cell, Change, Transaction
 from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.edits import Edit
-from face_recognition_node.gallery.row_changes import Cell, Change
 from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.transaction import Transaction
 from face_recognition_node.gallery.values import Person, Session, SessionKind
 
 SEEN_INTERVAL_S = 60.0

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError, PersonNotFoundError
-from face_recognition_node.gallery.columns import PROVENANCES, Columns, IntArray
 from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.store_reading import Rows
+from face_recognition_node.gallery.rows import PROVENANCES, Columns, IntArray, Rows
 from face_recognition_node.gallery.values import (
     PRECISIONS,
     Match,

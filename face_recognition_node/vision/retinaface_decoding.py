@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from face_recognition_node.common.errors import ModelError
-from face_recognition_node.gallery.columns import IntArray
+from face_recognition_node.gallery.rows import IntArray
 from face_recognition_node.vision.faces import FloatArray
 
 STRIDES = (8, 16, 32)

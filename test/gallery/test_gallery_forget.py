@@ -13,7 +13,7 @@ from gallery_helpers import Clock, face, open_gallery, template, unit
 
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.residue import has_residue
+from face_recognition_node.gallery.store import has_residue
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError, InputError
+from face_recognition_node.gallery.changes import Change, decode_changes, encode_changes
 from face_recognition_node.gallery.gallery import Provenance
-from face_recognition_node.gallery.row_changes import Change, decode_changes, encode_changes
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from face_recognition_node.common.errors import (
     GalleryUnavailableError,
 )
 from face_recognition_node.gallery import files as gallery_files
+from face_recognition_node.gallery.changes import LOGGED_ROWS, LOGGED_VERSIONS
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.transaction import LOGGED_ROWS, LOGGED_VERSIONS
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_a_gallery_that_is_dropped_without_closing_stops_following(path):
 
 
 def test_readers_that_were_away_for_long_read_everything(path, rng, monkeypatch):
-    monkeypatch.setattr("face_recognition_node.gallery.transaction.LOGGED_VERSIONS", 5)
+    monkeypatch.setattr("face_recognition_node.gallery.changes.LOGGED_VERSIONS", 5)
     with open_gallery(path) as one, open_gallery(path) as two:
         anna = one.add_person("Anna", templates(rng, 2))
         two._engine.follow()
@@ -244,7 +244,7 @@ def test_a_change_of_very_many_rows_is_followed(path, rng):
 
 
 def test_templates_read_in_pieces_are_all_read(path, rng, monkeypatch):
-    monkeypatch.setattr("face_recognition_node.gallery.columns.READ_ROWS", 7)
+    monkeypatch.setattr("face_recognition_node.gallery.rows.READ_ROWS", 7)
     with open_gallery(path) as gallery:
         gallery.add_person("Anna", templates(rng, 7))
         gallery.add_person("Bob", templates(rng, 9))

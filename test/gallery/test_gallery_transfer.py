@@ -14,7 +14,7 @@ from face_recognition_node.common.errors import (
     PersonNotFoundError,
 )
 from face_recognition_node.gallery.gallery import Gallery, Provenance, SessionKind
-from face_recognition_node.gallery.importing import ImportConflict
+from face_recognition_node.gallery.transfer import ImportConflict
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Changes of single rows, which can be applied, inverted and written down: what undo and redo are made of.
+"""Changes of single rows, which can be applied, inverted and written down, and the transaction they run in.
 
 Applying a list of changes yields the list that takes them back, so that one mechanism serves every edit,
 its undo, and its redo. An inverse holds only what the database no longer holds: the inverse of an insert is
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from face_recognition_node.common.errors import GalleryConflictError
-from face_recognition_node.gallery.store_schema import COLUMNS, KEY_COLUMNS
+from face_recognition_node.gallery.rows import COLUMNS, KEY_COLUMNS
 
 Key = str | int
 Cell = str | int | float | bytes | None
@@ -114,3 +114,54 @@ def decode_changes(payload: bytes) -> list[Change]:
         Change(kind, table, key, {name: cell(value) for name, value in values.items()})
         for kind, table, key, values in json.loads(payload)
     ]
+
+
+LOGGED_ROWS = 5000
+LOGGED_VERSIONS = 2000
+"""Versions whose row log is kept for readers that follow."""
+
+
+class Transaction:
+    """A running change."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._touched: set[tuple[str, str | int]] = set()
+
+    def apply(self, changes: Sequence[Change]) -> list[Change]:
+        """Make the row changes and return those that take them back."""
+        inverse = apply_changes(self.connection, changes)
+        for change in changes:
+            self._touch(change)
+        for change in inverse:
+            self._touch(change)
+        return inverse
+
+    def _touch(self, change: Change) -> None:
+        if change.table == "persons":
+            self._touched.add(("p", change.key))
+        elif change.table == "templates":
+            self._touched.add(("t", change.key))
+        if "person_id" in change.values:
+            self._touched.add(("p", str(change.values["person_id"])))
+
+    def allocate(self, counter: str, n: int = 1) -> range:
+        """Return the next ``n`` numbers of a counter in meta; a number is never given out twice."""
+        first = int(self.connection.execute("SELECT value FROM meta WHERE key = ?", (counter,)).fetchone()[0])
+        self.set_meta(counter, first + n)
+        return range(first, first + n)
+
+    def set_meta(self, key: str, value: str | int) -> None:
+        """Change an entry of the table meta."""
+        self.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+    def bump_version(self, is_everything: bool = False) -> int:
+        """Give the change its version and log what it touched, or that it touched everything."""
+        (version,) = self.allocate("version")
+        version += 1
+        rows = [(version, kind, key) for kind, key in self._touched]
+        if is_everything or not rows or len(rows) > LOGGED_ROWS:
+            rows = [(version, "*" if is_everything or rows else "-", "")]
+        self.connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
+        self.connection.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
+        return version
