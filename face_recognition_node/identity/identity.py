@@ -18,16 +18,17 @@ A name is claimed when two things hold.
    tail is as safe and names more.
 2. *Clearly this one.* The posterior reaches ``minimum_probability``, which also keeps the runner-up at bay.
 
-A claim stands until the evidence falls well below the line (hysteresis), and a track that has borne one
-name never takes another: it is split. Within a frame the claims are one assignment, so that nobody is in
-two places.
+A claim stands until the evidence falls well below the line (hysteresis). It is kept alive only by views that
+speak for the person by themselves: what was seen long ago must not name a face that has changed since,
+however slowly. A track that has had one name never takes another: it is split. Within a frame the
+claims are one assignment, so that nobody is in two places.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -92,12 +93,14 @@ class Claim:
         former_id: The enrolled person it was ever claimed to be, or None.
         answered: Versions of evidence and gallery that the hypotheses belong to.
         hypotheses: The persons it may be, highest ratio first.
+        supported: When a view last spoke for a person by itself, seconds, by person_id of whom was claimed.
     """
 
     person_id: str | None = None
     former_id: str | None = None
     answered: tuple[int, int] = (-1, -1)
     hypotheses: tuple[Hypothesis, ...] = ()
+    supported: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +214,37 @@ class IdentityResolver:
         if track.is_flat:  # a portrait may well be Anna's, but she is not there
             return {}
         options = {}
+        timeout_s = self.config.claim_timeout_s
         for hypothesis in claim.hypotheses:
             limit = limits[1] if hypothesis.is_stranger else limits[0]
             needed = math.log(self.config.minimum_probability)
             if hypothesis.person_id == claim.person_id:
                 limit, needed = limit + math.log(self.config.release_factor), math.log(0.5)
-            if hypothesis.log_false_match <= limit and posterior[hypothesis.person_id] >= needed:
+            if (
+                hypothesis.log_false_match <= limit
+                and posterior[hypothesis.person_id] >= needed
+                and stamp - self._supported(track, hypothesis.person_id, snapshot) <= timeout_s
+            ):
                 options[hypothesis.person_id] = _Option(hypothesis, posterior[hypothesis.person_id])
         return options
+
+    def _supported(self, track: Track, person_id: str, snapshot: Snapshot) -> float:
+        """Return when a view of the track last spoke for a person by itself, seconds.
+
+        The evidence that first makes the claim counts as support.
+        """
+        claim: Claim = track.claim
+        evidence = track.evidence
+        last, latest = evidence.last_stamp, evidence.latest
+        if last is None or latest is None:
+            return -math.inf
+        supported = claim.supported.setdefault(person_id, last)
+        if (
+            supported < last
+            and self._models.log_ratio(latest, evidence.latest_quality, person_id, snapshot) >= 0.0
+        ):
+            supported = claim.supported[person_id] = last
+        return supported
 
     def _take(
         self, track: Track, option: _Option | None, renew: Callable[[Track], Track], snapshot: Snapshot
@@ -231,7 +257,7 @@ class IdentityResolver:
         former = claim.former_id
         if former is not None and snapshot.aliases.get(former, former) != claim.person_id:
             track = renew(track)
-            track.claim = Claim(claim.person_id, None, claim.answered, claim.hypotheses)
+            track.claim = Claim(claim.person_id, None, claim.answered, claim.hypotheses, claim.supported)
         track.claim.former_id = claim.person_id
         return track
 

@@ -108,6 +108,12 @@ class PersonModels:
         )
         return float(chance) <= _LOG_CHANCE_OF_TWO
 
+    def log_ratio(self, embedding: FloatArray, quality: float, person_id: str, snapshot: Snapshot) -> float:
+        """Return the natural-log likelihood ratio that one (D,) view by itself shows this person."""
+        similarity, model_quality, commonness, _ = self._compare(embedding, person_id, snapshot)
+        both = (commonness + float(self._calibration.commonness(embedding[None])[0])) / 2
+        return float(self._calibration.log_likelihood_ratio(similarity, quality, model_quality, both))
+
     def _judge(
         self,
         query: FloatArray,

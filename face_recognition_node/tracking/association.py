@@ -18,6 +18,8 @@ Costs = NDArray[np.float64]
 
 GATE = 8.0
 """A step in position and size of more than four standard deviations (4^2 / 2) is no continuation."""
+FASTEST = 15.0
+"""Sizes of their face that a person can move in a second."""
 
 
 def position_costs(
@@ -47,6 +49,19 @@ def position_costs(
     growth = np.log(np.asarray(new_sizes, np.float64)[None, :] / np.asarray(sizes, np.float64)[:, None])
     costs = 0.5 * (step / spread) ** 2 + 0.5 * (growth / (0.1 + gaps)[:, None]) ** 2
     return np.where(costs <= GATE, costs, np.inf)
+
+
+def reachable(
+    last_xy: FloatArray, sizes: FloatArray, gaps_s: FloatArray, centers_xy: FloatArray, new_sizes: FloatArray
+) -> NDArray[np.bool_]:
+    """Return (T, D) which detections a person can have reached since the track was seen.
+
+    At most 15 face sizes a second (a head of 0.16 m at 2.4 m/s) and one for the noise of the boxes; arguments
+    as of :func:`position_costs`, but for the centers where the tracks were last.
+    """
+    scale = np.sqrt(np.outer(sizes, new_sizes).astype(np.float64))
+    step = np.linalg.norm(last_xy[:, None, :].astype(np.float64) - centers_xy[None, :, :], axis=2)
+    return np.asarray(step <= scale * (1.0 + FASTEST * np.asarray(gaps_s, np.float64))[:, None])
 
 
 def contested(costs: Costs) -> NDArray[np.bool_]:

@@ -41,6 +41,8 @@ class TrackEvidence:
         n_views: Views added.
         effective_views: Sum of the renewal shares: how many independent views they are worth.
         last_stamp: Time of the latest view, seconds, or None.
+        latest: The (D,) unit vector of the latest view, or None.
+        latest_quality: Its quality.
         version: Rises with every change, so that answers derived from it can be kept.
     """
 
@@ -48,6 +50,8 @@ class TrackEvidence:
     n_views: int = 0
     effective_views: float = 0.0
     last_stamp: float | None = None
+    latest: FloatArray | None = None
+    latest_quality: float = 0.0
     version: int = 0
     _sum: FloatArray | None = field(default=None, repr=False)
     _weight: float = 0.0
@@ -67,6 +71,7 @@ class TrackEvidence:
                 self._sum = self._sum * np.float32(fade)
                 self._weight *= fade
                 self._weighted_quality *= fade
+        self.latest, self.latest_quality = embedding, quality
         self.n_views += 1
         self.effective_views += share
         self.last_stamp = stamp if self.last_stamp is None else max(stamp, self.last_stamp)

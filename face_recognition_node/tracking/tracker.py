@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recognition_node.common.parameters import check_section, parameter
-from face_recognition_node.tracking.association import Costs, contested, position_costs, solve
+from face_recognition_node.tracking.association import Costs, contested, position_costs, reachable, solve
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import Detection, FloatArray
 from face_recognition_node.vision.flatness import FLAT, ReliefEvidence
@@ -137,13 +137,15 @@ class PositionPlan:
         gaps_s: (T,) seconds since each was seen.
         likely: For each detection the track that position alone would give it, or None.
         contested: (D,) whether position alone cannot tell.
+        reachable: (T, D) whether a person can have moved that far since.
     """
 
     tracks: tuple[Track, ...]
     costs: Costs
     gaps_s: FloatArray
     likely: tuple[Track | None, ...]
-    contested: np.ndarray[Any, np.dtype[np.bool_]]
+    contested: NDArray[np.bool_]
+    reachable: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,18 +184,18 @@ class Tracker:
         self._tracks = [t for t in self._tracks if stamp - t.last_stamp <= self._patience_s(t)]
         tracks = tuple(self._tracks)
         gaps = np.array([max(stamp - t.last_stamp, 0.0) for t in tracks], np.float32)
-        costs = position_costs(
-            np.array([t.predict(stamp) for t in tracks], np.float32).reshape(-1, 2),
-            np.array([t.detection.size_px for t in tracks], np.float32),
-            gaps,
-            np.array([d.center_xy for d in detections], np.float32).reshape(-1, 2),
-            np.array([d.size_px for d in detections], np.float32),
-        )
+        sizes = np.array([t.detection.size_px for t in tracks], np.float32)
+        centers = np.array([d.center_xy for d in detections], np.float32).reshape(-1, 2)
+        new_sizes = np.array([d.size_px for d in detections], np.float32)
+        expected = np.array([t.predict(stamp) for t in tracks], np.float32).reshape(-1, 2)
+        costs = position_costs(expected, sizes, gaps, centers, new_sizes)
+        last = np.array([t.detection.center_xy for t in tracks], np.float32).reshape(-1, 2)
+        within_reach = reachable(last, sizes, gaps, centers, new_sizes)
         near = np.where((gaps <= self.config.continuity_s)[:, None], costs, np.inf)
         likely: list[Track | None] = [None] * len(detections)
         for t, d in solve(near, self.config.continuity_odds):
             likely[d] = tracks[t]
-        return PositionPlan(tracks, costs, gaps, tuple(likely), contested(costs))
+        return PositionPlan(tracks, costs, gaps, tuple(likely), contested(costs), within_reach)
 
     def update(
         self,
@@ -264,14 +266,15 @@ class Tracker:
         return ratios
 
     def _costs(self, plan: PositionPlan, observed: Sequence[Observation | None], agreement: Costs) -> Costs:
-        """Return (T, D) total costs; for a track that was lost only the look counts."""
+        """Return (T, D) total costs; a lost track needs a face within reach whose look alone says so."""
         costs = plan.costs - agreement
         for t, track in enumerate(plan.tracks):
             if plan.gaps_s[t] > self.config.continuity_s:
                 has_pool = track.evidence.embedding is not None
                 needed = self.config.continuity_odds + self.config.relink_odds
                 for d, view in enumerate(observed):
-                    costs[t, d] = needed - agreement[t, d] if has_pool and view is not None else np.inf
+                    is_possible = has_pool and view is not None and plan.reachable[t, d]
+                    costs[t, d] = needed - agreement[t, d] if is_possible else np.inf
         return costs
 
     def _continue(

@@ -180,6 +180,25 @@ class TestContinuity:
         desk.stamp += 60.0
         assert desk.ask(track)[0].state is not IdentityState.KNOWN
 
+    def test_a_face_that_turns_slowly_into_another_loses_the_name(self, desk: Desk, world: FaceWorld) -> None:
+        """The pooled evidence remembers Anna as long as the track lasts; only views keep a claim alive."""
+        desk.enroll(0, "Anna")
+        track = desk.track(*(world.embedding(0) for _ in range(20)))
+        assert desk.ask(track)[0].name == "Anna"
+        for step in range(40):
+            angle = math.pi / 2 * step / 40
+            desk.show(track, between(world, 0, 9, math.cos(angle)))
+            desk.ask(track)
+        names = []
+        for _ in range(44):
+            desk.show(track, world.axis(9))
+            names.append(desk.ask(track)[0].name)
+        assert set(names[22:]) == {""}, "at most claim_timeout_s after the last view that shows her"
+        for _ in range(2):
+            desk.show(track, world.axis(0))
+            (again,) = desk.ask(track)
+        assert again.name == "Anna"
+
 
 class TestGalleryEdits:
     def test_rename_merge_and_forget_show_in_the_next_frame(self, desk: Desk, world: FaceWorld) -> None:

@@ -199,6 +199,18 @@ class TestTracks:
         (unseen,) = scene.step((detection(100), None))
         assert unseen.track_id not in (before.track_id, somebody_else.track_id)
 
+    @pytest.mark.parametrize(("x", "is_found"), [(400, True), (708, False)])
+    def test_a_lost_face_is_found_again_only_within_reach(
+        self, world: FaceWorld, x: float, is_found: bool
+    ) -> None:
+        """A face of 50 px was found again half a second later in one like it, 608 px away."""
+        scene = Scene(make_tracker())
+        (before,) = scene.step((detection(100), look(world, 0)))
+        scene.step()
+        scene.stamp += 0.3
+        (after,) = scene.step((detection(x), look(world, 0)))
+        assert (after is before) is is_found
+
     def test_a_face_unseen_for_long_is_given_up(self, world: FaceWorld) -> None:
         scene = Scene(make_tracker(lost_after_s=1.0))
         (before,) = scene.step((detection(100), look(world, 0)))
