@@ -83,7 +83,7 @@ def import_nncf() -> Any:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantise, compare, print; return 0 if 8 bits would pay, else 1."""
-    from face_recognition_node.cli.evaluate.verification import embed_all
+    from face_recognition_node.evaluation.embedding import embed_in_batches
     from face_recognition_node.evaluation.face_archive import FaceArchive, split_identities
     from face_recognition_node.evaluation.lfw import LfwArchive
     from face_recognition_node.evaluation.timing import Machine, race
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         "int8": CropEmbedder(QuantizedRunner(card, models, faces.crops(chosen)), card),
     }
     pairs, count = lfw.pairs, len(lfw.names)
-    embeddings = {name: embed_all(e, lfw.read, count) for name, e in embedders.items()}
+    embeddings = {name: embed_in_batches(e, lfw.read, count) for name, e in embedders.items()}
     reports = {}
     for name, vectors in embeddings.items():
         similarity = np.einsum("pd,pd->p", vectors[pairs.first], vectors[pairs.second])

@@ -28,6 +28,7 @@ from command import run_tool
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import add_progress
 from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate, Snapshot
 from face_recognition_node.vision.faces import HeadPose
 
@@ -221,12 +222,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Test and print; return 1 if a promise was broken."""
-    from tqdm import tqdm
-
-    hidden = None if arguments.progress is None else not arguments.progress
     with (
         tempfile.TemporaryDirectory(dir=arguments.folder) as name,
-        tqdm(total=arguments.rounds, unit=" kills", disable=hidden, leave=False) as bar,
+        progress_bar(total=arguments.rounds, unit="kill", shown=arguments.progress) as bar,
     ):
         figures = crash_test(Path(name), arguments.rounds, progress=lambda done: bar.update(1))
     report(str(figures), figures.to_dict(), arguments.json)

@@ -12,6 +12,7 @@ import numpy as np
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.model_options import add_model_options, models_config
 from face_recognition_node.cli.options import file_to_write
+from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from face_recognition_node.config import Config
@@ -81,8 +82,6 @@ def _embed(
     path: Path, detector: Any, embedder: Any
 ) -> tuple[LabelledFaces, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Return all faces in all qualities, and whether each belongs to the half that is fitted on."""
-    from tqdm import tqdm
-
     from face_recognition_node.evaluation.calibration_faces import (
         embed_photographs,
         is_fitting_half,
@@ -91,7 +90,7 @@ def _embed(
     )
 
     names, read = list_photographs(path)
-    with tqdm(total=len(names), unit="photo", desc="embedding") as bar:
+    with progress_bar(total=len(names), unit="photo", title="embedding", shown=True) as bar:
         faces = embed_photographs(names, read, detector, embedder, bar.update)
     half = np.array([is_fitting_half(person_of(name)) for name in names])
     return faces, half[faces.photographs]

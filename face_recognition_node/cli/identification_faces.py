@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.evaluation.embedding import embed_in_batches
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import BoolArray
 from face_recognition_node.vision.embedder import Embedder
@@ -19,7 +20,6 @@ from face_recognition_node.vision.faces import FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelsConfig
 
 YAW_EDGES = (0, 15, 30, 45, 90)
-_BATCH = 16
 
 Change = Callable[[ImageArray], ImageArray]
 NameArray = np.ndarray[tuple[int, ...], np.dtype[np.str_]]
@@ -116,16 +116,12 @@ def read_groups(path: Path, faces: JudgedFaces) -> dict[str, BoolArray]:
 
 def embed_faces(embedder: Embedder, faces: JudgedFaces, change: Change | None, name: str) -> FloatArray:
     """Return (N, D) embeddings of all faces, each changed first, with a progress bar."""
-    from tqdm import tqdm
 
-    made = np.empty((len(faces.labels), embedder.dimension), np.float32)
-    with tqdm(total=len(made), unit="face", desc=name) as bar:
-        for start in range(0, len(made), _BATCH):
-            crops = [faces.read(number) for number in range(start, min(start + _BATCH, len(made)))]
-            batch = np.stack([change(crop) for crop in crops] if change is not None else crops)
-            made[start : start + len(batch)] = embedder.embed(batch)
-            bar.update(len(batch))
-    return made
+    def read(number: int) -> ImageArray:
+        crop = faces.read(number)
+        return crop if change is None else change(crop)
+
+    return embed_in_batches(embedder, read, len(faces.labels), name, shown=True)
 
 
 def estimate_yaws(faces: JudgedFaces, models: ModelsConfig) -> FloatArray:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from face_recognition_node.common.errors import ConfigurationError, GalleryUnavailableError, SourceError
+from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from face_recognition_node.config import Config
@@ -172,13 +173,7 @@ def progress(
     items: Iterable[ItemT], arguments: argparse.Namespace, total: int | None = None, unit: str = "frame"
 ) -> Iterator[ItemT]:
     """Yield ``items`` behind a progress bar on standard error."""
-    from tqdm import tqdm
-
-    wanted = arguments.progress
-    hidden = not sys.stderr.isatty() if wanted is None else not wanted
-    bar = tqdm(
-        items, total=total, unit=f" {unit}s", disable=hidden, file=sys.stderr, dynamic_ncols=True, leave=False
-    )
+    bar = progress_bar(items, total=total, unit=unit, shown=arguments.progress)
     try:
         yield from bar
     finally:

@@ -46,7 +46,7 @@ class Room:
 
 ARRAYS = words("numpy cv2")
 TABLE = {
-    "common": Room(words(""), ARRAYS, late_libraries=words("yaml")),
+    "common": Room(words(""), ARRAYS, late_libraries=words("yaml tqdm")),
     "vision": Room(words("common"), ARRAYS),
     "tracking": Room(words("common vision"), ARRAYS),
     "gallery": Room(words("common vision"), ARRAYS, late_libraries=words("cryptography faiss")),

@@ -12,6 +12,7 @@ import numpy as np
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.model_options import add_model_options, models_config
 from face_recognition_node.common.parameters import with_values
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.vision.detector import DetectorConfig
 
 
@@ -38,8 +39,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look for the face of every photograph, compare with its label, report."""
-    from tqdm import tqdm
-
     from face_recognition_node.backends import load_detector
     from face_recognition_node.evaluation.detection import DetectionArchive, compare, summarize
 
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = with_values(DetectorConfig(), {"score_threshold": near, "far_score_threshold": far})
     detector = load_detector(models_config(arguments), config)
     outcomes, faces, doubled = [], 0, 0
-    for number, label in enumerate(tqdm(archive.faces, unit="photo", desc="detecting", disable=None)):
+    for number, label in enumerate(progress_bar(archive.faces, unit="photo", title="detecting")):
         image = archive.read(number)
         if max(image.shape[:2]) < arguments.double_below:
             enlarged = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)

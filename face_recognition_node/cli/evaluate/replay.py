@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import add_progress, add_settings, config_from, file_to_write
 from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.common.files import write_text
+from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from face_recognition_node.evaluation.replay.replay import Bench
@@ -52,8 +53,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay the scenario and print what came out."""
-    from tqdm import tqdm
-
     from face_recognition_node.assembly import load_models
     from face_recognition_node.common.parameters import with_values
     from face_recognition_node.evaluation.replay.replay import make_bench, replay
@@ -69,8 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     def fresh_bench(settings: Mapping[str, Any]) -> Bench:
         return make_bench(models, with_values(config, settings))
 
-    is_hidden = not sys.stderr.isatty() if arguments.progress is None else not arguments.progress
-    with tqdm(unit=" frames", disable=is_hidden, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
+    with progress_bar(shown=arguments.progress) as bar:
 
         def on_frame(place: str, result: RecognitionResult) -> None:
             bar.set_description(place, refresh=False)
@@ -79,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         report = replay(scenario, root, fresh_bench, on_frame)
     missed = unmet(report, scenario.require)
     if arguments.report is not None:
-        arguments.report.write_text(render_page(report, missed), encoding="utf-8")
+        write_text(arguments.report, render_page(report, missed))
     if arguments.json:
         print(json.dumps({**report.to_dict(), "unmet": missed}, indent=2, ensure_ascii=False))
     else:

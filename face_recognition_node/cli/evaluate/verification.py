@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,11 @@ from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.model_options import add_model_options, models_config
 from face_recognition_node.cli.options import file_to_write
 from face_recognition_node.evaluation.degradation import darken_face, reduce_face
+from face_recognition_node.evaluation.embedding import embed_in_batches
 from face_recognition_node.evaluation.lfw import LabelledPairs
 from face_recognition_node.vision.alignment import CROP_SIZE
-from face_recognition_node.vision.embedder import Embedder
 from face_recognition_node.vision.embedding import normalize
 from face_recognition_node.vision.faces import FloatArray, ImageArray
-
-BATCH = 16
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,25 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser, only=("models_dir", "embedder", "backend", "device", "precision", "threads"))
 
 
-def embed_all(
-    embedder: Embedder, read: Callable[[int], ImageArray], count: int, mirror: bool = False
-) -> FloatArray:
-    """Return (count, D) embeddings of pictures 0 … count - 1, with a progress bar."""
-    from tqdm import tqdm
-
-    embeddings = np.empty((count, embedder.dimension), np.float32)
-    with tqdm(total=count, unit="face", desc="embedding", disable=None) as bar:
-        for start in range(0, count, BATCH):
-            crops = [read(number) for number in range(start, min(start + BATCH, count))]
-            batch = np.stack(crops)
-            vectors = embedder.embed(batch)
-            if mirror:
-                vectors = normalize(vectors + embedder.embed(np.ascontiguousarray(batch[:, :, ::-1])))
-            embeddings[start : start + len(batch)] = vectors
-            bar.update(len(batch))
-    return embeddings
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Embed every picture, judge the pairs, report."""
     from face_recognition_node.backends import load_embedder
@@ -79,7 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
         crop = reduce_face(archive.read(number), arguments.face_pixels or CROP_SIZE)
         return darken_face(crop, arguments.light)
 
-    embeddings = embed_all(embedder, read, len(archive.names), arguments.mirror)
+    embeddings = embed_in_batches(embedder, read, len(archive.names))
+    if arguments.mirror:
+        mirrored = embed_in_batches(
+            embedder, lambda number: np.ascontiguousarray(read(number)[:, ::-1]), len(archive.names)
+        )
+        embeddings = normalize(embeddings + mirrored)
     pairs = archive.pairs
     similarity = np.einsum("pd,pd->p", embeddings[pairs.first], embeddings[pairs.second])
     official = evaluate_pairs(similarity, pairs.is_same, pairs.fold, pairs.person)
