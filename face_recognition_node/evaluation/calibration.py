@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.vision.faces import FloatArray
+from face_recognition_node.vision.faces import FloatArray, IntArray
 
-IntArray = NDArray[np.int64]
 DoubleArray = NDArray[np.float64]
 
 QUALITY_LEVELS = (0.3, 0.45, 0.6, 0.75, 0.85, 0.95)

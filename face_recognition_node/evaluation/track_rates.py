@@ -14,7 +14,7 @@ import numpy as np
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.bootstrap import estimate
-from face_recognition_node.evaluation.calibration import DoubleArray, IntArray, LabelledFaces
+from face_recognition_node.evaluation.calibration import DoubleArray, LabelledFaces
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate
@@ -22,7 +22,7 @@ from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.claim_limit import log_claim_limit
 from face_recognition_node.identity.person_models import PersonModels
 from face_recognition_node.tracking.evidence import TrackEvidence
-from face_recognition_node.vision.faces import HeadPose
+from face_recognition_node.vision.faces import HeadPose, IntArray
 
 TEMPLATES = 3
 _MOST_PHOTOGRAPHS = 4

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from face_recognition_node.gallery.rows import IntArray, unit_rows
-from face_recognition_node.vision.faces import FloatArray
+from face_recognition_node.gallery.rows import unit_rows
+from face_recognition_node.vision.faces import FloatArray, IntArray
 
 # FAISS is imported late, for it takes a while. That it is missing must be reported at the start.
 if importlib.util.find_spec("faiss") is None:

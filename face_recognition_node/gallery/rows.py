@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.gallery.values import PRECISIONS, Provenance
-from face_recognition_node.vision.faces import FloatArray
+from face_recognition_node.vision.faces import FloatArray, IntArray
 
 APPLICATION_ID = 0x46524E47
 """Marks the SQLite file as ours ("FRNG"), so that no other database is taken for a gallery."""
@@ -114,7 +114,6 @@ COLUMNS = {
 
 
 Row = tuple[str | int | float | bytes | None, ...]
-IntArray = NDArray[np.int64]
 
 PROVENANCES = tuple(Provenance)
 

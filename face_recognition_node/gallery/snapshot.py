@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from face_recognition_node.common.errors import GalleryConflictError, InputError, PersonNotFoundError
 from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.rows import PROVENANCES, Columns, IntArray, Rows
+from face_recognition_node.gallery.rows import PROVENANCES, Columns, Rows
 from face_recognition_node.gallery.values import (
     PRECISIONS,
     Match,
@@ -24,7 +24,7 @@ from face_recognition_node.gallery.values import (
     SessionKind,
     Template,
 )
-from face_recognition_node.vision.faces import FloatArray, HeadPose
+from face_recognition_node.vision.faces import FloatArray, HeadPose, IntArray
 
 TEMPLATES_PER_PERSON = 4
 """The index is asked for so many templates for each person wanted, for more if these are of fewer."""

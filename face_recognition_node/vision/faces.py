@@ -20,6 +20,7 @@ from face_recognition_node.common.errors import FrameError, InputError
 
 FloatArray = NDArray[np.float32]
 ImageArray = NDArray[np.uint8]
+IntArray = NDArray[np.int64]
 
 
 def as_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> FloatArray:

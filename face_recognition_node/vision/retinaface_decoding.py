@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from face_recognition_node.common.errors import ModelError
-from face_recognition_node.gallery.rows import IntArray
-from face_recognition_node.vision.faces import FloatArray
+from face_recognition_node.vision.faces import FloatArray, IntArray
 
 STRIDES = (8, 16, 32)
 ANCHOR_SIDES = ((16, 32), (64, 128), (256, 512))
