@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from face_recognition_node.common.errors import GalleryUnavailableError
+from face_recognition_node.common.errors import GalleryUnavailableError, InputError
+from face_recognition_node.gallery.edits import checked_name
 from face_recognition_node.gallery.keys import KeyRing
-from face_recognition_node.gallery.rows import unit_rows
+from face_recognition_node.gallery.rows import KEY_COLUMNS, unit_rows
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.store import Store
+from face_recognition_node.gallery.values import PRECISIONS, Provenance
+from face_recognition_node.vision.faces import FloatArray, IntArray
 
 UNIT_TOLERANCE = 1e-3
 DOUBT_SIMILARITY = 0.4
@@ -46,10 +52,24 @@ class VerificationReport:
         return not self.problems
 
 
-def verify(store: Store, snapshot: Snapshot, keys: KeyRing) -> VerificationReport:
-    """Check everything; changes nothing. The snapshot must be of the version in the file."""
-    problems = [*_file_problems(store), *_row_problems(store), *_key_problems(store, keys)]
-    problems += _index_problems(store, snapshot)
+def verify(
+    store: Store, snapshot: Snapshot, catch_up: Callable[[], Snapshot], keys: KeyRing
+) -> VerificationReport:
+    """Check everything; changes nothing.
+
+    Args:
+        store: The file.
+        snapshot: What readers see.
+        catch_up: Returns the snapshot of the version in the file.
+        keys: Where the keys are.
+    """
+    problems = [*_file_problems(store), *row_problems(store.connection, snapshot.dimension)]
+    problems += [*_counter_problems(store), *_key_problems(store, keys)]
+    try:
+        snapshot = catch_up()
+        problems += _index_problems(store, snapshot)
+    except GalleryUnavailableError as error:
+        problems.append(str(error))
     return VerificationReport(
         problems=tuple(problems),
         suspicious_template_ids=doubtful_templates(snapshot),
@@ -61,11 +81,8 @@ def verify(store: Store, snapshot: Snapshot, keys: KeyRing) -> VerificationRepor
 
 
 def _file_problems(store: Store) -> list[str]:
-    execute = store.connection.execute
-    problems = [f"file: {row[0]}" for row in execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
-    problems += [
-        f"{row[0]} row {row[1]} refers to a row of {row[2]} that is not there"
-        for row in execute("PRAGMA foreign_key_check")
+    problems = [
+        f"file: {row[0]}" for row in store.connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"
     ]
     try:
         store.require_same_file()
@@ -76,23 +93,94 @@ def _file_problems(store: Store) -> list[str]:
     return problems
 
 
-def _row_problems(store: Store) -> list[str]:
-    execute = store.connection.execute
-    problems = []
-    for (person_id,) in execute(
-        "SELECT person_id FROM persons WHERE person_id NOT IN (SELECT person_id FROM templates)"
-    ):
-        problems.append(f"{person_id} has no templates")
-    for (alias,) in execute("SELECT alias FROM aliases WHERE alias IN (SELECT person_id FROM persons)"):
-        problems.append(f"{alias} is a person and at the same time a former id of another")
-    for (template_id,) in execute("SELECT template_id FROM templates WHERE NOT quality BETWEEN 0 AND 1"):
-        problems.append(f"template {template_id}: its quality is outside [0, 1]")
-    next_template = int(store.meta("next_template"))
-    for (template_id,) in execute(
-        "SELECT template_id FROM templates WHERE template_id >= ?", (next_template,)
-    ):
-        problems.append(f"template {template_id}: its id has not been given out")
-    return problems
+def _is_number(column: str, low: float = -1e15, high: float = 1e15) -> str:
+    """Return SQL that is true where a column holds a finite number within bounds."""
+    return f"(typeof({column}) IN ('integer', 'real') AND {column} BETWEEN {low!r} AND {high!r})"
+
+
+def _is_flag(column: str) -> str:
+    return f"(typeof({column}) = 'integer' AND {column} IN (0, 1))"
+
+
+_RULES = (
+    ("persons", "person_id NOT IN (SELECT person_id FROM templates)", "{} has no templates"),
+    ("persons", f"NOT {_is_flag('is_stranger')}", "{}: is_stranger is not 0 or 1"),
+    ("persons", f"NOT {_is_number('created')}", "{}: its time of creation is no time"),
+    ("persons", f"expires IS NOT NULL AND NOT {_is_number('expires')}", "{}: its end is no time"),
+    ("persons", f"last_seen IS NOT NULL AND NOT {_is_number('last_seen')}", "{}: last_seen is no time"),
+    (
+        "aliases", "alias IN (SELECT person_id FROM persons)",
+        "{} is a person and at the same time a former id of another",
+    ),
+    ("sessions", "kind NOT IN ('permanent', 'event', 'run')", "session {}: its kind is unknown"),
+    (
+        "sessions", f"time_to_live_s IS NOT NULL AND NOT {_is_number('time_to_live_s', 0)}",
+        "session {}: its time to live is no positive number",
+    ),
+    ("templates", "NOT template_id BETWEEN 1 AND 1e18", "template {}: its id is out of range"),
+    ("templates", f"NOT {_is_number('quality', 0, 1)}", "template {}: its quality is outside [0, 1]"),
+    *(
+        ("templates", f"NOT {_is_number(angle)}", f"template {{}}: its {angle} is no angle")
+        for angle in ("yaw", "pitch", "roll")
+    ),
+    ("templates", f"NOT {_is_number('created')}", "template {}: its time of creation is no time"),
+    (
+        "templates", f"provenance NOT IN ({', '.join(repr(one.value) for one in Provenance)})",
+        "template {}: its provenance is unknown",
+    ),
+    ("templates", f"precision NOT IN {PRECISIONS!r}", "template {}: its precision is unknown"),
+    (
+        "templates", f"NOT {_is_flag('is_set_aside')}",
+        "template {}: is_set_aside is not 0 or 1",
+    ),
+)  # fmt: skip
+"""Table, condition that no row of it may meet, and the sentence about one that does."""
+_ID = re.compile(r"[!-~]{1,64}")
+"""A person id: printable ASCII without blanks."""
+
+
+def row_problems(connection: sqlite3.Connection, dimension: int) -> Iterator[str]:
+    """Yield what is wrong with the rows of a gallery or an exported file, whose schema has been checked."""
+    execute = connection.execute
+    for table, condition, sentence in _RULES:
+        for (key,) in execute(f"SELECT {KEY_COLUMNS[table]} FROM {table} WHERE {condition}"):
+            yield sentence.format(_quoted(key))
+    for table, row_id, parent, _ in execute("PRAGMA foreign_key_check"):
+        yield f"{table} row {row_id} refers to a row of {parent} that is not there"
+    for (key,) in execute("SELECT person_id FROM persons UNION ALL SELECT alias FROM aliases"):
+        if not isinstance(key, str) or not _ID.fullmatch(key):
+            yield f"{_quoted(key)} is no person id (1 to 64 printable ASCII characters without blanks)"
+    names = (
+        "SELECT person_id, name, is_stranger <> 0 FROM persons "
+        "UNION ALL SELECT 'session', name, 1 FROM sessions"
+    )
+    for owner, name, may_be_empty in execute(names):
+        try:
+            checked_name(name if isinstance(name, str) else "\0", may_be_empty=bool(may_be_empty))
+        except InputError as error:
+            yield f"{_quoted(owner)}: {error}"
+    size = "typeof(embedding) <> 'blob' OR length(embedding) <> ?"
+    for (key,) in execute(f"SELECT template_id FROM templates WHERE {size}", (4 * dimension,)):
+        yield f"template {key}: expected an embedding of {dimension} numbers"
+
+
+def unit_problems(template_ids: IntArray, embeddings: FloatArray) -> list[str]:
+    """Return a sentence for each of (n, D) embeddings that is no unit vector."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_unit = np.abs(np.linalg.norm(embeddings, axis=1) - 1) <= UNIT_TOLERANCE  # False for NaN as well
+    return [f"template {key}: its embedding is no unit vector" for key in template_ids[~is_unit].tolist()]
+
+
+def _quoted(value: object) -> str:
+    """Return a short printable form of a key that may be of any type and length."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if text.isprintable() and len(text) <= 64 else f"{text[:40]!r}"
+
+
+def _counter_problems(store: Store) -> list[str]:
+    query = "SELECT template_id FROM templates WHERE template_id >= ?"
+    found = store.connection.execute(query, (int(store.meta("next_template")),))
+    return [f"template {template_id}: its id has not been given out" for (template_id,) in found]
 
 
 def _key_problems(store: Store, keys: KeyRing) -> list[str]:
@@ -111,18 +199,14 @@ def _key_problems(store: Store, keys: KeyRing) -> list[str]:
 def _index_problems(store: Store, snapshot: Snapshot) -> list[str]:
     rows = store.read_since(-1)
     in_file, indexed = rows.templates, snapshot.columns
-    lengths = np.linalg.norm(rows.embeddings, axis=1)
-    is_unit = np.abs(lengths - 1) <= UNIT_TOLERANCE  # False for NaN as well
-    problems = [
-        f"template {template_id}: its embedding is no unit vector"
-        for template_id in in_file.template_ids[~is_unit].tolist()
-    ]
+    problems = unit_problems(in_file.template_ids, rows.embeddings)
     if not np.array_equal(indexed.template_ids, in_file.template_ids):
         return [
             *problems,
             f"the search index holds {len(indexed)} templates, the file {len(in_file)} other ones",
         ]
-    differs = (snapshot.embeddings() != rows.embeddings).any(axis=1) & is_unit
+    is_number = np.isfinite(rows.embeddings).all(axis=1)  # NaN is reported above, and differs from itself
+    differs = (snapshot.embeddings() != rows.embeddings).any(axis=1) & is_number
     differs |= indexed.person_ids != in_file.person_ids
     return problems + [
         f"template {template_id}: the search index differs from the file"

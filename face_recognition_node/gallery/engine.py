@@ -209,12 +209,12 @@ class GalleryEngine:
             LOGGER.info("the gallery %s can be used again", self.store.path)
         self.trouble = sentence
 
-    def catch_up(self) -> None:
-        """Bring the snapshot to the version in the file; call it with the lock held."""
+    def catch_up(self) -> Snapshot:
+        """Bring the snapshot to the version in the file and return it; call it with the lock held."""
         before = self.snapshot
         rows = self.store.read_since(before.version)
         if rows.version == before.version:
-            return
+            return before
         ids = set(rows.templates.template_ids.tolist())
         if rows.is_everything:
             self.store.check_fingerprint(before.fingerprint, before.dimension)
@@ -224,6 +224,7 @@ class GalleryEngine:
             after = next_snapshot(before, rows, self.config)
             gone = set(rows.touched_templates) - ids
         self._install(after, gone)
+        return after
 
     def read_everything(self) -> None:
         """Make the snapshot anew from the file."""

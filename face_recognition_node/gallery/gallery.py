@@ -405,8 +405,7 @@ class Gallery:
         engine = self._engine
         with engine.lock:
             engine.require_open()
-            engine.catch_up()
-            return verify(engine.store, engine.snapshot, engine.keys)
+            return verify(engine.store, engine.snapshot, engine.catch_up, engine.keys)
 
     def reembed(
         self,

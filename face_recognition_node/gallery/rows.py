@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -90,6 +91,31 @@ do so, sealed where they carry embeddings."""
 
 MIGRATIONS: dict[int, str] = {}
 """SQL that turns format N into N + 1, run in one transaction at opening."""
+
+
+def require_schema(connection: sqlite3.Connection) -> None:
+    """Refuse any table, view, trigger or index that is not word for word of :data:`SCHEMA`.
+
+    A file from elsewhere could have a view without end in place of a table. Call it before any row is read.
+
+    Raises:
+        InputError: What is there, or missing.
+    """
+    for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
+        connection.execute(f"PRAGMA {pragma}")
+    query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~' LIMIT 100"
+    found = {(kind, name): sql for kind, name, sql in connection.execute(query)}
+    expected = {
+        (kind.lower(), name): statement.strip()
+        for statement in SCHEMA.split(";")
+        for kind, name in re.findall(r"^CREATE (TABLE|INDEX) (\w+)", statement.strip())
+    }
+    for kind, name in found.keys() | expected.keys():
+        if (kind, name) not in expected:
+            raise InputError(f"it has a {str(kind)[:20]} {str(name)[:60]!r}, which no gallery has")
+        if found.get((kind, name)) != expected[kind, name]:
+            raise InputError(f"its {kind} {name} is not that of a gallery")
+
 
 KEY_COLUMNS = {
     "sessions": "name",

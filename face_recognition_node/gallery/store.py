@@ -33,6 +33,7 @@ from face_recognition_node.gallery.rows import (
     SCHEMA,
     Rows,
     read_rows,
+    require_schema,
 )
 
 LOGGER = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Store:
             try:
                 self._prepare()
                 self._create_or_migrate(fingerprint, dimension)
+                self._check_pages()
                 self.check_fingerprint(fingerprint, dimension)
                 if read_only:
                     self._connection.execute("PRAGMA query_only = ON")
@@ -110,10 +112,20 @@ class Store:
         execute("PRAGMA foreign_keys = ON")
         execute("PRAGMA temp_store = MEMORY")
         execute("PRAGMA journal_size_limit = 0")
+
+    def _check_pages(self) -> None:
         if self.path is not None and self.path.stat().st_size <= QUICK_CHECK_BYTES:
-            answer = execute("PRAGMA quick_check(1)").fetchone()[0]
+            answer = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if answer != "ok":
                 raise _damaged(self.path, answer)
+
+    def _require_schema(self) -> None:
+        try:
+            require_schema(self._connection)
+        except InputError as error:
+            raise GalleryUnavailableError(
+                f"{self.path} is no gallery: {error} (nothing was changed)"
+            ) from error
 
     def _create_or_migrate(self, fingerprint: str | None, dimension: int) -> None:
         execute = self._connection.execute
@@ -121,6 +133,7 @@ class Store:
             APPLICATION_ID,
             FORMAT_VERSION,
         ):
+            self._require_schema()
             return
         with self.transaction():  # look again: another process may be creating it at the same time
             application = execute("PRAGMA application_id").fetchone()[0]
@@ -140,6 +153,7 @@ class Store:
                 for statement in MIGRATIONS[step].split(";"):
                     execute(statement)
             execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            self._require_schema()
 
     def _create(self, fingerprint: str, dimension: int) -> None:
         for statement in SCHEMA.split(";"):
@@ -241,7 +255,7 @@ class Store:
             finally:
                 if not nested:
                     execute("COMMIT")
-        except (sqlite3.DatabaseError, InputError) as error:
+        except (sqlite3.DatabaseError, KeyError, ValueError, TypeError, OverflowError) as error:
             raise _damaged(self.path, str(error)) from error
 
     def scrub(self, removed: Sequence[bytes | str] = (), must_rewrite: bool = False) -> bool:

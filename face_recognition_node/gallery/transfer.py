@@ -10,12 +10,11 @@ import os
 import secrets
 import sqlite3
 import stat
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-
-import numpy as np
 
 from face_recognition_node.common.errors import (
     GalleryConflictError,
@@ -24,6 +23,7 @@ from face_recognition_node.common.errors import (
     InputError,
 )
 from face_recognition_node.gallery.changes import Cell, Change, Transaction
+from face_recognition_node.gallery.check import row_problems, unit_problems
 from face_recognition_node.gallery.edits import Edit, checked_name, naming, new_person_id, person_row
 from face_recognition_node.gallery.files import (
     journal_paths,
@@ -38,10 +38,11 @@ from face_recognition_node.gallery.rows import (
     Row,
     Rows,
     read_columns,
+    require_schema,
 )
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.values import LENGTH_TOLERANCE, Provenance
+from face_recognition_node.gallery.values import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,96 +148,112 @@ def _require_free(path: Path, gallery: Path | None, overwrite: bool) -> None:
 
 
 def _is_export(path: Path) -> bool:
-    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
+        with _opened(path) as connection:
             found = connection.execute("SELECT 1 FROM meta WHERE key = 'exported_from'").fetchone()
-    except sqlite3.DatabaseError:
+    except GalleryUnavailableError:
         return False
-    return application == APPLICATION_ID and found is not None
+    return found is not None
+
+
+MOST_BYTES = 2**30
+"""A larger file is not imported: about two million templates."""
+DEADLINE_S, BYTES_PER_SECOND = 10.0, 5e6
+"""Reading a file may take so long, and a second more for so many bytes of it."""
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a file from elsewhere to be read: it must have a gallery's tables and nothing else, and be quick.
+
+    Raises:
+        GalleryUnavailableError: It is missing, too large, damaged, no gallery, or takes too long to read.
+    """
+    if not path.is_file():
+        raise GalleryUnavailableError(f"there is no file {path}")
+    size = sum(one.stat().st_size for one in (path, *journal_paths(path)) if one.exists())
+    if size > MOST_BYTES:
+        raise GalleryUnavailableError(
+            f"{path} is too large to import ({size >> 20} MiB, at most {MOST_BYTES >> 20}); "
+            "export it in parts (--only)"
+        )
+    deadline = time.monotonic() + DEADLINE_S + size / BYTES_PER_SECOND
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        with contextlib.closing(connection):
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
+            if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise GalleryUnavailableError(f"{path} is an SQLite file, but no gallery")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != FORMAT_VERSION:
+                raise GalleryUnavailableError(
+                    f"{path} has format {version}, expected {FORMAT_VERSION}; export it again with this "
+                    "version"
+                )
+            require_schema(connection)
+            yield connection
+    except (sqlite3.DatabaseError, InputError, KeyError, ValueError, TypeError) as error:
+        what = "it takes too long to read" if str(error) == "interrupted" else str(error)[:200]
+        raise GalleryUnavailableError(f"{path} is damaged or no gallery ({what}); export it again") from error
 
 
 def read_export(path: Path, fingerprint: str) -> ExportFile:
     """Read and check an exported file (or another gallery).
 
     Raises:
-        GalleryUnavailableError: It is missing, damaged or no gallery.
+        GalleryUnavailableError: It is missing, damaged, no gallery, or takes too long to read.
         GalleryMismatchError: Its embeddings come from another model or alignment.
     """
-    found = _read_checked(path)
-    if found.fingerprint != fingerprint:
-        raise GalleryMismatchError(
-            f"{path}: expected embeddings of model and alignment {fingerprint}, got those of "
-            f"{found.fingerprint}; "
-            "export it from a gallery of the same model, or enroll these people again"
-        )
-    return found
+    with _opened(path) as connection:
+        execute = connection.execute
+        found = _fingerprint(connection)
+        if found != fingerprint:
+            raise GalleryMismatchError(
+                f"{path}: expected embeddings of model and alignment {fingerprint}, got those of {found}; "
+                "export it from a gallery of the same model, or enroll these people again"
+            )
+        answer = execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if answer != "ok":
+            raise InputError(answer)
+        execute("BEGIN")
+        meta = dict(execute("SELECT key, value FROM meta").fetchall())
+        dimension = meta["dimension"]
+        if not isinstance(dimension, int) or not 1 <= dimension <= 65536:
+            raise InputError(f"embeddings of {dimension!r:.40} numbers")
+        for problem in row_problems(connection, dimension):
+            raise InputError(problem)
 
+        def rows(table: str) -> list[Row]:
+            columns = COLUMNS[table]
+            return execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {columns[0]}").fetchall()
 
-def _read_checked(path: Path) -> ExportFile:
-    if not path.is_file():
-        raise GalleryUnavailableError(f"there is no file {path}")
-    try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        try:
-            found = _read(connection, path)
-            checksum = connection.execute("SELECT value FROM meta WHERE key = 'checksum'").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        raise GalleryUnavailableError(
-            f"{path} is damaged or no gallery ({error}); export it again"
-        ) from error
-    _require_usable(found, path)
+        export = ExportFile(
+            str(meta.get("exported_from", meta["gallery_id"])), found, dimension,
+            rows("persons"), rows("aliases"), rows("templates"),
+        )  # fmt: skip
+    remaining = iter(export.templates)
+    columns, embeddings = read_columns(lambda n: list(itertools.islice(remaining, n)), dimension)
+    for problem in unit_problems(columns.template_ids, embeddings):
+        raise GalleryUnavailableError(f"{path} is damaged ({problem}); export it again")
     expected = _checksum(
-        found.gallery_id, found.fingerprint, found.dimension, found.persons, found.aliases, found.templates
+        export.gallery_id, export.fingerprint, dimension, export.persons, export.aliases, export.templates
     )
-    if checksum is not None and checksum[0] != expected:
+    if meta.get("checksum", expected) != expected:
         raise GalleryUnavailableError(f"{path} was changed after it was exported (checksum); export it again")
-    return found
-
-
-def _require_usable(found: ExportFile, path: Path) -> None:
-    """Raise GalleryUnavailableError for rows that this gallery could not read back, or find nobody by."""
-    try:
-        remaining = iter(found.templates)
-        columns, embeddings = read_columns(lambda n: list(itertools.islice(remaining, n)), found.dimension)
-        lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1)
-        if not (np.abs(lengths - 1.0) <= LENGTH_TOLERANCE).all() or not np.isfinite(columns.quality).all():
-            raise InputError("an embedding that is no unit vector, or a quality that is no number")
-    except (InputError, KeyError, ValueError, TypeError) as error:
-        raise GalleryUnavailableError(f"{path} is damaged ({error}); export it again") from error
+    return export
 
 
 def export_fingerprint(path: str | Path) -> str:
     """Return the fingerprint of the model and alignment that a file's embeddings come from."""
-    return _read_checked(Path(path).expanduser()).fingerprint
+    with _opened(Path(path).expanduser()) as connection:
+        return _fingerprint(connection)
 
 
-def _read(connection: sqlite3.Connection, path: Path) -> ExportFile:
-    execute = connection.execute
-    if execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise GalleryUnavailableError(f"{path} is an SQLite file, but no gallery")
-    version = execute("PRAGMA user_version").fetchone()[0]
-    if version != FORMAT_VERSION:
-        raise GalleryUnavailableError(
-            f"{path} has format {version}, expected {FORMAT_VERSION}; export it again with this version"
-        )
-    answer = execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if answer != "ok":
-        raise GalleryUnavailableError(f"{path} is damaged ({answer}); export it again")
-    execute("BEGIN")
-    meta = dict(execute("SELECT key, value FROM meta").fetchall())
-
-    def rows(table: str) -> list[Row]:
-        columns = COLUMNS[table]
-        return execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {columns[0]}").fetchall()
-
-    return ExportFile(
-        str(meta.get("exported_from", meta["gallery_id"])), str(meta["fingerprint"]), int(meta["dimension"]),
-        rows("persons"), rows("aliases"), rows("templates"),
-    )  # fmt: skip
+def _fingerprint(connection: sqlite3.Connection) -> str:
+    (found,) = connection.execute("SELECT value FROM meta WHERE key = 'fingerprint'").fetchone()
+    if not isinstance(found, str) or not found.isprintable() or len(found) > 1000:
+        raise InputError(f"its model fingerprint is {found!r:.40}")
+    return found
 
 
 def _checksum(gallery_id: str, fingerprint: str, dimension: int, *tables: Iterable[Row]) -> str:

@@ -14,7 +14,7 @@ from face_recognition_node.common.errors import (
     PersonNotFoundError,
 )
 from face_recognition_node.gallery.gallery import Gallery, Provenance, SessionKind
-from face_recognition_node.gallery.transfer import ImportConflict
+from face_recognition_node.gallery.transfer import ImportConflict, export_fingerprint
 
 
 @pytest.fixture
@@ -284,3 +284,114 @@ def test_who_was_a_stranger_here_gets_the_name_that_was_learned_there(tmp_path, 
     (person,) = target.snapshot().persons.values()
     assert (person.name, person.is_stranger, person.expires) == ("Anna", False, None)
     assert (person.n_adapted, person.n_enrolled) == (0, 1)
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT"
+HOSTILE_SCHEMAS = {
+    "endless view": (
+        "DROP TABLE aliases",
+        f"CREATE VIEW aliases AS {ENDLESS} 'a' alias, 'b' person_id FROM n",
+    ),
+    "endless meta": ("DROP TABLE meta", f"CREATE VIEW meta AS {ENDLESS} 'x' AS key, x AS value FROM n"),
+    "trigger": ("CREATE TRIGGER t AFTER INSERT ON persons BEGIN SELECT 1; END",),
+    "table": ("CREATE TABLE more (x)",),
+    "computed": (
+        "DROP TABLE aliases",
+        "CREATE TABLE aliases (alias TEXT, person_id TEXT, x AS (zeroblob(1000000000)))",
+    ),
+    "index": ("CREATE INDEX i ON persons (upper(name))",),
+    "missing": ("DROP TABLE crops",),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_SCHEMAS)
+def test_a_file_with_other_than_a_gallerys_tables_is_refused_unread(source, exported, target, tmp_path, kind):
+    with sqlite3.connect(exported) as connection:
+        for statement in HOSTILE_SCHEMAS[kind]:
+            connection.execute(statement)
+    connection.close()
+    for use in (
+        lambda: target.import_from(exported),
+        lambda: export_fingerprint(exported),
+        lambda: Gallery.open(exported, None, keys_folder=tmp_path / "keys"),
+    ):
+        with pytest.raises(GalleryUnavailableError, match=r"no gallery \(|no gallery:"):
+            use()
+    before = exported.read_bytes()
+    with pytest.raises(GalleryConflictError, match="no export"):
+        source.export_to(exported, overwrite=True)
+    assert exported.read_bytes() == before
+    assert target.snapshot().version == 0
+
+
+BAD_ROWS = {
+    "alias of another's id": "INSERT INTO aliases VALUES ('{carl}', '{anna}')",
+    "alias of oneself": "INSERT INTO aliases VALUES ('{anna}', '{anna}')",
+    "alias of nobody": "INSERT INTO aliases VALUES ('p-1', 'p-nobody')",
+    "blank alias": "INSERT INTO aliases VALUES ('  ', '{anna}')",
+    "empty id": "UPDATE persons SET person_id = '' WHERE person_id = '{carl}'",
+    "blank id": "UPDATE persons SET person_id = ' ' WHERE person_id = '{carl}'",
+    "two ids": "UPDATE persons SET person_id = 'p-1 p-2' WHERE person_id = '{carl}'",
+    "control id": "UPDATE persons SET person_id = 'p' || char(27) WHERE person_id = '{carl}'",
+    "long id": "UPDATE persons SET person_id = hex(zeroblob(5000000)) WHERE person_id = '{carl}'",
+    "binary id": "UPDATE persons SET person_id = x'00' WHERE person_id = '{carl}'",
+    "empty name": "UPDATE persons SET name = '' WHERE person_id = '{carl}'",
+    "blank name": "UPDATE persons SET name = '  ' WHERE person_id = '{carl}'",
+    "control name": "UPDATE persons SET name = 'a' || char(27) WHERE person_id = '{carl}'",
+    "long name": "UPDATE persons SET name = hex(zeroblob(5000000)) WHERE person_id = '{carl}'",
+    "binary name": "UPDATE persons SET name = x'41' WHERE person_id = '{carl}'",
+    "neither person nor stranger": "UPDATE persons SET is_stranger = 300",
+    "endless life": "UPDATE persons SET expires = 9e999",
+    "endless age": "UPDATE persons SET created = -9e999",
+    "time as text": "UPDATE persons SET last_seen = 'yesterday'",
+    "no such session": "UPDATE persons SET session = 'party'",
+    "session of control characters": "INSERT INTO sessions VALUES (char(27), 'run', 1)",
+    "session of a negative time": "INSERT INTO sessions VALUES ('a', 'run', -1)",
+    "session of a kind unknown": "INSERT INTO sessions VALUES ('a', 'ever', 1)",
+    "person without templates": "DELETE FROM templates WHERE person_id = '{carl}'",
+    "templates of nobody": "UPDATE templates SET person_id = 'p-nobody'",
+    "quality": "UPDATE templates SET quality = 3e38",
+    "quality as text": "UPDATE templates SET quality = 'good'",
+    "pose": "UPDATE templates SET yaw = 9e999",
+    "provenance": "UPDATE templates SET provenance = 'found'",
+    "precision": "UPDATE templates SET precision = 'fp8'",
+    "set aside": "UPDATE templates SET is_set_aside = 300",
+    "template id": "UPDATE templates SET template_id = -template_id",
+    "embedding as text": "UPDATE templates SET embedding = hex(zeroblob(128))",
+    "infinite embedding": "UPDATE templates SET embedding = CAST(zeroblob(252) || x'0000807f' AS BLOB)",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_one_validator_refuses_rows_at_import_and_reports_them_in_verify(source, target, kind):
+    ids = {person.name.lower(): person_id for person_id, person in source.snapshot().persons.items()}
+    connection = sqlite3.connect(source.path)  # a plain gallery has no checksum
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute(BAD_ROWS[kind].format(**ids))
+    connection.commit()
+    connection.close()
+    with pytest.raises(GalleryUnavailableError, match="damaged") as caught:
+        target.import_from(source.path)
+    assert len(str(caught.value)) < 600
+    assert target.snapshot().version == 0
+    assert source.verify().problems
+
+
+def test_another_model_is_told_before_anything_else_is_read(exported, tmp_path):
+    with sqlite3.connect(exported) as connection:
+        connection.execute("UPDATE templates SET quality = 7")
+    with Gallery.open(None, "model-b") as gallery, pytest.raises(GalleryMismatchError, match="model-b"):
+        gallery.import_from(exported)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"), [("MOST_BYTES", 1000, "too large"), ("DEADLINE_S", -9.0, "too long")]
+)
+def test_a_file_that_is_too_large_or_takes_too_long_is_refused(
+    source, target, tmp_path, rng, monkeypatch, limit, value, message
+):
+    source.add_person("Many", templates(rng, 90))
+    exported = source.export_to(tmp_path / "many.db").path
+    monkeypatch.setattr(f"face_recognition_node.gallery.transfer.{limit}", value)
+    with pytest.raises(GalleryUnavailableError, match=message):
+        target.import_from(exported)
