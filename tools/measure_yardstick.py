@@ -1,6 +1,6 @@
 """Measure how strangers fare while few people are enrolled, for docs/identity.md.
 
-    ./run exec python tools/measure_yardstick.py orl rap3df lfw --data ../shared/data
+    ./run exec python tools/measure_yardstick.py ORL.zip RAP3DF.zip LFW.zip
 
 Some people are enrolled from three pictures, then strangers come one after the other, each for half of his or
 her pictures, pooled as one track. Whoever is neither named nor taken for a stranger met before gets an id. In
@@ -17,23 +17,16 @@ enrolled, over all draws:
 from __future__ import annotations
 
 import argparse
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
+from face_collections import embed_people
 
 from face_recognition_node.assembly import Models, load_models
 from face_recognition_node.config import Config
-from face_recognition_node.evaluation.calibration_faces import (
-    is_fitting_half,
-    list_photographs,
-    locate,
-    person_of,
-)
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate
@@ -41,15 +34,9 @@ from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.identity.strangers import StrangersConfig
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.tracking.tracker import Track
-from face_recognition_node.vision.alignment import align_faces
-from face_recognition_node.vision.faces import Detection, HeadPose, Identity, IdentityState, ImageArray
-from face_recognition_node.vision.pose import fit_heads
-from face_recognition_node.vision.quality import assess_quality
+from face_recognition_node.vision.faces import Detection, Identity, IdentityState, embedding_of
 
-PICTURES = {"orl": ("orl_faces.zip", ".pgm"), "rap3df": ("rap3df_rgbd.zip", "_color.png")}
-LFW = "lfw_pairs_112.zip"
-ENROLLED_FROM, FEWEST, STEP_S = 3, 4, 0.5
-FRONTAL = HeadPose(0.0, 0.0, 0.0)
+ENROLLED_FROM, STEP_S = 3, 0.5
 
 People = dict[str, list[NewTemplate]]
 
@@ -59,55 +46,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("collections", nargs="+", choices=[*PICTURES, "lfw"])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="DIR")
+    parser.add_argument("archives", nargs="+", type=Path)
     parser.add_argument("--enrolled", type=int, nargs="+", default=[1, 3], metavar="N")
     parser.add_argument("--draws", type=int, default=40)
     parser.add_argument("--strangers", type=int, default=25)
     arguments = parser.parse_args()
     models = load_models(Config())
-    for name in arguments.collections:
-        people = embed(name, arguments.data, models)
+    for archive in arguments.archives:
+        people = {
+            name: [NewTemplate(embedding_of(v), v.quality.overall, v.pose) for v in views]
+            for name, views in embed_people(archive, models).items()
+        }
         for n_enrolled in arguments.enrolled:
             generator = np.random.default_rng(n_enrolled)
             counts: Counter[str] = Counter()
             for _ in range(arguments.draws):
                 Round(models, people, n_enrolled, arguments.strangers, generator, counts).play()
-            print(f"{name}, {n_enrolled} enrolled: {describe(counts)}", flush=True)
-
-
-def embed(name: str, data: Path, models: Models) -> People:
-    """Return the views of everybody with at least four usable pictures."""
-    people: People = {}
-    limits = Config().identity
-    for person, detection, crop in _faces(name, data, models):
-        head = fit_heads(detection.landmarks_xy[None])
-        quality = assess_quality(crop[None], [detection], head)[0].overall
-        if quality >= limits.minimum_quality and detection.score >= limits.minimum_detection_score:
-            embedding = models.embedder.embed(crop[None])[0]
-            people.setdefault(person, []).append(NewTemplate(embedding, quality, FRONTAL))
-    return {person: views for person, views in people.items() if len(views) >= FEWEST}
-
-
-def _faces(name: str, data: Path, models: Models) -> Iterator[tuple[str, Detection, ImageArray]]:
-    if name == "lfw":  # aligned already; the half of the people that the tables were not fitted on
-        names, read = list_photographs(data / LFW)
-        counts = Counter(person_of(path) for path in names)
-        for path in names:
-            if not is_fitting_half(person_of(path)) and counts[person_of(path)] >= FEWEST:
-                crop = read(path)
-                yield person_of(path), locate(crop, models.detector), crop
-        return
-    archive, ending = PICTURES[name]
-    with zipfile.ZipFile(data / archive) as pictures:
-        for path in sorted(pictures.namelist()):
-            if path.endswith(ending):
-                image = cv2.imdecode(np.frombuffer(pictures.read(path), np.uint8), cv2.IMREAD_COLOR)
-                found = models.detector.detect(np.asarray(image, np.uint8))
-                if found:
-                    face = max(found, key=lambda detection: detection.size_px)
-                    crop = align_faces(np.asarray(image, np.uint8), face.landmarks_xy[None])[0]
-                    yield path.split("/")[0], face, crop
+            print(f"{archive.name}, {n_enrolled} enrolled: {describe(counts)}", flush=True)
 
 
 @dataclass
