@@ -26,6 +26,7 @@ claims are one assignment, so that nobody is in two places.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -94,6 +95,9 @@ class Claim:
         answered: Versions of evidence and gallery that the hypotheses belong to.
         hypotheses: The persons it may be, highest ratio first.
         supported: When a view last spoke for a person by itself, seconds, by person_id of whom was claimed.
+        is_stranger: Whether that person was a stranger when the claim was made.
+        others: How strongly another face in the same frame was held to be a stranger, by the stranger's id:
+            the log-likelihood ratio, infinite where the stranger was created from that very face.
     """
 
     person_id: str | None = None
@@ -101,6 +105,8 @@ class Claim:
     answered: tuple[int, int] = (-1, -1)
     hypotheses: tuple[Hypothesis, ...] = ()
     supported: dict[str, float] = field(default_factory=dict)
+    is_stranger: bool = False
+    others: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +154,41 @@ class IdentityResolver:
         for k, (posterior, option) in enumerate(zip(posteriors, chosen, strict=True)):
             visible[k] = self._take(visible[k], option, renew, snapshot)
             identities.append(self._describe(visible[k], option, posterior, snapshot, stamp))
+        self._tell_apart(visible, chosen, snapshot)
         return visible, identities
+
+    def _tell_apart(
+        self, tracks: Sequence[Track], chosen: Sequence[_Option | None], snapshot: Snapshot
+    ) -> None:
+        """Remember that faces of one frame are different people, for as long as tracks and strangers live.
+
+        A track seen beside a stranger is not that stranger when the other face has gone, unless it fits
+        better than the other did. Two strangers created from two tracks of one frame are different entries.
+        """
+        seen = [
+            (track, option)
+            for track, option in zip(tracks, chosen, strict=True)
+            if track.frames_unchecked == 0 and track.suspicion == 0.0 and not track.is_flat
+        ]
+        for (first, one), (second, other) in itertools.permutations(seen, 2):
+            if one is None or not one.match.is_stranger or _overlap(first, second):
+                continue
+            person_id = one.match.person_id
+            is_own = first.own_stranger_id == person_id
+            strength = math.inf if is_own else one.match.log_ratio
+            held = second.claim.others
+            held[person_id] = max(held.get(person_id, -math.inf), strength)
+            if is_own and other is not None and second.own_stranger_id == other.match.person_id:
+                self._models.tell_apart(person_id, other.match.person_id)
 
     def log_limit(self, n_enrolled: int) -> float:
         """Return the largest log false match rate of a claim, with so many people enrolled."""
         return log_claim_limit(self.config.target_false_accept_rate, n_enrolled, self.calibration.looks)
 
     def _stranger_limit(self, n_strangers: int) -> float:
-        return math.log(self.stranger_false_match_rate) - math.log(max(n_strangers, 1))
+        """Return the same for finding a stranger again: so many comparisons, as often as a track is worth."""
+        comparisons = max(n_strangers, 1) * self.calibration.looks
+        return math.log(self.stranger_false_match_rate) - math.log(comparisons)
 
     def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:
         """Bring hypotheses up to date where the evidence or the gallery has changed."""
@@ -181,8 +214,13 @@ class IdentityResolver:
     def _without_doubles(
         self, hypotheses: tuple[Hypothesis, ...], snapshot: Snapshot
     ) -> tuple[Hypothesis, ...]:
-        """Leave out strangers who are an enrolled person, met before that person was enrolled."""
-        enrolled = [h for h in hypotheses if not h.is_stranger and h.log_ratio > 0.0]
+        """Leave out strangers who are an enrolled person, met before that person was enrolled.
+
+        Only where the enrolled person may be named: a stranger who merely resembles somebody keeps the id.
+        """
+        n_enrolled = sum(not person.is_stranger for person in snapshot.persons.values())
+        limit = self.log_limit(n_enrolled)
+        enrolled = [h for h in hypotheses if not h.is_stranger and h.log_false_match <= limit]
         return tuple(
             h
             for h in hypotheses
@@ -218,7 +256,10 @@ class IdentityResolver:
         for hypothesis in claim.hypotheses:
             limit = limits[1] if hypothesis.is_stranger else limits[0]
             needed = math.log(self.config.minimum_probability)
-            if hypothesis.person_id == claim.person_id:
+            if hypothesis.log_ratio <= claim.others.get(hypothesis.person_id, -math.inf):
+                continue  # seen in one frame with another face that fits better
+            has_got_a_name = claim.is_stranger and not hypothesis.is_stranger
+            if hypothesis.person_id == claim.person_id and not has_got_a_name:
                 limit, needed = limit + math.log(self.config.release_factor), math.log(0.5)
             if (
                 hypothesis.log_false_match <= limit
@@ -252,12 +293,15 @@ class IdentityResolver:
         """Write the decision into the track's claim, splitting a track that bore another name."""
         claim: Claim = track.claim
         claim.person_id = None if option is None else option.hypothesis.person_id
+        claim.is_stranger = option is not None and option.hypothesis.is_stranger
         if option is None or option.hypothesis.is_stranger:
             return track
         former = claim.former_id
         if former is not None and snapshot.aliases.get(former, former) != claim.person_id:
             track = renew(track)
-            track.claim = Claim(claim.person_id, None, claim.answered, claim.hypotheses, claim.supported)
+            track.claim = Claim(
+                claim.person_id, None, claim.answered, claim.hypotheses, claim.supported, others=claim.others
+            )
         track.claim.former_id = claim.person_id
         return track
 
