@@ -200,9 +200,9 @@ def _best(
         evidence.add(faces.embeddings[row], float(faces.qualities[row]), stamp)
         if evidence.embedding is None:
             continue
-        for hypothesis in models.rank(evidence.embedding[None], [evidence.quality], snapshot)[0]:
-            if hypothesis.person_id == own_id:
-                own = min(own, hypothesis.log_false_match)
+        for match in models.rank(evidence.embedding[None], [evidence.quality], snapshot)[0]:
+            if match.person_id == own_id:
+                own = min(own, match.log_false_match)
             else:
-                other = min(other, hypothesis.log_false_match)
+                other = min(other, match.log_false_match)
     return own, other

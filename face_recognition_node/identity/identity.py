@@ -1,6 +1,6 @@
 """Whose face a track is: from evidence to a claim that an operator can trust.
 
-Hypotheses for a track: each person of the gallery, and somebody new. With the log-likelihood ratios ``l_i``
+Candidates for a track: each person of the gallery, and somebody new. With the log-likelihood ratios ``l_i``
 of :mod:`person_models` and the prior ``P(new) = nu``, the rest shared evenly by the N people of the
 gallery,
 
@@ -37,10 +37,11 @@ from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.claim_limit import log_claim_limit
-from face_recognition_node.identity.person_models import Hypothesis, PersonModels
+from face_recognition_node.identity.person_models import PersonMatch, PersonModels
 from face_recognition_node.tracking.assignment import linear_sum_assignment
 from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import Candidate, FloatArray, Identity, IdentityState
+from face_recognition_node.vision.geometry import intersection_matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ class Claim:
     Attributes:
         person_id: Whom the track is claimed to be now, or None.
         former_id: The enrolled person it was ever claimed to be, or None.
-        answered: Versions of evidence and gallery that the hypotheses belong to.
-        hypotheses: The persons it may be, highest ratio first.
+        answered: Versions of evidence and gallery that the matches belong to.
+        matches: The persons it may be, highest ratio first.
         supported: When a view last spoke for a person by itself, seconds, by person_id of whom was claimed.
         is_stranger: Whether that person was a stranger when the claim was made.
         others: How strongly another face in the same frame was held to be a stranger, by the stranger's id:
@@ -103,7 +104,7 @@ class Claim:
     person_id: str | None = None
     former_id: str | None = None
     answered: tuple[int, int] = (-1, -1)
-    hypotheses: tuple[Hypothesis, ...] = ()
+    matches: tuple[PersonMatch, ...] = ()
     supported: dict[str, float] = field(default_factory=dict)
     is_stranger: bool = False
     others: dict[str, float] = field(default_factory=dict)
@@ -111,9 +112,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """A hypothesis that clears the line for a track, and the log posterior it does so with."""
+    """A match that clears the line for a track, and the log posterior it does so with."""
 
-    hypothesis: Hypothesis
+    match: PersonMatch
     log_posterior: float
 
 
@@ -143,7 +144,7 @@ class IdentityResolver:
         self._ask(visible, snapshot)
         n_strangers = sum(person.is_stranger for person in snapshot.persons.values())
         n_enrolled = len(snapshot.persons) - n_strangers
-        posteriors = [self._posterior(track.claim.hypotheses, len(snapshot.persons)) for track in visible]
+        posteriors = [self._posterior(track.claim.matches, len(snapshot.persons)) for track in visible]
         limits = (self.log_limit(n_enrolled), self._stranger_limit(n_strangers))
         options = [
             self._options(track, posterior, limits, snapshot, stamp)
@@ -191,7 +192,7 @@ class IdentityResolver:
         return math.log(self.stranger_false_match_rate) - math.log(comparisons)
 
     def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:
-        """Bring hypotheses up to date where the evidence or the gallery has changed."""
+        """Bring matches up to date where the evidence or the gallery has changed."""
         asking: list[Track] = []
         queries: list[FloatArray] = []
         for track in tracks:
@@ -199,7 +200,7 @@ class IdentityResolver:
                 track.claim = Claim()
             if track.claim.answered != (track.evidence.version, snapshot.version):
                 track.claim.answered = (track.evidence.version, snapshot.version)
-                track.claim.hypotheses = ()
+                track.claim.matches = ()
                 pooled = track.evidence.embedding
                 if pooled is not None:
                     asking.append(track)
@@ -209,30 +210,30 @@ class IdentityResolver:
             for track, found in zip(
                 asking, self._models.rank(np.stack(queries), qualities, snapshot), strict=True
             ):
-                track.claim.hypotheses = self._without_doubles(found, snapshot)
+                track.claim.matches = self._without_doubles(found, snapshot)
 
     def _without_doubles(
-        self, hypotheses: tuple[Hypothesis, ...], snapshot: Snapshot
-    ) -> tuple[Hypothesis, ...]:
+        self, matches: tuple[PersonMatch, ...], snapshot: Snapshot
+    ) -> tuple[PersonMatch, ...]:
         """Leave out strangers who are an enrolled person, met before that person was enrolled.
 
         Only where the enrolled person may be named: a stranger who merely resembles somebody keeps the id.
         """
         n_enrolled = sum(not person.is_stranger for person in snapshot.persons.values())
         limit = self.log_limit(n_enrolled)
-        enrolled = [h for h in hypotheses if not h.is_stranger and h.log_false_match <= limit]
+        enrolled = [h for h in matches if not h.is_stranger and h.log_false_match <= limit]
         return tuple(
             h
-            for h in hypotheses
+            for h in matches
             if not h.is_stranger
             or not any(self._models.are_one(h.person_id, e.person_id, snapshot) for e in enrolled)
         )
 
-    def _posterior(self, hypotheses: Sequence[Hypothesis], n_persons: int) -> dict[str | None, float]:
-        """Return the natural log of each hypothesis' posterior by person_id, and of "new" under None."""
+    def _posterior(self, matches: Sequence[PersonMatch], n_persons: int) -> dict[str | None, float]:
+        """Return the natural log of each match's posterior by person_id, and of "new" under None."""
         new = math.log(self.config.new_person_prior)
         each = math.log1p(-self.config.new_person_prior) - math.log(max(n_persons, 1))
-        logs: dict[str | None, float] = {h.person_id: each + h.log_ratio for h in hypotheses}
+        logs: dict[str | None, float] = {h.person_id: each + h.log_ratio for h in matches}
         logs[None] = new
         highest = max(logs.values())
         total = highest + math.log(sum(math.exp(value - highest) for value in logs.values()))
@@ -253,20 +254,21 @@ class IdentityResolver:
             return {}
         options = {}
         timeout_s = self.config.claim_timeout_s
-        for hypothesis in claim.hypotheses:
-            limit = limits[1] if hypothesis.is_stranger else limits[0]
+        for match in claim.matches:
+            limit = limits[1] if match.is_stranger else limits[0]
             needed = math.log(self.config.minimum_probability)
-            if hypothesis.log_ratio <= claim.others.get(hypothesis.person_id, -math.inf):
+            beaten = claim.others.get(match.person_id, -math.inf)
+            if match.log_ratio <= beaten and match.person_id != track.own_stranger_id:
                 continue  # seen in one frame with another face that fits better
-            has_got_a_name = claim.is_stranger and not hypothesis.is_stranger
-            if hypothesis.person_id == claim.person_id and not has_got_a_name:
+            has_got_a_name = claim.is_stranger and not match.is_stranger
+            if match.person_id == claim.person_id and not has_got_a_name:
                 limit, needed = limit + math.log(self.config.release_factor), math.log(0.5)
             if (
-                hypothesis.log_false_match <= limit
-                and posterior[hypothesis.person_id] >= needed
-                and stamp - self._supported(track, hypothesis.person_id, snapshot) <= timeout_s
+                match.log_false_match <= limit
+                and posterior[match.person_id] >= needed
+                and stamp - self._supported(track, match.person_id, snapshot) <= timeout_s
             ):
-                options[hypothesis.person_id] = _Option(hypothesis, posterior[hypothesis.person_id])
+                options[match.person_id] = _Option(match, posterior[match.person_id])
         return options
 
     def _supported(self, track: Track, person_id: str, snapshot: Snapshot) -> float:
@@ -292,15 +294,15 @@ class IdentityResolver:
     ) -> Track:
         """Write the decision into the track's claim, splitting a track that bore another name."""
         claim: Claim = track.claim
-        claim.person_id = None if option is None else option.hypothesis.person_id
-        claim.is_stranger = option is not None and option.hypothesis.is_stranger
-        if option is None or option.hypothesis.is_stranger:
+        claim.person_id = None if option is None else option.match.person_id
+        claim.is_stranger = option is not None and option.match.is_stranger
+        if option is None or option.match.is_stranger:
             return track
         former = claim.former_id
         if former is not None and snapshot.aliases.get(former, former) != claim.person_id:
             track = renew(track)
             track.claim = Claim(
-                claim.person_id, None, claim.answered, claim.hypotheses, claim.supported, others=claim.others
+                claim.person_id, None, claim.answered, claim.matches, claim.supported, others=claim.others
             )
         track.claim.former_id = claim.person_id
         return track
@@ -310,7 +312,7 @@ class IdentityResolver:
         stamp: float,
     ) -> Identity:  # fmt: skip
         claim: Claim = track.claim
-        ranked = sorted(claim.hypotheses, key=lambda h: -posterior[h.person_id])
+        ranked = sorted(claim.matches, key=lambda h: -posterior[h.person_id])
         others = [h for h in ranked if h.person_id != claim.person_id]
         runner_up = None
         if others:
@@ -318,14 +320,14 @@ class IdentityResolver:
             runner_up = Candidate(person.person_id, person.label, math.exp(posterior[person.person_id]))
         age = None if track.evidence.last_stamp is None else max(stamp - track.evidence.last_stamp, 0.0)
         if option is not None:
-            person = snapshot.persons[option.hypothesis.person_id]
+            person = snapshot.persons[option.match.person_id]
             return Identity(
                 IdentityState.STRANGER if person.is_stranger else IdentityState.KNOWN,
                 person.person_id, person.label, math.exp(option.log_posterior), runner_up,
-                option.hypothesis.distance, age,
+                option.match.distance, age,
             )  # fmt: skip
         nobody_enrolled = math.exp(posterior[None]) + sum(
-            math.exp(posterior[h.person_id]) for h in claim.hypotheses if h.is_stranger
+            math.exp(posterior[h.person_id]) for h in claim.matches if h.is_stranger
         )
         seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion == 0.0 and not track.is_flat
         stranger = seen_enough and nobody_enrolled >= self.config.minimum_probability
@@ -336,6 +338,12 @@ class IdentityResolver:
             distance=ranked[0].distance if ranked else None,
             evidence_age=age,
         )
+
+
+def _overlap(first: Track, second: Track) -> bool:
+    """Return whether two boxes share anything: then they may be one face, found twice."""
+    shared = intersection_matrix(first.detection.box_xyxy[None], second.detection.box_xyxy[None])
+    return bool(shared[0, 0] > 0.0)
 
 
 def _assign(options: Sequence[dict[str, _Option]], incumbents: Sequence[str | None]) -> list[_Option | None]:
@@ -351,7 +359,7 @@ def _assign(options: Sequence[dict[str, _Option]], incumbents: Sequence[str | No
     gain[:, : len(people)] = -1e6
     for row, (offered, incumbent) in enumerate(zip(options, incumbents, strict=True)):
         for person_id, option in offered.items():
-            h = option.hypothesis
+            h = option.match
             bonus = 2.0 if person_id == incumbent else 0.0
             gain[row, column[person_id]] = 20.0 + bonus + option.log_posterior + h.log_ratio
     rows, columns = linear_sum_assignment(gain, maximize=True)

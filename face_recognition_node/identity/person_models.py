@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ CANDIDATES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Hypothesis:
+class PersonMatch:
     """One person that a track might be.
 
     Attributes:
@@ -82,10 +82,11 @@ class PersonModels:
         self._version = -1
         self._members: dict[str, _Member] = {}
         self._enrolled = self._everybody = Cohort.of([], calibration)
+        self._different: set[frozenset[str]] = set()
 
     def rank(
         self, queries: FloatArray, qualities: Sequence[float], snapshot: Snapshot
-    ) -> list[tuple[Hypothesis, ...]]:
+    ) -> list[tuple[PersonMatch, ...]]:
         """Return for each (Q, D) unit vector of this quality the persons it may be, highest ratio first."""
         self.follow(snapshot)
         found = snapshot.search(queries, CANDIDATES) if snapshot.n_templates else [()] * len(queries)
@@ -99,6 +100,8 @@ class PersonModels:
 
     def are_one(self, first_id: str, second_id: str, snapshot: Snapshot) -> bool:
         """Say whether two entries of the gallery show one person, by the centres of their templates."""
+        if frozenset((first_id, second_id)) in self._different:
+            return False
         first, second = self._model(first_id, snapshot), self._model(second_id, snapshot)
         chance = self._calibration.log_false_match(
             float(first.center @ second.center),
@@ -107,6 +110,13 @@ class PersonModels:
             (first.commonness + second.commonness) / 2,
         )
         return float(chance) <= _LOG_CHANCE_OF_TWO
+
+    def tell_apart(self, first_id: str, second_id: str) -> None:
+        """Take note that two entries are different people, whatever they look like."""
+        pair = frozenset((first_id, second_id))
+        if pair not in self._different:
+            self._different.add(pair)
+            self._everybody = Cohort.of(self._centers_of_all(self._members), self._calibration)
 
     def log_ratio(self, embedding: FloatArray, quality: float, person_id: str, snapshot: Snapshot) -> float:
         """Return the natural-log likelihood ratio that one (D,) view by itself shows this person."""
@@ -121,7 +131,7 @@ class PersonModels:
         own: float,
         rows: list[tuple[float, float, float, float]],
         persons: list[Person],
-    ) -> tuple[Hypothesis, ...]:
+    ) -> tuple[PersonMatch, ...]:
         if not rows:
             return ()
         similarity, model_quality, model_commonness, nearest = np.array(rows, np.float64).T
@@ -138,11 +148,11 @@ class PersonModels:
         )
         distances = np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
         columns = (similarity.tolist(), ratios.tolist(), false_matches.tolist(), distances.tolist())
-        hypotheses = [
-            Hypothesis(person.person_id, person.is_stranger, *values)
+        matches = [
+            PersonMatch(person.person_id, person.is_stranger, *values)
             for person, *values in zip(persons, *columns, strict=True)
         ]
-        return tuple(sorted(hypotheses, key=lambda h: (-h.log_ratio, -h.similarity)))
+        return tuple(sorted(matches, key=lambda h: (-h.log_ratio, -h.similarity)))
 
     def _compare(
         self, query: FloatArray, person_id: str, snapshot: Snapshot
@@ -187,6 +197,7 @@ class PersonModels:
             return
         self._version = snapshot.version
         self._models.clear()
+        self._different = {pair for pair in self._different if all(one in snapshot.persons for one in pair)}
         known = self._members
         members: dict[str, _Member] = {}
         for person in _choose(snapshot):
@@ -204,17 +215,18 @@ class PersonModels:
             self._enrolled = Cohort.of(
                 [m.center for m in members.values() if not m.is_stranger], self._calibration
             )
-            self._everybody = Cohort.of(self._centers_of_all(list(members.values())), self._calibration)
+            self._everybody = Cohort.of(self._centers_of_all(members), self._calibration)
         self._members = members
 
-    def _centers_of_all(self, members: list[_Member]) -> list[FloatArray]:
+    def _centers_of_all(self, entries: Mapping[str, _Member]) -> list[FloatArray]:
         """Return the centres of the enrolled and of the strangers who are none of those before them.
 
         A person known under two ids, a stranger and enrolled or two strangers, is no measure of how alike
-        different people are.
+        different people are; unless they were seen in one frame, which makes them the best measure.
         """
-        if not members:
+        if not entries:
             return []
+        ids, members = list(entries), list(entries.values())
         centers = np.stack([member.center for member in members])
         qualities = np.array([member.quality for member in members])
         commonness = self._calibration.commonness(centers)
@@ -223,7 +235,8 @@ class PersonModels:
         )
         kept: list[int] = []
         for k, member in enumerate(members):
-            if not member.is_stranger or (chances[k, kept] > _LOG_CHANCE_OF_TWO).all():
+            unsure = [j for j in kept if frozenset((ids[j], ids[k])) not in self._different]
+            if not member.is_stranger or (chances[k, unsure] > _LOG_CHANCE_OF_TWO).all():
                 kept.append(k)
         return [members[k].center for k in kept]
 

@@ -200,7 +200,7 @@ class StrangerBook:
 def _is_like_somebody(track: Track) -> bool:
     """Whether it is so like somebody known that more views may well make it a name or an id."""
     claim: Claim | None = track.claim
-    return claim is not None and any(h.log_false_match <= _UNLIKE for h in claim.hypotheses)
+    return claim is not None and any(h.log_false_match <= _UNLIKE for h in claim.matches)
 
 
 def _longest_unseen(snapshot: Snapshot, limit: int) -> list[str]:

@@ -48,12 +48,12 @@ class TestClaims:
         assert unknown.name == ""
 
     def test_posterior_is_bayes(self, desk: Desk, world: FaceWorld) -> None:
-        """Against a slow computation from the hypotheses' own ratios."""
+        """Against a slow computation from the matches' own ratios."""
         for person in range(3):
             desk.enroll(person, f"P{person}")
         track = desk.track(between(world, 0, 1, 0.8))
         (identity,) = desk.ask(track)
-        ratios = {h.person_id: h.log_ratio for h in track.claim.hypotheses}
+        ratios = {h.person_id: h.log_ratio for h in track.claim.matches}
         weights = {person_id: 0.5 / 3 * math.exp(ratio) for person_id, ratio in ratios.items()}
         total = 0.5 + sum(weights.values())
         assert identity.person_id is not None

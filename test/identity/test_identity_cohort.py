@@ -30,15 +30,15 @@ class TestPersonModels:
         gallery.add_person("Anna", templates)
         stored = gallery.snapshot().templates_of(next(iter(gallery.snapshot().persons)))
         query = unit(rng.normal(size=64))
-        (hypothesis,) = PersonModels(calibration).rank(query[None], [0.8], gallery.snapshot())[0]
+        (match,) = PersonModels(calibration).rank(query[None], [0.8], gallery.snapshot())[0]
         cosines = [float(t.embedding @ query) for t in stored]
         pooled = sum(
             t.quality**2 * math.exp(4 * (c - max(cosines))) * t.embedding.astype(np.float64)
             for t, c in zip(stored, cosines, strict=True)
         )
         expected = float(pooled @ query / np.linalg.norm(pooled))
-        assert hypothesis.similarity == pytest.approx(expected, abs=1e-4)
-        assert hypothesis.distance == pytest.approx(math.sqrt(2 - 2 * max(cosines)), abs=1e-3)
+        assert match.similarity == pytest.approx(expected, abs=1e-4)
+        assert match.distance == pytest.approx(math.sqrt(2 - 2 * max(cosines)), abs=1e-3)
 
     def test_a_person_whose_templates_were_all_set_aside(self, world: FaceWorld) -> None:
         gallery, models = empty_gallery(), PersonModels(made_up_calibration())
@@ -46,7 +46,7 @@ class TestPersonModels:
         anna = gallery.add_person("Anna", world.templates(0))
         gallery.set_aside(anna.template_ids)
         ranked = models.rank(world.axis(0)[None], [0.9], gallery.snapshot())[0]
-        assert anna.person_id not in [hypothesis.person_id for hypothesis in ranked]
+        assert anna.person_id not in [match.person_id for match in ranked]
 
     def test_a_person_forgotten_during_a_frame_is_nobody(self, world: FaceWorld) -> None:
         """The frame's snapshot is older than the forgetting, which wipes the templates in it, too."""
@@ -55,7 +55,7 @@ class TestPersonModels:
         taken = gallery.snapshot()
         gallery.forget(anna)
         (ranked,) = models.rank(world.axis(0)[None], [0.9], taken)
-        assert all(hypothesis.similarity == 0.0 for hypothesis in ranked)
+        assert all(match.similarity == 0.0 for match in ranked)
 
     def test_nothing_of_a_forgotten_person_stays(self, world: FaceWorld) -> None:
         gallery, models = empty_gallery(), PersonModels(made_up_calibration())
@@ -97,7 +97,7 @@ class TestCohort:
         gallery.add_person("Anna", [view])
         gallery.add_person("", [view], is_stranger=True)
         ranked = models.rank(world.axis(0)[None], [0.9], gallery.snapshot())[0]
-        anna, stranger = sorted(ranked, key=lambda hypothesis: hypothesis.is_stranger)
+        anna, stranger = sorted(ranked, key=lambda match: match.is_stranger)
         assert anna.log_ratio == stranger.log_ratio
         assert anna.log_false_match > stranger.log_false_match + 0.1
 
@@ -133,12 +133,12 @@ class TestCohort:
         for relative in relatives[1:]:
             gallery.add_person("", [relative], is_stranger=True)
         ranked = models.rank(query[None], [0.9], gallery.snapshot())[0]
-        anna = next(hypothesis for hypothesis in ranked if not hypothesis.is_stranger)
+        anna = next(match for match in ranked if not match.is_stranger)
         assert anna.log_false_match > alone.log_false_match + 1.0
         assert anna.log_ratio == pytest.approx(alone.log_ratio)
         _, spread = made_up_calibration().different_people
         expected = 16.0 * spread / 4 * 5 / (5 + 8)  # what is left of the expectation that names alone bear
-        for stranger in (hypothesis for hypothesis in ranked if hypothesis.is_stranger):
+        for stranger in (match for match in ranked if match.is_stranger):
             assert stranger.similarity == pytest.approx(anna.similarity, abs=1e-4)
             assert 0.0 < anna.log_false_match - stranger.log_false_match < 1.5 * expected
 
