@@ -15,7 +15,7 @@ from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.config import Config
 from face_recognition_node.evaluation.replay.replay import assign_truth, make_bench, replay
 from face_recognition_node.evaluation.replay.requirements import unmet
-from face_recognition_node.evaluation.replay.scenario import FaceRule
+from face_recognition_node.evaluation.replay.scenario import FaceRule, Play
 from face_recognition_node.evaluation.replay.scenario_file import parse_scenario, read_scenario
 from face_recognition_node.media.sample import portrait
 from face_recognition_node.recognizer import Recognizer
@@ -48,10 +48,11 @@ def found(x: float, y: float, size: float) -> IdentifiedFace:
 def test_truth_is_assigned_by_the_first_rule_that_fits_and_once_a_frame() -> None:
     faces = (found(20, 50, 10), found(30, 50, 20), found(80, 50, 10), found(50, 99, 10))
     result = RecognitionResult(0.0, "", (100, 100), faces, 1)
-    rules = [FaceRule("left", x=(0, 0.5), y=(0, 0.9)), FaceRule("right", x=(0.5, 1), y=(0, 0.9))]
-    assigned = {face.track_id: who for who, face in assign_truth(result, rules, 0.0)}
+    rules = (FaceRule("left", x=(0, 0.5), y=(0, 0.9)), FaceRule("right", x=(0.5, 1), y=(0, 0.9)))
+    play = Play("", rules)
+    assigned = {face.track_id: who for who, face in assign_truth(result, play, 0.0)}
     assert assigned == {30: "left", 20: "", 80: "right", 50: ""}
-    assert assign_truth(changed(result, faces=()), rules, 0.0) == []
+    assert assign_truth(changed(result, faces=()), play, 0.0) == []
 
 
 def test_the_sample_is_enrolled_on_the_fly_and_told_apart(models: Models, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ WHAT = {
     "detector": "recall and landmark error on labelled photographs",
     "identification": "open-set identification: DIR at FPIR",
     "replay": "a scenario of tracks with ground truth: right, wrong and late names",
+    "scenarios": "scenes composed of real faces: door, seat swap, crossing, strangers, posters …",
 }
 
 

@@ -6,7 +6,8 @@ in the pipeline looks at the wall clock, so the figures do not depend on the mac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,20 @@ from face_recognition_node.evaluation.replay.scenario import (
     EVERYWHERE,
     Enrolment,
     Episode,
-    FaceRule,
     Play,
     Scenario,
+    VisibleFace,
 )
 from face_recognition_node.evaluation.replay.sequences import open_sequence
 from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTrack, follow_strangers, judge
 from face_recognition_node.gallery.gallery import NewTemplate
-from face_recognition_node.vision.faces import Frame, IdentifiedFace, RecognitionResult
+from face_recognition_node.vision.faces import FaceView, Frame, IdentifiedFace, RecognitionResult
+from face_recognition_node.vision.geometry import iou_matrix
+
+_SAME_FACE = 0.2
+"""Overlap (intersection over union) from which on a found face is a true one."""
+_IN_PLAIN_VIEW = 0.75
+"""Share of a face that has to be uncovered for it to count as visible."""
 
 
 class Bench(Pipeline):
@@ -136,28 +143,32 @@ class _Run:
 
     def _frames(self, play: Play) -> Iterable[Frame]:
         """Yield the frames of a recording, moved to the episode's own time line."""
-        source = open_sequence(self._root, play.source, rate=play.rate, skip=play.skip)
+        if isinstance(play.source, str):
+            frames = iter(open_sequence(self._root, play.source, rate=play.rate, skip=play.skip))
+        else:
+            frames = play.source.frames()
         start = self._clock
-        for frame in source:
+        for frame in frames:
             self._clock = start + frame.stamp
-            yield Frame(frame.image_bgr, self._clock, frame.frame_id, frame.depth_m)
+            yield replace(frame, stamp=self._clock)
         self._clock += self._pause
 
     def _add_pictures(self, wanted: Enrolment) -> None:
-        pictures = open_sequence(self._root, wanted.source, take=wanted.pictures)
+        pictures = open_sequence(self._root, str(wanted.source), take=wanted.pictures)
         person_id, count = self._bench.add_pictures(wanted.name, pictures)
         self._enrolled[wanted.name] = person_id
         self._enrolments.append(
-            EnrolmentOutcome(wanted.name, wanted.source, True, "pictures added", count, {}, 0.0)
+            EnrolmentOutcome(wanted.name, str(wanted.source), True, "pictures added", count, {}, 0.0)
         )
 
     def _run_session(self, wanted: Enrolment, frames: Iterable[Frame]) -> None:
         """Enrol from a recording of its own."""
+        start = self._clock
         live = _LiveEnrolment(wanted, self._bench, self._clock)
         for frame in frames:
             result = self._bench.process(frame, embed_all=True)
             self._on_frame(f"enrol {wanted.name}", result)
-            if live.observe(result):
+            if live.observe(result, assign_truth(result, Play(wanted.source), result.stamp - start)):
                 break
         self._finish(live)
         self._clock += self._pause
@@ -175,15 +186,21 @@ class _Run:
         running: list[_LiveEnrolment] = []
         claims: dict[str, list[Claim]] = {rule.who: [] for rule in play.faces}
         stamps: list[float] = []
+        visible: dict[str, list[float]] = {}
         for frame in self._frames(play):
             while waiting and frame.stamp - start >= waiting[0].at:
                 running.append(_LiveEnrolment(waiting.pop(0), self._bench, frame.stamp))
             result = self._bench.process(frame, embed_all=bool(running))
-            self._on_frame(play.source, result)
+            self._on_frame(str(play.source), result)
             stamps.append(result.stamp)
-            for who, face in assign_truth(result, play.faces, result.stamp - start):
+            paired = assign_truth(result, play, result.stamp - start)
+            for who, face in paired:
                 claims.setdefault(who, []).append(self._claim(who, face, result.stamp))
-            for live in [live for live in running if live.observe(result)]:
+            if not isinstance(play.source, str):
+                for true in play.source.truth(result.stamp - start):
+                    if true.visible >= _IN_PLAIN_VIEW:
+                        visible.setdefault(true.who, []).append(result.stamp)
+            for live in [live for live in running if live.observe(result, paired)]:
                 running.remove(live)
                 self._finish(live)
         if waiting:
@@ -200,15 +217,21 @@ class _Run:
         )
         return [
             TrueTrack(
-                play.source, who, tuple(replace(claim, duration=follow[claim.stamp]) for claim in found)
+                str(play.source),
+                who,
+                tuple(replace(claim, duration=follow[claim.stamp]) for claim in claims.get(who, ())),
+                tuple(visible.get(who, ())),
             )
-            for who, found in claims.items()
-            if found or who
+            for who in {**claims, **visible}
+            if who or claims.get(who)
         ]
 
     def _claim(self, who: str, face: IdentifiedFace, stamp: float) -> Claim:
         identity = face.identity
-        return Claim(stamp, 0.0, identity.state, identity.person_id, identity.name, self._enrolled.get(who))
+        expected = self._enrolled.get(who)
+        return Claim(
+            stamp, 0.0, identity.state, identity.person_id, identity.name, expected, face.flatness
+        )  # fmt: skip
 
 
 class _LiveEnrolment:
@@ -219,15 +242,17 @@ class _LiveEnrolment:
         self._bench = bench
         self._begun = now
         self._last = now
+        self._shown: dict[tuple[float, float, float], str] = {}
         everywhere = wanted.x == EVERYWHERE and wanted.y == EVERYWHERE
         region = (wanted.x[0], wanted.y[0], wanted.x[1], wanted.y[1])
         self._session = bench.begin(
             EnrollmentGoal(wanted.name, None, MostCentral() if everywhere else Region(region))
         )
 
-    def observe(self, result: RecognitionResult) -> bool:
+    def observe(self, result: RecognitionResult, truth: Iterable[tuple[str, IdentifiedFace]]) -> bool:
         """Show the session one frame's answer; True when it has ended."""
         self._last = result.stamp
+        self._shown.update({_place(face.view): who for who, face in truth})
         self._session.observe(result)
         return bool(self._session.finished)
 
@@ -236,32 +261,54 @@ class _LiveEnrolment:
         if not self._session.finished:
             self._session.finish()
         result = self._session.result()
+        views_of = Counter(self._shown.get(_place(view), "") for view in self._session.views)
         outcome = EnrolmentOutcome(
             self.wanted.name,
-            self.wanted.source or "while playing",
+            str(self.wanted.source or "while playing"),
             result.success,
             result.message,
             result.views_kept,
             {reason.value: count for reason, count in result.rejections.items()},
             self._last - self._begun,
+            dict(views_of),
         )
         return outcome, result.person_id if result.success else None
 
 
-def assign_truth(
-    result: RecognitionResult, rules: Iterable[FaceRule], seconds: float
-) -> list[tuple[str, IdentifiedFace]]:
+def assign_truth(result: RecognitionResult, play: Play, seconds: float) -> list[tuple[str, IdentifiedFace]]:
     """Pair each face with its true person, ``""`` where it is none.
 
     Where several faces fit one person, the largest is the person; the others are nobody.
     """
+    if not isinstance(play.source, str):
+        return _assign_boxes(result, play.source.truth(seconds))
     width, height = result.image_size
-    rules = list(rules)
     paired: list[tuple[str, IdentifiedFace]] = []
     taken: set[str] = set()
     for face in sorted(result.faces, key=lambda item: -item.view.detection.size_px):
         x, y = (float(value) for value in face.view.detection.center_xy)
-        who = next((rule.who for rule in rules if rule.fits(x / width, y / height, seconds)), "")
+        who = next((rule.who for rule in play.faces if rule.fits(x / width, y / height, seconds)), "")
         paired.append(("" if who in taken else who, face))
         taken.add(who)
     return paired
+
+
+def _assign_boxes(
+    result: RecognitionResult, truth: Sequence[VisibleFace]
+) -> list[tuple[str, IdentifiedFace]]:
+    """Pair faces with true ones by overlap, the best pair first."""
+    if not result.faces or not truth:
+        return [("", face) for face in result.faces]
+    boxes = np.stack([face.view.detection.box_xyxy for face in result.faces])
+    overlaps = iou_matrix(boxes, np.array([true.box_xyxy for true in truth], np.float32)).copy()
+    overlaps *= np.array([true.visible for true in truth]) ** 0.5  # of two at one place the one in front
+    who = [""] * len(result.faces)
+    while overlaps.max() >= _SAME_FACE:
+        found, true = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
+        who[int(found)] = truth[int(true)].who
+        overlaps[found, :] = overlaps[:, true] = 0.0
+    return list(zip(who, result.faces, strict=True))
+
+
+def _place(view: FaceView) -> tuple[float, float, float]:
+    return (view.stamp, float(view.detection.box_xyxy[0]), float(view.detection.box_xyxy[1]))

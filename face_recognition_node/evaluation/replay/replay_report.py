@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class EnrolmentOutcome:
         views: Views kept.
         rejections: Rejected views by reason.
         seconds: How much video it took.
+        views_of: Views kept by the person they show; of composed recordings.
     """
 
     name: str
@@ -33,6 +34,7 @@ class EnrolmentOutcome:
     views: int
     rejections: dict[str, int]
     seconds: float
+    views_of: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+from face_recognition_node.vision.faces import Frame
 
 Range = tuple[float, float]
 EVERYWHERE: Range = (0.0, 1.0)
@@ -31,12 +34,44 @@ class FaceRule:
 
 
 @dataclass(frozen=True, slots=True)
+class VisibleFace:
+    """A person's face in one frame.
+
+    Attributes:
+        who: The person; empty for a picture of one.
+        box_xyxy: (x1, y1, x2, y2) pixels.
+        visible: Share of the box that is in the image and not covered.
+    """
+
+    who: str
+    box_xyxy: tuple[float, float, float, float]
+    visible: float
+
+    @property
+    def height_px(self) -> float:
+        """Height of the box."""
+        return self.box_xyxy[3] - self.box_xyxy[1]
+
+
+class Recording(Protocol):
+    """Frames that know who is in them, in place of a file and rules; its text is its name for the report."""
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames with stamps from 0."""
+        ...
+
+    def truth(self, seconds: float) -> Sequence[VisibleFace]:
+        """Return whose faces are where at the stamp of a frame."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Enrolment:
     """Whom to enrol, and from what.
 
     Attributes:
         name: Name in the gallery and in the ground truth.
-        source: A recording to enrol from before the play, or empty.
+        source: A recording to enrol from before the play, or empty: a path or a composed one.
         at: Second of the played recording at which to begin, where ``source`` is empty.
         x: Region of the played recording, parts of its width.
         y: Region of the played recording, parts of its height.
@@ -44,7 +79,7 @@ class Enrolment:
     """
 
     name: str
-    source: str = ""
+    source: str | Recording = ""
     at: float = 0.0
     x: Range = EVERYWHERE
     y: Range = EVERYWHERE
@@ -56,15 +91,16 @@ class Play:
     """One recording with its ground truth.
 
     Attributes:
-        source: Path below the data root, ``archive.zip!folder``, or ``"sample"``.
+        source: Path below the data root, ``archive.zip!folder``, ``"sample"``, or a composed recording, whose
+            own truth holds in place of ``faces``.
         faces: Rules; a face that none fits belongs to no person.
         enroll: Enrolments while it plays.
         rate: Frames per second in place of the recording's own, or None.
         skip: 1-based numbers of the pictures to leave out.
     """
 
-    source: str
-    faces: tuple[FaceRule, ...]
+    source: str | Recording
+    faces: tuple[FaceRule, ...] = ()
     enroll: tuple[Enrolment, ...] = ()
     rate: float | None = None
     skip: tuple[int, ...] = ()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from face_recognition_node.vision.faces import IdentityState
+from face_recognition_node.vision.flatness import UNVERIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Claim:
         person_id: Of the claimed person or stranger.
         name: Display name, for the report.
         expected_id: person_id of the true person if enrolled by then, else None.
+        flatness: What depth told: solid, flat, or unverified.
     """
 
     stamp: float
@@ -36,6 +38,7 @@ class Claim:
     person_id: str | None = None
     name: str = ""
     expected_id: str | None = None
+    flatness: str = UNVERIFIED
 
     @property
     def is_right(self) -> bool:
@@ -56,11 +59,13 @@ class TrueTrack:
         recording: Which.
         who: The person's name in the ground truth; empty for whatever was found outside every true face.
         claims: In the order of time; only frames in which a face was found there.
+        visible: Stamps of the frames in which the face is in plain view, found or not; composed only.
     """
 
     recording: str
     who: str
     claims: tuple[Claim, ...]
+    visible: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,103 @@
+"""``face-recognition evaluate scenarios [DATA…]``: scenes of a RoboCup@Home run, composed of real faces."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face_recognition_node.cli.evaluate.replay import find_data
+from face_recognition_node.cli.options import add_progress, add_settings, config_from, file_to_write
+from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.common.progress import progress_bar
+
+if TYPE_CHECKING:
+    from face_recognition_node.evaluation.scenes.stage import ScenarioOutcome
+
+EPILOG = """\
+DATA is a folder of clips, a zip of LFW, ORL or RAP3DF faces, or a folder that holds them.
+
+exit codes: 0 every scenario that was run passed, 1 one failed, 2 wrong input or failure
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "data", nargs="*", type=Path, metavar="DATA", help="where faces come from (default: ../shared/data)"
+    )
+    parser.add_argument("--only", metavar="A1,A5", default="", help="run these scenarios only")
+    parser.add_argument("--short", action="store_true", help="few people, few frames: shows that it runs")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--report", type=file_to_write, metavar="OUT.html", help="write a page with pictures")
+    add_settings(parser)
+    add_progress(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play the scenarios and print the table."""
+    from face_recognition_node.assembly import load_models
+    from face_recognition_node.evaluation.scenes.cast import Cast
+    from face_recognition_node.evaluation.scenes.scenarios import SCENARIOS, run_scenario
+    from face_recognition_node.evaluation.scenes.stage import ScenarioOutcome, Stage
+
+    wanted = [number.strip().upper() for number in arguments.only.split(",") if number.strip()]
+    known = [scenario.number for scenario in SCENARIOS]
+    if unknown := [number for number in wanted if number not in known]:
+        raise ConfigurationError(f"--only: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    config = config_from(arguments)
+    models = load_models(config)
+    cast = Cast(arguments.data or [find_data(None)], models.detector)
+    outcomes = []
+    with progress_bar(shown=arguments.progress) as bar:
+
+        def on_frame(place: str) -> None:
+            bar.set_description(place, refresh=False)
+            bar.update()
+
+        for scenario in SCENARIOS:
+            if wanted and scenario.number not in wanted:
+                continue
+            stage = Stage(cast, models, config, is_short=arguments.short, on_frame=on_frame)
+            outcomes.append(ScenarioOutcome(scenario, *run_scenario(scenario, stage)))
+    if arguments.report is not None:
+        _write_report(arguments.report, outcomes)
+    if arguments.json:
+        print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2, ensure_ascii=False))
+    else:
+        print(table(outcomes))
+    return int(any(outcome.verdict == "FAIL" for outcome in outcomes))
+
+
+def table(outcomes: list[ScenarioOutcome]) -> str:
+    """Return one block of lines a scenario: what must hold, what was measured."""
+    lines = []
+    for outcome in outcomes:
+        scenario = outcome.scenario
+        lines.append(f"{scenario.number:<4} {outcome.verdict:<8} {scenario.title}; must: {scenario.must}")
+        told = outcome.measured.text if outcome.measured else outcome.reason
+        lines += [f"     {line}" for line in told.splitlines()]
+    return "\n".join(lines)
+
+
+def _write_report(path: Path, outcomes: list[ScenarioOutcome]) -> None:
+    import cv2
+
+    from face_recognition_node.evaluation.report_page import Section, write_page
+
+    with tempfile.TemporaryDirectory() as folder:
+        sections = []
+        for outcome in outcomes:
+            files = []
+            for index, picture in enumerate(outcome.measured.pictures if outcome.measured else ()):
+                name = "".join(c if c.isalnum() else "_" for c in picture.caption)
+                file = Path(folder) / f"{outcome.scenario.number}_{index}_{name}.png"
+                cv2.imwrite(str(file), picture.image_bgr)
+                files.append(file)
+            heading = f"{outcome.scenario.number} {outcome.scenario.title}: {outcome.verdict}"
+            sections.append(Section(heading, table([outcome]), tuple(files)))
+        write_page(path, "Scenarios", sections)

@@ -1,0 +1,1 @@
+"""Scenes composed of real faces, where the composition is the ground truth."""

@@ -1,0 +1,184 @@
+"""Where scenarios are played: the cast, the models, and pictures of what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from face_recognition_node.assembly import Models
+from face_recognition_node.config import Config
+from face_recognition_node.evaluation.replay.replay import Bench, replay
+from face_recognition_node.evaluation.replay.replay_report import ReplayReport
+from face_recognition_node.evaluation.replay.scenario import Episode, Scenario
+from face_recognition_node.evaluation.replay.track_metrics import TrueTrack
+from face_recognition_node.evaluation.scenes.cast import Cast
+from face_recognition_node.evaluation.scenes.scene import Scene
+from face_recognition_node.vision.faces import ImageArray, RecognitionResult
+
+_GREEN, _RED = (80, 200, 60), (60, 60, 230)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A frame of a scene with the truth and the claims in it."""
+
+    caption: str
+    image_bgr: ImageArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What a scenario came to.
+
+    Attributes:
+        text: The figures, for the table.
+        passed: Whether what must hold did.
+        figures: The same for JSON.
+        pictures: Frames to look at.
+    """
+
+    text: str
+    passed: bool
+    figures: dict[str, Any] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StagedScenario:
+    """One of the scenarios.
+
+    Attributes:
+        number: ``A1`` …
+        title: What happens.
+        must: What must hold.
+        play: Plays and judges it, or None.
+        needs: Kinds of people it is composed of; one of them is enough.
+        reason: Why it is not run, where it has no ``play``.
+    """
+
+    number: str
+    title: str
+    must: str
+    play: Callable[[Stage], Measured] | None = None
+    needs: tuple[str, ...] = ("heads", "clips")
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioOutcome:
+    """A line of the table: a scenario with what was measured, or why it was not run."""
+
+    scenario: StagedScenario
+    measured: Measured | None
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Pass, fail or not run."""
+        if self.measured is None:
+            return "not run"
+        return "pass" if self.measured.passed else "FAIL"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        measured = self.measured
+        return {
+            "scenario": self.scenario.number,
+            "title": self.scenario.title,
+            "must": self.scenario.must,
+            "verdict": self.verdict,
+            "measured": measured.text if measured else None,
+            "figures": measured.figures if measured else {},
+            "reason": self.reason,
+        }
+
+
+class Stage:
+    """Plays scenes through the real pipeline and keeps what was claimed in them.
+
+    Args:
+        cast: Who can play.
+        models: The networks.
+        config: Parameters.
+        is_short: Fewer people and shorter scenes: shows that everything runs, not how well.
+        on_frame: Called after each frame with the scene's name, for progress.
+    """
+
+    def __init__(
+        self, cast: Cast, models: Models, config: Config, *, is_short: bool = False,
+        on_frame: Callable[[str], None] = lambda place: None,
+    ) -> None:  # fmt: skip
+        self.cast, self.is_short = cast, is_short
+        self._models, self._config, self._on_frame = models, config, on_frame
+        self._results: dict[str, list[RecognitionResult]] = {}
+
+    def some(self, full: int, short: int) -> int:
+        """Return how many to take of something."""
+        return short if self.is_short else full
+
+    def play(self, name: str, episodes: Sequence[Episode], *, rotate: int = 0) -> ReplayReport:
+        """Play episodes, each on a gallery of its own; reports lie on the clock of their episode."""
+        self._results.clear()
+
+        def fresh_bench(settings: Mapping[str, Any]) -> Bench:
+            return Bench.open(self._config, models=self._models, rotate=rotate, learns=True)
+
+        return replay(Scenario(name, "", tuple(episodes)), Path(), fresh_bench, self._keep)
+
+    def picture(self, scene: Scene, seconds: float) -> Picture:
+        """Return a frame of a scene of the last play: truth in green, pictures in red, claims beneath."""
+        frame, truth = scene.render(round(seconds * scene.rate_hz) / scene.rate_hz)
+        image = frame.image_bgr.copy()
+        for true in truth:
+            x1, y1, x2, y2 = (round(value) for value in true.box_xyxy)
+            color = _GREEN if true.who else _RED
+            cv2.rectangle(image, (x1, y1), (x2, y2), color, 1)
+            _write(image, true.who or "(picture)", (x1, y1 - 4), color)
+        results = self._results.get(scene.name, [])
+        index = round(seconds * scene.rate_hz)
+        if index < len(results):
+            for face in results[index].faces:
+                x1, _, _, y2 = (round(float(value)) for value in face.view.detection.box_xyxy)
+                said = face.identity.name or face.identity.state.value
+                _write(image, f"{said} {face.identity.probability:.2f}", (x1, y2 + 12), (255, 255, 255))
+        return Picture(f"{scene.name}, {seconds:g} s", image)
+
+    def _keep(self, place: str, result: RecognitionResult) -> None:
+        self._results.setdefault(place, []).append(result)
+        self._on_frame(place)
+
+
+def seconds_to_name(track: TrueTrack) -> float | None:
+    """Return the time from the first frame in plain view to the first right name, or None."""
+    right = next((claim.stamp for claim in track.claims if claim.is_right), None)
+    return None if right is None or not track.visible else max(right - track.visible[0], 0.0)
+
+
+def longest_wrong_s(track: TrueTrack) -> float:
+    """Return the longest time without a break under wrong names, seconds."""
+    longest = run = 0.0
+    for claim in track.claims:
+        run = run + claim.duration if claim.is_wrong else 0.0
+        longest = max(longest, run)
+    return longest
+
+
+def all_tracks(report: ReplayReport) -> list[TrueTrack]:
+    """Return the true tracks of all episodes."""
+    return [track for episode in report.episodes for track in episode.tracks]
+
+
+def failed_enrollments(report: ReplayReport) -> str:
+    """Return a sentence about enrollments that stored nobody, empty if there was none."""
+    failed = report.failed_enrolments
+    return "" if not failed else f"; {len(failed)} not enrolled: {failed[0].name}: {failed[0].message}"
+
+
+def _write(image: np.ndarray, text: str, at: tuple[int, int], color: tuple[int, int, int]) -> None:
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, color, 1, cv2.LINE_AA)
