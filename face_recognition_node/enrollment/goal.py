@@ -11,6 +11,7 @@ from types import MappingProxyType
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.enrollment.coverage import PoseCoverage
+from face_recognition_node.gallery.edits import checked_name
 from face_recognition_node.vision.faces import Candidate
 
 
@@ -160,8 +161,7 @@ class EnrollmentGoal:
     is_somebody_else: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.name) > 200 or not self.name.isprintable():
-            raise InputError(f"name: expected up to 200 printable characters, got {self.name[:40]!r}")
+        object.__setattr__(self, "name", checked_name(self.name, may_be_empty=True))
         for what, number in (("wanted_views", self.wanted_views), ("minimum_views", self.minimum_views)):
             if not 0 <= number <= 100:
                 raise InputError(f"{what}: expected 0 (default) to 100, got {number}")

@@ -5,6 +5,7 @@ Every function looks at a snapshot and returns an :class:`Edit`; it changes noth
 
 from __future__ import annotations
 
+import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -375,12 +376,25 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+_BLANK_LETTERS = " \u115f\u1160\u2800\u3164\uffa0"
+"""The space, and what Unicode counts as a letter or symbol but every font draws as nothing."""
+_JOINER = re.compile(
+    "(?<=[^\\W\\d_])[\u200c\u200d](?=[^\\W\\d_])|(?<=[\u0d4d\u0dca\u094d\u09cd])[\u200c\u200d]"
+)
+
+
 def checked_name(name: str, may_be_empty: bool = False) -> str:
-    """Return a display name without surrounding blanks, or raise InputError."""
+    """Return a display name, every run of blanks in it one space, or raise InputError.
+
+    Joiners (U+200C, U+200D) belong to the spelling of Persian, Sinhala and Malayalam names and are kept
+    after a letter; elsewhere they would only make two names that look the same.
+    """
     name = composed(" ".join(name.split()))
-    if not name and not may_be_empty:
-        raise InputError("name: expected at least one letter, got an empty name")
-    if len(name) > 200 or not name.isprintable():
+    if not name.strip(_BLANK_LETTERS):
+        if name or not may_be_empty:
+            raise InputError("name: expected at least one letter, got an empty name")
+        return name
+    if len(name) > 200 or not _JOINER.sub("", name).isprintable():
         raise InputError(f"name: expected up to 200 printable characters, got {name[:40]!r}")
     return name
 

@@ -13,6 +13,8 @@ from face_recognition_node.common.errors import (
     InputError,
     PersonNotFoundError,
 )
+from face_recognition_node.enrollment.goal import EnrollmentGoal
+from face_recognition_node.gallery.edits import checked_name
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Provenance, SessionKind
 from face_recognition_node.vision.faces import HeadPose
 
@@ -367,3 +369,27 @@ def test_another_database_is_not_touched(tmp_path):
     with pytest.raises(GalleryUnavailableError, match="no gallery"):
         open_gallery(path)
     assert (path.read_bytes(), path.stat().st_mode) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ("نیک\u200cنام", "نیک\u200cنام"),  # Persian
+        ("ශ්\u200dරී", "ශ්\u200dරී"),  # Sinhala
+        ("അവന്\u200d", "അവന്\u200d"),  # Malayalam, at the end of a word
+        ("Anna\u00a0Li", "Anna Li"),
+        ("山田\u3000花子", "山田 花子"),
+        ("van Dyck", "van Dyck"),
+    ],
+)
+def test_names_keep_their_letters_and_fold_their_blanks(given, stored):
+    assert checked_name(given) == stored
+    assert EnrollmentGoal(given).name == stored
+
+
+@pytest.mark.parametrize("given", ["\u3164", "\u2800 \u115f", "\u200dAnna", "Anna\u200c", "A\u200c\u200db"])
+def test_a_name_that_cannot_be_seen_is_refused(given):
+    with pytest.raises(InputError):
+        checked_name(given)
+    with pytest.raises(InputError):
+        EnrollmentGoal(given)
