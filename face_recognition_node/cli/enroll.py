@@ -142,7 +142,7 @@ def _watch(
 
 def _sentences(result: EnrollmentResult) -> str:
     """Return the result for people."""
-    lines = [result.message[:1].upper() + result.message[1:] + "."]
+    lines = [f"{result.message}."]
     if result.success:
         lines.append(f"person id: {result.person_id}")
     rejected = ", ".join(f"{count} {reason.value}" for reason, count in result.rejections.items())
