@@ -16,6 +16,7 @@ from typing import Any
 
 from face_recognition_node.backends.preprocessing import require_batch, thread_count
 from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.common.files import file_sha256, write_text
 from face_recognition_node.common.memory import return_freed_memory
 from face_recognition_node.common.resources import cache_directory
 from face_recognition_node.vision.faces import FloatArray, ImageArray
@@ -50,6 +51,25 @@ def import_openvino() -> Any:
     return openvino
 
 
+def remove_damaged(folder: Path) -> None:
+    """Remove compiled models that are not what was written: OpenVINO would run them unchecked."""
+    for compiled in folder.glob("*.blob"):
+        stated = compiled.with_suffix(".sha256")
+        if not stated.is_file() or stated.read_bytes() != file_sha256(compiled).encode():
+            compiled.unlink(missing_ok=True)
+            stated.unlink(missing_ok=True)
+
+
+def state_checksums(folder: Path) -> None:
+    """Write a SHA-256 beside each compiled model that has none yet."""
+    try:
+        for compiled in folder.glob("*.blob"):
+            if not (stated := compiled.with_suffix(".sha256")).exists():
+                write_text(stated, file_sha256(compiled))
+    except OSError as error:  # a full disk: the next start compiles anew
+        _log.warning("compiled models cannot be kept for the next start: %s: %s", folder, error)
+
+
 class OpenVinoRunner:
     """Runs ``NAME.onnx`` with OpenVINO.
 
@@ -77,7 +97,7 @@ class OpenVinoRunner:
             precision = self._cpu_precision(models.detector_precision)
         # told to every device: a GPU would compute in half precision unasked
         self._options["INFERENCE_PRECISION_HINT"] = {"fp32": "f32"}.get(precision, precision)
-        self._use_disk_cache(cache_directory() / "openvino")
+        self._cache = self._disk_cache()
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()  # the one used longest ago first
         self._last_run: dict[tuple[int, ...], int] = {}
         self._runs = 0
@@ -98,13 +118,19 @@ class OpenVinoRunner:
         native = self._core.get_property("CPU", "INFERENCE_PRECISION_HINT")
         return "bf16" if native == self._openvino.Type.bf16 else "fp32"
 
-    def _use_disk_cache(self, folder: Path) -> None:
+    def _disk_cache(self) -> Path | None:
+        """Return the folder of compiled models, now in use and without damaged ones, or None."""
+        if (root := cache_directory()) is None:
+            return None
+        folder = root / "openvino"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_damaged(folder)
         except OSError as error:
             _log.warning("no cache of compiled models, starts will be slower: %s: %s", folder, error)
-            return
+            return None
         self._core.set_property({"CACHE_DIR": str(folder)})
+        return folder
 
     def _graph(self) -> Any:
         """Return the model with the preprocessing in front: uint8 (B, H, W, 3) BGR."""
@@ -134,6 +160,8 @@ class OpenVinoRunner:
                     f"openvino cannot run {self._file} on {self._device}: {error}"
                 ) from error
             self._requests[shape] = compiled.create_infer_request()
+            if self._cache is not None:
+                state_checksums(self._cache)
         self._requests.move_to_end(shape)
         self._runs += 1
         self._last_run[shape] = self._runs

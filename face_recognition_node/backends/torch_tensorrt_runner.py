@@ -11,9 +11,11 @@ See tensorrt_compiler.py for what has and what has not been run.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +75,7 @@ class TorchTensorRtRunner:
         self._fallback = fallback
         self._compiler = compiler
         self._reason = reason
-        self._cache = cache or EngineCache(cache_directory() / "tensorrt")
+        self._cache = cache or EngineCache((cache_directory() or Path(os.devnull)) / "tensorrt")
         self._preprocess = TorchPreprocessing(card, compiler.device)
         self._search = FrameSearch(self._torch, self._preprocess, compiler.device)
         self._network: Any = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from face_recognition_node.common.errors import ConfigurationError, ModelMissingError
+
+_log = logging.getLogger(__name__)
 
 PACKAGE = "face_recognition_node"
 MODELS_VARIABLE = "FACE_RECOGNITION_MODELS"
@@ -69,8 +72,15 @@ def config_directory() -> Path:
     )
 
 
-def cache_directory() -> Path:
-    """Return the folder for what can be rebuilt (compiled models): XDG's cache, created when needed."""
+def cache_directory() -> Path | None:
+    """Return the folder for what can be rebuilt (compiled models): XDG's cache, created when needed.
+
+    It is None where the user has no home directory, as in some containers.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    try:
+        root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    except RuntimeError:
+        _log.warning("no home directory, so nothing is cached; name a folder by XDG_CACHE_HOME")
+        return None
     return root / PACKAGE

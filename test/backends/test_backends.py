@@ -7,12 +7,14 @@ import importlib.util
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from face_recognition_node.backends import load_detector, load_embedder, loading, open_runner
+from face_recognition_node.backends.openvino_runner import remove_damaged
 from face_recognition_node.backends.preprocessing import network_input, thread_count
 from face_recognition_node.common.errors import (
     BackendUnavailableError,
@@ -20,7 +22,8 @@ from face_recognition_node.common.errors import (
     ModelMismatchError,
     ModelMissingError,
 )
-from face_recognition_node.common.resources import models_directory
+from face_recognition_node.common.files import file_sha256
+from face_recognition_node.common.resources import cache_directory, models_directory
 from face_recognition_node.vision.alignment import align_faces
 from face_recognition_node.vision.detector import DetectorConfig
 from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig
@@ -303,3 +306,27 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch, c
 def test_thread_count():
     assert thread_count(3) == 3
     assert 1 <= thread_count(0) <= 4
+
+
+def test_a_damaged_compiled_model_is_compiled_anew(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    name = "efficientnet_b0_64"
+    open_runner(card(name), ModelsConfig(backend="openvino"))
+    (blob,) = tmp_path.rglob("*.blob")
+    good = blob.read_bytes()
+    blob.write_bytes(good[:-1000] + bytes(1000))
+    remove_damaged(blob.parent)
+    assert list(blob.parent.iterdir()) == []
+    open_runner(card(name), ModelsConfig(backend="openvino"))
+    assert blob.is_file()
+    assert blob.with_suffix(".sha256").read_text() == file_sha256(blob)
+
+
+def test_no_home_directory_only_costs_the_cache(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert cache_directory() is None
