@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from face_recognition_node.common.errors import FaceRecognitionError, InputError
 
 
 @contextlib.contextmanager
-def written_whole(path: Path, mode: int = 0o644) -> Iterator[Path]:
+def written_whole(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Give a draft's path to write to; the file has its name when the block ends, and never part of it.
 
     An exception inside of the block leaves whatever was at ``path`` untouched. The draft lies in the same
@@ -24,20 +24,18 @@ def written_whole(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
     Args:
         path: Where the file will be.
-        mode: Its permissions; the draft is readable by its owner only.
+        mode: Its permissions; the draft is then readable by its owner only. None: as the umask says.
 
     Raises:
         OSError: If the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}"
-    )
-    os.close(descriptor)
-    draft = Path(name)
+    draft = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600))
     try:
         yield draft
-        draft.chmod(mode)
+        if mode is not None:
+            draft.chmod(mode)
         with draft.open("rb") as stream:  # or a crash may leave the new name with the content of neither
             os.fsync(stream.fileno())
         os.replace(draft, path)
@@ -45,19 +43,19 @@ def written_whole(path: Path, mode: int = 0o644) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+def write_text(path: Path, text: str, mode: int | None = None) -> None:
     """Write UTF-8 text whole or not at all."""
     with written_whole(path, mode) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
-def write_bytes(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_bytes(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write bytes whole or not at all."""
     with written_whole(path, mode) as draft:
         draft.write_bytes(data)
 
 
-def write_json(path: Path, values: Mapping[str, Any], mode: int = 0o644) -> None:
+def write_json(path: Path, values: Mapping[str, Any], mode: int | None = None) -> None:
     """Write ``values`` as an indented JSON file, whole or not at all."""
     write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n", mode)
 
@@ -69,6 +67,21 @@ def file_sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_plain_text(
+    text: str, *, name: str = "path", error: type[FaceRecognitionError] = InputError
+) -> str:
+    """Return the text of a path or URL; raise ``error`` if it is empty, not UTF-8 or has a NUL character."""
+    if not text.strip():
+        raise error(f"{name}: expected the name of a file or folder, got an empty text")
+    if "\0" in text:
+        raise error(f"{name}: expected a path, got {text!r} with a NUL character in it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise error(f"{name}: expected a path in UTF-8, got {text!r}; rename the file or folder") from None
+    return text
 
 
 def user_path(
@@ -92,15 +105,7 @@ def user_path(
         FaceRecognitionError: ``error``, if the path is empty, has a NUL character or bytes that are not
             UTF-8 (which OpenCV and SQLite cannot take), names an unknown user's home, or is of another kind.
     """
-    text = os.fspath(given)
-    if not text.strip():
-        raise error(f"{name}: expected the name of a file or folder, got an empty text")
-    if "\0" in text:
-        raise error(f"{name}: expected a path, got {text!r} with a NUL character in it")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise error(f"{name}: expected a path in UTF-8, got {text!r}; rename the file or folder") from None
+    text = require_plain_text(os.fspath(given), name=name, error=error)
     try:
         path = Path(text).expanduser()
     except RuntimeError:  # "~nobody/..."

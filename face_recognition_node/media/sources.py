@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import SourceError
+from face_recognition_node.common.files import require_plain_text, user_path
 from face_recognition_node.media.images import picture_kind, read_image
 from face_recognition_node.media.sample import DURATION_S, RATE_HZ, SIZE, render
 from face_recognition_node.vision.faces import Frame, ImageArray
@@ -56,7 +57,7 @@ class FrameSource:
 
     def between(self, start: float = 0.0, end: float | None = None) -> FrameSource:
         """Return the part from ``start`` to before ``end``, seconds after the first frame; stamps stay."""
-        if start < 0 or (end is not None and end <= start):
+        if not 0 <= start < math.inf or (end is not None and not end > start):  # NaN is neither
             raise SourceError(f"expected 0 <= start < end in seconds, got start {start} and end {end}")
         if start == 0 and end is None:
             return self
@@ -92,15 +93,16 @@ def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] |
     """
     if rate is not None and not 0 < rate < 1000:
         raise SourceError(f"rate: expected frames per second between 0 and 1000, got {rate}")
+    require_plain_text(text, name="source", error=SourceError)
     if text == "sample":
         return sample_source(rate=rate, size=size)
     if is_url(text):
         return _open_capture(text, text, rate, is_live=None)
-    path = Path(text).expanduser()
-    if text.isdigit() and not path.exists():
+    if number := re.fullmatch(r"/dev/video([0-9]{1,4})", text):
+        return _open_camera(int(number[1]), rate, size)
+    path = user_path(text, name="source", error=SourceError)
+    if re.fullmatch("[0-9]{1,4}", text) and not path.exists():
         return _open_camera(int(text), rate, size)
-    if re.fullmatch(r"/dev/video\d+", text):
-        return _open_camera(int(text.removeprefix("/dev/video")), rate, size)
     if path.is_dir():
         return _open_folder(path, rate)
     if not path.is_file():

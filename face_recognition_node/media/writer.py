@@ -9,6 +9,7 @@ from types import TracebackType
 import cv2
 
 from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.common.files import user_path
 from face_recognition_node.media.sources import IMAGE_SUFFIXES
 from face_recognition_node.vision.faces import ImageArray, require_image
 
@@ -29,7 +30,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: str | Path, rate: float) -> None:
-        self.path = Path(path).expanduser()
+        self.path = user_path(path, "file", name="video to write", error=SourceError)
         suffix = self.path.suffix.lower()
         if suffix not in CODECS and suffix not in IMAGE_SUFFIXES:
             endings = sorted(CODECS) + sorted(IMAGE_SUFFIXES)

@@ -92,3 +92,14 @@ def test_the_kind_and_the_presence_are_checked(tmp_path):
     os.mkfifo(pipe)
     with pytest.raises(InputError, match="device, pipe"):
         user_path(pipe)
+
+
+def test_a_written_file_follows_the_umask(tmp_path):
+    before = os.umask(0o007)
+    try:
+        write_json(tmp_path / "figures.json", {"a": 1})
+        write_text(tmp_path / "private", "x", 0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "figures.json").stat().st_mode & 0o777 == 0o660
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600

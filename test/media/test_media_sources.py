@@ -226,3 +226,25 @@ def test_a_folder_goes_on_after_a_bad_file_and_names_it(tmp_path: Path) -> None:
         (tmp_path / f"{number}.png").unlink()
     with pytest.raises(SourceError, match="none of 1 images can be read"):
         list(open_source(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "a\0b", "\udcff.mp4", "rtsp://h/\udcff", "~nobody-here/a.mp4", "/dev/null", "\u00b2"]
+)
+def test_what_cannot_be_a_source_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("start", "end"), [(float("nan"), None), (0.0, float("nan")), (float("inf"), None)])
+def test_a_part_between_times_that_are_no_numbers_is_refused(start: float, end: float | None) -> None:
+    with pytest.raises(SourceError):
+        open_source("sample").between(start, end)
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/a.mp4", "a\0.mp4", "\udcff.mp4", "folder.mp4"])
+def test_what_cannot_be_written_to_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(SourceError):
+        VideoWriter(name if name.startswith("~") else f"{tmp_path}/{name}", 10)
