@@ -8,6 +8,7 @@ message on standard error, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -62,8 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TQDM_MININTERVAL", "30")
     # training leaves a stop to Lightning, which may be told to ride it out
     is_ours = arguments.verb != "train" and in_main_thread()
-    if is_ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is to be interrupted
+    for number in (signal.SIGTERM, signal.SIGHUP):  # to be stopped is to be interrupted
+        if is_ours and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name must not fail for the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     return run_guarded(f"face-recognition {arguments.verb}", arguments.run, arguments)
 
 
@@ -71,7 +75,8 @@ def run_guarded(name: str, run: Callable[[argparse.Namespace], int], arguments: 
     """Return a command's exit code; a failure that the user can cure is a line, not a traceback."""
     try:
         code = int(run(arguments))
-        sys.stdout.flush()  # here, where it can still be told that nobody reads it
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()  # here, where it can still be told that nobody reads it
         return code
     except BrokenPipeError:  # whoever read the answers has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,9 +86,12 @@ def run_guarded(name: str, run: Callable[[argparse.Namespace], int], arguments: 
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        if (cure := missing_library(error)) is None:
-            raise
-        print(f"{name}: {cure}", file=sys.stderr)
+        print(f"{name}: {missing_library(error) or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # 1 would mean "no"
+        logging.debug("where it happened", exc_info=True)
+        what = f"unexpected {type(error).__name__}: {error}; --log-level debug shows where"
+        print(f"{name}: {what}", file=sys.stderr)
+        return 2

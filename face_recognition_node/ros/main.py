@@ -48,7 +48,7 @@ def video_source(args: Sequence[str] | None = None) -> int:
 
 
 def stop_on_signals() -> threading.Event:
-    """Catch SIGINT and SIGTERM from now on; return the event that they set.
+    """Catch SIGINT, SIGTERM and SIGHUP from now on; return the event that they set.
 
     A parent that wants no signal lost before this point starts the process with them blocked.
     """
@@ -57,7 +57,9 @@ def stop_on_signals() -> threading.Event:
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
     for number in numbers:
         signal.signal(number, on_signal)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from face_recognition_node.cli import VERBS, build_parser, main
+from face_recognition_node.cli import VERBS, build_parser, main, run_guarded
 from face_recognition_node.cli.benchmark import WHAT as BENCHMARKS
 from face_recognition_node.cli.evaluate import WHAT as EVALUATIONS
 from face_recognition_node.cli.json_output import report
@@ -275,14 +275,17 @@ def test_a_reader_that_has_left_is_no_answer(sample_gallery: Path) -> None:
         assert child.wait(60) == 141
 
 
-def test_to_be_stopped_is_to_be_interrupted(sample_gallery: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_to_be_stopped_is_to_be_interrupted(
+    sample_gallery: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     video = tmp_path / "seen.mp4"
     command = [*RECOGNIZE, str(sample_gallery), "--json", "-", "--annotated", str(video)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
         assert child.stdout is not None
         for _ in range(5):
             child.stdout.readline()
-        child.send_signal(signal.SIGTERM)
+        child.send_signal(number)
         child.communicate(timeout=60)
     assert child.returncode == 130
     assert video.stat().st_size > 1000
@@ -313,3 +316,16 @@ def test_a_picture_of_the_source_is_not_drawn_over(
     assert main([*words, "--annotated", str(picture)]) == 2
     assert "would be overwritten" in capsys.readouterr().err
     assert picture.read_bytes() == before
+
+
+def test_an_unexpected_failure_is_one_line_and_not_a_no(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_: argparse.Namespace) -> int:
+        raise ValueError("embedded null byte")
+
+    assert run_guarded("face-recognition recognize", fail, argparse.Namespace()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_closed_output_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run_guarded("face-recognition recognize", lambda _: 0, argparse.Namespace()) == 0
