@@ -8,8 +8,9 @@ from types import TracebackType
 
 from sensor_msgs.msg import Image
 
+from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.media.writer import VideoWriter
-from face_recognition_node.ros.conversions import image_to_bgr, stamp_to_seconds
+from face_recognition_node.ros.conversions import stamp_to_seconds
 
 WAITING_IMAGES = 60
 """Images that may wait to be written; one more is left out, as one that never came."""

@@ -15,7 +15,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from face_recognition_node.common.errors import FrameError, InputError
-from face_recognition_node.ros.conversions import depth_to_metres, stamp_to_seconds
+from face_recognition_node.media.pixels import depth_to_metres
+from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.parameters import NodeConfig
 from face_recognition_node.vision.faces import FloatArray, Intrinsics
 

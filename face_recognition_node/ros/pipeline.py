@@ -14,8 +14,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from face_recognition_node.common.errors import FrameError, InputError
+from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.recognizer import Recognizer
-from face_recognition_node.ros.conversions import image_to_bgr, stamp_to_seconds
+from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.diagnostics import StreamStatistics
 from face_recognition_node.ros.images import DepthBuffer
 from face_recognition_node.ros.parameters import Settings

@@ -15,7 +15,7 @@ from face_recognition_node.common.errors import FaceRecognitionError, GalleryUna
 from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.gallery.gallery import SessionKind
-from face_recognition_node.ros.conversions import image_to_bgr
+from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.ros.lifecycle import LoudNode, state_label
 from face_recognition_node.ros.messages import (
     SERVICES,

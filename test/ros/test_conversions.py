@@ -18,13 +18,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from face_recognition_node.common.errors import FrameError
+from face_recognition_node.media.pixels import LAYOUTS, depth_to_metres, encoded_size, image_to_bgr
 from face_recognition_node.ros.conversions import (
-    LAYOUTS,
     bgr_to_image,
     bgr_to_jpeg,
-    depth_to_metres,
-    encoded_size,
-    image_to_bgr,
     seconds_to_stamp,
     stamp_to_seconds,
 )
