@@ -62,6 +62,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "web": ["aiohttp"],
         "train": [
             "lightning",
             "matplotlib",
@@ -87,6 +88,7 @@ setup(
             "safetensors",
             "scikit-learn",
             "scipy",
+            "selenium",
             "tensorboard",
             "torch",
         ],

@@ -35,6 +35,7 @@ VERBS: dict[str, str] = {
     "unlock": "answer yes or no: is this the owner's face",
     "export": "turn a checkpoint into the files that the robot runs",
     "demo": "run the real nodes on a video and show what they say",
+    "web": "show the page of the operator in the browser: live picture, enrollment, people",
 }
 """Verb and the line that ``--help`` prints for it; ``evaluate`` and ``benchmark`` have verbs of their own."""
 

@@ -68,6 +68,11 @@ TABLE = {
         ARRAYS,
         late_rooms=words("backends"),
     ),
+    # The operator's page; it knows a robot by one interface, which ros implements, too.
+    "web": Room(
+        words("common vision gallery identity enrollment config media assembly"),
+        ARRAYS | words("aiohttp"),
+    ),
     "networks": Room(
         words("common vision"),
         ARRAYS | words("torch"),
@@ -93,7 +98,7 @@ TABLE = {
     "ros": Room(
         words("common vision tracking gallery identity enrollment config recognizer media assembly"),
         ARRAYS | words("rclpy") | MESSAGES,
-        late_rooms=words("backends"),
+        late_rooms=words("backends web"),
         late_libraries=words("ament_index_python cv_bridge vision_msgs hri_msgs yaml"),
     ),
 }

@@ -1,0 +1,1 @@
+"""The operator's page in the browser: live picture, enrollment, people, and what is wrong."""

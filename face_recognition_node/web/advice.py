@@ -1,0 +1,113 @@
+"""What the page says about the operating point, about entries that may be one person, and about problems."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from face_recognition_node.gallery.check import VerificationReport
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.claim_limit import log_claim_limit
+from face_recognition_node.identity.comparison import log_likelihood_ratios, pool
+from face_recognition_node.identity.identity import IdentityConfig
+from face_recognition_node.web.operator import OperatingPoint, Pair, Problem, Verification
+
+LEAST_PROBABILITY = 0.3
+"""Of a pair that is worth the operator's attention."""
+MOST_ENTRIES = 500
+"""Of larger galleries the latest are compared."""
+_GOOD_QUALITY = 0.9
+
+
+def operating_point(calibration: Calibration, config: IdentityConfig, n_people: int) -> OperatingPoint:
+    """Return what the target false-accept rate costs with so many people enrolled.
+
+    The share of people named is that of same-person comparisons beyond the decision threshold. The density of
+    their similarities follows from the tables: that of different people times the likelihood ratio.
+    """
+    target, n = config.target_false_accept_rate, max(n_people, 1)
+    grid = calibration.similarities.astype(np.float64)
+    log_beyond = calibration.log_false_match(grid, _GOOD_QUALITY, _GOOD_QUALITY)
+    ratio = calibration.log_likelihood_ratio(grid, _GOOD_QUALITY, _GOOD_QUALITY)
+    different = np.clip(-np.diff(np.exp(log_beyond), append=0.0), 0.0, None)
+    same = different * np.exp(np.clip(ratio, -50.0, 50.0))
+    prior = math.log((1 - config.new_person_prior) / config.new_person_prior) - math.log(n)
+    posterior_limit = math.log(config.minimum_probability / (1 - config.minimum_probability)) - prior
+    is_named = (log_beyond <= log_claim_limit(target, n, calibration.looks)) & (ratio >= posterior_limit)
+    share = float(same[is_named].sum() / max(float(same.sum()), 1e-12))
+    limit = float(np.exp(log_beyond[is_named].max())) if is_named.any() else 0.0
+    strangers = min(1.0, limit * n * calibration.looks)
+    return OperatingPoint(target, n_people, strangers, share, _measured(calibration, n))
+
+
+def _measured(calibration: Calibration, n_people: int) -> str:
+    """Return the measurement at the gallery size closest to this one, in a sentence; empty: there is none."""
+    rows = list((calibration.report or {}).get("tracks") or ())
+    if not rows:
+        return ""
+    row = min(rows, key=lambda one: abs(math.log(one["n_enrolled"] / n_people)))
+    return (
+        f"Measured on videos with {row['n_enrolled']} people enrolled and a target of {row['target']:.1%}: "
+        f"{row['strangers_named']:.1%} of {row['n_strangers']} strangers were given a name, "
+        f"{row['enrolled_named']:.0%} of the enrolled people were named."
+    )
+
+
+def pairs_that_may_be_one(calibration: Calibration, snapshot: Snapshot) -> tuple[Pair, ...]:
+    """Return pairs with at least one stranger that are probably one person, most probable first."""
+    entries = list(snapshot.persons.values())[-MOST_ENTRIES:]
+    centers, qualities, kept = [], [], []
+    for person in entries:
+        templates = [t for t in snapshot.templates_of(person.person_id) if not t.is_set_aside]
+        if templates:
+            center, quality = pool(np.stack([t.embedding for t in templates]), [t.quality for t in templates])
+            centers.append(center)
+            qualities.append(quality)
+            kept.append(person)
+    if len(kept) < 2:
+        return ()
+    vectors = np.stack(centers)
+    logits = log_likelihood_ratios(calibration, vectors, qualities, vectors, qualities)
+    logits -= math.log(len(kept))  # any other entry is as likely beforehand
+    found = []
+    for i, j in zip(*np.triu_indices(len(kept), 1), strict=True):
+        if not (kept[i].is_stranger or kept[j].is_stranger):
+            continue
+        probability = 1.0 / (1.0 + math.exp(-min(max(float(logits[i, j]), -50.0), 50.0)))
+        if probability >= LEAST_PROBABILITY:
+            # the one with a name stays
+            first, second = (
+                (i, j) if not kept[i].is_stranger else (j, i) if not kept[j].is_stranger else (i, j)
+            )
+            found.append(Pair(kept[first].person_id, kept[second].person_id, probability))
+    return tuple(sorted(found, key=lambda pair: -pair.probability))
+
+
+def explain(report: VerificationReport, snapshot: Snapshot) -> Verification:
+    """Return a check's result with what to do about each problem."""
+    problems = [Problem(text, _cure(text), is_error=True) for text in report.problems]
+    for template in snapshot.templates(report.suspicious_template_ids):
+        name = snapshot.person(template.person_id).label
+        problems.append(
+            Problem(
+                f"View {template.template_id} of {name} resembles somebody else more than {name}",
+                f"Look at the views of {name} and split this one off if it shows another person.",
+            )
+        )
+    summary = f"{report.n_persons} entries with {report.n_templates} views: " + (
+        "no problem found" if not problems else f"{len(problems)} things to look at"
+    )
+    return Verification(report.is_sound, summary, tuple(problems))
+
+
+def _cure(problem: str) -> str:
+    """Return what to do about a problem of the gallery that does not name its cure itself."""
+    if "chmod" in problem:
+        return ""
+    if "key is not on this machine" in problem:
+        return "Copy the folder of keys from the machine the gallery came from, or go on without undo."
+    if "search index" in problem:
+        return "Restart the node: it builds the index anew from the file."
+    return "Export everybody, move the gallery file away, restart and import the export."

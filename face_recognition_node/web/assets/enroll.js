@@ -1,0 +1,149 @@
+// The panel of one face: who it is, what can be done about it, and how an enrollment goes.
+
+import { $, act, askName, el, percent, post, probability, toast } from "./dom.js";
+import { live, select, textOf } from "./live.js";
+
+const REASONS = {
+  too_small: "too small", blurred: "blurred", turned_too_far: "turned too far", poor_landmarks: "partly hidden",
+  too_dark: "too dark", too_bright: "too bright", too_similar: "like one already kept",
+  different_person: "somebody else", cut_off: "cut off by the border", low_score: "hardly a face", flat: "a picture",
+  no_embedding: "not looked at",
+};
+const ARCS = { up: 270, right: 0, down: 90, left: 180 };
+let enrollment = null, shown = "", dismissed = 0, target = null, fresh = null;
+
+const panel = $("panel");
+
+function paint(key, build) {
+  if (key === shown) return;
+  shown = key;
+  panel.replaceChildren(...[build()].flat().filter(Boolean));
+}
+
+function close() {
+  target = null;
+  if (enrollment && !enrollment.is_running) dismissed = enrollment.number;
+  select(null);
+  update();
+}
+
+export function update() {
+  if (enrollment && (enrollment.is_running || enrollment.number > dismissed)) {
+    return enrollment.is_running ? showProgress() : showEnd();
+  }
+  const face = live.faces().find((one) => one.track_id === live.selected);
+  if (face) target = face;
+  if (live.selected === null) target = null;
+  if (!target) return paint("", () => null);
+  showFace(target, Boolean(face));
+}
+
+export function showEnrollment(state) {
+  enrollment = state;
+  if (fresh === null) { // what ended before the page was opened is old news
+    fresh = true;
+    if (state && !state.is_running) dismissed = state.number;
+  }
+  update();
+}
+
+const head = (title, detail) => [
+  el("div", { className: "row", style: { flexWrap: "nowrap" } },
+    el("h2", { style: { margin: 0 }, className: "one-line" }, title), el("span", { className: "grow" }),
+    el("button", { className: "quiet", onclick: close, title: "Close (Esc)", "aria-label": "Close" }, "✕")),
+  detail ? el("p", { className: "muted small one-line", id: "detail", style: { margin: 0 } }, detail) : null];
+
+function showFace(face, isHere) {
+  const quality = `view quality ${percent(face.quality)}`;
+  const depth = { flat: "flat: a picture", solid: "a real head, by depth", unverified: "depth not checked" }[face.flatness];
+  const other = face.runner_up_probability >= 0.01 ? `next: ${face.runner_up} ${probability(face.runner_up_probability)}` : "";
+  const detail = [quality, depth, other].filter(Boolean).join(" · ");
+  const key = ["face", face.track_id, face.state, face.person_id, face.name, isHere].join("|");
+  paint(key, () => {
+    const kind = face.state === "known" ? known(face) : nameForm(face);
+    return el("div", { className: "box", id: "face-panel" },
+      head(face.state === "undecided" ? "A face" : textOf(face), detail),
+      isHere ? null : el("p", { className: "muted" }, "This face has left the picture."), kind);
+  });
+  const line = $("detail");
+  if (line && line.textContent !== detail) line.textContent = detail;
+}
+
+function nameForm(face) {
+  const isStranger = face.state === "stranger" && face.person_id;
+  const input = el("input", { className: "fill", placeholder: "Name", "aria-label": "Name", maxLength: 200, autocomplete: "off", id: "enroll-name" });
+  const start = (event) => { event.preventDefault(); begin(face.track_id, input.value.trim(), "", false); };
+  queueMicrotask(() => input.focus({ preventScroll: true }));
+  return el("form", { onsubmit: start, className: "row", style: { marginTop: "10px" } }, input,
+    el("button", { className: "main", type: "submit", id: "enroll-start" }, "Enroll"),
+    isStranger ? el("button", {
+      type: "button", title: "Keep the views that the robot has, and give them this name",
+      onclick: () => input.value.trim() ? act("rename", { person_id: face.person_id, name: input.value.trim() }, true) : input.focus(),
+    }, "Only give the name") : null);
+}
+
+const known = (face) => choices(face.track_id, face.person_id, face.name);
+
+function choices(trackId, personId, name) {
+  return el("div", { className: "row", style: { marginTop: "10px" } },
+    el("button", { className: "main", onclick: () => begin(trackId, "", personId, false) }, `Add views to ${name}`),
+    el("button", { onclick: async () => { const text = await askName(`Rename ${name}`, name); if (text) act("rename", { person_id: personId, name: text }, true); } }, "Rename"),
+    el("button", { onclick: async () => { const text = await askName("Who is it?", "", "Enroll"); if (text) begin(trackId, text, "", true); } }, "It is somebody else"));
+}
+
+async function begin(trackId, name, personId, isSomebodyElse) {
+  dismissed = enrollment?.number ?? 0;
+  try {
+    await post("enroll", { track_id: trackId, name, person_id: personId, is_somebody_else: isSomebodyElse });
+  } catch (error) {
+    toast(error.message, null, true);
+  }
+}
+
+function ring() {
+  const arc = (middle) => {
+    const point = (angle) => [58 + 46 * Math.cos(angle * Math.PI / 180), 58 + 46 * Math.sin(angle * Math.PI / 180)].map((v) => v.toFixed(1)).join(" ");
+    return `M${point(middle - 39)} A46 46 0 0 1 ${point(middle + 39)}`;
+  };
+  return el("svg:svg", { class: "ring", viewBox: "0 0 116 116", width: 116, height: 116, role: "img", "aria-label": "directions covered" },
+    Object.entries(ARCS).map(([name, middle]) => el("svg:path", { d: arc(middle), "data-direction": name }, el("svg:title", {}, name))),
+    el("svg:circle", { cx: 58, cy: 58, r: 24, "data-direction": "front" }, el("svg:title", {}, "front")));
+}
+
+const reasonsOf = (rejections) => Object.entries(rejections).filter(([, count]) => count)
+  .sort((a, b) => b[1] - a[1]).map(([reason, count]) => `${count} × ${REASONS[reason] ?? reason}`).join(", ");
+
+function showProgress() {
+  const state = enrollment;
+  paint(`progress|${state.number}`, () => el("div", { className: "box", id: "progress" },
+    el("h2", {}, state.name ? `Getting to know ${state.name}` : "Adding views"),
+    el("div", { className: "progress" }, ring(), el("div", {},
+      el("p", { className: "hint" }), el("div", { className: "bar" }, el("i")),
+      el("p", { className: "reasons" }))),
+    el("div", { className: "resembles" }),
+    el("div", { className: "row", style: { marginTop: "10px" } }, el("span", { className: "grow" }),
+      el("button", { onclick: () => act("cancel_enrollment", {}) }, "Cancel"))));
+  panel.querySelector(".hint").textContent = state.hint || "Thank you, one moment …";
+  panel.querySelector(".bar i").style.width = percent(state.views_kept / Math.max(state.wanted_views, 1));
+  const rejected = reasonsOf(state.rejections);
+  panel.querySelector(".reasons").textContent =
+    `${state.views_kept} of ${state.wanted_views} views kept${rejected ? `; not kept: ${rejected}` : ""}`;
+  for (const part of panel.querySelectorAll("[data-direction]")) {
+    part.classList.toggle("on", state.coverage.includes(part.getAttribute("data-direction")));
+  }
+  panel.querySelector(".resembles").textContent =
+    state.known_id ? `Looks like ${state.known_name} (${probability(state.known_probability)})` : "";
+}
+
+function showEnd() {
+  const state = enrollment;
+  const isStored = state.outcome === "stored";
+  const again = state.known_id && !isStored && state.outcome !== "canceled";
+  paint(`end|${state.number}|${state.outcome}`, () => el("div", { className: "box", id: "outcome" },
+    head(isStored ? `${state.name || "Views"} stored` : again ? `Already known as ${state.known_name}` : state.outcome === "canceled" ? "Canceled" : "Nothing was stored", ""),
+    el("div", { className: isStored ? "note good" : "note", style: { marginTop: "8px" } }, state.message,
+      el("p", {}, `${state.views_kept} views kept. ${reasonsOf(state.rejections) ? `Not kept: ${reasonsOf(state.rejections)}.` : ""}`)),
+    again && state.track_id !== null ? choices(state.track_id, state.known_id, state.known_name) : null));
+}
+
+export { close };

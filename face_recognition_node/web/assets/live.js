@@ -1,0 +1,189 @@
+// The live picture: frames from one socket, boxes drawn over them, faces as buttons, figures and problems.
+
+import { $, el, probability } from "./dom.js";
+
+const canvas = $("canvas");
+const context = canvas.getContext("2d");
+let bitmap = null, faces = [], size = [4, 3], socket = null, wait = 250;
+
+export const live = { selected: null, faces: () => faces, onSelect() {}, onStatus() {}, onFaces() {} };
+
+export function connect() {
+  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = () => { wait = 250; showLink("up", "live"); document.dispatchEvent(new Event("changed")); };
+  socket.onmessage = ({ data }) => (typeof data === "string" ? live.onStatus(JSON.parse(data).status) : show(data));
+  socket.onclose = () => {
+    showLink("down", "no connection");
+    setTimeout(connect, wait);
+    wait = Math.min(2 * wait, 4000);
+  };
+}
+
+function showLink(state, text) {
+  $("link").className = state;
+  $("link").lastChild.textContent = text;
+}
+
+async function show(data) {
+  const length = new DataView(data).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
+  const next = await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" }));
+  requestAnimationFrame(() => {
+    bitmap?.close();
+    bitmap = next;
+    if (head.size[0] !== size[0] || head.size[1] !== size[1]) {
+      size = head.size;
+      $("stage").style.aspectRatio = `${size[0]} / ${size[1]}`;
+    }
+    faces = head.faces.sort((a, b) => a.box[0] - b.box[0]);
+    $("waiting").hidden = true;
+    $("waiting").style.display = "none";
+    draw();
+    updateChips();
+    live.onFaces(faces);
+    canvas.dataset.frames = head.number;
+    if (socket.readyState === WebSocket.OPEN) socket.send("shown");
+  });
+}
+
+const COLORS = { known: "#56b4e9", stranger: "#e69f00", undecided: "#e1e1e1" };
+
+// Where the picture lies in the canvas, in CSS pixels: it is never stretched.
+function placement() {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const scale = Math.min(width / size[0], height / size[1]);
+  return { scale, left: (width - size[0] * scale) / 2, top: (height - size[1] * scale) / 2 };
+}
+
+export function textOf(face) {
+  if (face.flatness === "flat") return "a picture of a face";
+  if (face.state === "known") return `${face.name || face.person_id}  ${probability(face.probability)}`;
+  if (face.state === "stranger") return face.name || face.person_id || "stranger";
+  return "looking …";
+}
+
+function draw() {
+  const ratio = Math.min(devicePixelRatio || 1, 2);
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+  }
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  const { scale, left, top } = placement();
+  if (bitmap) context.drawImage(bitmap, left, top, size[0] * scale, size[1] * scale);
+  context.font = "600 14px system-ui, 'DejaVu Sans', sans-serif";
+  context.textBaseline = "middle";
+  for (const face of faces) {
+    const [x1, y1, x2, y2] = face.box.map((value, k) => value * scale + (k % 2 ? top : left));
+    const color = COLORS[face.state];
+    const isChosen = face.track_id === live.selected;
+    context.lineJoin = "round";
+    context.setLineDash(face.state === "undecided" ? [8, 7] : []);
+    for (const [style, line] of [["rgb(10 14 18 / 75%)", isChosen ? 8 : 5], [color, isChosen ? 4 : 2.5]]) {
+      context.strokeStyle = style;
+      context.lineWidth = line;
+      context.beginPath();
+      context.roundRect(x1, y1, x2 - x1, y2 - y1, Math.min(12, (x2 - x1) / 8));
+      context.stroke();
+    }
+    context.setLineDash([]);
+    const text = textOf(face);
+    const wide = context.measureText(text).width + 16;
+    const x = Math.max(4, Math.min(x1, width - wide - 4));
+    const y = y1 - 31 > 4 ? y1 - 31 : Math.min(y2 + 6, height - 30);
+    context.fillStyle = "rgb(10 14 18 / 80%)";
+    context.beginPath();
+    context.roundRect(x, y, wide, 26, 7);
+    context.fill();
+    context.fillStyle = color;
+    context.fillText(text, x + 8, y + 13.5);
+  }
+}
+
+function faceAt(event) {
+  const { scale, left, top } = placement();
+  const x = (event.offsetX - left) / scale, y = (event.offsetY - top) / scale, room = 10 / scale;
+  const inside = faces.filter(({ box }) => x > box[0] - room && x < box[2] + room && y > box[1] - room && y < box[3] + room);
+  return inside.sort((a, b) => area(a) - area(b))[0] ?? null;
+}
+
+const area = ({ box }) => (box[2] - box[0]) * (box[3] - box[1]);
+
+canvas.addEventListener("pointermove", (event) => {
+  canvas.classList.toggle("over", faceAt(event) !== null);
+});
+canvas.addEventListener("click", (event) => select(faceAt(event)?.track_id ?? null));
+new ResizeObserver(draw).observe(canvas);
+
+export function select(trackId) {
+  live.selected = trackId;
+  draw();
+  updateChips();
+  live.onSelect(trackId);
+}
+
+// A button a face, kept as long as its track: what has the focus does not vanish under the finger.
+const chips = new Map();
+const nobody = el("span", {}, "No face in the picture");
+
+function updateChips() {
+  const row = $("faces");
+  for (const [id, chip] of chips) {
+    if (!faces.some((face) => face.track_id === id)) { chip.node.remove(); chips.delete(id); }
+  }
+  faces.forEach((face, place) => {
+    let chip = chips.get(face.track_id);
+    if (!chip) {
+      const key = el("kbd"), text = el("span");
+      const node = el("button", { onclick: () => select(face.track_id) }, key, text);
+      chip = { node, key, text };
+      node.dataset.track = face.track_id;
+      chips.set(face.track_id, chip);
+      row.append(node);
+    }
+    put(chip.key, place < 9 ? String(place + 1) : "·");
+    put(chip.text, textOf(face));
+    const name = `chip ${face.state}${face.track_id === live.selected ? " selected" : ""}`;
+    if (chip.node.className !== name) chip.node.className = name;
+  });
+  if (faces.length === 0) row.append(nobody);
+  else nobody.remove();
+}
+
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+const figures = new Map();
+
+function figure(name, value, title = "", isWide = false) {
+  let dd = figures.get(name);
+  if (!dd) {
+    dd = el("dd");
+    figures.set(name, dd);
+    $("figures").append(el("div", { className: isWide ? "wide" : "" }, el("dt", {}, name), dd));
+    if (isWide) dd.after(el("dd", { className: "why one-line" }));
+  }
+  put(dd, value);
+  if (dd.title !== title) dd.title = title;
+  if (isWide) put(dd.nextSibling, title);
+}
+
+let told = "";
+
+export function showStatus(status) {
+  put($("source"), status.source);
+  const ms = (value) => (value === null ? "–" : value.toFixed(0));
+  figure("Rate", `${status.rate_hz.toFixed(0)} of ${status.received_hz.toFixed(0)} Hz`, "answered of received pictures a second");
+  figure("Latency", `${ms(status.latency_ms)} / ${ms(status.latency_p95_ms)} ms`, "median from picture to answer, and 95th percentile");
+  figure("Skipped", String(status.dropped), "pictures that a newer one replaced");
+  figure("Runs on", status.backend || "unknown", status.backend_reason, true);
+  const text = JSON.stringify(status.problems);
+  if (text === told) return;
+  told = text;
+  $("problems").replaceChildren(...status.problems.map(({ what, cure, is_error }) =>
+    el("li", { className: is_error ? "note error" : "note" }, el("b", {}, what), cure ? el("p", {}, cure) : null)));
+}

@@ -1,0 +1,117 @@
+// Puts the page together: tabs, keys, theme, and when to ask for what.
+
+import { $, act, ask, el, post, toast } from "./dom.js";
+import * as panel from "./enroll.js";
+import { showAccuracy, showGallery, showHistory } from "./gallery.js";
+import { connect, live, select, showStatus } from "./live.js";
+import { markInView, showPeople } from "./people.js";
+
+const EMPTY = { version: -1, people: [], pairs: [], history: [], sessions: [], session: "", gallery: "", operating_point: null, unavailable: {} };
+let overview = EMPTY, current = "people", isAsking = false, isStale = false;
+
+const TABS = {
+  people: ["People", () => overview.people.filter((person) => !person.is_stranger).length, () => showPeople(overview, false, drawView)],
+  strangers: ["Strangers", () => overview.people.filter((person) => person.is_stranger).length, () => showPeople(overview, true, drawView)],
+  history: ["History", () => null, () => showHistory(overview)],
+  gallery: ["Gallery", () => null, () => showGallery(overview)],
+  accuracy: ["Accuracy", () => null, () => showAccuracy(overview)],
+};
+
+function drawTabs() {
+  $("tabs").replaceChildren(...Object.entries(TABS).map(([name, [title, count]]) => el("button", {
+    role: "tab", "aria-selected": String(name === current), id: `tab-${name}`, tabIndex: name === current ? 0 : -1,
+    onclick: () => open(name),
+    onkeydown: (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const names = Object.keys(TABS);
+      open(names[(names.indexOf(name) + step + names.length) % names.length]);
+      $(`tab-${current}`).focus();
+    },
+  }, title, count() === null ? null : el("span", { className: "count" }, String(count())))));
+}
+
+function open(name) {
+  current = name;
+  drawTabs();
+  drawView();
+}
+
+function drawView() {
+  const focus = document.activeElement;
+  const [id, place] = [focus?.id, focus?.selectionStart];
+  const person = focus?.closest?.("[data-person]")?.dataset.person;
+  const nth = person ? [...focus.closest("[data-person]").querySelectorAll("button, input")].indexOf(focus) : -1;
+  const typed = [...$("view").querySelectorAll("form input")].map((input) => [input.id, input.value]);
+  $("view").replaceChildren(...[TABS[current][2]()].flat(3).filter(Boolean));
+  for (const [name, value] of typed) if (name && $(name)) $(name).value = value;
+  const again = nth >= 0 ? document.querySelector(`[data-person="${CSS.escape(person)}"]`)?.querySelectorAll("button, input")[nth] : id && $(id);
+  if (again && again !== document.activeElement) {
+    again.focus({ preventScroll: true });
+    if (again.type === "search") again.setSelectionRange(place, place);
+  }
+  markInView();
+}
+
+async function refresh() {
+  if (isAsking) { isStale = true; return; }
+  isAsking = true;
+  try {
+    overview = await post("overview");
+    drawTabs();
+    drawView();
+    document.body.dataset.version = overview.version;
+  } catch (error) {
+    toast(error.message, null, true);
+  }
+  isAsking = false;
+  if (isStale) { isStale = false; refresh(); }
+}
+
+live.onStatus = (status) => {
+  showStatus(status);
+  panel.showEnrollment(status.enrollment);
+  if (status.version !== overview.version) refresh();
+};
+live.onSelect = () => panel.update();
+live.onFaces = () => { panel.update(); markInView(); };
+document.addEventListener("changed", refresh);
+
+const KEYS = [["1 … 9", "choose a face, from the left"], ["Esc", "close the face"], ["/", "search"], ["p s h g a", "people, strangers, history, gallery, accuracy"],
+  ["u", "undo"], ["r", "redo"], ["t", "light or dark"], ["?", "these keys"]];
+
+function showKeys() {
+  ask({ title: "Keys", confirm: "Close", content: el("ul", { className: "steps" }, KEYS.map(([key, text]) => el("li", {}, el("span", {}, text), el("kbd", {}, key)))) });
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  try { localStorage.setItem("theme", theme); } catch { /* a browser that keeps nothing */ }
+}
+const turnTheme = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+
+let theme = null;
+try { theme = localStorage.getItem("theme"); } catch { /* likewise */ }
+document.documentElement.dataset.theme = theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+$("theme").onclick = turnTheme;
+$("help").onclick = showKeys;
+
+document.addEventListener("keydown", (event) => {
+  if ($("dialog").open || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape") return panel.close();
+  if (event.target.closest("input, select, textarea")) return;
+  const faces = live.faces(), tab = { p: "people", s: "strangers", h: "history", g: "gallery", a: "accuracy" }[event.key];
+  if (event.key >= "1" && event.key <= "9" && faces[event.key - 1]) select(faces[event.key - 1].track_id);
+  else if (tab) open(tab);
+  else if (event.key === "u") act("undo");
+  else if (event.key === "r") act("redo");
+  else if (event.key === "t") turnTheme();
+  else if (event.key === "?") showKeys();
+  else if (event.key === "/") { if (!$("search")) open("people"); $("search").focus(); }
+  else return;
+  event.preventDefault();
+});
+
+drawTabs();
+drawView();
+connect();

@@ -1,0 +1,99 @@
+"""One stream of pictures for however many browsers: encoded once, each takes the newest when it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import struct
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+import cv2
+
+from face_recognition_node.web.operator import Operator, Picture
+
+LARGEST_WIDTH = 960
+"""Wider pictures are sent smaller; the boxes stay in pixels of the original."""
+_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 75]
+_SHORTEST_GAP_S = 1 / 32
+"""Between two pictures: no screen of an operator needs more than about 30 a second."""
+
+
+def encode(picture: Picture, number: int) -> bytes:
+    """Return a picture as one message: 4 bytes with the length of the JSON, the JSON, the JPEG."""
+    image = picture.image_bgr
+    height, width = image.shape[:2]
+    if width > LARGEST_WIDTH:
+        size = (LARGEST_WIDTH, round(height * LARGEST_WIDTH / width))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, jpeg = cv2.imencode(".jpg", image, _QUALITY)
+    head = {"number": number, "size": [width, height], "faces": [asdict(face) for face in picture.faces]}
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return struct.pack("<I", len(text)) + text + jpeg.tobytes()
+
+
+class Feed:
+    """Encodes the newest picture while at least one browser waits for one; idle otherwise."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="picture encoder")
+        self._arrived, self._wanted = asyncio.Event(), asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._waiting = self._viewers = 0
+        self._number, self._message = 0, b""
+
+    async def run(self) -> None:
+        """Encode until canceled."""
+        loop = asyncio.get_running_loop()
+        self._operator.follow(lambda: _call_soon(loop, self._arrived.set))
+        try:
+            while True:
+                await self._wanted.wait()
+                await self._arrived.wait()
+                self._arrived.clear()
+                picture = self._operator.picture()
+                if picture is None:
+                    continue
+                began = loop.time()
+                message = await loop.run_in_executor(self._worker, encode, picture, self._number + 1)
+                async with self._changed:
+                    self._number, self._message = self._number + 1, message
+                    self._changed.notify_all()
+                if self._waiting == 0:
+                    self._wanted.clear()
+                await asyncio.sleep(max(0.0, began + _SHORTEST_GAP_S - loop.time()))
+        finally:
+            self._worker.shutdown(wait=False)
+
+    async def newest(self, after: int) -> tuple[int, bytes]:
+        """Return number and message of the newest picture, once there is one later than number ``after``."""
+        self._waiting += 1
+        self._wanted.set()
+        try:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._number > after)
+                return self._number, self._message
+        finally:
+            self._waiting -= 1
+
+    @contextlib.asynccontextmanager
+    async def viewer(self) -> AsyncIterator[int]:
+        """Count somebody who looks; yields the number after which that browser's first picture comes."""
+        self._viewers += 1
+        self._operator.watch(True)
+        self._arrived.set()  # a source that stands still has a picture, too
+        try:
+            yield self._number if self._number == 0 else self._number - 1
+        finally:
+            self._viewers -= 1
+            if self._viewers == 0:
+                self._operator.watch(False)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, work: object) -> None:
+    """Run ``work`` on the loop unless that has ended meanwhile."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(work)  # type: ignore[arg-type]

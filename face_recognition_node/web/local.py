@@ -1,0 +1,421 @@
+"""The operator of a camera and a gallery on this machine, without ROS."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from face_recognition_node.assembly import Pipeline
+from face_recognition_node.common.errors import FaceRecognitionError, InputError
+from face_recognition_node.common.parameters import with_values
+from face_recognition_node.enrollment.coverage import DIRECTIONS
+from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentSession, Outcome, Track
+from face_recognition_node.gallery.values import SessionKind
+from face_recognition_node.media.sources import FrameSource
+from face_recognition_node.vision.faces import Frame, IdentifiedFace, IdentityState, RecognitionResult
+from face_recognition_node.web.advice import explain, operating_point, pairs_that_may_be_one
+from face_recognition_node.web.operator import (
+    Card,
+    EnrollmentState,
+    Face,
+    OperatingPoint,
+    Overview,
+    Pair,
+    Picture,
+    Problem,
+    SessionInfo,
+    Status,
+    Step,
+    StoredView,
+    Verification,
+)
+
+LOGGER = logging.getLogger(__name__)
+
+_WINDOW_S = 3.0
+"""Over which rates and latencies are told."""
+_SILENCE_S = 2.0
+_TRY_AGAIN_S = 2.0
+_TIDY_S = 20.0
+
+
+class LocalOperator:
+    """Recognizes a source on a thread of its own and edits the gallery; a recording is repeated.
+
+    Use it as a context manager.
+
+    Args:
+        pipeline: Opened with ``is_live=True``; it stays the caller's.
+        source: Where the frames come from.
+    """
+
+    def __init__(self, pipeline: Pipeline, source: FrameSource) -> None:
+        self._pipeline, self._source = pipeline, source
+        self._gallery, self._calibration = pipeline.gallery, pipeline.models.calibration
+        self._lock = threading.Lock()
+        self._fresh = threading.Condition(self._lock)
+        self._frame: tuple[Frame, float] | None = None
+        self._picture: Picture | None = None
+        self._on_picture: Callable[[], None] = lambda: None
+        self._received: deque[float] = deque()
+        self._answers: deque[tuple[float, float]] = deque()
+        self._dropped, self._trouble = 0, ""
+        self._began = time.monotonic()
+        self._session: EnrollmentSession | None = None
+        self._goal: EnrollmentGoal | None = None
+        self._n_sessions = 0
+        self._seen: set[str] = set()
+        self._pairs: tuple[int, tuple[Pair, ...]] = (-1, ())
+        self._settings = 0
+        self._end = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("camera", self._read), ("recognition", self._recognize))
+        ]
+
+    def __enter__(self) -> LocalOperator:
+        """Begin to recognize."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End; a running enrollment stores nothing."""
+        self._end.set()
+        with self._fresh:
+            self._fresh.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=5.0)
+        if self._session is not None:
+            self._session.cancel()
+
+    # --- pictures -----------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Hand over frames as fast as they were taken; the newest replaces one not yet looked at."""
+        while not self._end.is_set():
+            try:
+                self._play()
+                self._trouble = "" if not self._source.is_live else f"{self._source.name} has ended"
+            except (FaceRecognitionError, OSError) as error:
+                LOGGER.warning("%s", error)
+                self._trouble = str(error)
+            if self._trouble:
+                self._end.wait(_TRY_AGAIN_S)
+
+    def _play(self) -> None:
+        first: float | None = None
+        began = time.time()
+        for frame in self._source:
+            if not self._source.is_live:  # stamps of a recording begin anew: now is when it is shown
+                first = frame.stamp if first is None else first
+                due = began + frame.stamp - first
+                self._end.wait(max(0.0, due - time.time()))
+                frame = replace(frame, stamp=due)
+            if self._end.is_set():
+                return
+            now = time.monotonic()
+            with self._fresh:
+                self._dropped += self._frame is not None
+                self._frame, self._trouble = (frame, now), ""
+                self._received.append(now)
+                self._fresh.notify_all()
+        if not self._source.is_live:
+            self._end.wait(1 / self._source.rate_hz)
+
+    def _recognize(self) -> None:
+        tidied = time.monotonic()
+        while not self._end.is_set():
+            with self._fresh:
+                self._fresh.wait_for(lambda: self._frame is not None or self._end.is_set(), timeout=0.5)
+                taken, self._frame = self._frame, None
+                session = self._session
+            if taken is None:
+                if session is not None:
+                    session.tick(time.time())
+                continue
+            frame, arrived = taken
+            is_enrolling = session is not None and not session.finished
+            try:
+                result = self._pipeline.process(frame, embed_all=is_enrolling)
+                if session is not None and is_enrolling:
+                    session.observe(result)
+                if time.monotonic() - tidied > _TIDY_S:
+                    tidied = time.monotonic()
+                    self._tidy()
+            except FaceRecognitionError as error:
+                self._trouble = str(error)
+                continue
+            self._show(frame, result, arrived)
+
+    def _show(self, frame: Frame, result: RecognitionResult, arrived: float) -> None:
+        picture = Picture(frame.image_bgr, tuple(_face(face) for face in result.faces))
+        now = time.monotonic()
+        with self._lock:
+            self._picture = picture
+            self._answers.append((now, now - arrived))
+            self._seen.update(
+                face.person_id for face in picture.faces if face.person_id and face.state != "undecided"
+            )
+        self._on_picture()
+
+    def _tidy(self) -> None:
+        """Store when people were last seen and forget those whose time is over, away from the frames."""
+        with self._lock:
+            seen, self._seen = self._seen, set()
+
+        def work() -> None:
+            self._gallery.mark_seen(seen)
+            self._gallery.expire()
+
+        self._pipeline.writer.submit(work)
+
+    # --- what the page sees ---------------------------------------------------------------------------
+
+    def follow(self, on_picture: Callable[[], None]) -> None:
+        """See :class:`Operator`."""
+        self._on_picture = on_picture
+
+    def watch(self, is_watched: bool) -> None:
+        """See :class:`Operator`; recognition goes on either way."""
+
+    def picture(self) -> Picture | None:
+        """See :class:`Operator`."""
+        with self._lock:
+            return self._picture
+
+    def status(self) -> Status:
+        """See :class:`Operator`."""
+        now = time.monotonic()
+        with self._lock:
+            for times in (self._received, self._answers):
+                while times and _time_of(times[0]) < now - _WINDOW_S:
+                    times.popleft()
+            received, answers, dropped = len(self._received), list(self._answers), self._dropped
+        length = max(min(_WINDOW_S, now - self._began), 0.1)
+        latencies = 1000 * np.array([latency for _, latency in answers])
+        median, late = np.percentile(latencies, [50, 95]).tolist() if answers else (None, None)
+        report = self._pipeline.models.embedder.backend
+        return Status(
+            source=self._source.name,
+            received_hz=received / length,
+            rate_hz=len(answers) / length,
+            latency_ms=median,
+            latency_p95_ms=late,
+            dropped=dropped,
+            backend=f"{report.name} on {report.device}, {report.precision}",
+            backend_reason=report.reason,
+            version=self._version(),
+            problems=self._problems(received / length, len(answers) / length, now),
+            enrollment=self._enrollment(),
+        )
+
+    def _version(self) -> int:
+        return self._gallery.snapshot().version * 1000 + self._settings % 1000
+
+    def _problems(self, received_hz: float, answered_hz: float, now: float) -> tuple[Problem, ...]:
+        found = []
+        if self._trouble:
+            found.append(
+                Problem(self._trouble, "Check the camera and its cable; it is tried again.", is_error=True)
+            )
+        elif received_hz == 0 and now - self._began > _SILENCE_S:
+            found.append(Problem(f"No picture from {self._source.name}", "Is the camera connected?", True))
+        elif received_hz > 0 and answered_hz < 0.5 * received_hz:
+            found.append(
+                Problem(
+                    f"Only {answered_hz:.0f} of {received_hz:.0f} pictures a second are looked at",
+                    "Close other programs, lower detector.working_width, or lower the camera's rate.",
+                )
+            )
+        if self._gallery.trouble:
+            found.append(
+                Problem(self._gallery.trouble, "Check the disk and the rights of the gallery's folder.", True)
+            )
+        return tuple(found)
+
+    def _enrollment(self) -> EnrollmentState | None:
+        session, goal = self._session, self._goal
+        if session is None or goal is None:
+            return None
+        feedback = session.feedback()
+        outcome, message, known = "", "", feedback.known
+        if session.finished:
+            result = session.result()
+            outcome, message = result.outcome.value, result.message
+            known = result.known or (result.nearest if result.outcome is Outcome.ALREADY_KNOWN else None)
+        return EnrollmentState(
+            number=self._n_sessions,
+            is_running=not session.finished,
+            track_id=feedback.track_id,
+            name=goal.name,
+            views_kept=feedback.views_kept,
+            wanted_views=feedback.wanted_views,
+            rejections={reason.value: count for reason, count in feedback.rejections.items()},
+            coverage=tuple(name for name in DIRECTIONS if getattr(feedback.coverage, name)),
+            hint=feedback.hint,
+            known_id="" if known is None else known.person_id,
+            known_name="" if known is None else known.name,
+            known_probability=0.0 if known is None else known.probability,
+            outcome=outcome,
+            message=message,
+        )
+
+    def overview(self) -> Overview:
+        """See :class:`Operator`."""
+        version, snapshot = self._version(), self._gallery.snapshot()
+        if self._pairs[0] != snapshot.version:
+            self._pairs = (snapshot.version, pairs_that_may_be_one(self._calibration, snapshot))
+        members = [person.session for person in snapshot.persons.values()]
+        return Overview(
+            version=version,
+            people=tuple(
+                Card(
+                    p.person_id, p.name, p.is_stranger, p.n_templates, p.n_adapted, p.session, p.created,
+                    p.last_seen, p.expires,
+                )
+                for p in snapshot.persons.values()
+            ),
+            pairs=self._pairs[1],
+            history=tuple(
+                Step(entry.sentence, entry.made, entry.is_done, entry.deadline)
+                for entry in self._gallery.history()
+            ),
+            sessions=tuple(
+                SessionInfo(one.name, one.kind.value, one.time_to_live_s, members.count(one.name))
+                for one in snapshot.sessions.values()
+            ),
+            session=snapshot.session,
+            gallery=str(self._gallery.path or "in memory only"),
+            operating_point=self._operating_point(),
+        )  # fmt: skip
+
+    def _operating_point(self) -> OperatingPoint:
+        people = sum(not person.is_stranger for person in self._gallery.snapshot().persons.values())
+        return operating_point(self._calibration, self._pipeline.recognizer.config.identity, people)
+
+    def views(self, person_id: str) -> tuple[StoredView, ...]:
+        """See :class:`Operator`."""
+        return tuple(
+            StoredView(
+                t.template_id, t.provenance.value, t.quality, t.pose.yaw, t.pose.pitch, t.created,
+                t.is_set_aside,
+            )
+            for t in self._gallery.snapshot().templates_of(person_id)
+        )  # fmt: skip
+
+    # --- what the page asks for -----------------------------------------------------------------------
+
+    def enroll(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> str:
+        """See :class:`Operator`."""
+        goal = EnrollmentGoal(name, person_id or None, Track(track_id), is_somebody_else=is_somebody_else)
+        config = self._pipeline.recognizer.config.enrollment
+        with self._lock:
+            if self._session is not None and not self._session.finished:
+                raise InputError("another enrollment is running; cancel it first")
+            self._session = EnrollmentSession(
+                goal, self._gallery, self._calibration, config, self._pipeline.writer
+            )
+            self._goal, self._n_sessions = goal, self._n_sessions + 1
+        return f"Getting to know {name or 'this face'}"
+
+    def cancel_enrollment(self) -> str:
+        """See :class:`Operator`."""
+        if self._session is not None:
+            self._session.cancel()
+        return "Enrollment canceled; nothing was stored"
+
+    def rename(self, person_id: str, name: str) -> str:
+        """See :class:`Operator`."""
+        before = self._gallery.snapshot().person(person_id).label
+        return f"{before} is now called {self._gallery.rename(person_id, name).label}"
+
+    def merge(self, keep_id: str, other_ids: Sequence[str]) -> str:
+        """See :class:`Operator`."""
+        person = self._gallery.merge(keep_id, list(other_ids))
+        return f"{person.label} now has {person.n_templates} views"
+
+    def split(self, template_ids: Sequence[int], name: str) -> str:
+        """See :class:`Operator`."""
+        person = self._gallery.split(template_ids, name)
+        return f"{person.label} is a person with {person.n_templates} views now"
+
+    def forget(self, person_ids: Sequence[str], is_final: bool) -> str:
+        """See :class:`Operator`."""
+        names = ", ".join(person.label for person in self._gallery.forget(person_ids, is_final))
+        return f"{names} forgotten for good" if is_final else f"{names} forgotten; undo brings them back"
+
+    def undo(self) -> str:
+        """See :class:`Operator`."""
+        return f"Undone: {'; '.join(self._gallery.undo())}"
+
+    def redo(self) -> str:
+        """See :class:`Operator`."""
+        return f"Done again: {'; '.join(self._gallery.redo())}"
+
+    def start_session(self, name: str, kind: str, time_to_live_s: float | None) -> str:
+        """See :class:`Operator`."""
+        try:
+            chosen = SessionKind(kind) if kind else None
+        except ValueError as error:
+            raise InputError(f"kind: expected permanent, event or run, got {kind!r}") from error
+        session = self._gallery.set_session(name, chosen, time_to_live_s)
+        return f"Newcomers are stored under {session.name or 'the default session'}"
+
+    def export_people(self, path: str) -> str:
+        """See :class:`Operator`."""
+        report = self._gallery.export_to(_path(path))
+        return f"{report.n_persons} entries with {report.n_templates} views written to {report.path}"
+
+    def import_people(self, path: str) -> str:
+        """See :class:`Operator`."""
+        report = self._gallery.import_from(_path(path))
+        return f"{report.n_persons} new entries, {report.n_templates} views; {report.n_skipped} were here"
+
+    def verify(self) -> Verification:
+        """See :class:`Operator`."""
+        return explain(self._gallery.verify(), self._gallery.snapshot())
+
+    def set_target(self, rate: float) -> str:
+        """See :class:`Operator`."""
+        config = with_values(self._pipeline.recognizer.config, {"identity.target_false_accept_rate": rate})
+        self._pipeline.update_config(config)
+        self._settings += 1
+        return f"Target false-accept rate: {rate:.3%}"
+
+
+def _path(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not text or not path.is_absolute():
+        raise InputError(f"path: expected an absolute path on the robot's machine, got {text!r}")
+    return path
+
+
+def _time_of(item: float | tuple[float, float]) -> float:
+    return item[0] if isinstance(item, tuple) else item
+
+
+def _face(face: IdentifiedFace) -> Face:
+    """Return what the page shows of a face."""
+    identity = face.identity
+    x1, y1, x2, y2 = face.view.detection.box_xyxy.tolist()
+    stranger_id = face.own_stranger_id if identity.state is not IdentityState.KNOWN else None
+    return Face(
+        face.track_id,
+        (round(x1, 1), round(y1, 1), round(x2, 1), round(y2, 1)),
+        identity.state.value,
+        identity.person_id or stranger_id or "",
+        identity.name,
+        round(identity.probability, 3),
+        round(face.view.quality.overall, 2),
+        face.flatness,
+        "" if identity.runner_up is None else identity.runner_up.name,
+        0.0 if identity.runner_up is None else round(identity.runner_up.probability, 3),
+    )

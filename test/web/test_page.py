@@ -1,0 +1,350 @@
+"""The operator's page in a real browser, over a real pipeline; and who is let in, without one."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from face_recognition_node.assembly import Pipeline
+from face_recognition_node.config import Config
+from face_recognition_node.media.sources import open_source
+from face_recognition_node.web.local import LocalOperator
+from face_recognition_node.web.server import ACTIONS, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+PATIENCE_S = 30.0
+
+
+class Server:
+    """A page on a thread of its own."""
+
+    def __init__(self, operator: LocalOperator, host: str = "127.0.0.1") -> None:
+        self.page, self.address = Page(operator, host, 0), ""
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        await self.page.serve(self._note, self._stop)
+
+    def _note(self, address: str) -> None:
+        self.address = address
+        self._ready.set()
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalOperator]:
+    path = tmp_path_factory.mktemp("web") / "gallery.db"
+    # The first seconds show the guest alone; at 5 Hz a loaded machine keeps up as well.
+    source = open_source("sample", rate=5.0).between(0.5, 5.0)
+    with (
+        Pipeline.open(Config(), path, learns=True, is_live=True) as pipeline,
+        LocalOperator(pipeline, source) as operator,
+    ):
+        yield operator
+
+
+@pytest.fixture(scope="module")
+def server(operator: LocalOperator) -> Iterator[Server]:
+    with Server(operator) as server:
+        yield server
+
+
+def ask(address: str, path: str = "", **options: Any) -> tuple[int, str]:
+    """Return status and text of a request."""
+
+    async def work() -> tuple[int, str]:
+        async with aiohttp.ClientSession() as session:
+            method = options.pop("method", "GET")
+            async with session.request(method, address + path, **options) as answer:
+                return answer.status, await answer.text()
+
+    return asyncio.run(work())
+
+
+class TestAccess:
+    def test_another_site_cannot_post(self, server: Server) -> None:
+        for origin in ({}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+            status, _ = ask(server.address, "api/undo", method="POST", json={}, headers=origin)
+            assert status == 403
+        own = {"Origin": server.address.rstrip("/")}
+        assert ask(server.address, "api/overview", method="POST", json={}, headers=own)[0] == 200
+
+    def test_another_site_cannot_open_the_stream(self, server: Server) -> None:
+        async def connect(origin: str) -> int:
+            async with aiohttp.ClientSession() as session:
+                try:
+                    async with session.ws_connect(server.address + "live", origin=origin):
+                        return 101
+                except aiohttp.WSServerHandshakeError as error:
+                    return error.status
+
+        assert asyncio.run(connect("http://evil.example")) == 403
+        assert asyncio.run(connect(server.address.rstrip("/"))) == 101
+
+    def test_a_foreign_name_that_leads_here_is_refused(self, server: Server) -> None:
+        assert ask(server.address, headers={"Host": "evil.example"})[0] == 403
+
+    def test_another_address_needs_the_token(self, operator: LocalOperator) -> None:
+        with Server(operator, "0.0.0.0") as server:
+            address, token = server.address.replace("0.0.0.0", "127.0.0.1").split("?token=")
+            assert len(token) >= 32
+            for path in ("", "live", "assets/main.js", "?token=", f"?token={token[:-1]}x"):
+                assert ask(address, path)[0] == 403
+            assert ask(address, "api/overview", method="POST", headers={"Origin": address[:-1]})[0] == 403
+            assert ask(address, f"?token={token}", allow_redirects=False)[0] == 303
+            assert "Face recognition" in ask(address, cookies={"face_recognition_token": token})[1]
+
+    def test_only_the_pages_own_files_are_served(self, server: Server) -> None:
+        for path in ("assets/..%2Fserver.py", "assets/none.js", "assets/.", "api/overview"):
+            assert ask(server.address, path)[0] in (404, 405)
+
+    def test_bad_requests_are_answered_in_words(self, server: Server) -> None:
+        own = {"Origin": server.address.rstrip("/")}
+        for name, body, word in (
+            ("rename", {"person_id": "nobody", "name": "Anna"}, "nobody"),
+            ("rename", {"person_id": 3, "name": "Anna"}, "expected a text"),
+            ("forget", {"person_ids": []}, "expected a list"),
+            ("export", {"path": "relative.db"}, "absolute path"),
+            ("set_target", {"rate": 7}, "target_false_accept_rate"),
+            ("start_session", {"name": "x", "kind": "forever"}, "permanent"),
+        ):
+            assert name in ACTIONS
+            status, text = ask(server.address, f"api/{name}", method="POST", json=body, headers=own)
+            assert (status, word in text) == (400, True), text
+
+    def test_a_browser_that_hangs_slows_nobody(self, server: Server) -> None:
+        async def watch() -> int:
+            async with aiohttp.ClientSession() as session:
+                own = server.address.rstrip("/")
+                stream = server.address + "live"
+                async with (
+                    session.ws_connect(stream, origin=own) as hanging,
+                    session.ws_connect(stream, origin=own) as other,
+                ):
+                    n_pictures = 0
+                    async for message in other:
+                        if message.type is aiohttp.WSMsgType.BINARY:
+                            n_pictures += 1
+                            await other.send_str("shown")
+                        if n_pictures == 5:
+                            break
+                    pictures = texts = 0  # the one that shows nothing gets two pictures, and the status
+                    while texts < 3:
+                        is_picture = (await hanging.receive()).type is aiohttp.WSMsgType.BINARY
+                        pictures, texts = pictures + is_picture, texts + (not is_picture)
+                    return pictures
+
+        assert asyncio.run(asyncio.wait_for(watch(), PATIENCE_S)) == 2
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no chromium with chromedriver here (apt install chromium chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,900"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    browser.set_script_timeout(PATIENCE_S)
+    yield browser
+    browser.quit()
+
+
+class Desk:
+    """What an operator does on the page."""
+
+    def __init__(self, browser: Any) -> None:
+        self.browser = browser
+
+    def find(self, css: str, text: str = "") -> list[Any]:
+        found = self.browser.find_elements("css selector", css)
+        return [one for one in found if text in (one.text or "")]
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        waiting = WebDriverWait(
+            self.browser, PATIENCE_S, 0.1, ignored_exceptions=[StaleElementReferenceException]
+        )
+        return waiting.until(lambda _: condition())
+
+    def click(self, css: str, text: str = "") -> None:
+        def try_it() -> bool:
+            found = self.find(css, text)
+            if found:
+                self.browser.execute_script("arguments[0].click()", found[0])
+            return bool(found)
+
+        self.wait(try_it)
+
+    def type(self, css: str, text: str) -> None:
+        field = self.wait(lambda: self.find(css))[0]
+        field.clear()
+        field.send_keys(text)
+
+    def names(self) -> list[str]:
+        return [one.text for one in self.find(".card .name")]
+
+    def open(self, tab: str) -> None:
+        self.click(f"#tab-{tab}")
+
+    def enroll(self, name: str) -> None:
+        """Click the face where the picture shows it, and give its name."""
+        script = """
+            const canvas = document.getElementById('canvas'), done = arguments[0];
+            import('/assets/live.js').then(({ live }) => {
+              const go = () => {
+                const face = live.faces()[0];
+                if (!face) return setTimeout(go, 50);
+                const [x1, y1, x2, y2] = face.box, place = canvas.getBoundingClientRect();
+                const scale = place.width / 640;
+                done([place.left + scale * (x1 + x2) / 2, place.top + scale * (y1 + y2) / 2]);
+              };
+              go();
+            });"""
+
+        def click_it() -> bool:
+            from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+            x, y = self.browser.execute_async_script(script)
+            action = ActionBuilder(self.browser)
+            action.pointer_action.move_to_location(round(x), round(y)).click()
+            action.perform()
+            return bool(self.find("#face-panel"))
+
+        self.wait(click_it)
+        if self.find("#enroll-name"):
+            self.type("#enroll-name", name)
+            self.find("#enroll-name")[0].submit()
+        else:  # known by now
+            self.click("#face-panel button", "somebody else")
+            self.type("dialog input", name)
+            self.click("dialog button[type=submit]")
+        self.wait(lambda: self.find("#outcome h2", "stored"))
+
+
+@pytest.fixture(scope="module")
+def desk(browser: Any, server: Server) -> Desk:
+    browser.get(server.address)
+    desk = Desk(browser)
+    desk.wait(lambda: desk.find("#canvas[data-frames]"))
+    return desk
+
+
+class TestInTheBrowser:
+    """One story, in this order: each test goes on where the one before has ended."""
+
+    def test_a_click_on_a_face_enrolls_it(self, desk: Desk) -> None:
+        desk.enroll("Anna")
+        desk.open("people")
+        desk.wait(lambda: desk.names() == ["Anna"])
+        desk.wait(lambda: desk.find(".chip.known", "Anna"))
+
+    def test_a_name_that_is_a_script_stays_a_text(self, desk: Desk) -> None:
+        name = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+        desk.click(".card .acts button", "Rename")
+        desk.type("dialog input", name)
+        desk.click("dialog button[type=submit]")
+        desk.wait(lambda: desk.names() == [name])
+        desk.wait(lambda: desk.find(".chip.known", "<script>"))
+        desk.open("history")
+        desk.wait(lambda: desk.find(".steps li", "<script>"))
+        assert desk.browser.title == "Face recognition"
+        assert not desk.find("#side img, #live img, #toasts img, body script")
+
+    def test_undo_takes_the_name_back_and_redo_gives_it_again(self, desk: Desk) -> None:
+        desk.click("#undo:enabled")
+        desk.open("people")
+        desk.wait(lambda: desk.names() == ["Anna"])
+        desk.open("history")
+        desk.click("#redo:enabled")
+        desk.open("people")
+        desk.wait(lambda: desk.names() != ["Anna"])
+        desk.open("history")
+        desk.click("#undo:enabled")
+        desk.open("people")
+        desk.wait(lambda: desk.names() == ["Anna"])
+
+    def test_views_split_off_become_somebody_else_and_merge_brings_them_back(self, desk: Desk) -> None:
+        desk.click(".card .acts button", "Views")
+        desk.click("dialog .list input")
+        desk.type("dialog label.field input", "Bob")
+        desk.click("dialog button[type=submit]")
+        desk.wait(lambda: desk.names() == ["Anna", "Bob"])
+        desk.click(".card input[aria-label='Choose Anna']")
+        desk.click(".card input[aria-label='Choose Bob']")
+        desk.click("#merge:enabled")
+        desk.click("dialog button[type=submit]")
+        desk.wait(lambda: desk.names() == ["Anna"])
+
+    def test_forget_can_be_undone_and_all_outlives_a_reload(self, desk: Desk) -> None:
+        desk.click(".card .acts button", "Forget")
+        desk.wait(lambda: desk.names() == [])
+        desk.open("history")
+        desk.click("#undo:enabled")
+        desk.browser.refresh()
+        desk.wait(lambda: desk.names() == ["Anna"])
+        assert not desk.find("#outcome")  # what ended before the page was opened is old news
+
+    def test_final_forgetting_asks_again(self, desk: Desk) -> None:
+        desk.click(".card .acts button", "Forget for good")
+        desk.wait(lambda: desk.find("dialog h2", "Anna"))
+        desk.click("dialog button", "Cancel")
+        desk.wait(lambda: not desk.find("dialog h2"))
+        assert desk.names() == ["Anna"]
+        desk.click(".card .acts button", "Forget for good")
+        desk.click("dialog button[type=submit]")
+        desk.wait(lambda: desk.names() == [])
+
+    def test_sessions_the_check_and_the_knob(self, desk: Desk) -> None:
+        desk.open("gallery")
+        desk.click("#view button", "session")
+        desk.type("dialog input", "party")
+        desk.click("dialog button[type=submit]")
+        desk.wait(lambda: desk.find(".steps li", "party"))
+        desk.click("#verify")
+        desk.wait(lambda: desk.find("#verification .good", "no problem"))
+        desk.open("accuracy")
+        desk.wait(lambda: desk.find("#target", "1 in 100"))
+        desk.find("#knob")[0].send_keys("\ue012")  # arrow left
+        desk.wait(lambda: desk.find("#target", "1 in 200"))
+
+    def test_a_phone_needs_no_sideways_scrolling(self, desk: Desk) -> None:
+        desk.browser.set_window_size(500, 860)
+        for tab in ("people", "strangers", "history", "gallery", "accuracy"):
+            desk.open(tab)
+            assert desk.browser.execute_script(
+                "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+            )
+        assert not [one for one in desk.browser.get_log("browser") if one["level"] == "SEVERE"]
+
+
+def test_the_page_names_no_other_place() -> None:
+    import re
+
+    for path in (Path(__file__).parents[2] / "face_recognition_node/web/assets").iterdir():
+        addresses = set(re.findall(r"https?://[^\s\"'`]+", path.read_text(encoding="utf-8")))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, path
