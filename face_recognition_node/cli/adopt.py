@@ -10,7 +10,7 @@ from typing import Any
 
 from face_recognition_node.cli import calibrate
 from face_recognition_node.cli.json_output import add_json_option
-from face_recognition_node.cli.model_options import add_model_options
+from face_recognition_node.cli.options import add_model_options
 from face_recognition_node.common.errors import InputError
 
 _NAME = "abcdefghijklmnopqrstuvwxyz0123456789_"
@@ -134,7 +134,7 @@ def _write_card(weights: Path, file: Any, needs: Any, sha256: str, terms: str, t
 
 def _embed(card_path: Path, arguments: argparse.Namespace, crops: Any) -> Any:
     from face_recognition_node.backends.loading import open_runner
-    from face_recognition_node.cli.model_options import models_config
+    from face_recognition_node.cli.options import models_config
     from face_recognition_node.vision.embedding import CropEmbedder
     from face_recognition_node.vision.model_card import ModelCard
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from face_recognition_node.common.progress import progress_bar
 if TYPE_CHECKING:
     from face_recognition_node.config import Config
     from face_recognition_node.media.sources import FrameSource
+    from face_recognition_node.vision.model_card import ModelsConfig
 
 ItemT = TypeVar("ItemT")
 SOURCE_HELP = "camera number (0), video, gif, image, folder of images, URL, or 'sample'"
@@ -157,6 +159,35 @@ def parse_value(name: str, text: str, default: object) -> object:
         except ValueError as error:
             raise ConfigurationError(f"{name}: expected {kind.__name__}, got {text!r}") from error
     return text
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, only: tuple[str, ...] = ()) -> None:
+    """Add ``--models-dir``, ``--backend`` … to ``parser``; ``only`` names the wanted fields (none: all)."""
+    from face_recognition_node.common.parameters import flatten
+    from face_recognition_node.vision.model_card import ModelsConfig
+
+    group = parser.add_argument_group("models")
+    for name, declared, _ in flatten(ModelsConfig()):
+        if not only or name in only:
+            group.add_argument(
+                "--" + name.replace("_", "-"),
+                type=type(declared.default),
+                choices=declared.choices or None,
+                default=declared.default,
+                metavar=None if declared.choices else name.upper(),
+                help=declared.description,
+            )
+
+
+def models_config(arguments: argparse.Namespace) -> ModelsConfig:
+    """Return the models that the command line asks for."""
+    from face_recognition_node.common.parameters import with_values
+    from face_recognition_node.vision.model_card import ModelsConfig
+
+    names = [field.name for field in dataclasses.fields(ModelsConfig)]
+    return with_values(
+        ModelsConfig(), {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    )
 
 
 def add_progress(parser: argparse.ArgumentParser) -> None:

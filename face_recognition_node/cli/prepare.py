@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_recognition_node.cli.model_options import add_model_options, models_config
+from face_recognition_node.cli.options import add_model_options, models_config
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.vision.model_card import ModelsConfig
 

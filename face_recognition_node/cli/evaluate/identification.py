@@ -21,8 +21,7 @@ from face_recognition_node.cli.identification_faces import (
     yaw_bins,
 )
 from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.model_options import add_model_options, models_config
-from face_recognition_node.cli.options import file_to_write
+from face_recognition_node.cli.options import add_model_options, file_to_write, models_config
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import BoolArray

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.model_options import add_model_options, models_config
-from face_recognition_node.cli.options import file_to_write
+from face_recognition_node.cli.options import add_model_options, file_to_write, models_config
 from face_recognition_node.evaluation.degradation import darken_face, reduce_face
 from face_recognition_node.evaluation.embedding import embed_in_batches
 from face_recognition_node.evaluation.lfw import LabelledPairs
