@@ -5,13 +5,12 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 COOKIE = "face_recognition_token"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -49,7 +48,7 @@ class Gate:
     def __init__(self, host: str) -> None:
         self.token = "" if is_loopback(host) else secrets.token_urlsafe(24)
 
-    def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def middleware(self) -> Middleware:
         """Return the check as aiohttp's middleware."""
 
         @web.middleware

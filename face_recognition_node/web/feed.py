@@ -11,19 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import cv2
+import numpy as np
 
 from face_recognition_node.web.operator import Operator, Picture
 
 LARGEST_WIDTH = 960
 """Wider pictures are sent smaller; the boxes stay in pixels of the original."""
-_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 75]
+_QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 75)
 _SHORTEST_GAP_S = 1 / 32
 """Between two pictures: no screen of an operator needs more than about 30 a second."""
 
 
 def encode(picture: Picture, number: int) -> bytes:
     """Return a picture as one message: 4 bytes with the length of the JSON, the JSON, the JPEG."""
-    image = picture.image_bgr
+    image: np.ndarray = picture.image_bgr
     height, width = image.shape[:2]
     if width > LARGEST_WIDTH:
         size = (LARGEST_WIDTH, round(height * LARGEST_WIDTH / width))

@@ -63,7 +63,7 @@ class LocalOperator:
         self._fresh = threading.Condition(self._lock)
         self._frame: tuple[Frame, float] | None = None
         self._picture: Picture | None = None
-        self._on_picture: Callable[[], None] = lambda: None
+        self._followers: list[Callable[[], None]] = []
         self._received: deque[float] = deque()
         self._answers: deque[tuple[float, float]] = deque()
         self._dropped, self._trouble = 0, ""
@@ -164,7 +164,8 @@ class LocalOperator:
             self._seen.update(
                 face.person_id for face in picture.faces if face.person_id and face.state != "undecided"
             )
-        self._on_picture()
+        for tell in self._followers:
+            tell()
 
     def _tidy(self) -> None:
         """Store when people were last seen and forget those whose time is over, away from the frames."""
@@ -181,7 +182,7 @@ class LocalOperator:
 
     def follow(self, on_picture: Callable[[], None]) -> None:
         """See :class:`Operator`."""
-        self._on_picture = on_picture
+        self._followers.append(on_picture)
 
     def watch(self, is_watched: bool) -> None:
         """See :class:`Operator`; recognition goes on either way."""

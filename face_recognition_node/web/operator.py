@@ -248,7 +248,7 @@ class Operator(Protocol):
     """
 
     def follow(self, on_picture: Callable[[], None]) -> None:
-        """Call ``on_picture`` from now on, from any thread, whenever :meth:`picture` has changed."""
+        """Also call ``on_picture`` from now on, from any thread, whenever :meth:`picture` has changed."""
         ...
 
     def watch(self, is_watched: bool) -> None:

@@ -148,9 +148,10 @@ class TestAccess:
                         if n_pictures == 5:
                             break
                     pictures = texts = 0  # the one that shows nothing gets two pictures, and the status
-                    while texts < 3:
+                    while pictures < 2 or texts < 3:
                         is_picture = (await hanging.receive()).type is aiohttp.WSMsgType.BINARY
-                        pictures, texts = pictures + is_picture, texts + (not is_picture)
+                        pictures += is_picture
+                        texts += not is_picture and pictures >= 2
                     return pictures
 
         assert asyncio.run(asyncio.wait_for(watch(), PATIENCE_S)) == 2
