@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 Shape = tuple[int, int, int, int]
+Shapes = tuple[Shape, Shape, Shape]
+"""Smallest, preferred and largest input, (B, 3, H, W) each."""
 Engine = Callable[["torch.Tensor"], Any]
 """Takes the preprocessed (B, 3, H, W) float32 tensor on the GPU, returns the network's outputs there."""
 
@@ -36,11 +38,11 @@ class EngineCompiler(Protocol):
         """Everything of this machine that an engine depends on."""
         ...
 
-    def compile(self, network: Any, shapes: tuple[Shape, Shape, Shape], precision: str) -> Engine:
+    def compile(self, network: Any, shapes: Shapes, precision: str) -> Engine:
         """Return the engine of a float32 network for the smallest, preferred and largest input shape."""
         ...
 
-    def save(self, engine: Engine, shapes: tuple[Shape, Shape, Shape], path: Path) -> None:
+    def save(self, engine: Engine, shapes: Shapes, path: Path) -> None:
         """Write an engine that this object compiled."""
         ...
 
@@ -97,7 +99,7 @@ class TorchTensorRtCompiler:
         )
         return "; ".join(parts)
 
-    def compile(self, network: Any, shapes: tuple[Shape, Shape, Shape], precision: str) -> Engine:
+    def compile(self, network: Any, shapes: Shapes, precision: str) -> Engine:
         """Export and compile; every operator must go into the engine, or this fails."""
         torch, torch_tensorrt = self._torch, self._torch_tensorrt
         program = export_network(network.to(self.device), shapes, precision, self.device)
@@ -118,7 +120,7 @@ class TorchTensorRtCompiler:
         )
         return compiled
 
-    def save(self, engine: Engine, shapes: tuple[Shape, Shape, Shape], path: Path) -> None:
+    def save(self, engine: Engine, shapes: Shapes, path: Path) -> None:
         """Write as an exported program with the engine inside."""
         smallest, preferred, largest = shapes
         spec = self._torch_tensorrt.Input(
@@ -133,7 +135,7 @@ class TorchTensorRtCompiler:
 
 
 def export_network(
-    network: Any, shapes: tuple[Shape, Shape, Shape], precision: str, device: str = "cpu"
+    network: Any, shapes: Shapes, precision: str, device: str = "cpu"
 ) -> torch.export.ExportedProgram:
     """Return ``network`` as an exported program that takes and gives float32.
 

@@ -1,9 +1,8 @@
 """TensorRT through Torch-TensorRT, with another backend serving until an engine is ready and proven.
 
-An engine is made for a size of a detector's picture that comes again and again, as a camera's does, and one
-with a dynamic batch for an embedder. It comes from the cache or is built in the background; before it takes
-over, its answers are compared with the float32 network's. Whatever goes wrong, then or while it serves, is
-told by the report, and the other backend serves on.
+A detector gets an engine for each size of picture that comes again and again, as a camera's does; an embedder
+gets one with a dynamic batch. An engine that fails, in its self-test or while it serves, is refused, the
+report says why, and the other backend serves on.
 
 See tensorrt_compiler.py for what has and what has not been run.
 """
@@ -21,11 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from face_recognition_node.backends.engine_builder import EngineBuild, EngineStage
-from face_recognition_node.backends.engine_cache import EngineCache, EngineKey
 from face_recognition_node.backends.frame_search import FrameSearch
 from face_recognition_node.backends.preprocessing import require_batch
-from face_recognition_node.backends.tensorrt_compiler import Engine, EngineCompiler, Shape
+from face_recognition_node.backends.tensorrt_compiler import Engine, EngineCompiler, Shapes
+from face_recognition_node.backends.tensorrt_engine import EngineBuild, EngineKey
 from face_recognition_node.backends.torch_tensors import TorchPreprocessing, as_arrays, import_torch
 from face_recognition_node.common.resources import cache_directory
 from face_recognition_node.vision.alignment import align_faces
@@ -42,7 +40,6 @@ ORDER_AFTER = 5
 """A size of a detector's picture is worth an engine when it comes so many times."""
 _KEPT_ENGINES = 4
 _COUNTED_SIZES = 64
-_FINISHED = (EngineStage.READY, EngineStage.REFUSED)
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +52,7 @@ class TorchTensorRtRunner:
         fallback: Serves while engines are built, and whatever shape has none.
         compiler: Makes engines.
         reason: Why this backend was chosen.
-        cache: Where engines are kept; by default in the user's cache folder.
+        cache: Folder of engines; by default in the user's cache folder.
         order_after: See ORDER_AFTER.
     """
 
@@ -66,53 +63,44 @@ class TorchTensorRtRunner:
         fallback: ModelRunner,
         compiler: EngineCompiler,
         reason: str = "",
-        cache: EngineCache | None = None,
+        cache: Path | None = None,
         order_after: int = ORDER_AFTER,
     ) -> None:
         self._torch = import_torch()
-        self._card = card
-        self._precision = models.precision
-        self._fallback = fallback
-        self._compiler = compiler
-        self._reason = reason
-        self._cache = cache or EngineCache((cache_directory() or Path(os.devnull)) / "tensorrt")
+        self._card, self._precision, self._reason = card, models.precision, reason
+        self._fallback, self._compiler = fallback, compiler
+        self._cache = cache or (cache_directory() or Path(os.devnull)) / "tensorrt"
         self._preprocess = TorchPreprocessing(card, compiler.device)
         self._search = FrameSearch(self._torch, self._preprocess, compiler.device)
         self._network: Any = None
-        self._builds: OrderedDict[tuple[int, int, int], EngineBuild] = OrderedDict()  # longest unused first
-        self._seen: Counter[tuple[int, int, int]] = Counter()
-        self._order_after = order_after
+        self._builds: OrderedDict[tuple[int, int], EngineBuild] = OrderedDict()  # longest unused first
+        self._seen: Counter[tuple[int, int]] = Counter()
+        self._order_after = order_after if card.input.size is None else 1
         self._latest: EngineBuild | None = None
         self._engine_answered: bool | None = None
         if card.input.size is not None:
-            self._latest = self._build(1, *card.input.size)
+            self._latest = self._build(*card.input.size)
 
     @property
     def report(self) -> BackendReport:
         """What answered last, and how far the engine is."""
-        build = self._latest
-        is_engine = self._engine_answered
-        if is_engine is None:  # nobody has asked yet
+        build, is_engine = self._latest, self._engine_answered
+        if is_engine is None:  # nothing has been asked yet
             is_engine = build is not None and build.engine is not None
         if build is not None and is_engine:
-            reason = "; ".join(part for part in (self._reason, build.status.detail) if part)
+            reason = "; ".join(filter(None, (self._reason, build.status.removeprefix("ready: "))))
             return BackendReport(NAME, self._compiler.device, reason, self._precision)
         serving = self._fallback.report
-        state = (
-            str(build.status)
-            if build is not None
-            else f"ordered when a size has come {self._order_after} times"
-        )
+        state = build.status if build else f"ordered when a size has come {self._order_after} times"
         reason = f"{self._reason}; its engine is {state}; meanwhile {serving.name}".removeprefix("; ")
         return BackendReport(serving.name, serving.device, reason, serving.precision)
 
     def run(self, images_bgr: ImageArray) -> tuple[FloatArray, ...]:
         """Return the outputs for (B, H, W, 3) BGR uint8 images."""
         require_batch(images_bgr)
-        batch, height, width, _ = images_bgr.shape
-        self._latest = build = self._build(batch, height, width)
-        engine = None if build is None else build.engine
-        if build is not None and engine is not None:
+        _, height, width, _ = images_bgr.shape
+        self._latest = build = self._build(height, width)
+        if build is not None and (engine := build.engine) is not None:
             try:
                 with self._torch.inference_mode():
                     outputs = self._evaluate(engine, self._preprocess(images_bgr))
@@ -128,22 +116,21 @@ class TorchTensorRtRunner:
         self, image_bgr: ImageArray, placements: Sequence[Placement], least_logit: float
     ) -> list[Cells] | None:
         """Return a detector's anchors over the threshold; None while a size has no engine."""
-        builds = {placement.canvas: self._builds.get((1, *placement.canvas)) for placement in placements}
-        engines = {size: None if build is None else build.engine for size, build in builds.items()}
+        builds = {size: self._builds.get(size) for size in dict.fromkeys(p.canvas for p in placements)}
+        engines = {size: build and build.engine for size, build in builds.items()}
         if None in engines.values():
             return None  # and run(), asked next, orders what is missing
         self._latest = builds[placements[0].canvas]
-        for height, width in builds:
-            self._builds.move_to_end((1, height, width))
+        for size in builds:
+            self._builds.move_to_end(size)
         try:
             cells = self._search.find_cells(
                 lambda planes: engines[planes.shape[2], planes.shape[3]](planes),  # type: ignore[misc]
                 image_bgr, placements, least_logit,
             )  # fmt: skip
         except RuntimeError as error:
-            for build in builds.values():
-                if build is not None:
-                    build.refuse(error)
+            for build in filter(None, builds.values()):
+                build.refuse(error)
             return None
         self._engine_answered = True
         return cells
@@ -158,50 +145,40 @@ class TorchTensorRtRunner:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return whether every engine asked for so far is ready or refused by then."""
-        return all(build.wait(timeout) for build in list(self._builds.values()))
+        return all(build.finished.wait(timeout) for build in list(self._builds.values()))
 
-    def _build(self, batch: int, height: int, width: int) -> EngineBuild | None:
+    def _build(self, height: int, width: int) -> EngineBuild | None:
         """Return the engine for a picture, ordering it when it is worth it; None until then."""
-        is_embedder = self._card.input.size is not None
-        batches = EMBEDDER_BATCHES if is_embedder else (batch, batch, batch)
-        wanted = (batches[1], height, width)
-        build = self._builds.get(wanted)
-        if build is None:
-            self._seen[wanted] += 1
-            if not is_embedder and self._seen[wanted] < self._order_after:
+        size = (height, width)
+        if size not in self._builds:
+            self._seen[size] += 1
+            if self._seen[size] < self._order_after:
                 return None
-            self._let_go_of_unused()
-            shapes: tuple[Shape, Shape, Shape] = (
-                (batches[0], 3, height, width),
-                (batches[1], 3, height, width),
-                (batches[2], 3, height, width),
-            )
-            key = EngineKey(
-                self._card.name, self._card.sha256, shapes, self._precision, self._compiler.platform
-            )
-            build = EngineBuild(
+            self._drop_unused()
+            batches = (1, 1, 1) if self._card.input.size is None else EMBEDDER_BATCHES
+            smallest, preferred, largest = ((batch, 3, height, width) for batch in batches)
+            platform, card = self._compiler.platform, self._card
+            key = EngineKey(card.name, card.sha256, (smallest, preferred, largest), self._precision, platform)
+            self._builds[size] = build = EngineBuild(
                 key, self._reference, self._compiler, self._cache, self._evaluate, self._test_inputs
             )
-            self._builds[wanted] = build
             threading.Thread(
-                target=self._run, args=(build,), name=f"tensorrt-{self._card.name}", daemon=True
+                target=self._run, args=(build,), name=f"tensorrt-{card.name}", daemon=True
             ).start()
-        self._builds.move_to_end(wanted)
-        return build
+        self._builds.move_to_end(size)
+        return self._builds[size]
 
-    def _let_go_of_unused(self) -> None:
+    def _drop_unused(self) -> None:
         """Make room for one more engine; those that are being built stay."""
         self._seen = Counter(dict(self._seen.most_common(_COUNTED_SIZES)))
         for size, build in list(self._builds.items()):
-            if len(self._builds) < _KEPT_ENGINES:
-                break
-            if build.status.stage in _FINISHED:
+            if len(self._builds) >= _KEPT_ENGINES and build.finished.is_set():
                 del self._builds[size], self._seen[size]
 
     def _run(self, build: EngineBuild) -> None:
         build.run()
-        if all(other.status.stage in _FINISHED for other in list(self._builds.values())):
-            self._network = None  # its memory is wanted elsewhere; another shape reads it again
+        if all(other.finished.is_set() for other in list(self._builds.values())):
+            self._network = None  # frees its memory; another shape reads it again
 
     def _reference(self) -> Any:
         """Return the float32 network on the engines' device."""
@@ -215,14 +192,13 @@ class TorchTensorRtRunner:
         with self._torch.no_grad():
             return as_arrays(engine(tensor))
 
-    def _test_inputs(self, shapes: tuple[Shape, Shape, Shape]) -> list[Any]:
-        """Return pictures of smooth noise in every shape: broad and fine structure, always the same."""
+    def _test_inputs(self, shapes: Shapes) -> list[Any]:
+        """Return pictures of broad and fine noise in every shape, always the same."""
         generator = np.random.default_rng(0)
         tensors = []
         for batch, _, height, width in dict.fromkeys(shapes):
             coarse = generator.uniform(0, 255, (batch, -(-height // 16), -(-width // 16), 3))
             broad = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
             fine = generator.normal(0, 20, (batch, height, width, 3))
-            pictures = np.clip(broad + fine, 0, 255).astype(np.uint8)
-            tensors.append(self._preprocess(pictures))
+            tensors.append(self._preprocess(np.clip(broad + fine, 0, 255).astype(np.uint8)))
         return tensors

@@ -72,7 +72,7 @@ def check_parity(card: ModelCard) -> dict[str, float]:
     import numpy as np
 
     from face_recognition_node.backends import open_runner
-    from face_recognition_node.backends.engine_builder import least_cosine
+    from face_recognition_node.backends.tensorrt_engine import least_cosine
 
     def exact(backend: str) -> ModelsConfig:
         return ModelsConfig(backend=backend, detector_precision="fp32")

@@ -7,7 +7,6 @@ import pytest
 
 from face_recognition_node.assembly import Models, Pipeline
 from face_recognition_node.backends import load_detector, load_embedder
-from face_recognition_node.backends.engine_cache import EngineCache
 from face_recognition_node.common.errors import ModelError
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.config import Config
@@ -67,7 +66,7 @@ class CountingRunner(TorchTensorRtRunner):
 
 @pytest.fixture
 def runner(tmp_path) -> CountingRunner:
-    made = CountingRunner(CARD, ModelsConfig(), Silent(), Standin(), "auto", EngineCache(tmp_path), 1)
+    made = CountingRunner(CARD, ModelsConfig(), Silent(), Standin(), "auto", tmp_path, 1)
     made.watch()
     return made
 

@@ -8,8 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from face_recognition_node.backends.engine_builder import LEAST_COSINE, least_cosine
-from face_recognition_node.backends.engine_cache import EngineCache, EngineKey
+from face_recognition_node.backends.tensorrt_engine import LEAST_COSINE, EngineKey, least_cosine
 from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
@@ -77,7 +76,7 @@ def start(toys, tmp_path):
     def start(compiler, folder=tmp_path, precision="fp16") -> TorchTensorRtRunner:
         models = ModelsConfig(precision=precision)
         toy = ModelCard.read(toys / "toy_embedder.json")
-        return TorchTensorRtRunner(toy, models, Fallback(), compiler, "auto", EngineCache(folder))
+        return TorchTensorRtRunner(toy, models, Fallback(), compiler, "auto", folder)
 
     return start
 
@@ -216,7 +215,7 @@ def test_two_runners_never_build_or_read_at_once(toys, tmp_path):
 
     toy = ModelCard.read(toys / "toy_embedder.json")
     runners = [
-        TorchTensorRtRunner(toy, ModelsConfig(), Fallback(), Watched(), "", EngineCache(tmp_path / str(n)))
+        TorchTensorRtRunner(toy, ModelsConfig(), Fallback(), Watched(), "", tmp_path / str(n))
         for n in range(4)
     ]
     assert all(runner.wait(60) for runner in runners)
@@ -227,7 +226,7 @@ def test_few_sizes_are_kept(toys, tmp_path):
     compiler = Standin()
     runner = TorchTensorRtRunner(
         ModelCard.read(toys / "toy_detector.json"), ModelsConfig(), Fallback(), compiler, "",
-        EngineCache(tmp_path), order_after=1,
+        tmp_path, order_after=1,
     )  # fmt: skip
     for height in (32, 64, 96, 128, 160, 192):
         runner.run(np.zeros((1, height, 128, 3), np.uint8))
@@ -261,7 +260,7 @@ def test_a_detector_gets_one_engine_for_each_size(toys, tmp_path):
         Maps(),
         compiler,
         "auto",
-        EngineCache(tmp_path),
+        tmp_path,
     )
     assert "ordered when a size has come 5 times" in runner.report.reason
     for height in (64, 96, 32, 64, 96):  # 32 rows come once only
