@@ -117,7 +117,7 @@ class TorchTensorRtRunner:
     ) -> list[Cells] | None:
         """Return a detector's anchors over the threshold; None while a size has no engine."""
         builds = {size: self._builds.get(size) for size in dict.fromkeys(p.canvas for p in placements)}
-        engines = {size: build and build.engine for size, build in builds.items()}
+        engines = {size: None if build is None else build.engine for size, build in builds.items()}
         if None in engines.values():
             return None  # and run(), asked next, orders what is missing
         self._latest = builds[placements[0].canvas]
