@@ -389,13 +389,15 @@ def checked_name(name: str, may_be_empty: bool = False) -> str:
     Joiners (U+200C, U+200D) belong to the spelling of Persian, Sinhala and Malayalam names and are kept
     after a letter; elsewhere they would only make two names that look the same.
     """
-    name = composed(" ".join(name.split()))
+    given = name.strip()
+    name = composed(" ".join(given.split()))
     if not name.strip(_BLANK_LETTERS):
         if name or not may_be_empty:
             raise InputError("name: expected at least one letter, got an empty name")
         return name
-    if len(name) > 200 or not _JOINER.sub("", name).isprintable():
-        raise InputError(f"name: expected up to 200 printable characters, got {name[:40]!r}")
+    has_control = any(unicodedata.category(letter) == "Cc" for letter in given)
+    if has_control or len(name) > 200 or not _JOINER.sub("", name).isprintable():
+        raise InputError(f"name: expected up to 200 printable characters, got {given[:40]!r}")
     return name
 
 
