@@ -63,6 +63,7 @@ setup(
     ],
     extras_require={
         "web": ["aiohttp"],
+        "bags": ["rosbags"],
         "train": [
             "lightning",
             "matplotlib",
@@ -83,7 +84,6 @@ setup(
             "psutil",
             "pytest<8.4",
             "pytorch-metric-learning",
-            "rosbags",
             "ruff",
             "safetensors",
             "scikit-learn",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from face_recognition_node.vision.model_card import ModelsConfig
 
 ItemT = TypeVar("ItemT")
-SOURCE_HELP = "camera number (0), video, gif, image, folder of images, URL, or 'sample'"
+SOURCE_HELP = "camera number (0), video, gif, image, folder of images, ROS 2 bag, URL, or 'sample'"
 
 
 def file_to_write(text: str) -> Path:
@@ -60,13 +60,19 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, metavar="HZ", help="frames per second, in place of the source's own"
     )
+    parser.add_argument(
+        "--topic",
+        default="",
+        help="of the images in a ROS 2 bag, if it holds several (default: the only one)",
+    )
 
 
 def source_from(arguments: argparse.Namespace) -> FrameSource:
     """Open the source that :func:`add_source` read."""
     from face_recognition_node.media.sources import open_source
 
-    return open_source(arguments.source, rate=arguments.rate).between(arguments.start, arguments.end)
+    source = open_source(arguments.source, rate=arguments.rate, topic=arguments.topic)
+    return source.between(arguments.start, arguments.end)
 
 
 def require_frames(n_frames: int, source: FrameSource) -> None:

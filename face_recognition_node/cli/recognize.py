@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = with_values(config, {"strangers.maximum_strangers": MOST_STRANGERS})
     for target in (arguments.json, arguments.annotated):
         _refuse_the_same(target, Path(arguments.source).expanduser(), *([] if path is None else [path]))
-    sightings = Sightings()
+    sightings = Sightings(source.origin)
     is_interrupted = False
     with contextlib.ExitStack() as stack:
         pipeline = stack.enter_context(Pipeline.open(config, path, rotate=arguments.rotate))

@@ -32,12 +32,16 @@ class Sighting:
 
 
 class Sightings:
-    """Collects who was claimed in the frames of a recording."""
+    """Collects who was claimed in the frames of a recording.
 
-    def __init__(self) -> None:
+    Args:
+        begin: Stamp from which times are counted, seconds; None: the first frame's.
+    """
+
+    def __init__(self, begin: float | None = None) -> None:
         self.frames = 0
         self.frames_with_faces = 0
-        self._begin: float | None = None
+        self._begin = begin
         self._found: dict[tuple[IdentityState, str], Sighting] = {}
 
     @property

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.common.errors import FrameError
-from face_recognition_node.vision.faces import FloatArray, ImageArray, require_image
+from face_recognition_node.common.errors import FrameError, InputError
+from face_recognition_node.vision.faces import FloatArray, ImageArray, Intrinsics, require_image
 
 Pixels = NDArray[Any]
 
@@ -305,3 +305,29 @@ def depth_to_metres(message: Any) -> FloatArray:
     with np.errstate(invalid="ignore"):
         metres[~(metres > 0) | np.isinf(metres)] = np.nan
     return metres
+
+
+def camera_intrinsics(message: Any, size: tuple[int, int]) -> Intrinsics:
+    """Return a CameraInfo as the model of an image of (height, width).
+
+    An image smaller or larger than the one that was calibrated gets the model scaled.
+
+    Raises:
+        FrameError: If it is no calibration of such an image.
+    """
+    height, width = int(message.height), int(message.width)
+    if 0 in (height, width) or height * size[1] != width * size[0]:
+        raise FrameError(
+            "camera_info",
+            f"camera info: expected one for an image of the proportions {size[1]}x{size[0]}, got "
+            f"{width}x{height}; is camera_info_topic that of the same camera?",
+        )
+    scale = size[1] / width
+    # positions are computed for the rectified image, whose matrix is p; k is the raw one's, if p is unset
+    fx, cx, fy, cy = (
+        (message.p[i] for i in (0, 2, 5, 6)) if message.p[0] > 0 else (message.k[i] for i in (0, 2, 4, 5))
+    )
+    try:
+        return Intrinsics(*(float(value) * scale for value in (fx, fy, cx, cy)))
+    except InputError as error:
+        raise FrameError("camera_info", f"camera info: {error}; calibrate the camera") from error

@@ -1,7 +1,8 @@
-"""Open whatever has pictures in it as a stream of frames: camera, video, gif, image, folder, the sample.
+"""Open whatever has pictures in it as a stream of frames: camera, video, gif, image, folder, bag, the sample.
 
 Stamps are seconds. Recorded material starts at 0 and follows the timing of its container, so that a gif of
-12 Hz and a video of 30 Hz both replay at the speed of life; cameras stamp with the wall clock.
+12 Hz and a video of 30 Hz both replay in real time; bags keep the stamps of their messages, and cameras stamp
+with the wall clock.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ import numpy as np
 
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.common.files import require_plain_text, user_path
+from face_recognition_node.media.bags import is_bag, open_bag
 from face_recognition_node.media.images import picture_kind, read_image
 from face_recognition_node.media.sample import DURATION_S, RATE_HZ, SIZE, render
 from face_recognition_node.vision.faces import Frame, ImageArray
@@ -28,7 +30,9 @@ FOLDER_RATE_HZ = 10.0
 _FALLBACK_RATE_HZ = 30.0
 _MOST_MISSES = 30
 """Pictures in a row that a recording fails to give before that is taken for its end."""
-_EXPECTED = "expected a camera number (0), a video, a gif, an image, a folder of images, or 'sample'"
+_EXPECTED = (
+    "expected a camera number (0), a video, a gif, an image, a folder of images, a ROS 2 bag, or 'sample'"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class FrameSource:
         is_live: True for cameras and network streams, which end only when they break.
         frames: Opens the source and yields its frames.
         problems: A sentence for each part that could not be read; complete when the frames have ended.
+        origin: Stamp at which it begins, seconds; None for live sources, which say it with their first frame.
     """
 
     name: str
@@ -50,6 +55,7 @@ class FrameSource:
     is_live: bool
     frames: Callable[[], Iterator[Frame]]
     problems: list[str] = field(default_factory=list)
+    origin: float | None = 0.0
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames from the first one on."""
@@ -66,9 +72,10 @@ class FrameSource:
             first: float | None = None
             for frame in self.frames():
                 first = frame.stamp if first is None else first
-                if end is not None and frame.stamp - first >= end:
+                elapsed = round(frame.stamp - first, 6)  # a float of today's clock knows no more
+                if end is not None and elapsed >= end:
                     return
-                if frame.stamp - first >= start:
+                if elapsed >= start:
                     yield frame
 
         length = None if self.n_frames is None else self.n_frames - round(start * self.rate_hz)
@@ -76,17 +83,31 @@ class FrameSource:
             wanted = round((end - start) * self.rate_hz)
             length = wanted if length is None else min(length, wanted)
         n_frames = None if length is None else max(length, 0)
-        return FrameSource(self.name, self.rate_hz, n_frames, self.is_live, part, self.problems)
+        return replace(self, n_frames=n_frames, frames=part)
+
+    def from_zero(self) -> FrameSource:
+        """Return the same frames with stamps that begin at 0 where it is known when they begin."""
+        origin = self.origin
+        if not origin:
+            return self
+
+        def shifted() -> Iterator[Frame]:
+            return (replace(frame, stamp=frame.stamp - origin) for frame in self.frames())
+
+        return replace(self, frames=shifted, origin=0.0)
 
 
-def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] | None = None) -> FrameSource:
+def open_source(
+    text: str, *, rate: float | None = None, size: tuple[int, int] | None = None, topic: str = ""
+) -> FrameSource:
     """Open a source by what a person would type.
 
     Args:
-        text: ``"0"`` or ``"/dev/video0"`` (camera), a URL, a path to a video, gif, image or folder of
-            images, or ``"sample"``.
+        text: ``"0"`` or ``"/dev/video0"`` (camera), a URL, a path to a video, gif, image, folder of images or
+            ROS 2 bag (``.mcap``, ``.db3``, folder), or ``"sample"``.
         rate: Frames per second that replace the container's timing; asked of a camera.
         size: (width, height) in pixels asked of a camera or of the sample; recorded material keeps its own.
+        topic: Of the images in a bag; empty: the only one.
 
     Raises:
         SourceError: If there is no such thing or it cannot be read.
@@ -94,6 +115,10 @@ def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] |
     if rate is not None and not 0 < rate < 1000:
         raise SourceError(f"rate: expected frames per second between 0 and 1000, got {rate}")
     require_plain_text(text, name="source", error=SourceError)
+    if topic and not is_bag(user_path(text, must_exist=True, name="source", error=SourceError)):
+        raise SourceError(
+            f"{text}: expected a ROS 2 bag, as a topic ({topic}) is named, got none; leave it out"
+        )
     if text == "sample":
         return sample_source(rate=rate, size=size)
     if is_url(text):
@@ -103,10 +128,12 @@ def open_source(text: str, *, rate: float | None = None, size: tuple[int, int] |
     path = user_path(text, name="source", error=SourceError)
     if re.fullmatch("[0-9]{1,4}", text) and not path.exists():
         return _open_camera(int(text), rate, size)
+    if not path.exists():
+        raise SourceError(f"{text!r}: no such file or folder; {_EXPECTED}")
+    if is_bag(path):
+        return _open_bag(path, rate, topic)
     if path.is_dir():
         return _open_folder(path, rate)
-    if not path.is_file():
-        raise SourceError(f"{text!r}: no such file or folder; {_EXPECTED}")
     if _is_picture(path):
         read_image(path)
         return FrameSource(
@@ -158,7 +185,8 @@ def _open_folder(folder: Path, rate: float | None) -> FrameSource:
     paths = sorted((p for p in visible if _is_picture(p)), key=lambda entry: natural_key(entry.name))
     if not paths:
         raise SourceError(
-            f"{folder}: no images in this folder; expected files ending in {sorted(IMAGE_SUFFIXES)}"
+            f"{folder}: no images in this folder and no ROS 2 bag (metadata.yaml, .mcap, .db3); expected "
+            f"files ending in {sorted(IMAGE_SUFFIXES)}"
         )
     rate_hz = rate or FOLDER_RATE_HZ
     problems: list[str] = []
@@ -176,6 +204,19 @@ def _open_folder(folder: Path, rate: float | None) -> FrameSource:
             raise SourceError(f"{folder}: none of {len(paths)} images can be read; the first: {problems[0]}")
 
     return FrameSource(str(folder), rate_hz, len(paths), False, frames, problems)
+
+
+def _open_bag(path: Path, rate: float | None, topic: str) -> FrameSource:
+    bag = open_bag(path, topic)
+    problems: list[str] = []
+
+    def frames() -> Iterator[Frame]:
+        problems.clear()
+        for index, frame in enumerate(bag.frames(problems)):
+            yield frame if rate is None else replace(frame, stamp=bag.begin + index / rate)
+
+    name = f"{path} {bag.topic}"
+    return FrameSource(name, rate or bag.rate_hz, bag.n_images, False, frames, problems, bag.begin)
 
 
 def _open_camera(number: int, rate: float | None, size: tuple[int, int] | None) -> FrameSource:
@@ -242,7 +283,8 @@ def _open_capture(
         finally:
             capture.release()
 
-    return FrameSource(name, rate_hz, count if count > 0 and not is_live else None, is_live, frames, problems)
+    n_frames = count if count > 0 and not is_live else None
+    return FrameSource(name, rate_hz, n_frames, is_live, frames, problems, None if is_live else 0.0)
 
 
 def _cure(target: str | int) -> str:

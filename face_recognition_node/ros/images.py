@@ -14,8 +14,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from face_recognition_node.common.errors import FrameError, InputError
-from face_recognition_node.media.pixels import depth_to_metres
+from face_recognition_node.common.errors import FrameError
+from face_recognition_node.media.pixels import camera_intrinsics, depth_to_metres
 from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.parameters import NodeConfig
 from face_recognition_node.vision.faces import FloatArray, Intrinsics
@@ -145,24 +145,7 @@ class CameraModel:
             FrameError: If what came is no calibration of such an image.
         """
         message = self._message
-        if message is None:
-            return None
-        height, width = int(message.height), int(message.width)
-        if 0 in (height, width) or height * size[1] != width * size[0]:
-            raise FrameError(
-                "camera_info",
-                f"camera info: expected one for an image of the proportions {size[1]}x{size[0]}, got "
-                f"{width}x{height}; is camera_info_topic that of the same camera?",
-            )
-        scale = size[1] / width
-        # positions are computed for the rectified image, whose matrix is p; k is the raw one's, if p is unset
-        fx, cx, fy, cy = (
-            (message.p[i] for i in (0, 2, 5, 6)) if message.p[0] > 0 else (message.k[i] for i in (0, 2, 4, 5))
-        )
-        try:
-            return Intrinsics(*(float(value) * scale for value in (fx, fy, cx, cy)))
-        except InputError as error:
-            raise FrameError("camera_info", f"camera info: {error}; calibrate the camera") from error
+        return None if message is None else camera_intrinsics(message, size)
 
 
 class DepthBuffer:

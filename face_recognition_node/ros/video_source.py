@@ -114,7 +114,7 @@ class VideoSource(LoudNode):
         """Open the source."""
         config = self._running = self.config
         size = (config.width, config.height) if config.width and config.height else None
-        self._source = open_source(config.source, rate=config.rate or None, size=size)
+        self._source = open_source(config.source, rate=config.rate or None, size=size).from_zero()
         self._frames = list(self._source) if config.preload and not self._source.is_live else None
         reliability = (
             ReliabilityPolicy.RELIABLE

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import SourceError
+from face_recognition_node.media.bags import is_bag
 from face_recognition_node.media.images import read_image
 from face_recognition_node.media.sources import (
     FOLDER_RATE_HZ,
@@ -44,7 +45,7 @@ def open_sequence(
 
     Args:
         root: The folder that the scenario's sources lie in.
-        source: A path below it, ``archive.zip!folder``, or ``"sample"``.
+        source: A path below it, ``archive.zip!folder``, ``bag!/topic``, or ``"sample"``.
         rate: Frames per second in place of the recording's own.
         take: 1-based numbers of the only pictures to show, for pictures in folders.
         skip: 1-based numbers of the pictures to leave out, for pictures in folders.
@@ -55,8 +56,10 @@ def open_sequence(
     if INSIDE not in source:
         if take or skip:
             raise SourceError(f"{source}: pictures can be taken or skipped in 'archive.zip!folder' only")
-        return open_source("sample" if source == "sample" else str(root / source), rate=rate)
+        return open_source("sample" if source == "sample" else str(root / source), rate=rate).from_zero()
     outer, folder = source.split(INSIDE, 1)
+    if (root / outer).exists() and is_bag(root / outer):
+        return open_source(str(root / outer), rate=rate, topic=folder).from_zero()
     names = [name for place, name in _pictures(root, outer) if place == folder]
     names.sort(key=natural_key)
     wanted = [name for i, name in enumerate(names, 1) if (not take or i in take) and i not in skip]
