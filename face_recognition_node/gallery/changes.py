@@ -28,7 +28,7 @@ class Change:
     Attributes:
         kind: What to do; the row must be absent for an insert and present otherwise.
         table: One of :data:`KEY_COLUMNS`.
-        key: Value of the table's key.
+        key: Value of the table's key. Of a session, an insert makes sure that there is one of the name.
         values: All other columns of an insert, the changed ones of an update, empty for a delete.
     """
 
@@ -51,24 +51,26 @@ def apply_changes(connection: sqlite3.Connection, changes: Sequence[Change]) -> 
     """
     inverse: list[Change] = []
     for change in changes:
-        inverse.append(_apply(connection, change))
+        inverse += _apply(connection, change)
     inverse.reverse()
     return inverse
 
 
-def _apply(connection: sqlite3.Connection, change: Change) -> Change:
+def _apply(connection: sqlite3.Connection, change: Change) -> list[Change]:
     key_column = KEY_COLUMNS[change.table]
     if change.kind == "insert":
         columns = [key_column, *change.values]
         marks = ", ".join("?" * len(columns))
+        is_session = change.table == "sessions"
+        verb = "INSERT OR IGNORE" if is_session else "INSERT"
         try:
             connection.execute(
-                f"INSERT INTO {change.table} ({', '.join(columns)}) VALUES ({marks})",
+                f"{verb} INTO {change.table} ({', '.join(columns)}) VALUES ({marks})",
                 (change.key, *change.values.values()),
             )
         except sqlite3.IntegrityError as error:
             raise _conflict(change, "is there already") from error
-        return Change("delete", change.table, change.key)
+        return [change if is_session else Change("delete", change.table, change.key)]
     columns = [name for name in COLUMNS[change.table] if name != key_column]
     if change.kind == "update":
         columns = [name for name in columns if name in change.values]
@@ -81,11 +83,22 @@ def _apply(connection: sqlite3.Connection, change: Change) -> Change:
     old = dict(zip(columns, row, strict=True))
     if change.kind == "delete":
         connection.execute(f"DELETE FROM {change.table} {where}", (change.key,))
-        return Change("insert", change.table, change.key, old)
+        return [Change("insert", change.table, change.key, old), *_session_of(connection, old)]
     assignments = ", ".join(f"{name} = ?" for name in columns)
     values = [change.values[name] for name in columns]
     connection.execute(f"UPDATE {change.table} SET {assignments} {where}", (*values, change.key))
-    return Change("update", change.table, change.key, old)
+    return [Change("update", change.table, change.key, old), *_session_of(connection, old)]
+
+
+def _session_of(connection: sqlite3.Connection, row: Mapping[str, Cell]) -> list[Change]:
+    """Return what makes sure that a row's session is there when the row comes back: it may go with others."""
+    if "session" not in row:
+        return []
+    columns = COLUMNS["sessions"]
+    query = f"SELECT {', '.join(columns)} FROM sessions WHERE name = ?"
+    found = connection.execute(query, (row["session"],)).fetchone()
+    values = dict(zip(columns[1:], found[1:], strict=True))
+    return [Change("insert", "sessions", found[0], values)]
 
 
 def _conflict(change: Change, what: str) -> GalleryConflictError:
@@ -127,6 +140,10 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._touched: set[tuple[str, str | int]] = set()
+        self.removed_texts: set[str] = set()
+        """Names and ids in row changes that are to leave no trace."""
+        self.is_text_lost = False
+        """There are more of them, in what can be read no more."""
 
     def apply(self, changes: Sequence[Change]) -> list[Change]:
         """Make the row changes and return those that take them back."""
@@ -154,6 +171,44 @@ class Transaction:
     def set_meta(self, key: str, value: str | int) -> None:
         """Change an entry of the table meta."""
         self.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+    def note_removed(self, changes: Iterable[Change]) -> None:
+        """Remember the names and ids in row changes that are to leave no trace."""
+        for change in changes:
+            texts = (change.key, *(change.values.get(column) for column in ("name", "person_id", "session")))
+            self.removed_texts.update(text for text in texts if isinstance(text, str) and text)
+
+    def leave_session(self, name: str) -> None:
+        """Let go of the current session's name, too, if nobody is left of those who were in it."""
+        if self.connection.execute("DELETE FROM meta WHERE key = 'session_emptied'").rowcount:
+            self.removed_texts.add(name)
+
+    def erase_texts(self) -> list[str]:
+        """Clear the log and the sessions of the removed texts; return those that nobody has any more.
+
+        A session whose people are all gone goes with them. The current one stays, until it is left.
+        """
+        if not self.removed_texts:
+            return []
+        execute, texts = self.connection.execute, json.dumps(sorted(self.removed_texts))
+        chosen = "(SELECT value FROM json_each(?))"
+        (current,) = execute("SELECT value FROM meta WHERE key = 'session'").fetchone()
+        empty = f"name IN {chosen} AND name <> '' AND name NOT IN (SELECT session FROM persons)"
+        execute(f"DELETE FROM sessions WHERE {empty} AND name <> ?", (texts, current))
+        if execute(f"SELECT 1 FROM sessions WHERE {empty}", (texts,)).fetchone():
+            execute("INSERT OR REPLACE INTO meta VALUES ('session_emptied', 1)")
+        present = {key for (keys,) in execute("SELECT persons FROM history") for key in keys.split()}
+        for table, column in (
+            ("persons", "person_id"), ("persons", "name"), ("aliases", "alias"), ("sessions", "name"),
+        ):  # fmt: skip
+            query = f"SELECT {column} FROM {table} WHERE {column} IN {chosen}"
+            present.update(text for (text,) in execute(query, (texts,)))
+        gone = sorted(self.removed_texts - present)
+        # Who follows learns of it from the templates, which are gone as well.
+        query = f"UPDATE OR REPLACE changes SET kind = '-', key = '' WHERE kind = 'p' AND key IN {chosen}"
+        execute(query, (json.dumps(gone),))
+        self._touched -= {("p", text) for text in gone}
+        return gone
 
     def bump_version(self, is_everything: bool = False) -> int:
         """Give the change its version and log what it touched, or that it touched everything."""

@@ -124,7 +124,7 @@ class GalleryEngine:
             inverse = transaction.apply(edit.changes)
             if is_final:
                 self._history.forget(transaction, edit.persons)
-                self._history.note_removed(inverse)
+                transaction.note_removed(inverse)
             elif edit.is_recorded and edit.changes:
                 self._history.record(transaction, edit.sentence, edit.persons, inverse, self.clock())
             return inverse
@@ -171,10 +171,13 @@ class GalleryEngine:
             with self.store.transaction() as transaction:
                 left = self.store.residue()
                 note = self.store.note_residue() if self._history.expire(transaction, now) else 0
+                texts = transaction.erase_texts()
+                if texts:  # of a session, too, perhaps
+                    transaction.bump_version()
                 self._next_deadline = self._history.next_deadline(transaction)
-            texts = self._history.take_removed_texts()
+            self.catch_up()
             if note:
-                self._scrub(texts, left, note)
+                self._scrub(texts, left > 0 or transaction.is_text_lost, note)
             self._history.destroy_keys()
 
     def _change(self, work: Callable[[Transaction], list[Change]]) -> None:
@@ -186,8 +189,8 @@ class GalleryEngine:
                     left = self.store.residue()
                     ended = self._history.expire(transaction, self.clock())
                     inverse = work(transaction)
-                    removed = _removed_embeddings(inverse)
-                    note = self.store.note_residue() if removed or ended else 0
+                    removed, texts = _removed_embeddings(inverse), transaction.erase_texts()
+                    note = self.store.note_residue() if removed or ended or texts else 0
                     transaction.bump_version()
                     self._next_deadline = self._history.next_deadline(transaction)
             except BaseException as error:
@@ -196,9 +199,8 @@ class GalleryEngine:
                     self._note_trouble(str(error))
                 raise
             self.catch_up()
-            texts = self._history.take_removed_texts()
             if note:
-                self._scrub([*removed, *texts], left, note)
+                self._scrub([*removed, *texts], left > 0 or transaction.is_text_lost, note)
             self._history.destroy_keys()
 
     def _note_trouble(self, sentence: str) -> None:
@@ -281,9 +283,9 @@ class GalleryEngine:
             self._owes_scrub = False
             self.store.end_residue(note)
 
-    def _scrub(self, removed: Sequence[bytes | str], left: int, note: int) -> None:
-        """Clear the files of what was removed; of all there may be if an earlier note (``left``) stands."""
-        if self.store.scrub(removed, must_rewrite=left > 0):
+    def _scrub(self, removed: Sequence[bytes | str], must_rewrite: bool, note: int) -> None:
+        """Clear the files of what was removed, or of all there may be."""
+        if self.store.scrub(removed, must_rewrite):
             self.store.end_residue(note)
         else:
             self._owes_scrub = True

@@ -72,7 +72,6 @@ class History:
         self._length = length
         self._doomed_keys: list[str] = []
         self._left_keys: list[str] = []
-        self._removed_texts: set[str] = set()
 
     def use_limits(self, window_s: float, length: int) -> None:
         """Use another window and length from the next change on."""
@@ -149,17 +148,6 @@ class History:
         self._drop(transaction, ended)
         return ended
 
-    def note_removed(self, changes: Iterable[Change]) -> None:
-        """Remember the names and ids in row changes that are to leave no trace (see take_removed_texts)."""
-        for change in changes:
-            texts = (change.key, change.values.get("name"), change.values.get("person_id"))
-            self._removed_texts.update(text for text in texts if isinstance(text, str))
-
-    def take_removed_texts(self) -> list[str]:
-        """Return the names and ids in what was dropped since the last call."""
-        texts, self._removed_texts = sorted(self._removed_texts), set()
-        return texts
-
     def next_deadline(self, transaction: Transaction) -> float | None:
         """Return when the next entry ends, or None."""
         row = transaction.connection.execute("SELECT min(deadline) FROM history").fetchone()
@@ -230,8 +218,9 @@ class History:
     def _drop(self, transaction: Transaction, entries: Sequence[HistoryEntry | _Key]) -> None:
         for entry in entries:
             try:
-                self.note_removed(self._read(transaction, entry))
+                transaction.note_removed(self._read(transaction, entry))
             except GalleryUnavailableError:
+                transaction.is_text_lost = True
                 LOGGER.debug("change %d is dropped unread: its key is gone", entry.entry_id)
             self._erase_parts(transaction, entry)
             transaction.connection.execute("DELETE FROM history WHERE entry_id = ?", (entry.entry_id,))

@@ -76,6 +76,8 @@ def set_session(
         session = known
     if not checked and session != Session():
         raise GalleryConflictError("the default session is permanent; give the session a name")
+    if checked != snapshot.session:
+        transaction.leave_session(snapshot.session)
     transaction.set_meta("session", checked)
     return edits.session_change(snapshot, session)
 

@@ -184,13 +184,20 @@ def first_snapshot(rows: Rows, fingerprint: str, dimension: int, config: Gallery
 
 def next_snapshot(before: Snapshot, rows: Rows, config: GalleryConfig) -> Snapshot:
     """Return ``before`` with the touched rows replaced."""
+    columns, index = before.columns, before.index
+    touched = np.array(sorted(rows.touched_templates), np.int64)
+    if len(touched):
+        # Whoever was forgotten for good is not in the log; their templates are gone or somebody else's.
+        at = before.columns.rows_of(touched)
+        owners = dict(zip(rows.templates.template_ids.tolist(), rows.templates.person_ids, strict=True))
+        earlier = zip(before.columns.template_ids[at].tolist(), before.columns.person_ids[at], strict=True)
+        lost = {owner for template_id, owner in earlier if owners.get(template_id) != owner}
+        rows = replace(rows, touched_persons=rows.touched_persons | lost)
     aliases = before.aliases.copy()
     for alias in (alias for alias, owner in before.aliases.items() if owner in rows.touched_persons):
         del aliases[alias]
     aliases.update((str(alias), str(person_id)) for alias, person_id in rows.aliases)
-    columns, index = before.columns, before.index
-    if rows.touched_templates:
-        touched = np.array(sorted(rows.touched_templates), np.int64)
+    if len(touched):
         columns = before.columns.with_changed(touched, rows.templates)
         index = _next_index(before, columns, touched, rows, config)
     return replace(
