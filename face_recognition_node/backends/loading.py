@@ -53,8 +53,7 @@ def _torch(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
 
 def _torch_tensorrt(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
     _require_torch_network(card)
-    from face_recognition_node.backends.tensorrt_compiler import TorchTensorRtCompiler
-    from face_recognition_node.backends.torch_tensorrt_runner import TorchTensorRtRunner
+    from face_recognition_node.backends.tensorrt import TorchTensorRtCompiler, TorchTensorRtRunner
 
     compiler = TorchTensorRtCompiler(models.device.lower() or "cuda:0")
     # the device is that of the engines; what serves meanwhile chooses its own

@@ -8,6 +8,7 @@ graphs are cached on disk, outside the source tree, which makes the next start f
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import sys
 from collections import OrderedDict
@@ -17,7 +18,6 @@ from typing import Any
 from face_recognition_node.backends.preprocessing import require_batch, thread_count
 from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.common.files import file_sha256, write_text
-from face_recognition_node.common.memory import return_freed_memory
 from face_recognition_node.common.resources import cache_directory
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
@@ -68,6 +68,19 @@ def state_checksums(folder: Path) -> None:
                 write_text(stated, file_sha256(compiled))
     except OSError as error:  # a full disk: the next start compiles anew
         _log.warning("compiled models cannot be kept for the next start: %s: %s", folder, error)
+
+
+def return_freed_memory() -> None:
+    """Let the C library give freed memory back to the system; where it cannot (no glibc), nothing happens.
+
+    Compiling a network takes and frees tens of megabytes in many pieces, which glibc keeps for later use.
+    Takes some milliseconds; for moments when something large has been let go.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library; no way to ask for it by None
+        return
+    trim(0)
 
 
 class OpenVinoRunner:

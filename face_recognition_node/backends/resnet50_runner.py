@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from face_recognition_node.backends.torch_runner import TorchRunner
-from face_recognition_node.backends.torch_tensors import import_torch
+from face_recognition_node.backends.torch_runner import TorchRunner, import_torch
 from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import file_sha256
 from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig

@@ -72,7 +72,7 @@ def check_parity(card: ModelCard) -> dict[str, float]:
     import numpy as np
 
     from face_recognition_node.backends import open_runner
-    from face_recognition_node.backends.tensorrt_engine import least_cosine
+    from face_recognition_node.backends.tensorrt import least_cosine
 
     def exact(backend: str) -> ModelsConfig:
         return ModelsConfig(backend=backend, detector_precision="fp32")
@@ -97,7 +97,7 @@ def check_parity(card: ModelCard) -> dict[str, float]:
 
 def list_operators(card: ModelCard) -> dict[str, Any]:
     """Return the operators of the exported graph, and those that TensorRT has no converter for."""
-    from face_recognition_node.backends.tensorrt_compiler import export_network
+    from face_recognition_node.backends.tensorrt import export_network
     from face_recognition_node.backends.tensorrt_operators import exported_operators, unconverted_operators
     from face_recognition_node.networks.loading import fold_batch_norm, load_network
 

@@ -15,7 +15,7 @@ from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
 
 torch = pytest.importorskip("torch", reason="the TensorRT backend is written in torch")
 
-from face_recognition_node.backends.tensorrt_compiler import TorchTensorRtCompiler, export_network  # noqa: E402
+from face_recognition_node.backends.tensorrt import TorchTensorRtCompiler, export_network  # noqa: E402
 from face_recognition_node.backends.tensorrt_operators import (  # noqa: E402
     CONVERTED,
     exported_operators,

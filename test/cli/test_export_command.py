@@ -42,9 +42,9 @@ def test_the_shipped_detector_is_exported_again_to_the_byte_in_half_precision(so
 
 
 def test_runtimes_that_disagree_stop_the_export(source, tmp_path, monkeypatch, capsys):
-    from face_recognition_node.backends import tensorrt_engine
+    from face_recognition_node.backends import tensorrt
 
-    monkeypatch.setattr(tensorrt_engine, "least_cosine", lambda expected, got: 0.98)
+    monkeypatch.setattr(tensorrt, "least_cosine", lambda expected, got: 0.98)
     assert main(["export", str(source), str(tmp_path / "x")]) == 2
     assert "nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

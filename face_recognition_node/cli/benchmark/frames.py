@@ -106,7 +106,7 @@ def let_engine_be_built(model: Loaded, use: Callable[[Loaded], object]) -> None:
     Raises:
         BackendUnavailableError: If the engine was refused: another backend would be measured under its name.
     """
-    from face_recognition_node.backends.torch_tensorrt_runner import NAME, ORDER_AFTER, TorchTensorRtRunner
+    from face_recognition_node.backends.tensorrt import NAME, ORDER_AFTER, TorchTensorRtRunner
 
     if not isinstance(model.runner, TorchTensorRtRunner):
         return

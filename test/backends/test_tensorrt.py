@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from face_recognition_node.backends.tensorrt_engine import LEAST_COSINE, EngineKey, least_cosine
+from face_recognition_node.backends.tensorrt import LEAST_COSINE, engine_file_name, least_cosine
 from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="the TensorRT backend is written in 
 
 from tensorrt_standin import Fallback, Standin  # noqa: E402
 
-from face_recognition_node.backends.torch_tensorrt_runner import TorchTensorRtRunner  # noqa: E402
+from face_recognition_node.backends.tensorrt import TorchTensorRtRunner  # noqa: E402
 from face_recognition_node.networks.exporting import save_weights  # noqa: E402
 
 EMBEDDER_SHAPES = ((1, 3, 112, 112), (4, 3, 112, 112), (16, 3, 112, 112))
@@ -231,7 +231,7 @@ def test_few_sizes_are_kept(toys, tmp_path):
     for height in (32, 64, 96, 128, 160, 192):
         runner.run(np.zeros((1, height, 128, 3), np.uint8))
         assert runner.wait(60)
-    assert len(runner._builds) == 4
+    assert len(runner._engines) == 4
     runner.run(np.zeros((1, 32, 128, 3), np.uint8))  # let go of, and read again
     assert runner.wait(60)
     assert len(compiler.compiled) == 6
@@ -275,16 +275,16 @@ def test_a_detector_gets_one_engine_for_each_size(toys, tmp_path):
 
 def test_keys_name_everything_an_engine_depends_on():
     shapes = EMBEDDER_SHAPES
-    key = EngineKey("net", "weights", shapes, "fp16", "gpu")
+    key = engine_file_name("net", "weights", shapes, "fp16", "gpu")
     variants = {
         key,
-        EngineKey("net", "other", shapes, "fp16", "gpu"),
-        EngineKey("net", "weights", shapes, "fp32", "gpu"),
-        EngineKey("net", "weights", shapes, "fp16", "other"),
-        EngineKey("net", "weights", DETECTOR_SHAPES, "fp16", "gpu"),
+        engine_file_name("net", "other", shapes, "fp16", "gpu"),
+        engine_file_name("net", "weights", shapes, "fp32", "gpu"),
+        engine_file_name("net", "weights", shapes, "fp16", "other"),
+        engine_file_name("net", "weights", DETECTOR_SHAPES, "fp16", "gpu"),
     }
-    assert len({variant.file_name for variant in variants}) == 5
-    assert key.file_name.startswith("net-112x112-fp16-")
+    assert len(variants) == 5
+    assert key.startswith("net-112x112-fp16-")
 
 
 def test_least_cosine(rng):

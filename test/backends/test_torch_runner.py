@@ -24,10 +24,8 @@ torch = pytest.importorskip("torch", reason="the GPU's backends are written in t
 
 from tensorrt_standin import Standin  # noqa: E402
 
-from face_recognition_node.backends.frame_search import FrameSearch  # noqa: E402
-from face_recognition_node.backends.torch_runner import open_torch_runner  # noqa: E402
-from face_recognition_node.backends.torch_tensorrt_runner import TorchTensorRtRunner  # noqa: E402
-from face_recognition_node.backends.torch_tensors import TorchPreprocessing  # noqa: E402
+from face_recognition_node.backends.tensorrt import TorchTensorRtRunner  # noqa: E402
+from face_recognition_node.backends.torch_runner import FrameSearch, TorchPreprocessing, open_torch_runner  # noqa: E402
 
 CARD = ModelCard.read(models_directory() / "retinaface_mobilenet025.json")
 SIZES = [(640, 480), (1280, 720), (1600, 900), (3840, 2160)]

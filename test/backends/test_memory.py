@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from face_recognition_node.common import memory
+from face_recognition_node.backends import openvino_runner
 
 
 def resident_bytes() -> int:
@@ -23,11 +23,11 @@ def test_freed_pieces_are_returned() -> None:
     last = bytes(60_000)  # in the way of those below it, which glibc would otherwise give back by itself
     del pieces
     held = resident_bytes()
-    memory.return_freed_memory()
+    openvino_runner.return_freed_memory()
     assert resident_bytes() < held - 40_000_000
     assert len(last) == 60_000
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    memory.return_freed_memory()
+    openvino_runner.return_freed_memory()
