@@ -1,9 +1,9 @@
 """TensorRT through Torch-TensorRT, with another backend serving until an engine is ready and proven.
 
-A detector gets an engine for each size of picture that comes again and again, as a camera's does; an embedder
-gets one with a dynamic batch. An engine comes from the cache or the compiler on a background thread, is
-compared with the float32 network, and serves or is refused; one that fails while it serves is refused too. The
-report says why, and the other backend serves on.
+A detector gets an engine for each size of picture that comes again and again, as a camera's does; an
+embedder gets one with a dynamic batch. An engine comes from the cache or the compiler on a background thread,
+is compared with the float32 network, and serves or is refused; one that fails while it serves is refused too.
+The report says why, and the other backend serves on.
 
 Written against the documentation of Torch-TensorRT 2.14 and its converter list. **It has never been run on
 a GPU by the authors:** there was none. What was tested without one: that both networks export with no
@@ -339,6 +339,7 @@ class TorchTensorRtRunner:
             with _ONE_AT_A_TIME:
                 platform = self._compiler.platform
                 name = engine_file_name(card.name, card.sha256, order.shapes, self._precision, platform)
+                path = self._cache / name
                 engine, cosine = self._read(order, self._cache / name) or self._build(
                     order, self._cache / name
                 )
