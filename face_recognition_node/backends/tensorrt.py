@@ -340,9 +340,7 @@ class TorchTensorRtRunner:
                 platform = self._compiler.platform
                 name = engine_file_name(card.name, card.sha256, order.shapes, self._precision, platform)
                 path = self._cache / name
-                engine, cosine = self._read(order, self._cache / name) or self._build(
-                    order, self._cache / name
-                )
+                engine, cosine = self._read(order, path) or self._build(order, path)
             order.step(f"ready: self-test cosine {cosine:.5f}")
             order.ready = engine
         except Exception as error:  # TensorRT's own errors have no common base; the fallback serves on

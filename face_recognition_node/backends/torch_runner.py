@@ -2,8 +2,8 @@
 
 On a GPU what surrounds the detector's network is done there too: one upload a frame. The maps of a 1280×720
 frame would be 2.3 MB to download and to look through on the CPU; here the anchors over the threshold are
-picked out where they are, and some kilobytes come back. Overlaps are then thinned out on the CPU, among these few.
-Aligned faces are cut from the frame that is there already.
+picked out where they are, and some kilobytes come back. Overlaps are then thinned out on the CPU, among these
+few. Aligned faces are cut from the frame that is there already.
 """
 
 from __future__ import annotations
