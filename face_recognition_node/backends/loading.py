@@ -129,8 +129,9 @@ def _first_available(names: Sequence[str], card: ModelCard, models: ModelsConfig
 def load_card(models: ModelsConfig, name: str) -> ModelCard:
     """Return the card of a model in the configured folder, or of one that the user has adopted."""
     path = models_directory(models.models_dir) / f"{name}.json"
-    adopted = adopted_models_directory() / path.name
-    return ModelCard.read(adopted if adopted.is_file() and not path.is_file() else path)
+    if not path.is_file() and (folder := adopted_models_directory()) and (folder / path.name).is_file():
+        path = folder / path.name
+    return ModelCard.read(path)
 
 
 def load_embedder(models: ModelsConfig) -> CropEmbedder:

@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     archive = LfwArchive.open(arguments.calibrate)
     terms = _license(arguments)
     folder = adopted_models_directory()
+    if folder is None:
+        raise InputError("no home folder to keep the embedder in; name a folder by XDG_DATA_HOME")
     folder.mkdir(parents=True, exist_ok=True)
     sha256 = file_sha256(arguments.model)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{arguments.name}.") as drafts:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from face_recognition_node.cli.options import file_or_stream, is_stream
-from face_recognition_node.common.files import write_json
+from face_recognition_node.common.files import PRIVATE, write_json
 
 STANDARD_OUTPUT = "-"
 
@@ -34,5 +34,5 @@ def report(text: str, figures: Mapping[str, Any], target: str | None) -> None:
     if target is not None and is_stream(target):
         Path(target).expanduser().write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     elif target is not None:
-        write_json(Path(target), figures)
+        write_json(Path(target), figures, PRIVATE)
     print(text)

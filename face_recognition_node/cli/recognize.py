@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -15,17 +16,20 @@ from face_recognition_node.cli.options import (
     add_source,
     config_from,
     file_or_stream,
+    file_to_write,
     gallery_path_from,
     progress,
     require_frames,
     source_from,
 )
 from face_recognition_node.cli.sightings import Sightings
-from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.errors import GalleryUnavailableError, InputError
+from face_recognition_node.common.files import PRIVATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from face_recognition_node.media.bag_writer import BagWriter
     from face_recognition_node.vision.faces import ImageArray
 
 
@@ -54,6 +58,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--annotated", type=Path, metavar="OUT.mp4", help="write what was seen: .mp4 .mkv .avi .png .jpg"
     )
     parser.add_argument(
+        "--bag",
+        type=file_to_write,
+        metavar="OUT.mcap",
+        help="write a ROS 2 bag: images, FaceArray, and what Foxglove draws on them",
+    )
+    parser.add_argument(
         "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="turn frames clockwise first"
     )
     parser.add_argument(
@@ -79,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_from(arguments)
     if not arguments.keep_strangers:  # looking at a video changes nothing: nobody makes room for who is met
         config = with_values(config, {"strangers.maximum_strangers": MOST_STRANGERS})
-    for target in (arguments.json, arguments.annotated):
+    for target in (arguments.json, arguments.annotated, arguments.bag):
         _refuse_the_same(target, Path(arguments.source).expanduser(), *([] if path is None else [path]))
     sightings = Sightings(source.origin)
     is_interrupted = False
@@ -90,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         video = None
         if arguments.annotated is not None:
             video = stack.enter_context(VideoWriter(arguments.annotated, source.rate_hz))
+        bag = None if arguments.bag is None else stack.enter_context(_bag_writer(arguments.bag))
         if not arguments.keep_strangers:
             stack.callback(lambda: pipeline.gallery.forget_strangers(pipeline.strangers.minted))
         try:
@@ -99,6 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
                 if lines is not None:
                     lines.write(frame_line(index, result) + "\n")
                     lines.flush()
+                if bag is not None:
+                    bag.write(frame, result)
                 if video is not None:
                     video.write(_fit(draw_faces(frame.image_bgr, result.faces), video.size))
         except KeyboardInterrupt:
@@ -112,9 +125,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if sightings.is_anybody_known else 1
 
 
+def _bag_writer(path: Path) -> BagWriter:
+    from face_recognition_node.media.bag_writer import BagWriter
+
+    return BagWriter(path)
+
+
 def _gallery_or_none(arguments: argparse.Namespace) -> Path | None:
     """Return the gallery's path; None, said in one line, where none was named and there is none yet."""
-    path = gallery_path_from(arguments, must_exist=arguments.gallery is not None)
+    try:
+        path = gallery_path_from(arguments, must_exist=arguments.gallery is not None)
+    except GalleryUnavailableError as error:
+        if arguments.gallery is not None:
+            raise
+        print(f"{error}; until then everybody is a stranger", file=sys.stderr)
+        return None
     if path.is_file():
         return path
     print(f"there is no gallery at {path} yet: everybody is a stranger", file=sys.stderr)
@@ -162,9 +187,11 @@ def _open_lines(target: str | None) -> Iterator[TextIO | None]:
     else:
         path = Path(target).expanduser()
         try:
-            stream = path.open("w", encoding="utf-8")
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
+            if path.is_file():  # names are in it; an older file may be readable for all
+                os.fchmod(descriptor, PRIVATE)
         except OSError as error:
             cause = f"--json {target}: cannot be written ({error.strerror}); does the folder exist?"
             raise InputError(cause) from error
-        with stream:
+        with open(descriptor, "w", encoding="utf-8") as stream:
             yield stream

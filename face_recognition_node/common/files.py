@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
+
+PRIVATE = 0o600
+"""Mode of every file that holds faces or names, whatever the umask is."""
+
+
+def user_folder(variable: str, below_home: str) -> Path | None:
+    """Return the user's folder that an XDG variable names, else its usual place below the home folder.
+
+    It is None where there is no home folder: in some containers the user has no entry in passwd, and HOME is
+    unset.
+    """
+    value = os.environ.get(variable, "")
+    try:
+        return Path(value) if os.path.isabs(value) else Path.home() / below_home
+    except RuntimeError:
+        return None
+
+
+def in_words(error: OSError) -> str:
+    """Return what went wrong for people; a full disk is called so, with the cure."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}the disk is full; free some space and try again (an older file is still as it was)"
+    return str(error)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from face_recognition_node.common.errors import ConfigurationError, ModelMissingError
+from face_recognition_node.common.files import user_folder
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +51,10 @@ def models_directory(configured: str = "") -> Path:
     raise ModelMissingError(f"no folder with models found; looked in {places}; name one by {MODELS_VARIABLE}")
 
 
-def adopted_models_directory() -> Path:
-    """Return the folder of embedders that the user has adopted: XDG's data folder, created when needed."""
-    base = os.environ.get("XDG_DATA_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share"
-    return root / PACKAGE / "models"
+def adopted_models_directory() -> Path | None:
+    """Return the folder of embedders that the user has adopted, created when needed; None without a home."""
+    root = user_folder("XDG_DATA_HOME", ".local/share")
+    return None if root is None else root / PACKAGE / "models"
 
 
 def config_directory() -> Path:
@@ -72,15 +72,38 @@ def config_directory() -> Path:
     )
 
 
-def cache_directory() -> Path | None:
-    """Return the folder for what can be rebuilt (compiled models): XDG's cache, created when needed.
+def interfaces_directory() -> Path:
+    """Return the folder of the interface package, with ``msg/Face.msg`` in it.
 
-    It is None where the user has no home directory, as in some containers.
+    Raises:
+        ConfigurationError: If it is not installed and this is no source tree.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    except RuntimeError:
-        _log.warning("no home directory, so nothing is cached; name a folder by XDG_CACHE_HOME")
+    name = "face_recognition_interfaces"
+    for share in _shares():
+        for folder in (share.parent / name, share / name):
+            if (folder / "msg" / "Face.msg").is_file():
+                return folder
+    raise ConfigurationError(
+        f"the definitions of the messages are missing: install the package {name}, or name the folder that "
+        "holds its share/ by AMENT_PREFIX_PATH"
+    )
+
+
+def cache_directory() -> Path | None:
+    """Return the folder for what can be rebuilt (compiled models), which only its owner can read.
+
+    It is None where it cannot be made, as for a user without a home folder in some containers.
+    """
+    root = user_folder("XDG_CACHE_HOME", ".cache")
+    if root is None:
+        _log.warning("no home folder, so nothing is cached; name a folder by XDG_CACHE_HOME")
         return None
-    return root / PACKAGE
+    folder = root / PACKAGE
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_uid == os.getuid():
+            folder.chmod(0o700)  # made by an earlier version
+    except OSError as error:
+        _log.warning("nothing is cached (%s); name a writable folder by XDG_CACHE_HOME", error)
+        return None
+    return folder

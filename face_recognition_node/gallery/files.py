@@ -6,22 +6,50 @@ import contextlib
 import logging
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from face_recognition_node.common.errors import GalleryUnavailableError
+from face_recognition_node.common.files import user_folder
 
 LOGGER = logging.getLogger(__name__)
 FOLDER = "face_recognition_node"
 
 
 def default_gallery_path() -> Path:
-    """Return ``face_recognition_node/gallery.db`` in the user's data folder (XDG base directories)."""
-    return _user_folder("XDG_DATA_HOME", ".local/share") / FOLDER / "gallery.db"
+    """Return ``face_recognition_node/gallery.db`` in the user's data folder (XDG base directories).
+
+    Raises:
+        GalleryUnavailableError: There is no home folder.
+    """
+    root = user_folder("XDG_DATA_HOME", ".local/share")
+    if root is None:
+        raise GalleryUnavailableError(
+            "no home folder to keep a gallery in; name its file (--gallery, parameter gallery_path), or a "
+            "folder by XDG_DATA_HOME"
+        )
+    return root / FOLDER / "gallery.db"
 
 
 def default_keys_folder() -> Path:
-    """Return ``face_recognition_node/keys`` in the user's state folder, apart from the galleries."""
-    return _user_folder("XDG_STATE_HOME", ".local/state") / FOLDER / "keys"
+    """Return ``face_recognition_node/keys`` in the user's state folder, apart from the galleries.
+
+    Without a home folder that can be written to, as in some containers, it lies with the temporary files, so
+    that people can be forgotten all the same: an undo then ends with the container.
+
+    Raises:
+        GalleryUnavailableError: Somebody else has made that folder.
+    """
+    root = user_folder("XDG_STATE_HOME", ".local/state")
+    if root is not None:
+        lowest = next(part for part in (root, *root.parents) if part.exists())
+        if os.access(lowest, os.W_OK | os.X_OK) or (root / FOLDER / "keys").is_dir():
+            return root / FOLDER / "keys"
+    root = Path(tempfile.gettempdir()) / f"{FOLDER}-{os.getuid()}"
+    if root.is_symlink() or (root.exists() and root.stat().st_uid != os.getuid()):
+        raise GalleryUnavailableError(f"{root} belongs to somebody else; name a folder by XDG_STATE_HOME")
+    LOGGER.warning("no home folder: keys are kept in %s; name a lasting one by XDG_STATE_HOME", root)
+    return root / FOLDER / "keys"
 
 
 def choose_keys_folder(file: Path, gallery_id: str, chosen: Path | None) -> Path:
@@ -44,11 +72,6 @@ def choose_keys_folder(file: Path, gallery_id: str, chosen: Path | None) -> Path
     return folder
 
 
-def _user_folder(variable: str, fallback: str) -> Path:
-    value = os.environ.get(variable, "")
-    return Path(value) if os.path.isabs(value) else Path.home() / fallback
-
-
 def make_private_folder(folder: Path) -> None:
     """Create ``folder`` with mode 0700 where it is missing; an existing one is left as it is.
 
@@ -63,7 +86,8 @@ def make_private_folder(folder: Path) -> None:
             continue
         except OSError as error:
             raise GalleryUnavailableError(
-                f"the folder {part} cannot be created ({error.strerror}); choose another gallery path"
+                f"the folder {part} cannot be created ({error.strerror}); choose another place for "
+                "the gallery, or for its keys by XDG_STATE_HOME"
             ) from error
 
 

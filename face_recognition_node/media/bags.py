@@ -278,21 +278,27 @@ class _Recording:
             return next((message for _, _, message in stream), None)
 
 
+def bag_library(path: Path) -> tuple[Any, Any]:
+    """Return ``rosbags.rosbag2`` and ``rosbags.typesys``, or raise SourceError with the cure."""
+    try:
+        from rosbags import rosbag2, typesys
+    except ImportError as error:
+        raise SourceError(
+            f"{path}: bags need the Python library rosbags; cure: python3 -m pip install rosbags "
+            "(requirements/bags.txt of the source tree, ./run setup bags)"
+        ) from error
+    return rosbag2, typesys
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[_Recording]:
     """Open a storage file or a folder with ``metadata.yaml``."""
-    try:
-        from rosbags.rosbag2 import Reader
-        from rosbags.typesys import Stores, get_typestore
-    except ModuleNotFoundError as error:
-        raise SourceError(
-            f"{path}: this is a ROS bag, and the Python library {error.name} is not installed; cure: "
-            "python3 -m pip install rosbags (requirements/bags.txt of the source tree, ./run setup bags)"
-        ) from error
+    rosbag2, typesys = bag_library(path)
     with contextlib.ExitStack() as stack:
         try:
-            reader = stack.enter_context(Reader(path))
-            recording = _Recording(reader, get_typestore(Stores.ROS2_HUMBLE).deserialize_cdr, path)
+            reader = stack.enter_context(rosbag2.Reader(path))
+            store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
+            recording = _Recording(reader, store.deserialize_cdr, path)
         except Exception as error:  # the library's own errors, and those of what it is built on
             raise SourceError(
                 f"{path}: cannot be read as a ROS 2 bag ({_words(error)}); if the recorder was killed: "

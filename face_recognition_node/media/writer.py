@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 
 import cv2
 
 from face_recognition_node.common.errors import InputError, SourceError
-from face_recognition_node.common.files import user_path
+from face_recognition_node.common.files import PRIVATE, user_path
 from face_recognition_node.media.sources import IMAGE_SUFFIXES
 from face_recognition_node.vision.faces import ImageArray, require_image
 
@@ -45,6 +46,7 @@ class VideoWriter:
         self._partial.unlink(missing_ok=True)  # of a run that was killed
         self._video: cv2.VideoWriter | None = None
         self._size: tuple[int, int] | None = None
+        self._n_written = 0
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -60,40 +62,59 @@ class VideoWriter:
             raise InputError(
                 f"{self.path}: expected frames of {self._size} pixels like the first, got {(width, height)}"
             )
+        if self._n_written == 0:
+            os.close(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE))
         if self.path.suffix.lower() in IMAGE_SUFFIXES:
             if not cv2.imwrite(str(self._partial), image_bgr):
-                raise SourceError(f"{self.path}: cannot be written; is the folder writable?")
-            return
-        if self._video is None:
-            codec = CODECS[self.path.suffix.lower()]
-            video = cv2.VideoWriter(
-                str(self._partial),
-                int.from_bytes(codec.encode(), "little"),
-                self._rate,
-                self._size,
+                raise SourceError(f"{self.path}: cannot be written; is the folder writable, the disk full?")
+        else:
+            if self._video is None:
+                self._video = self._open_video(self._size)
+            self._video.write(image_bgr)
+        self._n_written += 1
+
+    def _open_video(self, size: tuple[int, int]) -> cv2.VideoWriter:
+        codec = CODECS[self.path.suffix.lower()]
+        video = cv2.VideoWriter(
+            str(self._partial), int.from_bytes(codec.encode(), "little"), self._rate, size
+        )
+        if not video.isOpened():
+            raise SourceError(
+                f"{self.path}: cannot be written; is the folder writable and OpenCV built with FFmpeg?"
             )
-            if not video.isOpened():
-                raise SourceError(
-                    f"{self.path}: cannot be written; is the folder writable and OpenCV built with FFmpeg?"
-                )
-            self._video = video
-        self._video.write(image_bgr)
+        return video
 
     def close(self) -> None:
-        """Finish the file and give it its name; without a frame there is no file."""
+        """Finish the file, look whether it is whole, and give it its name; without a frame there is none."""
+        try:
+            if self._video is not None:
+                self._video.release()
+                self._video = None
+            if self._n_written:
+                self._require_whole()
+                os.replace(self._partial, self.path)
+        finally:
+            self._discard()
+
+    def _require_whole(self) -> None:
+        """Raise SourceError unless all that was written can be read again: OpenCV reports no full disk."""
+        if self.path.suffix.lower() in IMAGE_SUFFIXES:
+            wanted, found = 1, int(cv2.imread(str(self._partial)) is not None)
+        else:
+            wanted, found = self._n_written, _count_pictures(self._partial)
+        if found < wanted:
+            free_mb = shutil.disk_usage(self._partial.parent).free / 1e6
+            cause = "the disk is full" if free_mb < 1 else "is the disk full, or the quota?"
+            raise SourceError(
+                f"{self.path}: {found} of {wanted} pictures were written: {cause}; nothing was replaced"
+            )
+
+    def _discard(self) -> None:
         if self._video is not None:
             self._video.release()
             self._video = None
-            check = cv2.VideoCapture(str(self._partial))
-            is_playable = check.grab()
-            check.release()
-            if not is_playable:
-                self._partial.unlink(missing_ok=True)
-                raise SourceError(
-                    f"{self.path}: what was written cannot be played; is the disk full? Nothing was replaced"
-                )
-        if self._partial.exists():
-            os.replace(self._partial, self.path)
+        self._partial.unlink(missing_ok=True)
+        self._n_written = 0
 
     def __enter__(self) -> VideoWriter:
         """Return the writer itself."""
@@ -104,8 +125,19 @@ class VideoWriter:
     ) -> None:
         """Finish the file, also after an interrupt; after an error leave an older one in its place."""
         if isinstance(error, Exception):
-            if self._video is not None:
-                self._video.release()
-                self._video = None
-            self._partial.unlink(missing_ok=True)
-        self.close()
+            self._discard()
+        else:
+            self.close()
+
+
+def _count_pictures(path: Path) -> int:
+    """Return how many pictures a video holds; they are not decoded."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        capture.set(cv2.CAP_PROP_FORMAT, -1)
+        count = 0
+        while capture.grab():
+            count += 1
+        return count
+    finally:
+        capture.release()

@@ -329,3 +329,51 @@ def test_an_unexpected_failure_is_one_line_and_not_a_no(capsys: pytest.CaptureFi
 def test_a_closed_output_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert run_guarded("face-recognition recognize", lambda _: 0, argparse.Namespace()) == 0
+
+
+def test_what_names_people_is_private_and_a_bag_is_written(sample_gallery: Path, tmp_path: Path) -> None:
+    lines, bag = tmp_path / "seen.jsonl", tmp_path / "seen.mcap"
+    lines.touch(0o666)
+    words = ["recognize", "sample", "--end", "0.5", "--gallery", str(sample_gallery)]
+    before = os.umask(0)
+    try:
+        assert main([*words, "--json", str(lines), "--bag", str(bag)]) in (0, 1)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (lines, bag)} == {0o600}
+    assert open_source(str(bag)).n_frames == lines.read_text().count("\n") == 15
+
+
+NO_HOME = (
+    "import os, pwd, sys; os.environ.pop('HOME', None)\n"
+    "def nobody(uid): raise KeyError(uid)\n"
+    "pwd.getpwuid = nobody\n"
+    "from face_recognition_node.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def test_a_user_without_a_home_folder_can_recognize_and_forget(sample_gallery: Path, tmp_path: Path) -> None:
+    gallery = tmp_path / "gallery.db"
+    gallery.write_bytes(sample_gallery.read_bytes())
+    drop = ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in drop}
+    environment["TMPDIR"] = str(tmp_path)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", NO_HOME, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    done = run("recognize", "sample", "--end", "0.3")
+    assert done.returncode == 1, done.stderr
+    assert "XDG_DATA_HOME" in done.stderr
+    assert "XDG_CACHE_HOME" in done.stderr
+    (name,) = (
+        line.split()[1] for line in run("gallery", "list", "--gallery", str(gallery)).stdout.splitlines()[1:]
+    )
+    done = run("gallery", "forget", name, "--gallery", str(gallery))
+    assert done.returncode == 0, done.stderr
+    assert "XDG_STATE_HOME" in done.stderr
+    assert run("gallery", "undo", "--gallery", str(gallery)).returncode == 0
+    done = run("enroll", "Anna", "sample")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--gallery" in done.stderr

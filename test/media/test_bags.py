@@ -284,6 +284,6 @@ def test_other_files_and_a_missing_library_name_the_cure(
     with pytest.raises(SourceError, match="rosbags-convert"):
         open_source(str(tmp_path / "old.bag"))
     write_bag(tmp_path / "bag", [image_on("/a")])
-    monkeypatch.setitem(sys.modules, "rosbags.rosbag2", None)
+    monkeypatch.setitem(sys.modules, "rosbags", None)
     with pytest.raises(SourceError, match="pip install rosbags"):
         open_source(str(tmp_path / "bag"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import add_progress, add_settings, config_from, file_to_write
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.common.files import write_text
+from face_recognition_node.common.files import PRIVATE, write_text
 from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         report = replay(scenario, root, fresh_bench, on_frame)
     missed = unmet(report, scenario.require)
     if arguments.report is not None:
-        write_text(arguments.report, render_page(report, missed))
+        write_text(arguments.report, render_page(report, missed), PRIVATE)
     if arguments.json:
         print(json.dumps({**report.to_dict(), "unmet": missed}, indent=2, ensure_ascii=False))
     else:
