@@ -21,8 +21,6 @@ from face_recognition_node.tracking.tracker import Observation, PositionPlan, Tr
 from face_recognition_node.vision.alignment import Aligner, align_faces
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.embedder import Embedder
-from face_recognition_node.vision.face_depth import FaceDepth, locate_face, sample_face_depth
-from face_recognition_node.vision.face_finder import FaceFinder
 from face_recognition_node.vision.faces import (
     CLOCK_JUMP_S,
     Detection,
@@ -37,7 +35,8 @@ from face_recognition_node.vision.faces import (
     Intrinsics,
     RecognitionResult,
 )
-from face_recognition_node.vision.flatness import measure_relief
+from face_recognition_node.vision.flatness import FaceDepth, locate_face, measure_relief, sample_face_depth
+from face_recognition_node.vision.following import FaceFinder
 from face_recognition_node.vision.pose import fit_heads
 from face_recognition_node.vision.quality import assess_quality
 from face_recognition_node.vision.relighting import brighten_frame

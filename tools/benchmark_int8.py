@@ -83,9 +83,8 @@ def import_nncf() -> Any:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantise, compare, print; return 0 if 8 bits would pay, else 1."""
-    from face_recognition_node.evaluation.embedding import embed_in_batches
     from face_recognition_node.evaluation.face_archive import FaceArchive, split_identities
-    from face_recognition_node.evaluation.lfw import LfwArchive
+    from face_recognition_node.evaluation.picture_archive import LfwArchive, embed_in_batches
     from face_recognition_node.evaluation.timing import Machine, race
     from face_recognition_node.evaluation.verification import evaluate_pairs
 

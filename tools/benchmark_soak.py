@@ -180,7 +180,7 @@ def write_samples(samples: Sequence[SoakSample], path: Path) -> None:
 
 def plot_samples(samples: Sequence[SoakSample], growth: Growth, path: Path, title: str) -> Path:
     """Draw memory with the fitted line, and latency and CPU below; needs matplotlib."""
-    from face_recognition_node.evaluation.embedding_plots import load_pyplot, save_figure
+    from face_recognition_node.evaluation.plots import load_pyplot, save_figure
 
     pyplot = load_pyplot()
     minutes = np.array([sample.seconds for sample in samples]) / 60
@@ -235,7 +235,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     size = parse_size(arguments.size)
     if arguments.plot:
-        from face_recognition_node.evaluation.embedding_plots import load_pyplot
+        from face_recognition_node.evaluation.plots import load_pyplot
 
         load_pyplot()  # an hour later it would be too late to learn that it is not installed
     if arguments.every <= 0 or arguments.minutes <= arguments.warm_up:

@@ -21,8 +21,13 @@ from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.vision.alignment import CROP_SIZE, Warp, align_faces, plan_warps
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
-from face_recognition_node.vision.placement import AVERAGED_FROM, Placement
-from face_recognition_node.vision.retinaface_decoding import ANCHORS, Cells, require_maps
+from face_recognition_node.vision.retinaface_decoding import (
+    ANCHORS,
+    AVERAGED_FROM,
+    Cells,
+    Placement,
+    require_maps,
+)
 from face_recognition_node.vision.runner import BackendReport
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.common.files import file_sha256
     from face_recognition_node.common.resources import adopted_models_directory
     from face_recognition_node.evaluation import adoption
-    from face_recognition_node.evaluation.lfw import LfwArchive
+    from face_recognition_node.evaluation.picture_archive import LfwArchive
 
     if not arguments.name or set(arguments.name) - set(_NAME):
         raise InputError(

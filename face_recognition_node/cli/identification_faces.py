@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import InputError, SourceError
-from face_recognition_node.evaluation.embedding import embed_in_batches
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import BoolArray
+from face_recognition_node.evaluation.picture_archive import embed_in_batches
 from face_recognition_node.vision.embedder import Embedder
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelsConfig
@@ -47,7 +47,7 @@ class JudgedFaces:
 def open_judged_faces(path: Path) -> JudgedFaces:
     """Return the held-out people of an archive or a prepared folder, or everybody of an LFW archive."""
     from face_recognition_node.evaluation.face_archive import FaceArchive, merge_doubles, split_identities
-    from face_recognition_node.evaluation.lfw import LfwArchive
+    from face_recognition_node.evaluation.picture_archive import LfwArchive
 
     if (path / "manifest.csv").is_file():
         from face_recognition_node.training.data import PreparedFaces

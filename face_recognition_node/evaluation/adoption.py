@@ -17,7 +17,7 @@ import numpy as np
 
 from face_recognition_node.backends.openvino_runner import import_openvino
 from face_recognition_node.common.errors import ModelMismatchError, ModelMissingError
-from face_recognition_node.evaluation.lfw import LfwArchive
+from face_recognition_node.evaluation.picture_archive import LfwArchive
 from face_recognition_node.evaluation.verification import BoolArray
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelInput

@@ -12,7 +12,7 @@ import numpy as np
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.evaluation.calibration import LabelledFaces
 from face_recognition_node.evaluation.degradation import blur_face, reduce_face
-from face_recognition_node.evaluation.lfw import IMAGE_ENDINGS, decode_image, open_files
+from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, decode_image, open_files
 from face_recognition_node.vision.alignment import ALIGNMENT_TEMPLATE, CROP_SIZE
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.embedder import Embedder

@@ -17,7 +17,7 @@ import numpy as np
 
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.bootstrap import Estimate, estimate
-from face_recognition_node.evaluation.lfw import decode_image, open_files
+from face_recognition_node.evaluation.picture_archive import decode_image, open_files
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.geometry import iou_matrix
 

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.evaluation.degradation import reduce_face
-from face_recognition_node.evaluation.embedding_plots import plot_curves
 from face_recognition_node.evaluation.face_archive import LabelArray
+from face_recognition_node.evaluation.plots import plot_curves
 from face_recognition_node.networks.loading import read_weights, write_weights
 from face_recognition_node.training.augmentation import NO_AUGMENTATION
 from face_recognition_node.training.data import AugmentedFaces, BatchStream, FaceSet, TrainingData

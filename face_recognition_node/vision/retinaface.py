@@ -23,11 +23,12 @@ from face_recognition_node.vision.detector import DetectorConfig
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray, require_image
 from face_recognition_node.vision.geometry import box_areas, intersection_matrix, suppress_overlaps
 from face_recognition_node.vision.model_card import ModelCard
-from face_recognition_node.vision.placement import AVERAGED_FROM, Placement
 from face_recognition_node.vision.relighting import brighten_frame
 from face_recognition_node.vision.retinaface_decoding import (
+    AVERAGED_FROM,
     Candidates,
     Cells,
+    Placement,
     decode_cells,
     least_logit,
     select_cells,

@@ -20,6 +20,40 @@ import numpy as np
 from face_recognition_node.common.errors import ModelError
 from face_recognition_node.vision.faces import FloatArray, IntArray
 
+SIZE_MULTIPLE = 32
+"""The network takes pictures whose sides are multiples of this."""
+
+AVERAGED_FROM = 2.0
+"""Scale above which a frame is shrunk by averaging; bilinear sampling would skip pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a frame lies on the network's canvas.
+
+    Attributes:
+        canvas: (height, width) of the canvas, multiples of 32.
+        content: (height, width) of the resized frame on it.
+        left: Columns before the content.
+        top: Rows above the content.
+        scale: Pixels of the frame for one pixel of the canvas.
+    """
+
+    canvas: tuple[int, int]
+    content: tuple[int, int]
+    left: int
+    top: int
+    scale: float
+
+    @classmethod
+    def fit(cls, size: tuple[int, int], longer_side: int, margin: int = 0) -> Placement:
+        """Place a frame of ``size`` (height, width) so that its longer side is at most ``longer_side``."""
+        scale = max(1.0, max(size) / longer_side)
+        height, width = (max(1, round(side / scale)) for side in size)
+        rows, columns = (-(-(side + 2 * margin) // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in (height, width))
+        return cls((rows, columns), (height, width), margin, margin, scale)
+
+
 STRIDES = (8, 16, 32)
 ANCHOR_SIDES = ((16, 32), (64, 128), (256, 512))
 """Sides of the smaller and larger anchor of each level, pixels."""

@@ -9,8 +9,7 @@ from typing import Protocol, runtime_checkable
 from numpy.typing import ArrayLike
 
 from face_recognition_node.vision.faces import FloatArray, ImageArray
-from face_recognition_node.vision.placement import Placement
-from face_recognition_node.vision.retinaface_decoding import Cells
+from face_recognition_node.vision.retinaface_decoding import Cells, Placement
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from face_recognition_node.vision.alignment import CROP_SIZE, align_faces
 from face_recognition_node.vision.detector import DetectorConfig
 from face_recognition_node.vision.faces import Frame
 from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
-from face_recognition_node.vision.placement import Placement
 from face_recognition_node.vision.retinaface import RetinaFaceDetector
+from face_recognition_node.vision.retinaface_decoding import Placement
 from face_recognition_node.vision.runner import BackendReport
 
 torch = pytest.importorskip("torch", reason="the GPU's backends are written in torch")

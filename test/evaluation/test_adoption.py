@@ -141,7 +141,9 @@ def test_an_adopted_network_is_the_embedder_on_every_cpu_backend(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr("face_recognition_node.evaluation.lfw.LfwArchive.open", lambda path: archive)
+    monkeypatch.setattr(
+        "face_recognition_node.evaluation.picture_archive.LfwArchive.open", lambda path: archive
+    )
     calibrated = []
     monkeypatch.setattr(calibrate, "run", lambda arguments: calibrated.append(arguments.embedder) or 0)
     network = write_network(tmp_path / "net.onnx", layout, batch=1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from face_recognition_node.cli import main
 from face_recognition_node.common.errors import InputError, SourceError
-from face_recognition_node.evaluation.lfw import LfwArchive, parse_pairs
+from face_recognition_node.evaluation.picture_archive import LfwArchive, parse_pairs
 from face_recognition_node.evaluation.verification import (
     accept_points,
     best_accuracy_threshold,

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from face_recognition_node.vision import flatness
-from face_recognition_node.vision.face_depth import locate_face, sample_face_depth
 from face_recognition_node.vision.faces import Detection, Intrinsics
 from face_recognition_node.vision.flatness import (
     FLAT,
@@ -16,6 +15,8 @@ from face_recognition_node.vision.flatness import (
     UNVERIFIED,
     Relief,
     ReliefEvidence,
+    locate_face,
+    sample_face_depth,
 )
 
 FOCAL_PX = 525.0

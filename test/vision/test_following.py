@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from face_recognition_node.common.stages import StageClock
-from face_recognition_node.vision.face_finder import FaceFinder
 from face_recognition_node.vision.faces import Detection
-from face_recognition_node.vision.following import follow_face, remember_face
+from face_recognition_node.vision.following import FaceFinder, follow_face, remember_face
 
 SIZE = (480, 270)
 

@@ -269,7 +269,7 @@ def photographs_on_a_wall(source: Path, size: tuple[int, int], count: int) -> li
         SourceError: If ``source`` is neither zip nor folder.
         InputError: If it has fewer pictures.
     """
-    from face_recognition_node.evaluation.lfw import IMAGE_ENDINGS, decode_image, open_files
+    from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, decode_image, open_files
 
     names, read = open_files(source)
     pictures = sorted(name for name in names if name.lower().endswith(IMAGE_ENDINGS))

@@ -189,8 +189,8 @@ def _write_report(
     curves: dict[str, Any],
     conditions: dict[str, Any],
 ) -> None:
-    from face_recognition_node.evaluation import embedding_plots, rate_plots
-    from face_recognition_node.evaluation.report_page import Section, write_page
+    from face_recognition_node.evaluation import plots
+    from face_recognition_node.evaluation.plots import Section, write_page
 
     first, second = np.triu_indices(len(faces.labels), 1)
     with tempfile.TemporaryDirectory() as folder:
@@ -202,12 +202,12 @@ def _write_report(
         )
         others = np.einsum("pd,pd->p", embeddings[first[some]], embeddings[second[some]])
         pictures = [
-            rate_plots.plot_identification(curves, place / "dir.png"),
-            embedding_plots.plot_histogram(similarity, others, place / "similarity.png", "cosine"),
-            embedding_plots.plot_most_pictured(embeddings, faces.labels, place / "map.png", "Test people"),
+            plots.plot_identification(curves, place / "dir.png"),
+            plots.plot_histogram(similarity, others, place / "similarity.png", "cosine"),
+            plots.plot_most_pictured(embeddings, faces.labels, place / "map.png", "Test people"),
         ]
         if conditions:
-            pictures.append(rate_plots.plot_conditions(conditions, place / "conditions.png"))
+            pictures.append(plots.plot_conditions(conditions, place / "conditions.png"))
         write_page(
             path,
             "Open-set identification",

@@ -87,7 +87,7 @@ def table(outcomes: list[ScenarioOutcome]) -> str:
 def _write_report(path: Path, outcomes: list[ScenarioOutcome]) -> None:
     import cv2
 
-    from face_recognition_node.evaluation.report_page import Section, write_page
+    from face_recognition_node.evaluation.plots import Section, write_page
 
     with tempfile.TemporaryDirectory() as folder:
         sections = []

@@ -12,8 +12,7 @@ import numpy as np
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import add_model_options, file_to_write, models_config
 from face_recognition_node.evaluation.degradation import darken_face, reduce_face
-from face_recognition_node.evaluation.embedding import embed_in_batches
-from face_recognition_node.evaluation.lfw import LabelledPairs
+from face_recognition_node.evaluation.picture_archive import LabelledPairs, embed_in_batches
 from face_recognition_node.vision.alignment import CROP_SIZE
 from face_recognition_node.vision.embedding import normalize
 from face_recognition_node.vision.faces import FloatArray, ImageArray
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Embed every picture, judge the pairs, report."""
     from face_recognition_node.backends import load_embedder
     from face_recognition_node.common.errors import InputError
-    from face_recognition_node.evaluation.lfw import LfwArchive
+    from face_recognition_node.evaluation.picture_archive import LfwArchive
     from face_recognition_node.evaluation.verification import evaluate_all_pairs, evaluate_pairs
 
     if arguments.face_pixels is not None and not 4 <= arguments.face_pixels <= CROP_SIZE:
@@ -96,18 +95,18 @@ def _write_report(
     embeddings: FloatArray,
     people: Sequence[str],
 ) -> None:
-    from face_recognition_node.evaluation import embedding_plots, rate_plots
-    from face_recognition_node.evaluation.report_page import Section, write_page
+    from face_recognition_node.evaluation import plots
+    from face_recognition_node.evaluation.plots import Section, write_page
     from face_recognition_node.evaluation.verification import roc_curve
 
     _, labels = np.unique(people, return_inverse=True)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         pictures = (
-            rate_plots.plot_roc_and_det(roc_curve(similarity, pairs.is_same), place / "roc_det.png"),
-            embedding_plots.plot_histogram(
+            plots.plot_roc_and_det(roc_curve(similarity, pairs.is_same), place / "roc_det.png"),
+            plots.plot_histogram(
                 similarity[pairs.is_same], similarity[~pairs.is_same], place / "similarity.png", "cosine"
             ),
-            embedding_plots.plot_most_pictured(embeddings, labels, place / "map.png", "People"),
+            plots.plot_most_pictured(embeddings, labels, place / "map.png", "People"),
         )
         write_page(path, "Verification", [Section(head, text), Section("Pictures", pictures=pictures)])

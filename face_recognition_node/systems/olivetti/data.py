@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import LabelArray
-from face_recognition_node.evaluation.lfw import decode_image, open_files
+from face_recognition_node.evaluation.picture_archive import decode_image, open_files
 from face_recognition_node.systems.siamese import GREY_FACE_SIZE
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 

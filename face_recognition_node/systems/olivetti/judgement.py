@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from face_recognition_node.evaluation import embedding_plots
+from face_recognition_node.evaluation import plots
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.systems.siamese import SiameseEncoder
 from face_recognition_node.vision.faces import FloatArray, ImageArray
@@ -176,9 +176,7 @@ def judge_olivetti(
     title = f"picture of person {labels[shown] + 1} against one of each of {people} people"
     grid = [faces.pictures[index] for index in references[shown]]
     for name, pictures in (("grid_faces.png", grid), ("grid.png", None)):
-        embedding_plots.plot_score_grid(
-            scores[place], int(labels[shown]), threshold, out / name, title, pictures
-        )
+        plots.plot_score_grid(scores[place], int(labels[shown]), threshold, out / name, title, pictures)
     result, of_newcomer = None, np.empty(0, np.float32)
     if faces.newcomer is not None and len(faces.newcomer) > 1:
         shows = np.arange(n + 1, n + len(faces.newcomer))
@@ -187,14 +185,14 @@ def judge_olivetti(
         result = one_shot(all_scores, np.full(len(shows), people), threshold)
         of_newcomer = all_scores[len(shows) // 2]
         title = "a picture of the 41st person, added with one picture and no retraining, against all 41"
-        embedding_plots.plot_score_grid(of_newcomer, people, threshold, out / "newcomer.png", title)
+        plots.plot_score_grid(of_newcomer, people, threshold, out / "newcomer.png", title)
     of_robot = None
     if robot is not None:
         probability = robot(list(faces.pictures), 1 / people)
         of_robot = one_shot(probability[tests[:, None], references[tests]], labels[tests], 0.5)
     panels = {name: (f"train/{name}", f"validation/{name}") for name in ("loss", "accuracy")}
-    embedding_plots.plot_curves(out, panels, out / "curves.png", steps_per_epoch)
-    metrics = embedding_plots.read_metrics(out)
+    plots.plot_curves(out, panels, out / "curves.png", steps_per_epoch)
+    metrics = plots.read_metrics(out)
     return OlivettiReport(
         metrics["train/accuracy"][1][-1],
         metrics["validation/accuracy"][1][-1],

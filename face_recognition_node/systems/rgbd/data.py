@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import LabelArray
-from face_recognition_node.evaluation.lfw import decode_image, open_files
+from face_recognition_node.evaluation.picture_archive import decode_image, open_files
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 RGBD_SIZE = 80

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from face_recognition_node.common.files import write_json
-from face_recognition_node.evaluation import embedding_plots
+from face_recognition_node.evaluation import plots
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.networks.loading import read_weights, write_checkpoint
 from face_recognition_node.systems.rgbd.data import augment_rgbd, read_rgbd
@@ -224,18 +224,10 @@ def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
     embeddings = embed_rgbd(network, faces)
     report = try_lock(embeddings[held], labels[held], recipe)
     same, different = pair_distances(embeddings[held], labels[held])
-    embedding_plots.plot_projections(
-        embeddings[held], labels[held], options.out / "held_out.png", "People held out"
-    )
-    embedding_plots.plot_projections(
-        embeddings[~held], labels[~held], options.out / "trained.png", "Trained on"
-    )
-    embedding_plots.plot_histogram(
-        same, different, options.out / "distances.png", "distance", recipe.threshold
-    )
-    embedding_plots.plot_curves(
-        options.out, {"contrastive loss": ("train/loss",)}, options.out / "curves.png"
-    )
+    plots.plot_projections(embeddings[held], labels[held], options.out / "held_out.png", "People held out")
+    plots.plot_projections(embeddings[~held], labels[~held], options.out / "trained.png", "Trained on")
+    plots.plot_histogram(same, different, options.out / "distances.png", "distance", recipe.threshold)
+    plots.plot_curves(options.out, {"contrastive loss": ("train/loss",)}, options.out / "curves.png")
     write_json(options.out / REPORT, {"recipe": plain_values(recipe), **asdict(report)})
     return report
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import InputError, SourceError
-from face_recognition_node.evaluation.lfw import IMAGE_ENDINGS, LfwArchive
+from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, LfwArchive
 from face_recognition_node.vision.faces import ImageArray
 
 Crop = Callable[[ImageArray], ImageArray]

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.files import write_json, write_text
-from face_recognition_node.evaluation import embedding_plots
-from face_recognition_node.evaluation.lfw import LfwArchive
+from face_recognition_node.evaluation import plots
+from face_recognition_node.evaluation.picture_archive import LfwArchive
 from face_recognition_node.systems.runs import mean_or_nan
 from face_recognition_node.systems.triplet.faces import (
     Crop,
@@ -118,15 +118,13 @@ def train_triplet(recipe: TripletRecipe, options: RunOptions, crop: Crop | None,
     lock.save(options.out)
     table = "".join(f"{step},{loss}\n" for step, loss in enumerate(lock.losses))
     write_text(options.out / "metrics.csv", f"step,train/loss\n{table}")
-    embedding_plots.plot_curves(
-        options.out, {"mean triplet loss": ("train/loss",)}, options.out / "curves.png"
-    )
+    plots.plot_curves(options.out, {"mean triplet loss": ("train/loss",)}, options.out / "curves.png")
     steps = len(lock.losses)
     report: dict[str, Any] = {"recipe": plain_values(recipe), "steps": steps, "seconds": lock.seconds}
     said = f"trained on {len(me)} of me and {len(not_me)} of others in {lock.seconds:.1f} s, {steps} steps"
     if len(me_tests) and len(not_me_tests):
         trial = try_lock(lock, me_tests, not_me_tests)
-        embedding_plots.plot_histogram(
+        plots.plot_histogram(
             lock.margins(me_tests), lock.margins(not_me_tests), options.out / "margins.png",
             "mean distance to the others minus mean distance to me", recipe.lock.production_alpha,
         )  # fmt: skip
@@ -194,7 +192,7 @@ def _mean_trial(trials: list[LockTrial]) -> dict[str, float]:
 
 
 def _plot_study(rows: list[dict[str, float]], path: Path) -> None:
-    pyplot = embedding_plots.load_pyplot()
+    pyplot = plots.load_pyplot()
     figure, axes = pyplot.subplots(1, 3, figsize=(14, 3.8))
     panels = (
         ("steps", "steps until no triplet costs anything", 1.0),
@@ -213,4 +211,4 @@ def _plot_study(rows: list[dict[str, float]], path: Path) -> None:
         axis.set(title=title, xlabel="alpha while training")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
-    embedding_plots.save_figure(figure, path)
+    plots.save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Labeled Faces in the Wild, as aligned pictures with the official ``pairs.txt``, from a zip or a folder."""
+"""Pictures of people from a zip or a folder, such as Labeled Faces in the Wild with its ``pairs.txt``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import SourceError
-from face_recognition_node.vision.faces import ImageArray
+from face_recognition_node.common.progress import progress_bar
+from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 IMAGE_ENDINGS = (".webp", ".jpg", ".png")
 
@@ -141,3 +143,31 @@ def parse_pairs(text: str, names: tuple[str, ...]) -> LabelledPairs:
         np.arange(len(rows), dtype=np.intp) // (2 * per_kind),
         tuple(row[0] for row in rows),
     )
+
+
+BATCH = 16
+
+
+def embed_in_batches(
+    embedder: Embedder,
+    read: Callable[[int], ImageArray],
+    count: int,
+    title: str = "embedding",
+    shown: bool | None = None,
+) -> FloatArray:
+    """Return (count, D) embeddings of crops 0 … count - 1, with a progress bar.
+
+    Args:
+        embedder: Turns crops into unit vectors.
+        read: Returns crop n as (112, 112, 3) BGR uint8.
+        count: Number of crops.
+        title: Of the progress bar.
+        shown: Whether the bar is drawn; None: on a terminal only.
+    """
+    embeddings = np.empty((count, embedder.dimension), np.float32)
+    with progress_bar(total=count, unit="face", title=title, shown=shown) as bar:
+        for start in range(0, count, BATCH):
+            batch = np.stack([read(number) for number in range(start, min(start + BATCH, count))])
+            embeddings[start : start + len(batch)] = embedder.embed(batch)
+            bar.update(len(batch))
+    return embeddings
