@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -205,8 +206,7 @@ class Transaction:
             present.update(text for (text,) in execute(query, (texts,)))
         gone = sorted(self.removed_texts - present)
         # Who follows learns of it from the templates, which are gone as well.
-        query = f"UPDATE OR REPLACE changes SET kind = '-', key = '' WHERE kind = 'p' AND key IN {chosen}"
-        execute(query, (json.dumps(gone),))
+        execute(f"DELETE FROM changes WHERE kind = 'p' AND key IN {chosen}", (json.dumps(gone),))
         self._touched -= {("p", text) for text in gone}
         return gone
 
@@ -214,9 +214,10 @@ class Transaction:
         """Give the change its version and log what it touched, or that it touched everything."""
         (version,) = self.allocate("version")
         version += 1
-        rows = [(version, kind, key) for kind, key in self._touched]
-        if is_everything or not rows or len(rows) > LOGGED_ROWS:
-            rows = [(version, "*" if is_everything or rows else "-", "")]
+        touched: set[tuple[str, str | int]] = self._touched
+        if is_everything or len(touched) > LOGGED_ROWS:
+            touched = {("*", "")}
+        rows = [(version, kind, key) for kind, key in (*touched, ("#", secrets.randbits(62)))]
         self.connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
         self.connection.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
         return version

@@ -63,6 +63,10 @@ def verify(
         catch_up: Returns the snapshot of the version in the file.
         keys: Where the keys are.
     """
+    try:
+        store.require_same_file()
+    except GalleryUnavailableError as error:
+        return _report([str(error)], snapshot)
     problems = [*_file_problems(store), *row_problems(store.connection, snapshot.dimension)]
     problems += [*_counter_problems(store), *_key_problems(store, keys)]
     try:
@@ -70,6 +74,10 @@ def verify(
         problems += _index_problems(store, snapshot)
     except GalleryUnavailableError as error:
         problems.append(str(error))
+    return _report(problems, snapshot)
+
+
+def _report(problems: list[str], snapshot: Snapshot) -> VerificationReport:
     return VerificationReport(
         problems=tuple(problems),
         suspicious_template_ids=doubtful_templates(snapshot),
@@ -84,10 +92,6 @@ def _file_problems(store: Store) -> list[str]:
     problems = [
         f"file: {row[0]}" for row in store.connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"
     ]
-    try:
-        store.require_same_file()
-    except GalleryUnavailableError as error:
-        return [*problems, str(error)]
     if store.path is not None and stat.S_IMODE(store.path.stat().st_mode) & 0o077:
         problems.append(f"{store.path} can be read by other users; run: chmod 600 {store.path}")
     return problems

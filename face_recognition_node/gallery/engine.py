@@ -6,6 +6,7 @@ Writers take turns on one lock; readers only pick up the present snapshot.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -93,10 +94,12 @@ class GalleryEngine:
                 self._is_open = False
                 self.store.close()
 
-    def require_open(self) -> None:
-        """Raise GalleryUnavailableError after :meth:`close`."""
+    def require_open(self, may_be_lost: bool = False) -> None:
+        """Raise GalleryUnavailableError after :meth:`close`, or if the file holds another's content."""
         if not self._is_open:
             raise GalleryUnavailableError(f"the gallery {self.store.path} was closed; open it again")
+        if not may_be_lost:
+            self.store.require_usable()
 
     def use_config(self, config: GalleryConfig) -> None:
         """Use other parameters from the next change on; commands without any follow the undo window."""
@@ -284,8 +287,13 @@ class GalleryEngine:
             self.store.end_residue(note)
 
     def _scrub(self, removed: Sequence[bytes | str], must_rewrite: bool, note: int) -> None:
-        """Clear the files of what was removed, or of all there may be."""
-        if self.store.scrub(removed, must_rewrite):
+        """Clear the files of what was removed, or of all there may be; later, if it cannot be done now."""
+        try:
+            is_done = self.store.scrub(removed, must_rewrite)
+        except (GalleryUnavailableError, sqlite3.Error, OSError) as error:  # what was asked for is done
+            is_done = False
+            LOGGER.warning("%s: what is left of removed faces is cleared later (%s)", self.store.path, error)
+        if is_done:
             self.store.end_residue(note)
         else:
             self._owes_scrub = True

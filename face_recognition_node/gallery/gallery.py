@@ -404,7 +404,7 @@ class Gallery:
         """Check the file, its rows, the keys and the search index; changes nothing."""
         engine = self._engine
         with engine.lock:
-            engine.require_open()
+            engine.require_open(may_be_lost=True)
             return verify(engine.store, engine.snapshot, engine.catch_up, engine.keys)
 
     def reembed(

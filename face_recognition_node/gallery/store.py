@@ -13,8 +13,10 @@ import logging
 import mmap
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +42,12 @@ from face_recognition_node.gallery.rows import (
 LOGGER = logging.getLogger(__name__)
 BUSY_SECONDS = 10.0
 SCRUB_SECONDS = 2.0
-"""A change of more rows than this is logged as "read everything"."""
+LOOKS, LOOK_SECONDS = 5, 0.02
+"""How often, and how far apart, a file whose content seems to be another's is looked at."""
+_CURE = (
+    "open it again (restart the node, or clean it up and configure it). To bring people back while a node "
+    "runs, import a backup: face-recognition gallery import"
+)
 QUICK_CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked page by page when opened."""
 
@@ -84,12 +91,19 @@ class Store:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            self._identity = _identity(path)
+            self._lost = self._gallery_id = ""
+            self._status: tuple[int, ...] | None = None
+            self._marks: dict[int, int] = {}
+            self._version = self._version_in_file = -1
             try:
                 self._prepare()
                 self._create_or_migrate(fingerprint, dimension)
                 self._check_pages()
                 self.check_fingerprint(fingerprint, dimension)
+                self._gallery_id = str(self.meta("gallery_id"))
+                self._status = _status(path)
+                self._learn_marks()
+                self._is_in_file()
                 if read_only:
                     self._connection.execute("PRAGMA query_only = ON")
             except BaseException:
@@ -113,6 +127,8 @@ class Store:
         execute("PRAGMA foreign_keys = ON")
         execute("PRAGMA temp_store = MEMORY")
         execute("PRAGMA journal_size_limit = 0")
+        # The file itself is kept up to date: what is in the log alone can be lost with it.
+        execute("PRAGMA wal_autocheckpoint = 1")
 
     def _check_pages(self) -> None:
         if self.path is not None and self.path.stat().st_size <= QUICK_CHECK_BYTES:
@@ -190,13 +206,67 @@ class Store:
             )
 
     def require_same_file(self) -> None:
-        """Raise GalleryUnavailableError if another file, or none, lies where the open one was."""
-        if self._identity != _identity(self.path):
+        """Raise GalleryUnavailableError if another file or content, or none, lies where the open one was."""
+        self.require_usable()
+        status = _status(self.path)
+        if status == self._status or not self._gallery_id:
+            return
+        if status is None or self._status is None or status[:2] != self._status[:2]:
             raise GalleryUnavailableError(
-                f"{self.path} was removed or replaced while it was open: what is stored now would be "
-                "lost; open it again (restart the node, or clean it up and configure it). To bring people "
-                "back while the node runs, import a backup"
+                f"{self.path} was removed or replaced while it was open: what is stored now would be lost. "
+                f"Export it first if its people are to be kept, then {_CURE}"
             )
+        self._require_same_content()
+        self._status = status
+
+    def require_usable(self) -> None:
+        """Raise GalleryUnavailableError if the content was found to be another's."""
+        if self._lost:
+            raise GalleryUnavailableError(self._lost)
+
+    def _require_same_content(self) -> None:
+        """Look past SQLite's cache into the file: it must hold a version of this gallery, and no older one.
+
+        Another process may be bringing the file up to date at this moment: only what stays wrong is wrong.
+        """
+        for _ in range(LOOKS):
+            if not self._connection.in_transaction:  # which has learned them, and may be rolled back
+                self._learn_marks()
+            if self._is_in_file():
+                return
+            time.sleep(LOOK_SECONDS)
+        self._raise_lost()
+
+    def _is_in_file(self) -> bool:
+        found = None if self.path is None else _content(self.path)
+        if found is None or found.gallery_id not in (self._gallery_id, ""):
+            return False
+        is_known = found.mark is None or self._marks.get(found.version, found.mark) == found.mark
+        if not is_known or not self._version_in_file <= found.version <= self._version:
+            return False
+        self._version_in_file = found.version
+        return True
+
+    def _learn_marks(self) -> None:
+        """Read the marks of the versions that came since; the last one known must still be there."""
+        execute, known = self._connection.execute, self._version
+        with self._translated():
+            version = int(execute("SELECT value FROM meta WHERE key = 'version'").fetchone()[0])
+            query = "SELECT version, key FROM changes WHERE kind = '#' AND version >= ?"
+            marks = dict(execute(query, (known,)).fetchall())
+            (first,) = execute("SELECT min(version) FROM changes").fetchone()
+        is_logged = first is not None and first <= known and known in self._marks
+        if version < known or (is_logged and marks.get(known) != self._marks[known]):
+            self._raise_lost()
+        self._version = version
+        self._marks = {key: mark for key, mark in self._marks.items() if key >= (first or 0)} | marks
+
+    def _raise_lost(self) -> None:
+        self._lost = (
+            f"the content of {self.path} was removed or replaced while it was open (a backup copied over "
+            f"it?): nothing more is read from it or stored in it; {_CURE}"
+        )
+        raise GalleryUnavailableError(self._lost)
 
     def meta(self, key: str) -> str | int:
         """Return an entry of the table meta."""
@@ -220,22 +290,14 @@ class Store:
 
     def data_version(self) -> int:
         """Return a number that differs after another connection has changed the file."""
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        with self._translated():
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Run a block as one change: all of it is durable afterwards, or none of it happened."""
-        execute = self._connection.execute
+    def _translated(self) -> Iterator[None]:
+        """Turn SQLite's errors into those of the package."""
         try:
-            execute("BEGIN IMMEDIATE")
-            try:
-                yield Transaction(self._connection)
-                self.require_same_file()
-                execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    execute("ROLLBACK")
-                raise
+            yield
         except sqlite3.IntegrityError as error:
             raise GalleryConflictError(f"the change contradicts what the gallery holds ({error})") from error
         except sqlite3.OperationalError as error:
@@ -244,20 +306,39 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise _damaged(self.path, str(error)) from error
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Run a block as one change: all of it is durable afterwards, or none of it happened."""
+        execute = self._connection.execute
+        with self._translated():
+            execute("BEGIN IMMEDIATE")
+            try:
+                if self._gallery_id:
+                    self._learn_marks()
+                yield Transaction(self._connection)
+                self.require_same_file()
+                execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    execute("ROLLBACK")
+                raise
+
     def read_since(self, version: int) -> Rows:
         """Return the rows touched after ``version``, or everything where the log does not reach back."""
         execute = self._connection.execute
         nested = self._connection.in_transaction
-        try:
+        self.require_usable()
+        with self._translated():
             if not nested:
                 execute("BEGIN")
             try:
+                self._learn_marks()
                 return read_rows(self._connection, version)
+            except (KeyError, ValueError, TypeError, OverflowError) as error:
+                raise _damaged(self.path, str(error)) from error
             finally:
                 if not nested:
                     execute("COMMIT")
-        except (sqlite3.DatabaseError, KeyError, ValueError, TypeError, OverflowError) as error:
-            raise _damaged(self.path, str(error)) from error
 
     def scrub(self, removed: Sequence[bytes | str] = (), must_rewrite: bool = False) -> bool:
         """Make removed bytes leave the files; return False if another process's read is still in the way.
@@ -268,6 +349,7 @@ class Store:
         """
         if self.path is None:
             return True
+        self.require_same_file()
         if not self._truncate_log():
             return False
         if must_rewrite or has_residue((self.path, journal_paths(self.path)[0]), removed):
@@ -321,13 +403,39 @@ class Store:
         self._connection.close()
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    """Return device and inode of a file, or None where there is none."""
+def _status(path: Path | None) -> tuple[int, ...] | None:
+    """Return device and inode of a file, and what changes when it is written, or None where there is none."""
     try:
         status = None if path is None else path.stat()
     except OSError:
         return None
-    return None if status is None else (status.st_dev, status.st_ino)
+    if status is None:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class _Content(NamedTuple):
+    """Which version of which gallery lies in a file."""
+
+    gallery_id: str
+    version: int
+    mark: int | None
+
+
+def _content(path: Path) -> _Content | None:
+    """Return what the file itself holds, without its log and SQLite's cache; None: no gallery."""
+    try:
+        reading = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+        with contextlib.closing(reading):
+            if not reading.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return _Content("", -1, None)  # just created: everything is in the log
+            meta = dict(reading.execute("SELECT key, value FROM meta"))
+            version = int(meta["version"])
+            query = "SELECT key FROM changes WHERE version = ? AND kind = '#'"
+            row = reading.execute(query, (version,)).fetchone()
+            return _Content(str(meta["gallery_id"]), version, None if row is None else int(row[0]))
+    except (sqlite3.DatabaseError, KeyError, ValueError, TypeError):
+        return None
 
 
 _MAGIC, _HEADER_BYTES, _APPLICATION_ID_AT = b"SQLite format 3\0", 100, 68

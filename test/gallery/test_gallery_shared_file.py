@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 
 import numpy as np
@@ -133,3 +134,128 @@ def test_nobody_waits_for_the_network_of_a_reembedding(path, tmp_path, rng):
         with pytest.raises(GalleryMismatchError, match="model-b"):
             node.add_person("Carl", templates(rng, 1))
         assert "model-b" in node.trouble
+
+
+def backup_over_it(path, other):
+    path.write_bytes(path.with_name("backup.db").read_bytes())
+
+
+def other_over_it(path, other):
+    path.write_bytes(other.read_bytes())
+
+
+def emptied(path, other):
+    path.write_bytes(b"")
+
+
+def text_over_it(path, other):
+    path.write_bytes(b"notes" * 5000)
+
+
+def restored_by_sqlite(path, other):
+    source, target = sqlite3.connect(path.with_name("backup.db")), sqlite3.connect(path)
+    source.backup(target)
+    source.close()
+    target.close()
+
+
+def restored_and_changed_since(path, other):
+    """A backup goes over the file, and a command writes to it before the node looks."""
+    restored_by_sqlite(path, other)
+    with Gallery.open(path, None, keys_folder=path.parent.parent / "keys") as command:
+        for number in range(6):
+            command.set_session(f"day {number}")
+
+
+EXCHANGES = (
+    backup_over_it, other_over_it, emptied, text_over_it, restored_by_sqlite, restored_and_changed_since
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("look", ["commit", "follow"])
+@pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda one: one.__name__)
+def test_other_content_under_an_open_gallery_is_noticed_and_nothing_is_acknowledged(
+    path, rng, exchange, look, caplog
+):
+    other = path.with_name("other.db")
+    with open_gallery(other) as gallery:
+        for _ in range(9):
+            gallery.add_person("Other", templates(rng, 1))
+    with open_gallery(path) as gallery:
+        gallery.add_person("Kept", templates(rng, 1))
+        path.with_name("backup.db").write_bytes(path.read_bytes())
+        anna = gallery.add_person("Anna", templates(rng, 1))
+        gallery.rename(anna.person_id, "Hanna")
+        gallery.forget(anna.person_id, final=True)
+        gallery.add_person("Bob", templates(rng, 1))
+        gallery.follow()
+        before = content(gallery.snapshot())
+        exchange(path, other)
+        for _ in range(2):
+            with pytest.raises(GalleryUnavailableError, match=r"replaced .* open it again"):
+                gallery.add_person("Carl", templates(rng, 1)) if look == "commit" else gallery.follow()
+        assert content(gallery.snapshot()) == before  # nobody who was forgotten comes back
+        assert "replaced" in gallery.trouble
+        assert caplog.text.count("replaced") == 1
+        assert any("replaced" in problem for problem in gallery.verify().problems)
+        for ask in (gallery.history, gallery.undo, lambda: gallery.export_to(path.with_name("out.db"))):
+            with pytest.raises(GalleryUnavailableError, match="replaced"):
+                ask()
+        put_there = path.read_bytes()
+    if exchange not in (restored_by_sqlite, restored_and_changed_since):  # these are in the log as yet
+        assert path.read_bytes() == put_there  # closing leaves what was put there as it is
+    if exchange in (backup_over_it, restored_by_sqlite):
+        with open_gallery(path) as gallery:
+            assert {person.name for person in gallery.snapshot().persons.values()} == {"Kept"}
+            assert gallery.verify().problems == ()
+
+
+def test_a_plain_copy_of_an_open_gallery_holds_what_was_acknowledged(path, rng):
+    copy = path.with_name("copy.db")
+    with open_gallery(path) as gallery, open_gallery(path) as other:
+        other.snapshot()
+        gallery.add_person("Anna", templates(rng, 2))
+        copy.write_bytes(path.read_bytes())
+        with open_gallery(copy) as copied:
+            assert content(copied.snapshot()) == content(gallery.snapshot())
+
+
+def test_a_gallery_whose_file_is_removed_can_still_be_exported(path, rng):
+    with open_gallery(path) as gallery, open_gallery(path.with_name("new.db")) as new:
+        gallery.add_person("Anna", templates(rng, 2))
+        path.unlink()
+        with pytest.raises(GalleryUnavailableError, match="Export it first"):
+            gallery.forget_all()
+        gallery.export_to(path.with_name("saved.db"))
+        new.import_from(path.with_name("saved.db"))
+        assert [person.name for person in new.snapshot().persons.values()] == ["Anna"]
+
+
+def test_changes_of_other_processes_are_no_exchange(path, rng):
+    """Many commits, rewritings and checkpoints of others, between and during one's own."""
+    with open_gallery(path) as node, open_gallery(path) as command:
+        stop = threading.Event()
+        errors = []
+
+        def change():
+            own = np.random.default_rng(7)
+            while not stop.is_set():
+                try:
+                    command.forget(command.add_person("x", templates(own, 3)).person_id, final=True)
+                except Exception as error:
+                    errors.append(error)
+                    return
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            for number in range(30):
+                node.add_person(f"n{number}", templates(rng, 1))
+                node.follow()
+        finally:
+            stop.set()
+            thread.join()
+        assert errors == []
+        node.follow()
+        assert node.trouble == ""
+        assert node.verify().problems == ()
