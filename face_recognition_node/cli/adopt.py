@@ -106,12 +106,11 @@ def _license(arguments: argparse.Namespace) -> str:
 
 
 def _write_card(weights: Path, file: Any, needs: Any, sha256: str, terms: str, tried: str) -> Path:
-    from face_recognition_node.common.files import write_json
     from face_recognition_node.vision.alignment import ALIGNMENT_FINGERPRINT
-    from face_recognition_node.vision.model_card import ADOPTED
+    from face_recognition_node.vision.model_card import ADOPTED, write_card
 
     path = weights.with_suffix(".json")
-    write_json(
+    write_card(
         path,
         {
             "name": weights.stem,

@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     text = "\n".join([str(judgement), f"looks {calibration.looks:g}, memory {calibration.correlation_s:g} s"])
     text = "\n".join([text, *(str(rate) for rate in rates)])
     if not arguments.dry_run:
-        embedder.card.with_calibration({**calibration.to_dict(), "report": _without_curve(figures)}).write()
+        said, tables = calibration.to_tables()
+        embedder.card.write_calibration({**said, "report": _for_the_card(figures)}, tables)
         text += f"\nwritten into {embedder.card.path}"
     report(text, figures, arguments.json)
     return 0
@@ -169,6 +170,10 @@ def _figures(
     }
 
 
-def _without_curve(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures for the card, without the points of the plot."""
-    return {name: value for name, value in figures.items() if name != "bins"}
+def _for_the_card(figures: Any) -> Any:
+    """Return the figures for people: four digits, without the points of the plot."""
+    if isinstance(figures, dict):
+        return {name: _for_the_card(value) for name, value in figures.items() if name != "bins"}
+    if isinstance(figures, (list, tuple)):
+        return [_for_the_card(value) for value in figures]
+    return float(f"{figures:.4g}") if isinstance(figures, float) else figures

@@ -13,7 +13,8 @@ from typing import Any
 
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.common.errors import InputError, ModelMismatchError, ModelMissingError
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.common.files import write_bytes
+from face_recognition_node.vision.model_card import CALIBRATION, ModelCard, ModelsConfig
 
 LEAST_COSINE = 0.9999
 """Below this the runtimes disagree, and nothing is written."""
@@ -132,6 +133,11 @@ def run(arguments: argparse.Namespace) -> int:
         operators = list_operators(card) if arguments.operators else None
         for kind in KINDS:
             os.replace(card.path.with_suffix(f".{kind}"), target.with_suffix(f".{kind}"))
+    tables = target.with_suffix(CALIBRATION)
+    if card.calibration is None:
+        tables.unlink(missing_ok=True)
+    elif arguments.about is not None and arguments.about.with_suffix(CALIBRATION) != tables:
+        write_bytes(tables, arguments.about.with_suffix(CALIBRATION).read_bytes())
     card = ModelCard.read(target.with_suffix(".json"))
     figures: dict[str, Any] = {"name": card.name, "fingerprint": card.fingerprint, "parity": cosines}
     lines = [f"{target}: {', '.join(KINDS)}", f"fingerprint {card.fingerprint}"]

@@ -14,14 +14,12 @@ Two tables over (quality, quality, s') were learned from labelled pairs that the
     log_likelihood_ratio   ln p(s' | same person) / p(s' | different people)
     log_false_match        ln P(S' >= s' | different people)
 
-both monotone in ``s'``, read by linear interpolation. ``face-recognition calibrate`` writes them into the
+both monotone in ``s'``, read by linear interpolation. ``face-recognition calibrate`` writes them beside the
 model card; how they are fitted stands in ``evaluation/calibration.py``.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from face_recognition_node.common.errors import ModelMismatchError
 from face_recognition_node.vision.faces import FloatArray
 
-FORMAT = 1
+FORMAT = 2
 _CURE = "run `face-recognition calibrate` for these weights"
 
 
@@ -47,6 +45,8 @@ class _Card(Protocol):
 
     @property
     def calibration(self) -> Mapping[str, Any] | None: ...
+
+    def calibration_tables(self) -> Mapping[str, NDArray[Any]]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ class Calibration:
         """
         if not card.calibration:
             raise ModelMismatchError(f"model card {card.name}: it holds no calibration; {_CURE}")
-        calibration = cls.from_dict(card.calibration)
+        calibration = cls.from_tables(card.calibration, card.calibration_tables())
         if calibration.embedder_sha256 != card.sha256:
             raise ModelMismatchError(
                 f"model card {card.name}: the calibration is of weights {calibration.embedder_sha256[:12]}…, "
@@ -121,8 +121,8 @@ class Calibration:
         return calibration
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Calibration:
-        """Read what :meth:`to_dict` wrote.
+    def from_tables(cls, data: Mapping[str, Any], tables: Mapping[str, NDArray[Any]]) -> Calibration:
+        """Read what :meth:`to_tables` gave.
 
         Raises:
             ModelMismatchError: If something is missing, damaged or of another format.
@@ -132,18 +132,12 @@ class Calibration:
                 f"calibration: expected format {FORMAT}, got {data.get('format')!r}; {_CURE}"
             )
         try:
-            first, last, count = data["similarities"]
-            dimension = int(data["prototypes"]["dimension"])
-            packed = np.frombuffer(base64.b64decode(data["prototypes"]["int8"], validate=True), np.int8)
-            prototypes = packed.reshape(-1, dimension).astype(np.float32)
-            prototypes /= np.linalg.norm(prototypes, axis=1, keepdims=True)
-            n_levels = len(data["qualities"])
             return cls(
-                qualities=np.asarray(data["qualities"], np.float32),
-                similarities=np.linspace(first, last, count, dtype=np.float32),
-                ratio=_unpack(data["log_likelihood_ratio"], n_levels),
-                false_match=_unpack(data["log_false_match"], n_levels),
-                prototypes=prototypes,
+                qualities=tables["qualities"],
+                similarities=tables["similarities"],
+                ratio=tables["log_likelihood_ratio"],
+                false_match=tables["log_false_match"],
+                prototypes=tables["prototypes"],
                 neighbours=int(data["neighbours"]),
                 weight=float(data["weight"]),
                 mean_commonness=float(data["mean_commonness"]),
@@ -152,35 +146,29 @@ class Calibration:
                 embedder_sha256=str(data["embedder_sha256"]),
                 report=data.get("report"),
             )
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ModelMismatchError(f"calibration: damaged ({error!r}); {_CURE}") from error
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary: tables as lines with two decimals, prototypes as int8."""
-        peak = np.abs(self.prototypes).max(axis=1, keepdims=True)
-        packed = np.round(self.prototypes / peak * 127).astype(np.int8)
-        return {
+    def to_tables(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """Return what the model card says, ready for JSON, and the float32 tables that lie beside it."""
+        said = {
             "format": FORMAT,
             "embedder_sha256": self.embedder_sha256,
-            "qualities": [round(float(level), 3) for level in self.qualities],
-            "similarities": [
-                float(self.similarities[0]),
-                float(self.similarities[-1]),
-                len(self.similarities),
-            ],
-            "log_likelihood_ratio": _pack(self.ratio),
-            "log_false_match": _pack(self.false_match),
             "neighbours": self.neighbours,
             "weight": self.weight,
             "mean_commonness": round(self.mean_commonness, 4),
             "looks": self.looks,
             "correlation_s": self.correlation_s,
-            "prototypes": {
-                "dimension": self.prototypes.shape[1],
-                "int8": base64.b64encode(packed.tobytes()).decode("ascii"),
-            },
             "report": dict(self.report) if self.report else None,
         }
+        tables = {
+            "qualities": self.qualities,
+            "similarities": self.similarities,
+            "log_likelihood_ratio": self.ratio,
+            "log_false_match": self.false_match,
+            "prototypes": self.prototypes,
+        }
+        return said, {name: np.asarray(table, np.float32) for name, table in tables.items()}
 
     def commonness(self, embeddings: ArrayLike) -> FloatArray:
         """Return (N,) how much each of (N, D) unit vectors looks like everybody: ``h`` above, a cosine."""
@@ -266,25 +254,3 @@ def _cell(place: NDArray[np.float64], length: int) -> tuple[NDArray[np.intp], ND
     held = np.minimum(np.maximum(place, 0.0), length - 1.0)
     below = np.minimum(held.astype(np.intp), length - 2)
     return below, held - below
-
-
-def _pack(table: FloatArray) -> list[str]:
-    """Return the lower triangle, one line of numbers for each pair of levels."""
-    return [
-        " ".join(f"{value:.2f}" for value in table[i, j].tolist())
-        for i in range(len(table))
-        for j in range(i + 1)
-    ]
-
-
-def _unpack(lines: list[str], n_levels: int) -> FloatArray:
-    """Undo :func:`_pack`."""
-    if len(lines) != n_levels * (n_levels + 1) // 2:
-        raise ValueError(f"{len(lines)} lines for {n_levels} quality levels")
-    rows = np.array([[float(number) for number in line.split()] for line in lines], np.float32)
-    table = np.empty((n_levels, n_levels, rows.shape[1]), np.float32)
-    row = iter(rows)
-    for i in range(n_levels):
-        for j in range(i + 1):
-            table[i, j] = table[j, i] = next(row)
-    return table

@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 from face_recognition_node.common.errors import InputError
-from face_recognition_node.common.files import file_sha256, write_json
+from face_recognition_node.common.files import file_sha256
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
 from face_recognition_node.networks.loading import write_weights
 from face_recognition_node.networks.retinaface import RetinaFace
 from face_recognition_node.vision.alignment import ALIGNMENT_FINGERPRINT, ALIGNMENT_TEMPLATE, CROP_SIZE
-from face_recognition_node.vision.model_card import ModelCard
+from face_recognition_node.vision.model_card import ModelCard, write_card
 
 OPSET = 17
 """ONNX operator set: the newest that ONNX Runtime 1.13 (2022) and OpenVINO 2022 read."""
@@ -203,7 +203,10 @@ def export(network: nn.Module, target: Path, about: Mapping[str, Any]) -> ModelC
     values["onnx"] = {"opset": OPSET, "operators": operators}
     if isinstance(network, EfficientNetEmbedder):
         values["output"] = {"dimension": network.embed.out_features, "distance": "euclidean on unit vectors"}
-        if about.get("files", {}).get("safetensors") != files["safetensors"]:
+        learnt = about.get("files", {})
+        if learnt.get("safetensors") == files["safetensors"] and "calibration" in learnt:
+            files["calibration"] = learnt["calibration"]
+        else:
             values["calibration"] = None
-    write_json(target.with_suffix(".json"), values)
+    write_card(target.with_suffix(".json"), values)
     return ModelCard.read(target.with_suffix(".json"))

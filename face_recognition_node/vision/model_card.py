@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from face_recognition_node.common.errors import ModelMismatchError, ModelMissingError
-from face_recognition_node.common.files import file_sha256, write_json
+from face_recognition_node.common.files import file_sha256, write_text, written_whole
 from face_recognition_node.common.parameters import check_section, parameter
+
+CALIBRATION = ".calibration.npz"
+"""Ending of the file beside a card that holds the tables of its calibration."""
 
 ADOPTED = "adopted"
 """What a card calls the network of an ONNX file that comes from elsewhere."""
@@ -124,7 +131,8 @@ class ModelCard:
         alignment: Fingerprint of the warp its faces are aligned by; empty for a detector.
         dimension: Length of an embedding; 0 for a detector.
         output: Name of the one output that is wanted; empty: all of them.
-        calibration: What a similarity is worth, or None where it was not learnt yet.
+        calibration: What is said of the tables in :meth:`calibration_tables`: numbers and what was measured;
+            None where nothing was learnt yet.
         values: The whole card as written.
     """
 
@@ -181,10 +189,10 @@ class ModelCard:
         return f"{self.name}-{digest[:16]}"
 
     def weights(self, kind: str) -> Path:
-        """Return the checked weights file.
+        """Return a checked file of the model.
 
         Args:
-            kind: "onnx" or "safetensors".
+            kind: "onnx", "safetensors", or "calibration.npz".
 
         Raises:
             ModelMissingError: If the file is not there.
@@ -192,12 +200,12 @@ class ModelCard:
         """
         file = self.path.with_suffix(f".{kind}")
         expected = self.onnx_sha256 if kind == "onnx" else self.sha256
+        if kind == "calibration.npz":
+            expected = self.values.get("files", {}).get("calibration", "")
         try:
             got = file_sha256(file)
         except FileNotFoundError as error:
-            raise ModelMissingError(
-                f"{file}: no such weights file, but its card is there; copy both"
-            ) from error
+            raise ModelMissingError(f"{file}: no such file, but its card is there; copy both") from error
         if got != expected:
             raise ModelMismatchError(
                 f"{file}: expected SHA-256 {expected} (its card), got {got}; "
@@ -205,11 +213,25 @@ class ModelCard:
             )
         return file
 
-    def with_calibration(self, calibration: Mapping[str, Any]) -> ModelCard:
-        """Return this card with another calibration; the fingerprint stays."""
-        values = {**self.values, "calibration": dict(calibration)}
-        return replace(self, calibration=dict(calibration), values=values)
+    def calibration_tables(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays of ``NAME.calibration.npz``, by name; the file is checked as the weights are."""
+        with np.load(self.weights("calibration.npz"), allow_pickle=False) as tables:
+            return dict(tables)
 
-    def write(self, path: Path | str | None = None) -> None:
-        """Write the card whole or not at all."""
-        write_json(Path(path) if path is not None else self.path, self.values)
+    def write_calibration(
+        self, calibration: Mapping[str, Any], tables: Mapping[str, NDArray[Any]]
+    ) -> ModelCard:
+        """Write other tables beside the card, then the card, each whole; the fingerprint stays."""
+        file = self.path.with_suffix(CALIBRATION)
+        with written_whole(file) as draft:
+            np.savez_compressed(draft, **tables)  # type: ignore[arg-type]
+        files = {**self.values["files"], "calibration": file_sha256(file)}
+        write_card(self.path, {**self.values, "files": files, "calibration": dict(calibration)})
+        return ModelCard.read(self.path)
+
+
+def write_card(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a card as JSON for people, whole or not at all: a list of numbers stands on one line."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    text = re.sub(r'\[\n\s+([^\[\]{}"]*?)\n\s+\]', lambda found: f"[{' '.join(found[1].split())}]", text)
+    write_text(path, f"{text}\n")

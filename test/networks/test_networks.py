@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the networks are torch modules")
@@ -137,9 +138,11 @@ def test_export_writes_three_files_that_belong_together(tmp_path, trained):
     assert (card.name, card.dimension, card.values["version"]) == ("new", 32, "7")
     assert card.calibration is None  # it was learnt for other weights
     assert "BatchNormalization" not in card.values["onnx"]["operators"]
-    again = export(load_network(card), tmp_path / "new", {**card.values, "calibration": {"x": 1}})
+    card = card.write_calibration({"x": 1}, {"table": np.ones(2, np.float32)})
+    again = export(load_network(card), tmp_path / "new", card.values)
     assert again.fingerprint == card.fingerprint
     assert again.calibration == {"x": 1}
+    assert again.calibration_tables()["table"].tolist() == [1, 1]
 
 
 def test_weights_are_stored_in_half_precision_and_read_as_float32(tmp_path, trained):

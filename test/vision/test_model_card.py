@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from face_recognition_node.common.errors import ConfigurationError, ModelMismatchError, ModelMissingError
@@ -60,7 +61,7 @@ def test_a_changed_or_missing_file_is_refused(model, kind):
     ):
         ModelCard.read(model).weights(kind)
     file.unlink()
-    with pytest.raises(ModelMissingError, match="no such weights file"):
+    with pytest.raises(ModelMissingError, match="no such file, but its card is there"):
         ModelCard.read(model).weights(kind)
 
 
@@ -108,12 +109,38 @@ def test_the_fingerprint_follows_weights_and_alignment_only(model):
 
 
 def test_a_calibration_is_written_whole(model):
-    card = ModelCard.read(model).with_calibration({"table": [3]})
-    card.write()
-    again = ModelCard.read(model)
-    assert again.calibration == {"table": [3]}
+    card = ModelCard.read(model)
+    table = np.linspace(0, 1, 7, dtype=np.float32).reshape(1, 7)
+    again = card.write_calibration({"looks": 3.5, "levels": [0.3, 0.6]}, {"ratio": table})
+    assert again.values == ModelCard.read(model).values
+    assert again.calibration == {"looks": 3.5, "levels": [0.3, 0.6]}
+    assert np.array_equal(again.calibration_tables()["ratio"], table)
     assert again.fingerprint == card.fingerprint
-    assert {path.name for path in model.parent.iterdir()} == {"toy.json", "toy.onnx", "toy.safetensors"}
+    names = {"toy.json", "toy.onnx", "toy.safetensors", "toy.calibration.npz"}
+    assert {path.name for path in model.parent.iterdir()} == names
+    assert '"levels": [0.3, 0.6]' in model.read_text()
+
+
+@pytest.mark.parametrize("damage", ["other", "missing"])
+def test_tables_that_are_not_those_of_the_card_are_refused(model, damage):
+    ModelCard.read(model).write_calibration({}, {"ratio": np.zeros(3, np.float32)})
+    tables = model.with_name("toy.calibration.npz")
+    tables.write_bytes(b"other")
+    card = ModelCard.read(model)  # which can still be calibrated anew
+    if damage == "missing":
+        tables.unlink()
+    wrong = ModelMissingError if damage == "missing" else ModelMismatchError
+    with pytest.raises(wrong, match=r"toy\.calibration\.npz"):
+        card.calibration_tables()
+    assert card.write_calibration({}, {"ratio": np.ones(3, np.float32)}).calibration_tables()["ratio"].all()
+
+
+def test_the_shipped_card_is_a_page_for_people():
+    path = ROOT / "models" / "efficientnet_b0_64.json"
+    text = path.read_text()
+    assert len(text) < 12_000
+    card = ModelCard.read(path)
+    assert {table.dtype for table in card.calibration_tables().values()} == {np.dtype(np.float32)}
 
 
 def test_a_failed_write_leaves_the_old_file(model):
