@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import logging
 import os
+import secrets
+import shutil
 import stat
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from face_recognition_node.common.errors import GalleryUnavailableError
-from face_recognition_node.common.files import user_folder
+from face_recognition_node.common.files import PRIVATE, user_folder
 
 LOGGER = logging.getLogger(__name__)
 FOLDER = "face_recognition_node"
@@ -149,6 +154,43 @@ def warn_if_in_source_tree(path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     if (root / "setup.py").exists() and root in path.resolve().parents:
         LOGGER.warning("%s lies in the source tree: do not commit it, it holds biometric data", path)
+
+
+def write_private(path: Path, source: BinaryIO, may_replace: bool = False) -> None:
+    """Copy a stream into a file of mode 0600 that is whole and durable, or not there at all.
+
+    Until it is whole it has no name, so that nothing stays of it if this process is killed. On a file system
+    without such files, and for a moment when another file is replaced, it has a hidden one; whoever writes
+    the file next removes what an earlier one left.
+
+    Raises:
+        OSError: It cannot be written, or exists and may not be replaced.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        descriptor = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, PRIVATE)
+        is_named = False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            raise
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+        is_named = True
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(descriptor)
+            if not is_named:
+                goal = draft if may_replace else path
+                here = f"/proc/self/fd/{descriptor}"
+                os.link(here, goal, src_dir_fd=descriptor, follow_symlinks=True)
+        if is_named or may_replace:
+            draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

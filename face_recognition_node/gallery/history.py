@@ -72,6 +72,7 @@ class History:
         self._length = length
         self._doomed_keys: list[str] = []
         self._left_keys: list[str] = []
+        self._new_keys: list[str] = []
 
     def use_limits(self, window_s: float, length: int) -> None:
         """Use another window and length from the next change on."""
@@ -158,6 +159,7 @@ class History:
 
         What cannot be destroyed (a full disk, a folder that may not be written) is tried again next time.
         """
+        self._new_keys.clear()
         names, self._doomed_keys, self._left_keys = [*self._left_keys, *self._doomed_keys], [], []
         for name in names:
             try:
@@ -167,8 +169,9 @@ class History:
                 self._left_keys.append(name)
 
     def abandon_keys(self) -> None:
-        """Keep the keys after all: the transaction that dropped their entries was rolled back."""
-        self._doomed_keys.clear()
+        """Keep the keys of dropped entries, and destroy new ones: the transaction was rolled back."""
+        self._doomed_keys = list(self._new_keys)
+        self.destroy_keys()
 
     def destroy_orphans(self, transaction: Transaction) -> None:
         """Destroy keys of entries that are not there: left by a crash between the two files.
@@ -185,6 +188,7 @@ class History:
         seal = deadline = None
         if any(change.is_biometric for change in changes):
             seal = self._keys.create(prefix="undo-")
+            self._new_keys.append(seal)
             deadline = now + self._window_s
         transaction.connection.execute(
             "UPDATE history SET seal = ?, deadline = ? WHERE entry_id = ?", (seal, deadline, entry_id)

@@ -7,6 +7,7 @@ bytes, is what makes forgetting final at once.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import time
@@ -17,7 +18,8 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import GalleryUnavailableError
-from face_recognition_node.gallery.files import make_private_folder, sync_folder
+from face_recognition_node.common.files import in_words
+from face_recognition_node.gallery.files import make_private_folder, sync_folder, write_private
 from face_recognition_node.vision.faces import ImageArray
 
 if TYPE_CHECKING:
@@ -39,13 +41,21 @@ class KeyRing:
         self._keys: dict[str, bytes] = {}
 
     def create(self, name: str | None = None, *, prefix: str = "") -> str:
-        """Make a key, durable when this returns, and return its name (``prefix`` and random by default)."""
+        """Make a key, durable when this returns, and return its name (``prefix`` and random by default).
+
+        Raises:
+            GalleryUnavailableError: It cannot be written; nothing of it stays.
+        """
         name = name or prefix + secrets.token_hex(8)
         key = secrets.token_bytes(KEY_BYTES)
         if self._folder is not None:
             make_private_folder(self._folder)
-            _write_private(self._folder / f"{name}.key", key)
-            sync_folder(self._folder)
+            try:
+                write_private(self._folder / f"{name}.key", io.BytesIO(key))
+            except OSError as error:
+                raise GalleryUnavailableError(
+                    f"a key cannot be written to {self._folder} ({in_words(error)}); nothing was changed"
+                ) from error
         self._keys[name] = key
         return name
 
@@ -111,15 +121,6 @@ class KeyRing:
                 f"the key {name!r} is not in {self._folder or 'memory'}: what it sealed cannot be opened here"
             )
         return key
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cipher(key: bytes) -> AESGCM:

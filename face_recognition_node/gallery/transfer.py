@@ -22,14 +22,15 @@ from face_recognition_node.common.errors import (
     GalleryUnavailableError,
     InputError,
 )
+from face_recognition_node.common.files import PRIVATE, in_words
 from face_recognition_node.gallery.changes import Cell, Change, Transaction
 from face_recognition_node.gallery.check import row_problems, unit_problems
 from face_recognition_node.gallery.edits import Edit, checked_name, naming, new_person_id, person_row
 from face_recognition_node.gallery.files import (
     journal_paths,
     make_private_folder,
-    sync_folder,
     warn_if_in_source_tree,
+    write_private,
 )
 from face_recognition_node.gallery.rows import (
     APPLICATION_ID,
@@ -102,35 +103,47 @@ def write_export(
     templates = [row for row in stored if row[1] in wanted]
     make_private_folder(path.parent)
     warn_if_in_source_tree(path)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     fingerprint, dimension = str(store.meta("fingerprint")), int(store.meta("dimension"))
+    copy = Store(None, fingerprint, dimension)
     try:
-        copy = Store(draft, fingerprint, dimension)
-        try:
-            with copy.transaction() as transaction:
-                insert = transaction.connection.executemany
-                insert("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?)", rows.sessions)
-                for table, content in (("persons", persons), ("aliases", aliases), ("templates", templates)):
-                    insert(f"INSERT INTO {table} VALUES ({', '.join('?' * len(COLUMNS[table]))})", content)
-                for counter in ("next_template", "next_stranger"):
-                    transaction.set_meta(counter, store.meta(counter))
-                checksum = _checksum(
-                    str(store.meta("gallery_id")), fingerprint, dimension, persons, aliases, templates
-                )
-                more = {"checksum": checksum, "exported_from": str(store.meta("gallery_id"))}
-                transaction.connection.executemany("INSERT INTO meta VALUES (?, ?)", more.items())
-            copy.connection.execute("PRAGMA journal_mode = DELETE")
-        finally:
-            copy.close()
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
+        with copy.transaction() as transaction:
+            insert = transaction.connection.executemany
+            sessions = {row[3] for row in persons}
+            insert(
+                "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?)",
+                [row for row in rows.sessions if row[0] in sessions],
+            )
+            for table, content in (("persons", persons), ("aliases", aliases), ("templates", templates)):
+                insert(f"INSERT INTO {table} VALUES ({', '.join('?' * len(COLUMNS[table]))})", content)
+            for counter in ("next_template", "next_stranger"):
+                transaction.set_meta(counter, store.meta(counter))
+            checksum = _checksum(
+                str(store.meta("gallery_id")), fingerprint, dimension, persons, aliases, templates
+            )
+            more = {"checksum": checksum, "exported_from": str(store.meta("gallery_id"))}
+            transaction.connection.executemany("INSERT INTO meta VALUES (?, ?)", more.items())
+        _write_database(copy.connection, path, overwrite)
     except OSError as error:
-        raise GalleryUnavailableError(f"{path} could not be written ({error.strerror})") from error
+        raise GalleryUnavailableError(f"{path} could not be written ({in_words(error)})") from error
+    except sqlite3.OperationalError as error:
+        raise GalleryUnavailableError(f"{path} could not be written ({error})") from error
     finally:
-        draft.unlink(missing_ok=True)
+        copy.close()
     return ExportReport(path, len(persons), len(templates))
+
+
+def _write_database(content: sqlite3.Connection, path: Path, may_replace: bool) -> None:
+    """Write a database to a file, through one that has lost its name before anything is in it."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with open(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE), "rb") as file:
+        try:
+            target = sqlite3.connect(draft, isolation_level=None)
+            target.execute("PRAGMA journal_mode = OFF").fetchone()
+        finally:
+            draft.unlink()
+        with contextlib.closing(target):
+            content.backup(target)
+        write_private(path, file, may_replace)
 
 
 def _require_free(path: Path, gallery: Path | None, overwrite: bool) -> None:

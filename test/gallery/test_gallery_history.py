@@ -356,3 +356,28 @@ def test_a_key_that_cannot_be_destroyed_holds_up_nothing_and_is_tried_again(tmp_
         assert list((tmp_path / "keys").rglob("undo-*.key")) != []
         gallery.add_person("Bob", templates(rng, 1))
         assert list((tmp_path / "keys").rglob("undo-*.key")) == []
+
+
+def test_no_key_stays_of_what_could_not_be_stored(tmp_path, rng, monkeypatch):
+    """A full disk, for the keys and for the file."""
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    with open_gallery(tmp_path / "data" / "gallery.db") as gallery:
+        anna = gallery.add_person("Anna", templates(rng, 2))
+        before = content(gallery.snapshot())
+        with monkeypatch.context() as patched:
+            patched.setattr("face_recognition_node.gallery.files.os.fsync", refuse)
+            with pytest.raises(GalleryUnavailableError, match="disk is full"):
+                gallery.forget(anna.person_id)
+        assert [path for path in (tmp_path / "keys").rglob("*") if path.is_file()] == []
+        with monkeypatch.context() as patched:
+            patched.setattr("face_recognition_node.gallery.changes.Transaction.bump_version", refuse)
+            with pytest.raises(OSError, match="No space"):
+                gallery.forget(anna.person_id)
+        assert [path for path in (tmp_path / "keys").rglob("*") if path.is_file()] == []
+        assert content(gallery.snapshot()) == before
+        gallery.forget(anna.person_id)
+        gallery.undo()
+        assert content(gallery.snapshot()) == before

@@ -14,7 +14,7 @@ from face_recognition_node.common.errors import (
     PersonNotFoundError,
 )
 from face_recognition_node.gallery.gallery import Gallery, Provenance, SessionKind
-from face_recognition_node.gallery.transfer import ImportConflict, export_fingerprint
+from face_recognition_node.gallery.transfer import ImportConflict, export_fingerprint, read_export
 
 
 @pytest.fixture
@@ -112,10 +112,38 @@ def test_a_failed_export_leaves_no_file(source, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("face_recognition_node.gallery.transfer.os.fsync", fail)
-    with pytest.raises(GalleryUnavailableError, match="No space left"):
+    monkeypatch.setattr("face_recognition_node.gallery.files.os.fsync", fail)
+    with pytest.raises(GalleryUnavailableError, match="disk is full"):
         source.export_to(tmp_path / "out" / "full.db")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_export_needs_no_unnamed_files_and_clears_what_a_killed_one_left(source, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / ".all.db.0123abcd.part").write_bytes(b"faces")
+    opened = os.open
+
+    def old_file_system(path, flags, *mode, **more):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "Operation not supported")
+        return opened(path, flags, *mode, **more)
+
+    monkeypatch.setattr("face_recognition_node.gallery.files.os.open", old_file_system)
+    for overwrite in (False, True):
+        source.export_to(folder / "all.db", overwrite=overwrite)
+        assert [path.name for path in folder.iterdir()] == ["all.db"]
+        assert (folder / "all.db").stat().st_mode & 0o777 == 0o600
+    assert set(read_export(folder / "all.db", source.fingerprint).persons) != set()
+
+
+def test_an_export_of_some_has_no_session_of_others(source, tmp_path, rng):
+    source.set_session("Annas birthday")
+    source.add_person("Anna", templates(rng, 1))
+    source.set_session("")
+    zoe = source.add_person("Zoë", templates(rng, 1))
+    source.export_to(tmp_path / "one.db", person_ids=[zoe.person_id])
+    assert b"birthday" not in (tmp_path / "one.db").read_bytes()
 
 
 @pytest.mark.parametrize("policy", list(ImportConflict))
