@@ -64,6 +64,7 @@ setup(
     extras_require={
         "web": ["aiohttp"],
         "bags": ["rosbags"],
+        "heif": ["pillow-heif"],
         "train": [
             "lightning",
             "matplotlib",

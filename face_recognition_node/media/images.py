@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from pathlib import Path
@@ -73,22 +74,51 @@ def read_image(path: Path) -> ImageArray:
         ) from error
     kind = picture_kind(data[:256])
     if kind == "heif":
-        raise SourceError(
-            f"{path}: this is HEIC, HEIF or AVIF, which is not read here; convert it to JPEG first: "
-            "heif-convert IN.heic OUT.jpg"
-        )
+        return _read_heif(path, data)
     size = picture_size(data)
-    if size is not None and size[0] * size[1] > MOST_PIXELS:
-        limit = MOST_PIXELS // 1_000_000
-        raise SourceError(
-            f"{path}: {size[0]}x{size[1]} pixels; expected at most {limit} megapixels, scale it down"
-        )
+    if size is not None:
+        _require_moderate(path, size)
     if kind == "jpeg" and not _is_whole_jpeg(data):
         raise SourceError(f"{path}: expected a whole image, got a JPEG that breaks off; copy it again")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise SourceError(f"{path}: expected an image, got {len(data)} bytes that OpenCV cannot decode")
     return image.astype(np.uint8, copy=False)
+
+
+def _require_moderate(path: Path, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MOST_PIXELS:
+        limit = MOST_PIXELS // 1_000_000
+        raise SourceError(
+            f"{path}: {size[0]}x{size[1]} pixels; expected at most {limit} megapixels, scale it down"
+        )
+
+
+def _read_heif(path: Path, data: bytes) -> ImageArray:
+    """Return the main picture of a HEIC, HEIF or AVIF file, whole: OpenCV would take its first tile."""
+    cure = (
+        "python3 -m pip install pillow-heif (requirements/heif.txt of the source tree, ./run setup heif), or "
+        "convert it to JPEG: heif-convert IN.heic OUT.jpg"
+    )
+    try:
+        import pillow_heif
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise SourceError(
+            f"{path}: this is HEIC, HEIF or AVIF, which the library {error.name} reads; {cure}"
+        ) from error
+    pillow_heif.register_heif_opener()
+    try:
+        with Image.open(io.BytesIO(data)) as picture:  # Pillow's limit is below ours and only warns
+            _require_moderate(path, picture.size)
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+    except SourceError:
+        raise
+    except Exception as error:  # of several libraries
+        raise SourceError(
+            f"{path}: expected HEIC, HEIF or AVIF, cannot be decoded ({error}); {cure}"
+        ) from error
+    return np.ascontiguousarray(np.asarray(upright, np.uint8)[..., ::-1])
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, int, int]:

@@ -8,11 +8,15 @@ with the wall clock.
 from __future__ import annotations
 
 import math
+import os
+import queue
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +27,8 @@ from face_recognition_node.media.bags import is_bag, open_bag
 from face_recognition_node.media.images import picture_kind, read_image
 from face_recognition_node.media.sample import DURATION_S, RATE_HZ, SIZE, render
 from face_recognition_node.vision.faces import Frame, ImageArray
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own lines would bury the one that matters
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 FOLDER_RATE_HZ = 10.0
@@ -181,8 +187,13 @@ def _is_picture(path: Path) -> bool:
 
 
 def _open_folder(folder: Path, rate: float | None) -> FrameSource:
-    visible = [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
-    paths = sorted((p for p in visible if _is_picture(p)), key=lambda entry: natural_key(entry.name))
+    """Open the pictures of a folder; hidden files are left out, all else that is no picture is named."""
+    visible = sorted(
+        (entry for entry in folder.iterdir() if not entry.name.startswith(".")),
+        key=lambda entry: natural_key(entry.name),
+    )
+    paths = [entry for entry in visible if entry.is_file() and _is_picture(entry)]
+    skipped = [f"{entry}: skipped, no picture" for entry in visible if entry not in set(paths)]
     if not paths:
         raise SourceError(
             f"{folder}: no images in this folder and no ROS 2 bag (metadata.yaml, .mcap, .db3); expected "
@@ -192,7 +203,7 @@ def _open_folder(folder: Path, rate: float | None) -> FrameSource:
     problems: list[str] = []
 
     def frames() -> Iterator[Frame]:
-        problems.clear()
+        problems[:] = skipped
         for index, path in enumerate(paths):
             try:
                 image = read_image(path)
@@ -200,8 +211,11 @@ def _open_folder(folder: Path, rate: float | None) -> FrameSource:
                 problems.append(str(error))
                 continue
             yield Frame(image, index / rate_hz)
-        if len(problems) == len(paths):
-            raise SourceError(f"{folder}: none of {len(paths)} images can be read; the first: {problems[0]}")
+        unreadable = problems[len(skipped) :]
+        if len(unreadable) == len(paths):
+            raise SourceError(
+                f"{folder}: none of {len(paths)} images can be read; the first: {unreadable[0]}"
+            )
 
     return FrameSource(str(folder), rate_hz, len(paths), False, frames, problems)
 
@@ -238,11 +252,13 @@ def _open_capture(
 
     What lies behind a URL (``is_live`` None) is a recording if it has a length, and live if it has none.
     """
+    patiently = _on_a_thread if is_live is None else _at_once
 
     def connect() -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(target)
+        capture: cv2.VideoCapture = patiently(lambda: cv2.VideoCapture(target))
         for key, value in (wishes or {}).items():
             capture.set(key, value)
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)  # some versions turn the wrong way, or not at all
         if not capture.isOpened():
             raise SourceError(f"{name}: cannot be opened; {_cure(target)}")
         return capture
@@ -251,9 +267,10 @@ def _open_capture(
     stated = first.get(cv2.CAP_PROP_FPS)
     count = int(first.get(cv2.CAP_PROP_FRAME_COUNT))
     is_live = count <= 0 if is_live is None else is_live
-    if not is_live and not any(first.grab() for _ in range(_MOST_MISSES)):
+    if not is_live and not patiently(lambda: any(first.grab() for _ in range(_MOST_MISSES))):
         raise SourceError(f"{name}: holds no readable picture; {_cure(target)}")
     stretch = 1.0 if is_live else _pixel_aspect(first)
+    turn = _clockwise_turn(first)
     first.release()
     problems: list[str] = []
     rate_hz = rate or (stated if 0.1 < stated < 1000 else _FALLBACK_RATE_HZ)
@@ -263,9 +280,12 @@ def _open_capture(
         clock = _Clock(rate_hz, None if rate is None else rate_hz)
         problems.clear()
         n_missed = 0
+        is_reading = False
         try:
             while True:
-                is_read, image = capture.read()
+                is_reading = True
+                is_read, image = patiently(capture.read)
+                is_reading = False
                 if not is_read:
                     if is_live:
                         raise SourceError(
@@ -279,12 +299,35 @@ def _open_capture(
                 if n_missed:
                     problems.append(f"{name}: {n_missed} picture(s) before {stamp:.2f} s cannot be decoded")
                     n_missed = 0
-                yield Frame(_with_square_pixels(_as_bgr(image), stretch), stamp)
+                upright = _with_square_pixels(_as_bgr(image), stretch)
+                yield Frame(upright if turn is None else np.asarray(cv2.rotate(upright, turn)), stamp)
         finally:
-            capture.release()
+            if not is_reading:  # interrupted: the thread that waits for the network has it
+                capture.release()
 
     n_frames = count if count > 0 and not is_live else None
     return FrameSource(name, rate_hz, n_frames, is_live, frames, problems, None if is_live else 0.0)
+
+
+def _at_once(call: Callable[[], Any]) -> Any:
+    return call()
+
+
+def _on_a_thread(call: Callable[[], Any]) -> Any:
+    """Run a call that may wait for the network for long; the caller can be interrupted meanwhile."""
+    outcomes: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcomes.put((call(), None))
+        except Exception as error:  # raised on the caller's thread
+            outcomes.put((None, error))
+
+    threading.Thread(target=run, name="network", daemon=True).start()
+    outcome, error = outcomes.get()
+    if error is not None:
+        raise error
+    return outcome
 
 
 def _cure(target: str | int) -> str:
@@ -294,12 +337,21 @@ def _cure(target: str | int) -> str:
 
 
 def _pixel_aspect(capture: cv2.VideoCapture) -> float:
-    """Return the width of a pixel over its height, as the container states it and the pictures come."""
+    """Return the width of a pixel over its height, as the container states it."""
     wide, high = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
     aspect = wide / high if wide > 0 and high > 0 else 1.0
-    is_turned = capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
-    aspect = 1.0 / aspect if is_turned else aspect
     return aspect if 0.25 <= aspect <= 4.0 else 1.0
+
+
+def _clockwise_turn(capture: cv2.VideoCapture) -> int | None:
+    """Return OpenCV's code of the turn that brings the pictures upright, or None."""
+    if capture.get(cv2.CAP_PROP_ORIENTATION_AUTO) != 0:  # a backend that turns by itself
+        return None
+    turns = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+    degrees = int(capture.get(cv2.CAP_PROP_ORIENTATION_META))
+    if cv2.__version__.startswith("4.6."):  # states it counterclockwise, as no other version does
+        degrees = -degrees
+    return turns.get(degrees % 360)
 
 
 def _with_square_pixels(image: ImageArray, aspect: float) -> ImageArray:

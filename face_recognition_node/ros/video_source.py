@@ -94,6 +94,7 @@ class VideoSource(LoudNode):
         self._publisher: Any = None
         self._source: FrameSource | None = None
         self._frames: list[Frame] | None = None
+        self._is_judged = False
         self._player: threading.Thread | None = None
         self._pause = threading.Event()
         if self.config.autostart:
@@ -115,6 +116,7 @@ class VideoSource(LoudNode):
         config = self._running = self.config
         size = (config.width, config.height) if config.width and config.height else None
         self._source = open_source(config.source, rate=config.rate or None, size=size).from_zero()
+        self._is_judged = False
         self._frames = list(self._source) if config.preload and not self._source.is_live else None
         reliability = (
             ReliabilityPolicy.RELIABLE
@@ -209,6 +211,10 @@ class VideoSource(LoudNode):
                 if self._pause.is_set():
                     return
                 yield frame
+            if not self._is_judged:  # the first time; a loop would say it for ever
+                for problem in source.problems:
+                    self.get_logger().warning(problem)
+                self._is_judged = True
             if self._running.at_end != "loop" or source.is_live:
                 self._pause.wait(1 / source.rate_hz)  # the last frame lasts as long as the others
                 return

@@ -55,7 +55,7 @@ TABLE = {
     # All parameters of the rooms above in one tree.
     "config": Room(words("common vision tracking gallery identity enrollment"), ARRAYS),
     "recognizer": Room(words("common vision tracking gallery identity config"), ARRAYS),
-    "media": Room(words("common vision"), ARRAYS, late_libraries=words("rosbags")),
+    "media": Room(words("common vision"), ARRAYS, late_libraries=words("rosbags pillow_heif PIL")),
     "backends": Room(
         words("common vision"),
         ARRAYS,

@@ -192,7 +192,7 @@ class TestRequirements:
 
     def test_the_extras_are_there(self) -> None:
         extras = ast.literal_eval(setup_call()["extras_require"])
-        assert set(extras) == {"train", "test", "tensorrt", "web", "bags"}
+        assert set(extras) == {"train", "test", "tensorrt", "web", "bags", "heif"}
         pinned = {normal(name) for name in pins("test")}
         assert {normal(re.split(r"[<=>]", text)[0]) for text in extras["test"]} == pinned
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -23,10 +28,13 @@ def test_folder_is_played_in_natural_order_and_other_files_are_left_out(tmp_path
     for number in (1, 2, 10):
         cv2.imwrite(str(tmp_path / f"view{number}.png"), plain(number))
     (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "older").mkdir()
+    (tmp_path / ".hidden.png").write_text("no picture, and nobody's business")
     source = open_source(str(tmp_path))
     frames = list(source)
     assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [1, 2, 10]
     assert source.n_frames == 3
+    assert [Path(text.split(":")[0]).name for text in source.problems] == ["notes.txt", "older"]
     assert [frame.stamp for frame in frames] == pytest.approx([0, 1 / FOLDER_RATE_HZ, 2 / FOLDER_RATE_HZ])
     assert [frame.stamp for frame in open_source(str(tmp_path), rate=2)] == [0, 0.5, 1.0]
 
@@ -178,13 +186,52 @@ def test_a_decompression_bomb_is_refused_by_its_header(
         open_source(str(inputs / name))
 
 
-def test_heic_under_any_name_is_refused_with_the_cure(inputs: Path, tmp_path: Path) -> None:
-    for name in ("phone_two_grid.heic", "heic_named.jpg"):
-        with pytest.raises(SourceError, match=r"HEIC.*convert"):
-            open_source(str(inputs / name))
+def test_heic_is_read_whole_under_any_name(inputs: Path) -> None:
+    pytest.importorskip("pillow_heif", reason="HEIC is read by pillow-heif: requirements/heif.txt")
+    (whole,) = open_source(str(inputs / "phone_two_grid.heic"))
+    jpeg = read_image(inputs / "phone_two.jpg")
+    assert whole.image_bgr.shape == jpeg.shape == (2048, 1536, 3), "not one tile of 512x512"
+    assert np.abs(whole.image_bgr.astype(int) - jpeg).mean() < 1
+    assert len(list(open_source(str(inputs / "heic_named.jpg")))) == 1
+
+
+def test_heic_that_cannot_be_read_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x1cftypheic" + bytes(20))
-    with pytest.raises(SourceError, match=r"none of 1 images.*HEIC"):
+    with pytest.raises(SourceError, match=r"none of 1 images.*HEIC.*pillow-heif"):
         list(open_source(str(tmp_path)))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(SourceError, match=r"IMG_1.*HEIC.*pip install pillow-heif"):
+        open_source(str(tmp_path / "IMG_1.HEIC"))
+
+
+def test_a_turned_video_comes_upright(inputs: Path) -> None:
+    frame = next(iter(open_source(str(inputs / "rot90meta.mp4"))))
+    assert frame.image_bgr.shape == (270, 480, 3)
+    skin = frame.image_bgr[90:110, 225:275].mean(axis=(0, 1))  # the face is in the upper half
+    shirt = frame.image_bgr[230:260, 225:275].mean(axis=(0, 1))
+    assert skin[2] > skin[0] + 20
+    assert shirt[0] > shirt[2] + 20
+
+
+def test_a_network_that_hangs_can_be_interrupted() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()  # takes the connection, and never answers
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/live"
+        script = (
+            f"from face_recognition_node.cli import main; import sys; sys.exit(main(['recognize', '{url}']))"
+        )
+        with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as child:
+            server.settimeout(60)
+            connection, _ = server.accept()
+            child.send_signal(signal.SIGINT)
+            begin = time.monotonic()
+            try:
+                assert child.wait(20) == 130
+            finally:
+                child.kill()
+                connection.close()
+            assert time.monotonic() - begin < 2, "OpenCV itself gives up after 30 s"
 
 
 def test_half_a_jpeg_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ in the pipeline looks at the wall clock, so the figures do not depend on the mac
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTra
 from face_recognition_node.gallery.gallery import NewTemplate
 from face_recognition_node.vision.faces import FaceView, Frame, IdentifiedFace, RecognitionResult
 from face_recognition_node.vision.geometry import iou_matrix
+
+LOGGER = logging.getLogger(__name__)
 
 _SAME_FACE = 0.2
 """Overlap (intersection over union) from which on a found face is a true one."""
@@ -143,14 +146,18 @@ class _Run:
 
     def _frames(self, play: Play) -> Iterable[Frame]:
         """Yield the frames of a recording, moved to the episode's own time line."""
+        problems: list[str] = []
         if isinstance(play.source, str):
-            frames = iter(open_sequence(self._root, play.source, rate=play.rate, skip=play.skip))
+            sequence = open_sequence(self._root, play.source, rate=play.rate, skip=play.skip)
+            frames, problems = iter(sequence), sequence.problems
         else:
             frames = play.source.frames()
         start = self._clock
         for frame in frames:
             self._clock = start + frame.stamp
             yield replace(frame, stamp=self._clock)
+        for problem in problems:
+            LOGGER.warning("%s", problem)
         self._clock += self._pause
 
     def _add_pictures(self, wanted: Enrolment) -> None:
