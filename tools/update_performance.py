@@ -1,4 +1,4 @@
-"""Bring the tables of docs/performance.md up to date.
+"""Bring the tables of docs/notes/performance.md up to date.
 
     ./run exec python tools/update_performance.py RESULTS [PART ...]
 
@@ -22,7 +22,7 @@ from typing import Any
 from update_figures import fill
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "notes" / "performance.md"
 SOAK_PLOT = ROOT / "docs" / "images" / "soak.png"
 VERB = ["-m", "face_recognition_node.cli", "benchmark"]
 PARTS = {

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md: right numbers in the right columns."""
+"""The tables of docs/notes/performance.md: right numbers in the right columns."""
 
 from __future__ import annotations
 
