@@ -254,6 +254,7 @@ class IdentityResolver:
             return {}
         options = {}
         timeout_s = self.config.claim_timeout_s
+        enrolled = [h for h in claim.matches if not h.is_stranger and h.log_false_match <= limits[0]]
         for match in claim.matches:
             limit = limits[1] if match.is_stranger else limits[0]
             needed = math.log(self.config.minimum_probability)
@@ -263,13 +264,31 @@ class IdentityResolver:
             has_got_a_name = claim.is_stranger and not match.is_stranger
             if match.person_id == claim.person_id and not has_got_a_name:
                 limit, needed = limit + math.log(self.config.release_factor), math.log(0.5)
+            if match.log_false_match > limit:
+                continue
+            # One face under two names must not count against itself: the track keeps the name it has had.
+            twins = [] if match.is_stranger else self._twins(match.person_id, enrolled, snapshot)
+            if any(twin.person_id == claim.former_id for twin in twins):
+                continue
+            log_posterior = math.log(
+                min(sum(math.exp(posterior[h.person_id]) for h in (match, *twins)), 1.0) or 1e-300
+            )
             if (
-                match.log_false_match <= limit
-                and posterior[match.person_id] >= needed
+                log_posterior >= needed
                 and stamp - self._supported(track, match.person_id, snapshot) <= timeout_s
             ):
-                options[match.person_id] = _Option(match, posterior[match.person_id])
+                options[match.person_id] = _Option(match, log_posterior)
         return options
+
+    def _twins(
+        self, person_id: str, enrolled: Sequence[PersonMatch], snapshot: Snapshot
+    ) -> list[PersonMatch]:
+        """Return the other enrolled entries that show the same face as this person's."""
+        return [
+            h
+            for h in enrolled
+            if h.person_id != person_id and self._models.are_one(person_id, h.person_id, snapshot)
+        ]
 
     def _supported(self, track: Track, person_id: str, snapshot: Snapshot) -> float:
         """Return when a view of the track last spoke for a person by itself, seconds.
@@ -313,7 +332,13 @@ class IdentityResolver:
     ) -> Identity:  # fmt: skip
         claim: Claim = track.claim
         ranked = sorted(claim.matches, key=lambda h: -posterior[h.person_id])
-        others = [h for h in ranked if h.person_id != claim.person_id]
+        claimed = claim.person_id
+        others = [
+            h
+            for h in ranked
+            if claimed is None
+            or (h.person_id != claimed and not self._models.are_one(claimed, h.person_id, snapshot))
+        ]
         runner_up = None
         if others:
             person = snapshot.persons[others[0].person_id]

@@ -10,14 +10,12 @@ from face_recognition_node.gallery.check import VerificationReport
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.claim_limit import log_claim_limit
-from face_recognition_node.identity.comparison import log_likelihood_ratios, pool
+from face_recognition_node.identity.comparison import pairs_of_one_person
 from face_recognition_node.identity.identity import IdentityConfig
 from face_recognition_node.web.operator import OperatingPoint, Pair, Problem, Verification
 
 LEAST_PROBABILITY = 0.3
 """Of a pair that is worth the operator's attention."""
-MOST_ENTRIES = 500
-"""Of larger galleries the latest are compared."""
 _GOOD_QUALITY = 0.9
 
 
@@ -57,32 +55,11 @@ def _measured(calibration: Calibration, n_people: int) -> str:
 
 def pairs_that_may_be_one(calibration: Calibration, snapshot: Snapshot) -> tuple[Pair, ...]:
     """Return pairs with at least one stranger that are probably one person, most probable first."""
-    entries = list(snapshot.persons.values())[-MOST_ENTRIES:]
-    centers, qualities, kept = [], [], []
-    for person in entries:
-        templates = [t for t in snapshot.templates_of(person.person_id) if not t.is_set_aside]
-        if templates:
-            center, quality = pool(np.stack([t.embedding for t in templates]), [t.quality for t in templates])
-            centers.append(center)
-            qualities.append(quality)
-            kept.append(person)
-    if len(kept) < 2:
-        return ()
-    vectors = np.stack(centers)
-    logits = log_likelihood_ratios(calibration, vectors, qualities, vectors, qualities)
-    logits -= math.log(len(kept))  # any other entry is as likely beforehand
-    found = []
-    for i, j in zip(*np.triu_indices(len(kept), 1), strict=True):
-        if not (kept[i].is_stranger or kept[j].is_stranger):
-            continue
-        probability = 1.0 / (1.0 + math.exp(-min(max(float(logits[i, j]), -50.0), 50.0)))
-        if probability >= LEAST_PROBABILITY:
-            # the one with a name stays
-            first, second = (
-                (i, j) if not kept[i].is_stranger else (j, i) if not kept[j].is_stranger else (i, j)
-            )
-            found.append(Pair(kept[first].person_id, kept[second].person_id, probability))
-    return tuple(sorted(found, key=lambda pair: -pair.probability))
+    return tuple(
+        Pair(*pair)
+        for pair in pairs_of_one_person(calibration, snapshot, LEAST_PROBABILITY)
+        if snapshot.persons[pair[1]].is_stranger  # the one with a name comes first
+    )
 
 
 def explain(report: VerificationReport, snapshot: Snapshot) -> Verification:

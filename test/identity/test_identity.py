@@ -86,10 +86,10 @@ class TestClaims:
         assert many.ask(many.track(between(world, 0, 50, share)))[0].state is IdentityState.UNDECIDED
 
     def test_no_name_between_two_people(self, desk: Desk, world: FaceWorld) -> None:
-        """Twins: whoever it is, nobody is claimed."""
+        """As much of the one as of the other: whoever it is, nobody is claimed."""
         desk.enroll(0, "Anna")
-        desk.gallery.add_person("Twin", world.templates(0))
-        (identity,) = desk.ask(desk.track(world.axis(0)))
+        desk.enroll(1, "Bea")
+        (identity,) = desk.ask(desk.track(between(world, 0, 1, math.sqrt(0.5))))
         assert identity.state is IdentityState.UNDECIDED
 
     def test_poor_views_count_little(self, desk: Desk, world: FaceWorld) -> None:
@@ -234,3 +234,24 @@ class TestGalleryEdits:
         first, second = desk.enroll(0, "Alex"), desk.enroll(1, "Alex")
         identities = desk.ask(desk.track(world.embedding(0)), desk.track(world.embedding(1)))
         assert [identity.person_id for identity in identities] == [first, second]
+
+
+def test_a_face_stored_under_two_names_is_claimed_under_one_of_them() -> None:
+    world = FaceWorld()
+    desk = Desk(world)
+    first = desk.enroll(0, "Anna", 5)
+    second = desk.enroll(0, "Annette", 3)
+    desk.enroll(1, "Bob")
+    track = desk.track(*(world.embedding(0) for _ in range(3)))
+    names = []
+    for _ in range(12):
+        desk.show(track, world.embedding(0))
+        (identity,) = desk.ask(track)
+        (track,) = desk.last_tracks
+        names.append(identity.person_id)
+        assert identity.state is IdentityState.KNOWN
+        assert identity.probability > 0.9
+        assert identity.runner_up is None or identity.runner_up.person_id not in (first, second)
+    assert len(set(names)) == 1
+    assert names[0] in (first, second)
+    assert track.track_id == 1, "the track is not split between the two"
