@@ -166,6 +166,7 @@ class NodeHealth:
         models: Key to value about networks and backends: which, where it runs, and why there.
         gallery: Key to value about the gallery.
         gallery_trouble: Why the gallery could not be written lately; empty: it could.
+        gallery_warning: What else is to be done about it; empty: nothing.
     """
 
     state: str
@@ -179,6 +180,7 @@ class NodeHealth:
     models: Mapping[str, object] = field(default_factory=dict)
     gallery: Mapping[str, object] = field(default_factory=dict)
     gallery_trouble: str = ""
+    gallery_warning: str = ""
 
 
 def to_diagnostics(health: NodeHealth, name: str, stamp: Time) -> DiagnosticArray:
@@ -244,7 +246,10 @@ def _judge_loaded(health: NodeHealth, values: Mapping[str, object], word: str) -
 def _judge_gallery(health: NodeHealth) -> tuple[bytes, str]:
     if health.gallery and health.gallery_trouble:
         return DiagnosticStatus.WARN, f"cannot be written: {health.gallery_trouble}"
-    return _judge_loaded(health, health.gallery, "open")
+    level, text = _judge_loaded(health, health.gallery, "open")
+    if level == DiagnosticStatus.OK and health.gallery_warning:
+        return DiagnosticStatus.WARN, health.gallery_warning
+    return level, text
 
 
 def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:

@@ -46,6 +46,7 @@ def to_goal(request: EnrollPerson.Goal) -> EnrollmentGoal:
         selection=_selection(request),
         wanted_views=int(request.wanted_views),
         timeout_s=to_seconds(request.timeout),
+        is_somebody_else=bool(request.is_somebody_else),
     )
 
 

@@ -21,7 +21,13 @@ from face_recognition_node.ros.messages import DIAGNOSTICS
 from face_recognition_node.ros.outputs import AnswerPublisher
 from face_recognition_node.ros.parameters import NodeParameters, Settings
 from face_recognition_node.ros.pipeline import FramePipeline, NewestItemWorker, Packet
-from face_recognition_node.ros.runtime import HOUSEKEEPING_PERIOD_S, Housekeeper, Runtime, open_runtime
+from face_recognition_node.ros.runtime import (
+    HOUSEKEEPING_PERIOD_S,
+    Housekeeper,
+    Runtime,
+    open_runtime,
+    twin_warning,
+)
 from face_recognition_node.ros.services import GalleryServices
 from face_recognition_node.vision.faces import RecognitionResult
 
@@ -82,6 +88,7 @@ class FaceRecognitionNode(LoudNode):
         self._statistics = StreamStatistics()
         self._depth = DepthBuffer(now=lambda: self.get_clock().now().nanoseconds * 1e-9)
         self._housekeeper = Housekeeper()
+        self._twins: list[tuple[str, str]] = []
         self._trouble = TroubleLog()
         self._last_wanted = 0.0
         self._runs_begun: set[Path] = set()
@@ -184,6 +191,7 @@ class FaceRecognitionNode(LoudNode):
             self._state_lock,
         ):  # left before the gallery is closed, which takes its time
             runtime, self.runtime, self.pipeline = self.runtime, None, None
+            self._twins = []
             if runtime is not None:
                 stack.callback(runtime.close)
             self._depth.camera.clear()  # the next one configured may be another camera
@@ -267,6 +275,7 @@ class FaceRecognitionNode(LoudNode):
             return
         try:
             has_written = self._housekeeper.tidy(runtime.gallery)
+            self._twins = self._housekeeper.twins(runtime)
         except GalleryError as error:
             if self.runtime is runtime:  # otherwise it was closed meanwhile
                 self.report_gallery(error)
@@ -292,6 +301,7 @@ class FaceRecognitionNode(LoudNode):
             models=runtime.describe_models() if runtime is not None else {},
             gallery=runtime.describe_gallery() if runtime is not None else {},
             gallery_trouble=self._housekeeper.trouble if runtime is not None else "",
+            gallery_warning="; ".join(map(twin_warning, self._twins[:3])),
         )
         stamp = self.get_clock().now().to_msg()
         message = to_diagnostics(health, self.get_fully_qualified_name(), stamp)

@@ -14,6 +14,7 @@ from face_recognition_node.assembly import Models, Pipeline
 from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
+from face_recognition_node.identity.comparison import pairs_of_one_person
 from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.parameters import Settings
 from face_recognition_node.ros.pipeline import FramePipeline
@@ -26,6 +27,10 @@ TROUBLE_LASTS_S = 60.0
 """Without another failure for this time the gallery counts as writable again."""
 
 
+TWIN_PROBABILITY = 0.9
+"""From which on two enrolled people are reported as perhaps one."""
+
+
 class Housekeeper:
     """Collects who is seen and writes it now and then, away from the recognizer's thread."""
 
@@ -33,6 +38,7 @@ class Housekeeper:
         self._lock = threading.Lock()
         self._seen: set[str] = set()
         self._trouble, self._trouble_ends = "", 0.0
+        self._twins: tuple[int, list[tuple[str, str]]] = (-1, [])
 
     def note(self, result: RecognitionResult) -> None:
         """Remember the people of one image."""
@@ -69,6 +75,13 @@ class Housekeeper:
                 self._seen |= seen
             raise
         return bool(seen or expired)
+
+    def twins(self, runtime: Runtime) -> list[tuple[str, str]]:
+        """Return :func:`find_twins` of the present version of the gallery, sought once for each version."""
+        version = runtime.gallery.snapshot().version
+        if self._twins[0] != version:
+            self._twins = (version, find_twins(runtime))
+        return self._twins[1]
 
     @property
     def trouble(self) -> str:
@@ -113,6 +126,24 @@ class Runtime(Pipeline):
             "session": snapshot.session or "(default)",
             "trouble": self.gallery.trouble,
         }
+
+
+def find_twins(runtime: Runtime) -> list[tuple[str, str]]:
+    """Return pairs of ids of enrolled people whose templates look like one person."""
+    snapshot = runtime.gallery.snapshot()
+    pairs = pairs_of_one_person(runtime.models.calibration, snapshot, TWIN_PROBABILITY)
+    return [
+        (first, second) for first, second, _ in pairs if not snapshot.persons[second].is_stranger
+    ]
+
+
+def twin_warning(pair: tuple[str, str]) -> str:
+    """Return what to do about two entries that look like one person; ids only, for logs."""
+    first, second = pair
+    return (
+        f"{first} and {second} look like one person; if they are, call merge_persons with "
+        f"keep_person_id {first} and merge_person_ids [{second}]"
+    )
 
 
 class Host(Protocol):

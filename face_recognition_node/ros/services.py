@@ -27,7 +27,7 @@ from face_recognition_node.ros.messages import (
     to_template_info,
     to_view_report,
 )
-from face_recognition_node.ros.runtime import Host, Runtime
+from face_recognition_node.ros.runtime import Host, Runtime, find_twins, twin_warning
 from face_recognition_node.vision.faces import Frame, RecognitionResult
 
 
@@ -40,7 +40,13 @@ def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
     """
     message = request.image if len(request.image.data) else request.compressed_image
     result = runtime.process_picture(Frame(image_to_bgr(message), time.time()))
-    goal = EnrollmentGoal(request.name, request.person_id or None, wanted_views=1, minimum_views=1)
+    goal = EnrollmentGoal(
+        request.name,
+        request.person_id or None,
+        wanted_views=1,
+        minimum_views=1,
+        is_somebody_else=bool(request.is_somebody_else),
+    )
     gallery, models = runtime.gallery, runtime.models
     # There is no second picture to wait for before one of the faces is chosen.
     config = replace(runtime.recognizer.config.enrollment, selection_s=0.0)
@@ -49,6 +55,7 @@ def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
     session.finish()
     outcome = session.result()
     response.success, response.message = outcome.success, outcome.message
+    response.outcome = outcome.outcome.value
     response.person_id, response.name = outcome.person_id or "", outcome.name
     if outcome.nearest is not None:
         response.nearest_person_id, response.nearest_name = outcome.nearest.person_id, outcome.nearest.name
@@ -219,7 +226,13 @@ def verify_gallery(runtime: Runtime, request: Any, response: Any) -> None:
     response.n_persons, response.n_templates = report.n_persons, report.n_templates
     response.model_fingerprint = report.fingerprint
     response.success = report.is_sound
-    response.message = f"{len(report.problems)} problems" if report.problems else "no problem found"
+    twins = find_twins(runtime)
+    response.twin_person_ids = [person_id for pair in twins for person_id in pair]
+    found = [f"{len(report.problems)} problems" if report.problems else "no problem found"]
+    if report.suspicious_template_ids:
+        found.append(f"{len(report.suspicious_template_ids)} suspicious templates (split_template)")
+    found += [twin_warning(pair) for pair in twins[:5]]
+    response.message = "; ".join(found)
 
 
 def rollback_adaptation(runtime: Runtime, request: Any, response: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import ros_world
 from action_msgs.msg import GoalStatus
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -255,6 +255,32 @@ def test_the_gallery_services(world, tmp_path: Path, guest_bgr, stranger_bgr) ->
     forgotten = call(world, ForgetPersons, "forget_persons", session="cup", final=True)
     assert (forgotten.success, len(forgotten.forgotten_person_ids)) == (True, 2)
     assert call(world, SetSession, "set_session").success
+
+
+def test_the_same_face_under_a_second_name_is_already_known(world, guest_bgr) -> None:
+    forget_everybody(world)
+    anna = add(world, guest_bgr, name="Anna")
+    assert (anna.success, anna.outcome) == (True, "stored"), anna.message
+    again = add(world, guest_bgr, name="Hanna")
+    assert (again.success, again.outcome) == (False, "already_known")
+    assert (again.nearest_person_id, again.nearest_name) == (anna.person_id, "Anna")
+    twin = add(world, guest_bgr, name="Hanna", is_somebody_else=True)
+    assert (twin.success, twin.outcome) == (True, "stored"), twin.message
+    verified = call(world, VerifyGallery, "verify_gallery")
+    assert verified.success
+    assert list(verified.twin_person_ids) == [anna.person_id, twin.person_id]
+    assert f"keep_person_id {anna.person_id} and merge_person_ids [{twin.person_id}]" in verified.message
+    diagnostics = Inbox(world.remote, DiagnosticArray, "/diagnostics")
+
+    def warns_of_twins(message) -> bool:
+        gallery = next(status for status in message.status if status.name.endswith(": gallery"))
+        return gallery.level == DiagnosticStatus.WARN and f"{anna.person_id} and {twin.person_id}" in (
+            gallery.message
+        )
+
+    diagnostics.wait(warns_of_twins, "a warning of twins")
+    diagnostics.close()
+    forget_everybody(world)
 
 
 def test_services_refuse_with_a_reason(world, two_faces_bgr) -> None:
