@@ -119,7 +119,9 @@ def pairs_of_one_person(
     The pooled templates of the entries are compared; beforehand, any other entry is as likely to be the same
     person. An enrolled person comes before a stranger, the older entry before the newer one.
     """
-    entries = sorted(list(snapshot.persons.values())[-MOST_ENTRIES:], key=lambda p: (p.is_stranger, p.created))
+    entries = sorted(
+        list(snapshot.persons.values())[-MOST_ENTRIES:], key=lambda p: (p.is_stranger, p.created)
+    )
     searched = [
         (person, [t for t in snapshot.templates_of(person.person_id) if not t.is_set_aside])
         for person in entries

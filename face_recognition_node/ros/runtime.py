@@ -132,9 +132,7 @@ def find_twins(runtime: Runtime) -> list[tuple[str, str]]:
     """Return pairs of ids of enrolled people whose templates look like one person."""
     snapshot = runtime.gallery.snapshot()
     pairs = pairs_of_one_person(runtime.models.calibration, snapshot, TWIN_PROBABILITY)
-    return [
-        (first, second) for first, second, _ in pairs if not snapshot.persons[second].is_stranger
-    ]
+    return [(first, second) for first, second, _ in pairs if not snapshot.persons[second].is_stranger]
 
 
 def twin_warning(pair: tuple[str, str]) -> str:
