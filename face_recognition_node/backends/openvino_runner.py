@@ -105,9 +105,7 @@ class OpenVinoRunner:
         if self._device == "CPU":
             self._options["INFERENCE_NUM_THREADS"] = thread_count(models.threads)
         self._core = openvino.Core()
-        precision = "fp32"
-        if self._device == "CPU":
-            precision = self._cpu_precision(models.detector_precision)
+        precision = "fp32" if models.precision == "fp32" else self._native_precision()
         # told to every device: a GPU would compute in half precision unasked
         self._options["INFERENCE_PRECISION_HINT"] = {"fp32": "f32"}.get(precision, precision)
         self._cache = self._disk_cache()
@@ -119,14 +117,9 @@ class OpenVinoRunner:
         if card.input.size is not None:
             self._request((-1, *card.input.size))
 
-    def _cpu_precision(self, detector_precision: str) -> str:
-        """Return "bf16" for a detector where OpenVINO would choose that for this processor, else "fp32".
-
-        Some processors would compute in bfloat16 by default. Embeddings must be the same everywhere, and are
-        stored; where a face is may differ by a tenth of a pixel.
-        """
-        is_detector = self._card.input.size is None
-        if not is_detector or detector_precision == "fp32":
+    def _native_precision(self) -> str:
+        """Return "bf16" for a CPU for which OpenVINO would choose that, else "fp32"."""
+        if self._device != "CPU":
             return "fp32"
         native = self._core.get_property("CPU", "INFERENCE_PRECISION_HINT")
         return "bf16" if native == self._openvino.Type.bf16 else "fp32"

@@ -233,7 +233,8 @@ class TorchTensorRtRunner:
         order_after: int = ORDER_AFTER,
     ) -> None:
         self._torch = import_torch()
-        self._card, self._precision, self._reason = card, models.precision, reason
+        self._card, self._reason = card, reason
+        self._precision = "fp32" if models.precision == "fp32" else "fp16"
         self._fallback, self._compiler = fallback, compiler
         self._cache = cache or (cache_directory() or Path(os.devnull)) / "tensorrt"
         self._preprocess = TorchPreprocessing(card, compiler.device)

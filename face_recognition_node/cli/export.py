@@ -76,7 +76,7 @@ def check_parity(card: ModelCard) -> dict[str, float]:
     from face_recognition_node.backends.tensorrt import least_cosine
 
     def exact(backend: str) -> ModelsConfig:
-        return ModelsConfig(backend=backend, detector_precision="fp32")
+        return ModelsConfig(backend=backend, precision="fp32")
 
     size = card.input.size or (192, 256)
     generator = np.random.default_rng(0)

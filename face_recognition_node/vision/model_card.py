@@ -50,15 +50,9 @@ class ModelsConfig:
         read_only=True,
     )
     precision: str = parameter(
-        "fp16",
-        "number format of TensorRT engines; on other backends always fp32",
-        choices=("fp16", "fp32"),
-        read_only=True,
-    )
-    detector_precision: str = parameter(
         "auto",
-        "number format of the detector with OpenVINO on a CPU; auto: bfloat16 where the processor multiplies "
-        "in it, at half the time; embeddings are always fp32 there",
+        "number format of the networks; auto: fp16 with TensorRT, and bfloat16 with OpenVINO on a CPU that "
+        "multiplies in it, at half the time; fp32 elsewhere",
         choices=("auto", "fp32"),
         read_only=True,
     )

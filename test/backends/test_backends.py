@@ -83,7 +83,7 @@ def reference(name: str, images_bgr: np.ndarray) -> list[np.ndarray]:
 
 
 def test_every_backend_embeds_like_the_torch_network(backend, faces):
-    runner = open_runner(card("efficientnet_b0_64"), ModelsConfig(backend=backend))
+    runner = open_runner(card("efficientnet_b0_64"), ModelsConfig(backend=backend, precision="fp32"))
     (got,) = runner.run(faces)
     (expected,) = reference("efficientnet_b0_64", faces)
     cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)
@@ -110,13 +110,13 @@ def test_weights_in_half_precision_give_the_same_on_every_backend(backend, halve
         for kind in ("safetensors", "onnx"):
             size = made.weights(kind).stat().st_size
             assert size < 0.57 * card(name).weights(kind).stat().st_size
-    (got,) = open_runner(halved["efficientnet_b0_64"], ModelsConfig(backend=backend)).run(faces)
+    models = ModelsConfig(backend=backend, precision="fp32")
+    (got,) = open_runner(halved["efficientnet_b0_64"], models).run(faces)
     (expected,) = reference("efficientnet_b0_64", faces)
     assert got.dtype == np.float32
     cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosine.min() >= 0.9999
     picture = np.ascontiguousarray(guest_bgr[None, 32:288, 96:416])
-    models = ModelsConfig(backend=backend, detector_precision="fp32")
     maps = open_runner(halved["retinaface_mobilenet025"], models).run(picture)
     for one, other in zip(maps, reference("retinaface_mobilenet025", picture), strict=True):
         cosine = (one * other).sum() / np.linalg.norm(one) / np.linalg.norm(other)
@@ -125,7 +125,7 @@ def test_weights_in_half_precision_give_the_same_on_every_backend(backend, halve
 
 def test_every_backend_detects_like_the_torch_network(backend, guest_bgr):
     picture = np.ascontiguousarray(guest_bgr[None, 32:288, 96:416])
-    models = ModelsConfig(backend=backend, detector_precision="fp32")
+    models = ModelsConfig(backend=backend, precision="fp32")
     runner = open_runner(card("retinaface_mobilenet025"), models)
     assert runner.report.precision == "fp32"
     got, expected = runner.run(picture), reference("retinaface_mobilenet025", picture)
@@ -155,7 +155,7 @@ def test_a_detector_in_bfloat16_finds_the_same_faces(guest_bgr):
     if openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
         pytest.skip("this processor does not multiply in bfloat16")
     quick, exact = (
-        load_detector(ModelsConfig(backend="openvino", detector_precision=precision), DetectorConfig())
+        load_detector(ModelsConfig(backend="openvino", precision=precision), DetectorConfig())
         for precision in ("auto", "fp32")
     )
     assert (quick.runner.report.precision, exact.runner.report.precision) == ("bf16", "fp32")
@@ -165,6 +165,18 @@ def test_a_detector_in_bfloat16_finds_the_same_faces(guest_bgr):
         assert np.abs(one.box_xyxy - other.box_xyxy).max() < 0.03 * other.size_px
         assert np.abs(one.landmarks_xy - other.landmarks_xy).max() < 0.02 * other.size_px
         assert one.score == pytest.approx(other.score, abs=0.02)
+
+
+def test_embeddings_in_bfloat16_can_be_compared_with_exact_ones(faces):
+    openvino = pytest.importorskip("openvino")
+    if openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
+        pytest.skip("this processor does not multiply in bfloat16")
+    quick, exact = (
+        load_embedder(ModelsConfig(backend="openvino", precision=precision))
+        for precision in ("auto", "fp32")
+    )
+    assert (quick.precision, exact.precision) == ("bf16", "fp32")
+    assert (quick.embed(faces) * exact.embed(faces)).sum(1).min() >= 0.995
 
 
 def test_colour_order_is_the_cards(faces):
@@ -178,7 +190,7 @@ def test_colour_order_is_the_cards(faces):
 
 
 def test_batches_of_any_size_give_the_same_embeddings(backend, faces):
-    embedder = load_embedder(ModelsConfig(backend=backend))
+    embedder = load_embedder(ModelsConfig(backend=backend, precision="fp32"))
     together = embedder.embed(faces)
     one_by_one = np.concatenate([embedder.embed(face[None]) for face in faces])
     np.testing.assert_allclose(together, one_by_one, atol=1e-4)
@@ -189,7 +201,7 @@ def test_batches_of_any_size_give_the_same_embeddings(backend, faces):
 
 
 def test_the_runner_wants_a_batch_of_bytes(backend):
-    runner = open_runner(card("efficientnet_b0_64"), ModelsConfig(backend=backend))
+    runner = open_runner(card("efficientnet_b0_64"), ModelsConfig(backend=backend, precision="fp32"))
     for images in (np.zeros((1, 112, 112, 3), np.float32), np.zeros((112, 112, 3), np.uint8)):
         with pytest.raises(InputError, match="uint8"):
             runner.run(images)
