@@ -31,7 +31,7 @@ if "editable_wheel" not in sys.argv:
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
         # pip ignores setup.cfg's install_scripts, and `ros2 run` looks nowhere else.
-        (f"lib/{NAME}", ["scripts/face_recognition_node", "scripts/video_source_node"]),
+        (f"lib/{NAME}", ["scripts/face_recognition_node", "scripts/video_source_node", "scripts/web_node"]),
         *share_files("config", "launch", "models"),
     ]
 

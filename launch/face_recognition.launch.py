@@ -20,7 +20,7 @@ from launch.actions import (
 )
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
@@ -64,6 +64,9 @@ ARGUMENTS = {
     "models_dir": ("", "Folder of models; empty: that of the parameter file (the package's own)."),
     "log_level": ("info", "Least severe messages to log.", ["debug", "info", "warn", "error", "fatal"]),
     "autostart": ("true", "Configure and activate; otherwise the node waits to be told.", ["true", "false"]),
+    "web": ("false", "Also start the operator's page in the browser.", ["true", "false"]),
+    "web_host": ("127.0.0.1", "Address the page listens on; any other needs the token that it prints."),
+    "web_port": ("8642", "Port of the page."),
     "use_sim_time": ("false", "Take the time from /clock (recordings, simulation).", ["true", "false"]),
     "fastdds_profile": (
         str(SHARE / "config" / "fastdds_profile.xml"),
@@ -148,9 +151,27 @@ def start_node(context):
         respawn=is_respawned,
         on_exit=None if is_respawned else end_with_failure,
     )
+    page = [start_page(value)] if value("web") == "true" else []
     if value("autostart") != "true" or is_respawned:
-        return [node]
-    return bring_up(node)
+        return [node, *page]
+    return [*bring_up(node), *page]
+
+
+def start_page(value):
+    """Return the node of the operator's page; the robot goes on without it when it ends."""
+    return Node(
+        package="face_recognition_node",
+        executable="web_node",
+        name="web",
+        namespace=value("namespace"),
+        parameters=[
+            {
+                "host": ParameterValue(value("web_host"), value_type=str),
+                "port": int(value("web_port")),
+            }
+        ],
+        output="screen",
+    )
 
 
 def end_with_failure(event, context):

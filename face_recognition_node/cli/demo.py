@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from face_recognition_node.cli.options import add_address
 from face_recognition_node.cli.processes import Children, isolated_environment
 from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.gallery.files import default_gallery_path
@@ -41,6 +42,7 @@ exit codes: 0 somebody was identified, 1 nobody was, 2 wrong input or failure, 1
 
 examples:
   ./run demo                                        # the built-in clip
+  ./run demo --web                                  # with the operator's page in the browser
   ./run demo --source 0 --name Anna                 # a webcam, and who sits before it
   ./run demo --source party.mp4 --once --annotated seen.mp4
 """
@@ -66,6 +68,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--once", action="store_true", help="end with the clip; exit code 0 only if people were identified"
     )
+    parser.add_argument(
+        "--web",
+        action="store_true",
+        help="open the operator's page for the browser; nobody is enrolled until you click a face there",
+    )
+    add_address(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -125,6 +133,11 @@ def _play(
             "--log-level", "warn", "-r", f"__ns:={NAMESPACE}",
             "-p", f"source:='{clip}'", "-p", f"at_end:={at_end}", "-p", "wait_for_subscriber:=true",
         ])  # fmt: skip
+        if arguments.web:
+            children.start("operator's page", "face_recognition_node.ros.main:web", [
+                "--log-level", "warn", "-r", f"__ns:={NAMESPACE}",
+                "-p", f"port:={arguments.port}", "-p", f"host:='{arguments.host}'",
+            ])  # fmt: skip
         with Remote("face_recognition_demo", children.check) as remote, _video(arguments, source, remote):
             ended = _follow(remote, watch)
             began = time.monotonic()
@@ -135,7 +148,8 @@ def _play(
             newcomer = _Newcomer(remote, screen, arguments.name or _guest_name(arguments.source))
             while not ended:
                 children.check()
-                newcomer.step(watch)
+                if not arguments.web:
+                    newcomer.step(watch)
                 screen.status(watch.status())
                 time.sleep(0.02)
             _drain(watch)
@@ -144,7 +158,7 @@ def _play(
         screen.line(watch.summary())
     if not watch.identified:
         screen.line("Nobody was identified.")
-        if not newcomer.has_begun:
+        if not arguments.web and not newcomer.has_begun:
             screen.line(
                 "The clip was over before anybody could be enrolled; without --once it plays over and over."
             )

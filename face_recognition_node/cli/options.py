@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from face_recognition_node.vision.model_card import ModelsConfig
 
 ItemT = TypeVar("ItemT")
+DEFAULT_PORT = 8642
 SOURCE_HELP = "camera number (0), video, gif, image, folder of images, ROS 2 bag, URL, or 'sample'"
 
 
@@ -215,3 +216,13 @@ def progress(
         yield from bar
     finally:
         bar.close()
+
+
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Add --host and --port of the operator's page."""
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help=f"port; 0: any (default {DEFAULT_PORT})"
+    )

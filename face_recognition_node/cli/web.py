@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 
 from face_recognition_node.cli.options import (
+    add_address,
     add_gallery,
     add_settings,
     add_source,
@@ -14,9 +14,7 @@ from face_recognition_node.cli.options import (
     gallery_path_from,
     source_from,
 )
-from face_recognition_node.common.errors import ConfigurationError
 
-DEFAULT_PORT = 8642
 EPILOG = """\
 The page is for this machine alone unless --host names another address; then it needs the printed token.
 
@@ -42,25 +40,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
 
 
-def add_address(parser: argparse.ArgumentParser) -> None:
-    """Add --host and --port."""
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help=f"port; 0: any (default {DEFAULT_PORT})"
-    )
-
-
-def require_library() -> None:
-    """Raise ConfigurationError with the cure where the page's library is not installed."""
-    if importlib.util.find_spec("aiohttp") is None:
-        raise ConfigurationError(
-            "the page needs the Python library aiohttp; cure: python3 -m pip install aiohttp "
-            "(requirements/web.txt of the source tree)"
-        )
-
-
 def tell(address: str) -> None:
     """Print where the page is."""
     print(f"The page is at {address}", flush=True)
@@ -70,7 +49,6 @@ def tell(address: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
-    require_library()
     from face_recognition_node.assembly import Pipeline
     from face_recognition_node.web.local import LocalOperator
     from face_recognition_node.web.server import Page, serve_until_stopped

@@ -16,6 +16,11 @@ PACKAGES = {
 def missing_library(error: ModuleNotFoundError) -> str | None:
     """Return what is missing and its cure, or None if the import that failed is not of one of these."""
     module = (error.name or "").partition(".")[0]
+    if module == "aiohttp":
+        return (
+            "the operator's page needs the Python library aiohttp; cure: sudo apt install python3-aiohttp, "
+            "or python3 -m pip install aiohttp"
+        )
     package = PACKAGES.get(module)
     if package is None:
         return None

@@ -47,6 +47,27 @@ def video_source(args: Sequence[str] | None = None) -> int:
     return run_node(make_node, stop, args)
 
 
+def web(args: Sequence[str] | None = None) -> int:
+    """Run the operator's page as a process; 0 after an orderly end, 2 if it could not be started."""
+    stop = stop_on_signals()
+    from face_recognition_node.common.errors import FaceRecognitionError
+    from face_recognition_node.common.libraries import missing_library
+
+    try:
+        from face_recognition_node.ros.web_node import serve
+
+        serve(stop)
+    except FaceRecognitionError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except ModuleNotFoundError as error:
+        if (cure := missing_library(error)) is None:
+            raise
+        sys.stderr.write(f"{cure}\n")
+        return 2
+    return 0
+
+
 def stop_on_signals() -> threading.Event:
     """Catch SIGINT, SIGTERM and SIGHUP from now on; return the event that they set.
 

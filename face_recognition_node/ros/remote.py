@@ -34,10 +34,11 @@ class Remote:
     Args:
         name: Of our node.
         is_alive: Called while waiting; raises if it makes no sense to wait any longer.
+        options: Further arguments of ``rclpy.create_node``.
     """
 
-    def __init__(self, name: str, is_alive: Callable[[], None] = lambda: None) -> None:
-        self._name = name
+    def __init__(self, name: str, is_alive: Callable[[], None] = lambda: None, **options: Any) -> None:
+        self._name, self._options = name, options
         self._is_alive = is_alive
         self._clients: dict[str, Any] = {}
 
@@ -45,7 +46,7 @@ class Remote:
         """Create the node and start to spin."""
         self._context = rclpy.Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node: Node = rclpy.create_node(self._name, context=self._context)
+        self.node: Node = rclpy.create_node(self._name, context=self._context, **self._options)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name=f"{self._name} executor", daemon=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
 
 COOKIE = "face_recognition_token"
 

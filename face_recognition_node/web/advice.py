@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from face_recognition_node.gallery.check import VerificationReport
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.claim_limit import log_claim_limit
 from face_recognition_node.identity.comparison import pairs_of_one_person
 from face_recognition_node.identity.identity import IdentityConfig
-from face_recognition_node.web.operator import OperatingPoint, Pair, Problem, Verification
+from face_recognition_node.web.operator import Card, OperatingPoint, Pair, Problem, Verification
 
 LEAST_PROBABILITY = 0.3
 """Of a pair that is worth the operator's attention."""
@@ -62,21 +62,34 @@ def pairs_that_may_be_one(calibration: Calibration, snapshot: Snapshot) -> tuple
     )
 
 
-def explain(report: VerificationReport, snapshot: Snapshot) -> Verification:
-    """Return a check's result with what to do about each problem."""
-    problems = [Problem(text, _cure(text), is_error=True) for text in report.problems]
-    for template in snapshot.templates(report.suspicious_template_ids):
-        name = snapshot.person(template.person_id).label
-        problems.append(
-            Problem(
-                f"View {template.template_id} of {name} resembles somebody else more than {name}",
-                f"Look at the views of {name} and split this one off if it shows another person.",
-            )
+def explain(
+    is_sound: bool,
+    found: Sequence[str],
+    suspicious: Mapping[int, str],
+    n_entries: int,
+    n_views: int,
+) -> Verification:
+    """Return a check's result with what to do about each problem.
+
+    Args:
+        is_sound: Nothing is wrong with the file, its keys and the index.
+        found: What is wrong, a sentence each.
+        suspicious: Views that resemble somebody else more: number and whose they are stored as.
+        n_entries: Persons and strangers.
+        n_views: Of all of them.
+    """
+    problems = [Problem(text, _cure(text), is_error=True) for text in found]
+    problems += [
+        Problem(
+            f"View {view} of {name} resembles somebody else more than {name}",
+            f"Look at the views of {name} and split this one off if it shows another person.",
         )
-    summary = f"{report.n_persons} entries with {report.n_templates} views: " + (
+        for view, name in suspicious.items()
+    ]
+    summary = f"{n_entries} entries with {n_views} views: " + (
         "no problem found" if not problems else f"{len(problems)} things to look at"
     )
-    return Verification(report.is_sound, summary, tuple(problems))
+    return Verification(is_sound, summary, tuple(problems))
 
 
 def _cure(problem: str) -> str:
@@ -88,3 +101,18 @@ def _cure(problem: str) -> str:
     if "search index" in problem:
         return "Restart the node: it builds the index anew from the file."
     return "Export everybody, move the gallery file away, restart and import the export."
+
+
+def changes(before: Sequence[Card], after: Sequence[Card]) -> list[tuple[str, str]]:
+    """Return what differs between two versions of a gallery: person_id and a sentence each."""
+    old, found = {card.person_id: card for card in before}, []
+    for card in after:
+        label, was = card.name or card.person_id, old.pop(card.person_id, None)
+        if was is None:
+            found.append((card.person_id, f"{label} added with {card.n_templates} views"))
+            continue
+        if was.name != card.name:
+            found.append((card.person_id, f"{was.name or was.person_id} is now called {label}"))
+        if was.n_templates != card.n_templates:
+            found.append((card.person_id, f"{label} has {card.n_templates} views, had {was.n_templates}"))
+    return found + [(gone.person_id, f"{gone.name or gone.person_id} removed") for gone in old.values()]

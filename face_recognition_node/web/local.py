@@ -382,7 +382,12 @@ class LocalOperator:
 
     def verify(self) -> Verification:
         """See :class:`Operator`."""
-        return explain(self._gallery.verify(), self._gallery.snapshot())
+        report, snapshot = self._gallery.verify(), self._gallery.snapshot()
+        suspicious = {
+            template.template_id: snapshot.person(template.person_id).label
+            for template in snapshot.templates(report.suspicious_template_ids)
+        }
+        return explain(report.is_sound, report.problems, suspicious, report.n_persons, report.n_templates)
 
     def set_target(self, rate: float) -> str:
         """See :class:`Operator`."""

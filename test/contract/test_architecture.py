@@ -96,9 +96,9 @@ TABLE = {
         late_libraries=words("sklearn onnx onnxruntime") | PLOTS,
     ),
     "ros": Room(
-        words("common vision tracking gallery identity enrollment config recognizer media assembly"),
+        words("common vision tracking gallery identity enrollment config recognizer media assembly web"),
         ARRAYS | words("rclpy") | MESSAGES,
-        late_rooms=words("backends web"),
+        late_rooms=words("backends"),
         late_libraries=words("ament_index_python cv_bridge vision_msgs hri_msgs yaml"),
     ),
 }

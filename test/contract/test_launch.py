@@ -32,7 +32,7 @@ STAND_INS = {
     "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
     "launch.substitutions": ["LaunchConfiguration"],
     "launch_ros": [],
-    "launch_ros.actions": ["LifecycleNode"],
+    "launch_ros.actions": ["LifecycleNode", "Node"],
     "launch_ros.event_handlers": ["OnStateTransition"],
     "launch_ros.events": [],
     "launch_ros.events.lifecycle": ["ChangeState"],
@@ -224,6 +224,15 @@ class TestWithStandIns:
             declared, expected = known[name]
             assert type(value) is expected
             declared.check(name, value)
+
+    def test_the_page_comes_when_asked_for_with_parameters_of_its_own(self) -> None:
+        assert "Node" not in [kind(action) for action in run(ALONE)]
+        for more in ({}, {"autostart": "false"}, {"respawn": "true"}):
+            actions = run(ALONE, web="true", web_host="192.168.1.5", web_port="80", namespace="head", **more)
+            (page,) = [action for action in actions if kind(action) == "Node"]
+            assert (page.kwargs["executable"], page.kwargs["namespace"]) == ("web_node", "head")
+            (values,) = page.kwargs["parameters"]
+            assert plain(values) == {"host": "192.168.1.5", "port": 80}
 
     def test_the_node_is_configured_and_then_activated(self) -> None:
         actions = run(ALONE)

@@ -43,6 +43,20 @@ def test_a_process_ends_with_the_cure_and_code_2(what: str, library: str) -> Non
     assert re.search(rf"{library} is not installed; cure: .*pip install", ended.stderr)
 
 
+@pytest.mark.parametrize("what", ["verb", "node"])
+def test_the_page_asks_for_its_library_only_when_it_is_wanted(what: str) -> None:
+    if what == "node":
+        pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+        start = "from face_recognition_node.ros.main import web; sys.exit(web())"
+    else:
+        start = "from face_recognition_node.cli import main; sys.exit(main(['web', 'sample']))"
+    script = f"import sys; sys.modules['aiohttp'] = None; {start}"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert "pip install aiohttp" in ended.stderr
+
+
 def test_what_rosdep_cannot_install_is_required_as_tested() -> None:
     def pins(name: str) -> set[str]:
         lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()

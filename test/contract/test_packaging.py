@@ -123,11 +123,12 @@ class TestManifests:
 
 
 class TestEntryPoints:
-    def test_they_are_the_command_and_the_two_nodes(self) -> None:
+    def test_they_are_the_command_and_the_three_nodes(self) -> None:
         assert entry_points() == {
             "face-recognition": "face_recognition_node.cli:main",
             "face_recognition_node": "face_recognition_node.ros.main:main",
             "video_source_node": "face_recognition_node.ros.main:video_source",
+            "web_node": "face_recognition_node.ros.main:web",
         }
 
     @pytest.mark.parametrize("target", sorted(entry_points().values()))
@@ -138,7 +139,7 @@ class TestEntryPoints:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert function in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
 
-    @pytest.mark.parametrize("name", ["face_recognition_node", "video_source_node"])
+    @pytest.mark.parametrize("name", ["face_recognition_node", "video_source_node", "web_node"])
     def test_ros2_run_finds_a_script_that_calls_the_same(self, name: str) -> None:
         script = ROOT / "scripts" / name
         assert os.access(script, os.X_OK)
@@ -232,6 +233,7 @@ class TestWheel:
             "share/face_recognition_node/package.xml",
             "lib/face_recognition_node/face_recognition_node",
             "lib/face_recognition_node/video_source_node",
+            "lib/face_recognition_node/web_node",
         }
         for folder in ("config", "launch", "models"):
             for path in (ROOT / folder).rglob("*"):

@@ -10,12 +10,12 @@ export function showHistory(overview) {
     el("div", { className: "row" },
       el("button", { id: "undo", disabled: Boolean(off.undo) || (!off.history && !last), title: off.undo || "", onclick: () => act("undo") }, "↶ Undo"),
       el("button", { id: "redo", disabled: Boolean(off.redo) || (!off.history && !next), title: off.redo || "", onclick: () => act("redo") }, "↷ Redo")),
-    off.history ? el("p", { className: "note" }, off.history)
-      : steps.length ? el("ul", { className: "steps" }, steps.map((step) => el("li", {},
+    off.history ? el("p", { className: "muted small" }, off.history) : null,
+    steps.length ? el("ul", { className: "steps" }, steps.map((step) => el("li", {},
         el("span", { className: step.is_done ? "" : "undone" }, step.sentence),
         el("span", { className: "muted small" }, clock(step.made)),
         step.deadline && step.is_done ? el("span", { className: "muted small" }, `can be undone until ${clock(step.deadline)}`) : null)))
-        : el("div", { className: "box empty" }, "Nothing was changed yet that could be undone."),
+      : el("div", { className: "box empty" }, "Nothing was changed yet that could be undone."),
   ];
 }
 
@@ -29,7 +29,7 @@ export function showGallery(overview) {
       off.sessions ? el("p", { className: "note" }, off.sessions) : null,
       el("ul", { className: "steps" }, overview.sessions.map((session) => el("li", {},
         el("span", {}, session.name || "Default", session.name === overview.session ? el("span", { className: "count" }, "current") : null),
-        el("span", { className: "muted small" }, `${session.n_people} people, ${KINDS[session.kind]}`)))),
+        el("span", { className: "muted small" }, [`${session.n_people} people`, KINDS[session.kind]].filter(Boolean).join(", "))))),
       el("div", { className: "row", style: { marginTop: "10px" } },
         el("button", { disabled: Boolean(off.start_session), title: off.start_session || "", onclick: () => startSession(overview) }, "Start or continue a session"))),
     el("div", { className: "box" }, el("h2", {}, "Files"),

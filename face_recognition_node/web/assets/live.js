@@ -58,8 +58,7 @@ function placement() {
 
 export function textOf(face) {
   if (face.flatness === "flat") return "a picture of a face";
-  if (face.state === "known") return `${face.name || face.person_id}  ${probability(face.probability)}`;
-  if (face.state === "stranger") return face.name || face.person_id || "stranger";
+  if (face.state !== "undecided") return `${face.name || face.person_id || "stranger"}  ${probability(face.probability)}`;
   return "looking …";
 }
 
@@ -125,6 +124,10 @@ export function select(trackId) {
   live.onSelect(trackId);
 }
 
+// What the box's color and line say, in words.
+const DEPTH = { solid: "a real head", unverified: "depth not checked" };
+const wordsOf = (face) => (face.flatness === "flat" ? face.state : `${face.state}, ${DEPTH[face.flatness]}`);
+
 // A button a face, kept as long as its track: what has the focus does not vanish under the finger.
 const chips = new Map();
 const nobody = el("span", {}, "No face in the picture");
@@ -137,15 +140,16 @@ function updateChips() {
   faces.forEach((face, place) => {
     let chip = chips.get(face.track_id);
     if (!chip) {
-      const key = el("kbd"), text = el("span");
-      const node = el("button", { onclick: () => select(face.track_id) }, key, text);
-      chip = { node, key, text };
+      const key = el("kbd"), text = el("b"), words = el("small");
+      const node = el("button", { onclick: () => select(face.track_id) }, key, el("span", {}, text, words));
+      chip = { node, key, text, words };
       node.dataset.track = face.track_id;
       chips.set(face.track_id, chip);
       row.append(node);
     }
     put(chip.key, place < 9 ? String(place + 1) : "·");
     put(chip.text, textOf(face));
+    put(chip.words, wordsOf(face));
     const name = `chip ${face.state}${face.track_id === live.selected ? " selected" : ""}`;
     if (chip.node.className !== name) chip.node.className = name;
   });

@@ -11,6 +11,7 @@ export function showPeople(overview, isStrangers, redraw) {
   for (const id of chosen) if (!overview.people.some((person) => person.person_id === id)) chosen.delete(id);
   const found = all.filter((person) => labelOf(person).toLowerCase().includes(filter.toLowerCase()))
     .sort((a, b) => (isStrangers ? (b.last_seen ?? b.created) - (a.last_seen ?? a.created) : labelOf(a).localeCompare(labelOf(b))));
+  const off = overview.unavailable;
   const picked = overview.people.filter((person) => chosen.has(person.person_id));
   const search = el("input", {
     id: "search", type: "search", className: "fill", placeholder: `Search ${isStrangers ? "strangers" : "people"}  ( / )`, value: filter,
@@ -18,6 +19,7 @@ export function showPeople(overview, isStrangers, redraw) {
   });
   return [
     isStrangers ? overview.pairs.map((pair) => showPair(overview, pair)) : null,
+    isStrangers && off.pairs ? el("p", { className: "muted small" }, off.pairs) : null,
     el("div", { className: "row", style: { marginBottom: "10px" } }, search,
       el("button", { disabled: picked.length < 2, id: "merge", title: "Choose two cards that show one person", onclick: () => merge(picked) },
         picked.length < 2 ? "Merge" : `Merge ${picked.length}`)),
@@ -46,7 +48,7 @@ function card(overview, person, redraw) {
         type: "checkbox", checked: chosen.has(id), "aria-label": `Choose ${label}`, title: "Choose for merging",
         onchange: (event) => { if (event.target.checked) chosen.add(id); else chosen.delete(id); redraw(); },
       })),
-    el("div", { className: "facts one-line", title: facts }, facts),
+    el("div", { className: "facts" }, facts),
     el("div", { className: "row tight acts" },
       button(person.is_stranger ? "Give a name" : "Rename", off.rename, async () => {
         const name = await askName(person.is_stranger ? "Who is it?" : `Rename ${label}`, person.name);

@@ -1,0 +1,53 @@
+"""The operator's page as a node of its own: its parameters, and its life."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+
+from face_recognition_node.common.parameters import check_section, flatten, parameter
+from face_recognition_node.ros.parameters import declare
+from face_recognition_node.ros.remote import Remote
+from face_recognition_node.ros.web_operator import RobotOperator
+from face_recognition_node.web.server import Page, serve_until_stopped
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    """Parameters of the page's node."""
+
+    node: str = parameter(
+        "face_recognition", "Name of the recognition node; relative to the namespace.", read_only=True
+    )
+    host: str = parameter(
+        "127.0.0.1",
+        "Address to listen on; any but this machine's own needs the printed token.",
+        read_only=True,
+    )
+    port: int = parameter(8642, "Port; 0: any.", minimum=0, maximum=65535, read_only=True)
+
+    def __post_init__(self) -> None:
+        check_section(self)
+
+
+def serve(stop: threading.Event) -> None:
+    """Serve the page until SIGINT or SIGTERM, or not at all if ``stop`` is set by then.
+
+    Raises:
+        ConfigurationError: A parameter is out of its bounds.
+        InputError: The address cannot be listened on.
+    """
+    with Remote("web") as remote:
+        config = WebConfig(**declare(remote.node, list(flatten(WebConfig()))))  # type: ignore[arg-type]
+        is_absolute = config.node.startswith("/")
+        node = config.node if is_absolute else f"{remote.node.get_namespace().rstrip('/')}/{config.node}"
+        with RobotOperator(remote, node) as operator:
+            if not stop.is_set():
+                serve_until_stopped(Page(operator, config.host, config.port), _tell)
+
+
+def _tell(address: str) -> None:
+    """Say where the page is; not in ROS's log, a topic that everybody reads: there may be a token in it."""
+    sys.stdout.write(f"The page is at {address}\n")
+    sys.stdout.flush()
