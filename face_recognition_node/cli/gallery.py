@@ -195,7 +195,8 @@ def _forget(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[
     window = gallery.config.undo_window_s
     if gone and not arguments.final and window:
         text += f"\n'undo' brings them back for {window / 60:g} minutes; '--final' would not have kept them"
-    return text, {"forgotten": [person_as_dict(person) for person in gone]}
+    text += f"\n{gallery.unfinished}" if gallery.unfinished else ""
+    return text, {"forgotten": [person_as_dict(person) for person in gone], "unfinished": gallery.unfinished}
 
 
 def _undo(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:

@@ -6,8 +6,8 @@ Writers take turns on one lock; readers only pick up the present snapshot.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence, Set
 
@@ -33,6 +33,9 @@ from face_recognition_node.gallery.store import Store
 LOGGER = logging.getLogger(__name__)
 UNDO_WINDOW = "undo_window_s"
 """The setting of the node that the file keeps, in the table meta, for commands."""
+WRITE_TROUBLE_S = 60.0
+"""What is wrong with the disk is believed for so long, or until the next change is stored."""
+SCRUB_AGAIN_S = 10.0
 Plan = Callable[[Snapshot, Transaction], Edit]
 
 
@@ -63,32 +66,31 @@ class GalleryEngine:
         self.crops = CropSafe(keys, str(store.meta("gallery_id")))
         self.snapshot: Snapshot
         self._is_open = True
-        self.trouble = ""
+        self._troubles: dict[str, str] = {}
+        self._write_trouble_ends = self._scrub_again = 0.0
         self._indexes: weakref.WeakSet[Index] = weakref.WeakSet()
         self._seen_residue, self._owes_scrub = 0, False
         self._history = self._make_history()
         self._data_version = store.data_version()
         self.read_everything()
         self._next_deadline: float | None = None
-        self._stop = threading.Event()
         if read_only:
             return
         self.destroy_orphans()
         self._end_what_is_late()
-        note = store.residue()  # a crash may have come between a forget and its scrubbing
-        if store.scrub(must_rewrite=note > 0) and note:
-            store.end_residue(note)
+        if note := store.residue():  # a crash may have come between a forget and its scrubbing
+            self.scrub(note)
         if store.path is not None and config.poll_interval_s > 0:
             threading.Thread(
                 target=_follow,
-                args=(weakref.ref(self), self._stop, config.poll_interval_s),
+                args=(weakref.ref(self), store.closing, config.poll_interval_s),
                 name="gallery-follow",
                 daemon=True,
             ).start()
 
     def close(self) -> None:
         """Close the file; snapshots already taken stay usable."""
-        self._stop.set()
+        self.store.closing.set()  # who waits for another process gives up
         with self.lock:
             if self._is_open:
                 self._is_open = False
@@ -178,10 +180,7 @@ class GalleryEngine:
                 if texts:  # of a session, too, perhaps
                     transaction.bump_version()
                 self._next_deadline = self._history.next_deadline(transaction)
-            self.catch_up()
-            if note:
-                self._scrub(texts, left > 0 or transaction.is_text_lost, note)
-            self._history.destroy_keys()
+            self._after(note, left > 0 or transaction.is_text_lost, texts)
 
     def _change(self, work: Callable[[Transaction], list[Change]]) -> None:
         with self.lock:
@@ -199,20 +198,43 @@ class GalleryEngine:
             except BaseException as error:
                 self._history.abandon_keys()
                 if isinstance(error, GalleryUnavailableError | GalleryMismatchError):
-                    self._note_trouble(str(error))
+                    self._note_trouble("write", str(error))
+                    self._write_trouble_ends = time.monotonic() + WRITE_TROUBLE_S
                 raise
-            self.catch_up()
-            if note:
-                self._scrub([*removed, *texts], left > 0 or transaction.is_text_lost, note)
-            self._history.destroy_keys()
+            self._note_trouble("write", "")
+            self._after(note, left > 0 or transaction.is_text_lost, [*removed, *texts])
 
-    def _note_trouble(self, sentence: str) -> None:
+    def _after(self, note: int, must_rewrite: bool, removed: Sequence[bytes | str]) -> None:
+        """Show a change that is durable, and clear what it removed."""
+        try:
+            self.catch_up()
+        except GalleryUnavailableError as error:
+            raise GalleryUnavailableError(
+                f"the change is stored, but cannot be read back: {error}"
+            ) from error
+        if note:
+            self.scrub(note, must_rewrite, removed)
+        self._history.destroy_keys()
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the file at present, in words, or empty."""
+        return "; ".join(dict.fromkeys(self._troubles.values()))
+
+    @property
+    def unfinished(self) -> str:
+        """What is still to be done for a removal, in words, or empty."""
+        return self._troubles.get("scrub", "")
+
+    def _note_trouble(self, kind: str, sentence: str) -> None:
         """Remember what is wrong with the file, for diagnostics; log it when it begins and ends."""
-        if sentence and sentence != self.trouble:
+        if sentence and sentence not in self._troubles.values():
             LOGGER.warning("%s", sentence)
-        elif self.trouble and not sentence:
+        before = self._troubles.pop(kind, "")
+        if sentence:
+            self._troubles[kind] = sentence
+        elif before and not self._troubles:
             LOGGER.info("the gallery %s can be used again", self.store.path)
-        self.trouble = sentence
 
     def catch_up(self) -> Snapshot:
         """Bring the snapshot to the version in the file and return it; call it with the lock held."""
@@ -256,20 +278,24 @@ class GalleryEngine:
             if data_version != self._data_version:
                 self.catch_up()
                 self._data_version = data_version
-                with self.store.transaction() as transaction:  # the other may have begun an undo window
-                    self._next_deadline = self._history.next_deadline(transaction)
+                # The other may have begun an undo window.
+                self._next_deadline = self._history.next_deadline(Transaction(self.store.connection))
             self._end_what_is_late()
             self._clear_residue()
-            self._note_trouble("")
+            self._note_trouble("read", "")
+            is_over = "check the disk" not in self._troubles.get("write", "")
+            if (is_over or time.monotonic() > self._write_trouble_ends) and not self.store.is_locked():
+                self._note_trouble("write", "")
         except FaceRecognitionError as error:
-            self._note_trouble(str(error))
+            self._note_trouble("read", str(error))
             raise
         finally:
             self.lock.release()
 
     def destroy_orphans(self) -> None:
         """Destroy keys of changes that are not in the history any more."""
-        with self.lock, self.store.transaction() as transaction:
+        with self.lock:
+            transaction = Transaction(self.store.connection)
             self._history.destroy_orphans(transaction)
             self._next_deadline = self._history.next_deadline(transaction)
 
@@ -282,24 +308,24 @@ class GalleryEngine:
         note = self.store.residue()
         is_due = self._owes_scrub or (note > 0 and note == self._seen_residue)
         self._seen_residue = note
-        if is_due and self.store.scrub(must_rewrite=True):
+        if not note:  # another process has done it
             self._owes_scrub = False
-            self.store.end_residue(note)
+            self._note_trouble("scrub", "")
+        elif is_due and time.monotonic() >= self._scrub_again and not self.scrub(note):
+            self._scrub_again = time.monotonic() + SCRUB_AGAIN_S
 
-    def _scrub(self, removed: Sequence[bytes | str], must_rewrite: bool, note: int) -> None:
+    def scrub(self, note: int, must_rewrite: bool = True, removed: Sequence[bytes | str] = ()) -> bool:
         """Clear the files of what was removed, or of all there may be; later, if it cannot be done now."""
-        try:
-            is_done = self.store.scrub(removed, must_rewrite)
-        except (GalleryUnavailableError, sqlite3.Error, OSError) as error:  # what was asked for is done
-            is_done = False
-            LOGGER.warning("%s: what is left of removed faces is cleared later (%s)", self.store.path, error)
-        if is_done:
+        reason = self.store.scrub(removed, must_rewrite)
+        self._owes_scrub = bool(reason)
+        if not reason:
             self.store.end_residue(note)
-        else:
-            self._owes_scrub = True
-            LOGGER.warning(
-                "another process is reading %s: removed faces leave its log a little later", self.store.path
-            )
+        sentence = (
+            f"{self.store.path}: what was removed is found no more, but its bytes leave the file or its log "
+            f"only a little later ({reason}); it is tried again by itself"
+        )
+        self._note_trouble("scrub", sentence if reason else "")
+        return not reason
 
     def _make_history(self) -> History:
         gallery_id, config = str(self.store.meta("gallery_id")), self.config

@@ -132,6 +132,11 @@ class Gallery:
         """What is wrong with the file at present, in words; empty if nothing is known to be."""
         return self._engine.trouble
 
+    @property
+    def unfinished(self) -> str:
+        """What is still to be done after people were removed, in words; empty if no byte of them is left."""
+        return self._engine.unfinished
+
     def follow(self) -> None:
         """Take over now what another process has changed; the gallery's own thread does it now and then."""
         self._engine.follow()
@@ -428,6 +433,7 @@ class Gallery:
             engine.require_open()
             engine.read_everything()
             engine.destroy_orphans()
+            engine.scrub(engine.store.residue())
         return report
 
     def undo(self, steps: int = 1) -> tuple[str, ...]:

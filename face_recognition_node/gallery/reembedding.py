@@ -77,9 +77,8 @@ def reembed(
             found = transaction.connection.execute("SELECT template_id FROM crops ORDER BY template_id")
             if [key for (key,) in found] == [key for key, _ in kept]:
                 names, n_removed = _replace(transaction, embedder, embedded)
+                store.note_residue()
                 break
-    with lock:
-        store.scrub(must_rewrite=True)
     return ReembeddingReport(len(kept), n_removed, names)
 
 

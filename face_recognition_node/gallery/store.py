@@ -13,6 +13,7 @@ import logging
 import mmap
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ from face_recognition_node.gallery.rows import (
 )
 
 LOGGER = logging.getLogger(__name__)
-BUSY_SECONDS = 10.0
+BUSY_SECONDS, IMPATIENT_SECONDS = 2.0, 0.1
+"""How long a change waits for another process that writes, and how long the next ones if that was in vain."""
 SCRUB_SECONDS = 2.0
 LOOKS, LOOK_SECONDS = 5, 0.02
 """How often, and how far apart, a file whose content seems to be another's is looked at."""
@@ -87,10 +89,12 @@ class Store:
         try:
             self._connection = sqlite3.connect(
                 ":memory:" if path is None else path,
-                timeout=BUSY_SECONDS,
+                timeout=IMPATIENT_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
             )
+            self.closing = threading.Event()
+            self._patience_s = BUSY_SECONDS
             self._lost = self._gallery_id = ""
             self._status: tuple[int, ...] | None = None
             self._marks: dict[int, int] = {}
@@ -311,7 +315,7 @@ class Store:
         """Run a block as one change: all of it is durable afterwards, or none of it happened."""
         execute = self._connection.execute
         with self._translated():
-            execute("BEGIN IMMEDIATE")
+            self._begin()
             try:
                 if self._gallery_id:
                     self._learn_marks()
@@ -322,6 +326,29 @@ class Store:
                 if self._connection.in_transaction:
                     execute("ROLLBACK")
                 raise
+
+    def _begin(self) -> None:
+        """Start to write, after others; who waits gives up when the gallery is closed."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline or self.closing.is_set():
+                    self._patience_s = IMPATIENT_SECONDS
+                    raise
+            else:
+                self._patience_s = BUSY_SECONDS
+                return
+
+    def is_locked(self) -> bool:
+        """Return whether another process keeps this one from writing."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        self._connection.execute("ROLLBACK")
+        return False
 
     def read_since(self, version: int) -> Rows:
         """Return the rows touched after ``version``, or everything where the log does not reach back."""
@@ -340,26 +367,24 @@ class Store:
                 if not nested:
                     execute("COMMIT")
 
-    def scrub(self, removed: Sequence[bytes | str] = (), must_rewrite: bool = False) -> bool:
-        """Make removed bytes leave the files; return False if another process's read is still in the way.
+    def scrub(self, removed: Sequence[bytes | str] = (), must_rewrite: bool = False) -> str:
+        """Make removed bytes leave the files; return why it could not be done, in words, or ``""``.
 
         The write-ahead log is folded into the database and cut to nothing. ``secure_delete`` has zeroed the
         removed cells, but SQLite may have left an older copy of a cell in the slack of a page it had moved;
         where a trace of ``removed`` (embeddings; names and ids as text) is found, the database is rewritten.
         """
         if self.path is None:
-            return True
-        self.require_same_file()
-        if not self._truncate_log():
-            return False
-        if must_rewrite or has_residue((self.path, journal_paths(self.path)[0]), removed):
-            try:
+            return ""
+        try:
+            self.require_same_file()
+            self._truncate_log()
+            if must_rewrite or has_residue((self.path, journal_paths(self.path)[0]), removed):
                 self._connection.execute("VACUUM")
-            except sqlite3.OperationalError as error:
-                LOGGER.warning("%s could not be rewritten (%s); it will be tried again", self.path, error)
-                return False
-            return self._truncate_log()
-        return True
+                self._truncate_log()
+        except (GalleryUnavailableError, sqlite3.Error, OSError) as error:
+            return str(error)
+        return ""
 
     def residue(self) -> int:
         """Return the latest note that removed bytes may still be in the files; 0: there is none."""
@@ -379,19 +404,15 @@ class Store:
         except sqlite3.OperationalError as error:  # nothing is lost: the files are cleared once more
             LOGGER.warning("%s: a note could not be removed (%s)", self.path, error)
 
-    def _truncate_log(self) -> bool:
-        """Fold the write-ahead log into the database; return False if a reader was in the way."""
+    def _truncate_log(self) -> None:
+        """Fold the write-ahead log into the database, or raise sqlite3.OperationalError."""
         execute = self._connection.execute
         execute(f"PRAGMA busy_timeout = {int(1000 * SCRUB_SECONDS)}")
         try:
-            return not execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        except sqlite3.OperationalError as error:
-            LOGGER.warning(
-                "the log of %s could not be folded in (%s); it will be tried again", self.path, error
-            )
-            return False
+            if execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise sqlite3.OperationalError("another process is reading it")
         finally:
-            execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_SECONDS)}")
+            execute(f"PRAGMA busy_timeout = {int(1000 * IMPATIENT_SECONDS)}")
 
     @property
     def connection(self) -> sqlite3.Connection:

@@ -177,6 +177,7 @@ def forget_persons(runtime: Runtime, request: Any, response: Any) -> None:
         raise InputError("nobody is selected: fill person_ids or session, or set all")
     response.forgotten_person_ids = [person.person_id for person in gone]
     response.n_templates = sum(person.n_templates for person in gone)
+    response.message = gallery.unfinished
 
 
 def undo_gallery(runtime: Runtime, request: Any, response: Any) -> None:
