@@ -123,7 +123,8 @@ DETECTIONS = OptionalTopic(
     "~/detections",
     "vision_msgs/msg/Detection2DArray",
     QoSProfile(depth=10),
-    "The faces of an image: id is the track, class_id the person's id or face, score the probability.",
+    "The faces of an image: id is the track, class_id the person's id, a blank and the name, or unknown; "
+    "score is always the posterior probability of that.",
     "publish_detections",
 )
 FACES_TRACKED = OptionalTopic(
@@ -137,17 +138,54 @@ FACE_REGION = OptionalTopic(
     "/humans/faces/FACE/roi",
     "hri_msgs/msg/NormalizedRegionOfInterest2D",
     QoSProfile(depth=1),
-    "Where the face FACE (face_12 for track 12) is.",
+    "Where the face FACE is: face_RANDOM_12 for track 12, the random part new at each activation.",
+    "publish_humans",
+)
+FACE_CROPPED = OptionalTopic(
+    "/humans/faces/FACE/cropped",
+    "sensor_msgs/msg/Image",
+    QoSProfile(depth=1),
+    "The face cut out of the image, while somebody subscribes.",
+    "publish_humans",
+)
+FACE_ALIGNED = OptionalTopic(
+    "/humans/faces/FACE/aligned",
+    "sensor_msgs/msg/Image",
+    QoSProfile(depth=1),
+    "The face turned upright and scaled to 112x112, while somebody subscribes.",
+    "publish_humans",
+)
+FACE_LANDMARKS = OptionalTopic(
+    "/humans/faces/FACE/landmarks",
+    "hri_msgs/msg/FacialLandmarks",
+    QoSProfile(depth=1),
+    "Pupils, nose and corners of the mouth, the others with confidence 0, while somebody subscribes.",
     "publish_humans",
 )
 MATCHES = OptionalTopic(
     "/humans/candidate_matches",
     "hri_msgs/msg/IdsMatch",
     QoSProfile(depth=100),
-    "Whose face it is, the person's id with _ for -; a confidence of 0 takes a match back.",
+    "Whose face it is, sent on change, the person's id with _ for -; a confidence of 0 takes a match back.",
     "publish_humans",
 )
-OPTIONAL_TOPICS = (DETECTIONS, FACES_TRACKED, FACE_REGION, MATCHES)
+PERSON_NAME = OptionalTopic(
+    "/humans/persons/PERSON/name",
+    "std_msgs/msg/String",
+    QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+    "Display name of a person who has been recognized; latched, sent again when it is changed.",
+    "publish_humans",
+)
+OPTIONAL_TOPICS = (
+    DETECTIONS,
+    FACES_TRACKED,
+    FACE_REGION,
+    FACE_CROPPED,
+    FACE_ALIGNED,
+    FACE_LANDMARKS,
+    MATCHES,
+    PERSON_NAME,
+)
 
 SERVICES = (
     Call("~/list_persons", ListPersons, "Who is in the gallery, with their templates if asked for."),
@@ -226,6 +264,7 @@ def to_face(face: IdentifiedFace, with_embedding: bool = False) -> Face:
     if face.position_m is not None:
         x, y, z = (float(value) for value in face.position_m)
         message.has_position, message.position = True, Point(x=x, y=y, z=z)
+        message.position_source = Face.FROM_DEPTH
     if with_embedding and view.embedding is not None:
         message.embedding = view.embedding.tolist()
     return message

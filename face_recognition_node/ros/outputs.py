@@ -29,7 +29,7 @@ from face_recognition_node.ros.parameters import NodeConfig
 from face_recognition_node.vision.faces import ImageArray, RecognitionResult
 from face_recognition_node.vision.rotation import rotate_image, to_original
 
-UNNAMED = "face"
+UNKNOWN = "unknown"
 """Class of a face of whom nothing is claimed."""
 
 
@@ -54,7 +54,7 @@ class VisionOutput:
         """Return how many want the detections."""
         return int(self._publisher.get_subscription_count())
 
-    def publish(self, faces: FaceArray) -> None:
+    def publish(self, faces: FaceArray, image_bgr: ImageArray) -> None:
         """Publish the answer to one image, if somebody wants it."""
         if self.count_subscribers():
             self._publisher.publish(to_detections(faces, self._messages))
@@ -83,11 +83,17 @@ def _detection(face: Face, header: Any, messages: Any) -> Any:
     detection.bbox.center.position.x = (x1 + x2) / 2
     detection.bbox.center.position.y = (y1 + y2) / 2
     detection.bbox.size_x, detection.bbox.size_y = x2 - x1, y2 - y1
-    claims = [(face.person_id, face.probability), (face.runner_up_person_id, face.runner_up_probability)]
+    claims = [
+        (face.person_id, face.name, face.probability),
+        (face.runner_up_person_id, face.runner_up_name, face.runner_up_probability),
+    ]
     # Receivers that read results[0] without a look at the length are common.
-    for class_id, score in [claim for claim in claims if claim[0]] or [(UNNAMED, face.detection_score)]:
+    for person_id, name, score in [claim for claim in claims if claim[0]] or [
+        (UNKNOWN, "", face.probability)
+    ]:
         result = messages.ObjectHypothesisWithPose()
-        result.hypothesis.class_id, result.hypothesis.score = class_id, float(score)
+        result.hypothesis.class_id = person_id if name in ("", person_id) else f"{person_id} {name}"
+        result.hypothesis.score = float(score)
         if face.has_position:
             result.pose.pose.position = face.position
         detection.results.append(result)
@@ -101,7 +107,7 @@ class OptionalOutput(Protocol):
         """Return how many want them."""
         ...
 
-    def publish(self, faces: FaceArray) -> None:
+    def publish(self, faces: FaceArray, image_bgr: ImageArray) -> None:
         """Publish the answer to one image."""
         ...
 
@@ -198,12 +204,12 @@ class AnswerPublisher:
         """Return seconds of the node's clock."""
         return float(self._node.get_clock().now().nanoseconds) * 1e-9
 
-    def publish_faces(self, result: RecognitionResult, header: Header) -> None:
+    def publish_faces(self, result: RecognitionResult, header: Header, image_bgr: ImageArray) -> None:
         """Publish the answer to one image."""
         message = to_face_array(result, header, self.config.publish_embeddings)
         self._made[FACES.name].publish(message)
         for output in self._optional:
-            output.publish(message)
+            output.publish(message, image_bgr)
 
     def publish_annotated(self, image_bgr: ImageArray, result: RecognitionResult, header: Header) -> None:
         """Publish the upright picture with the faces drawn in, if somebody looks and it is time."""

@@ -156,7 +156,7 @@ class Outputs(Protocol):
         """Return seconds of the node's clock."""
         ...
 
-    def publish_faces(self, result: RecognitionResult, header: Header) -> None:
+    def publish_faces(self, result: RecognitionResult, header: Header, image_bgr: ImageArray) -> None:
         """Publish the answer."""
         ...
 
@@ -253,7 +253,7 @@ class FramePipeline:
             self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
             return
         started = time.perf_counter()
-        self._outputs.publish_faces(result, header)
+        self._outputs.publish_faces(result, header, image)
         stages = {**result.stage_seconds, "publish": time.perf_counter() - started}
         stamp = stamp_to_seconds(header.stamp)
         latency = self._outputs.now() - stamp if stamp else float("nan")

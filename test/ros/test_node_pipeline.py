@@ -75,7 +75,7 @@ class Sink:
     def now(self) -> float:
         return STAMP + 0.5
 
-    def publish_faces(self, result, header) -> None:
+    def publish_faces(self, result, header, image_bgr) -> None:
         self.faces.append((result, header))
 
     def publish_annotated(self, image_bgr, result, header) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
@@ -21,6 +23,8 @@ from face_recognition_node.ros.messages import DETECTIONS, FACES_TRACKED, MATCHE
 from face_recognition_node.ros.outputs import make_outputs
 from face_recognition_node.ros.parameters import NodeConfig
 
+IMAGE = np.full((200, 100, 3), 7, np.uint8)
+LANDMARKS = [20.0, 40.0, 40.0, 40.0, 30.0, 55.0, 22.0, 70.0, 38.0, 70.0]
 HEADER = Header(stamp=Time(sec=7), frame_id="camera")
 FIELDS = {
     "vision_msgs": {
@@ -40,6 +44,8 @@ FIELDS = {
         "NormalizedRegionOfInterest2D": {
             "header": None, "xmin": 0.0, "ymin": 0.0, "xmax": 0.0, "ymax": 0.0, "c": 0.0,
         },
+        "NormalizedPointOfInterest2D": {"x": 0.0, "y": 0.0, "c": 0.0},
+        "FacialLandmarks": {"header": None, "landmarks": list, "height": 0, "width": 0},
     },
 }  # fmt: skip
 """The fields of vision_msgs 4 (Humble and later) and hri_msgs 2; a name stands for that message."""
@@ -115,6 +121,7 @@ def known(track_id: int, person: str, probability: float = 0.97) -> Face:
         identity_state=Face.KNOWN,
         person_id=person,
         probability=probability,
+        landmarks_xy=LANDMARKS,
     )
 
 
@@ -123,7 +130,9 @@ def array(*faces: Face) -> FaceArray:
 
 
 def nobody(track_id: int) -> Face:
-    return Face(track_id=track_id, box_xyxy=[-5.0, 150.0, 45.0, 210.0], detection_score=0.75)
+    return Face(
+        track_id=track_id, box_xyxy=[-5.0, 150.0, 45.0, 210.0], detection_score=0.75, landmarks_xy=LANDMARKS
+    )
 
 
 @pytest.mark.usefixtures("installed")
@@ -132,9 +141,10 @@ class TestDetections:
         node = Publishers()
         (output,) = make_outputs(node, config("auto"))
         face = known(4, "p-anna")
+        face.name = "Anna"
         face.runner_up_person_id, face.runner_up_probability = "p-bob", 0.02
         face.has_position, face.position = True, Point(z=1.5)
-        output.publish(array(face, nobody(5)))
+        output.publish(array(face, nobody(5)), IMAGE)
         (message,) = node.there[DETECTIONS.name].sent
         assert message.header == HEADER
         first, second = message.detections
@@ -142,16 +152,16 @@ class TestDetections:
         assert (first.bbox.center.position.x, first.bbox.center.position.y) == (30.0, 50.0)
         assert (first.bbox.size_x, first.bbox.size_y) == (40.0, 60.0)
         claims = [(result.hypothesis.class_id, result.hypothesis.score) for result in first.results]
-        assert claims == [("p-anna", pytest.approx(0.97)), ("p-bob", pytest.approx(0.02))]
+        assert claims == [("p-anna Anna", pytest.approx(0.97)), ("p-bob", pytest.approx(0.02))]
         assert first.results[0].pose.pose.position.z == 1.5
         (unnamed,) = second.results
-        assert (unnamed.hypothesis.class_id, unnamed.hypothesis.score) == ("face", pytest.approx(0.75))
+        assert (unnamed.hypothesis.class_id, unnamed.hypothesis.score) == ("unknown", 0.0)
         assert unnamed.pose.pose.position is None
 
     def test_an_image_without_faces_is_answered_too(self) -> None:
         node = Publishers()
         (output,) = make_outputs(node, config("always"))
-        output.publish(array())
+        output.publish(array(), IMAGE)
         assert node.there[DETECTIONS.name].sent[0].detections == []
 
     def test_nothing_is_made_while_nobody_subscribes(self) -> None:
@@ -160,7 +170,7 @@ class TestDetections:
         publisher = node.there[DETECTIONS.name]
         assert output.count_subscribers() == 1
         publisher.subscribers = 0
-        output.publish(array(nobody(1)))
+        output.publish(array(nobody(1)), IMAGE)
         assert (output.count_subscribers(), publisher.sent) == (0, [])
         output.clear()
         output.close()
@@ -179,18 +189,26 @@ class TestHumans:
         return output
 
     def tracked(self, node: Publishers) -> list[list[str]]:
-        return [message.ids for message in node.there[FACES_TRACKED.name].sent]
+        return [list(map(self.track, message.ids)) for message in node.there[FACES_TRACKED.name].sent]
+
+    def track(self, face_id: str) -> str:
+        assert re.fullmatch(r"face_[0-9a-f]{8}_\d+", face_id)
+        return face_id.rpartition("_")[2]
 
     def matches(self, node: Publishers) -> list[tuple[str, str, float]]:
         found = node.there[MATCHES.name].sent
         assert {(match.id1_type, match.id2_type) for match in found} <= {(2, 1)}
-        return [(match.id1, match.id2, round(match.confidence, 3)) for match in found]
+        return [(self.track(match.id1), match.id2, round(match.confidence, 3)) for match in found]
+
+    def topic(self, node: Publishers, end: str) -> Publisher:
+        (found,) = [publisher for topic, publisher in node.there.items() if topic.endswith(end)]
+        return found
 
     def test_a_face_is_announced_in_the_third_image(self, node: Publishers, output: Any) -> None:
         for _ in range(4):
-            output.publish(array(nobody(3)))
-        assert self.tracked(node) == [[], [], ["face_3"], ["face_3"]]
-        regions = node.there["/humans/faces/face_3/roi"].sent
+            output.publish(array(nobody(3)), IMAGE)
+        assert self.tracked(node) == [[], [], ["3"], ["3"]]
+        regions = self.topic(node, "_3/roi").sent
         assert len(regions) == 2
         region = regions[0]
         assert region.header == HEADER
@@ -199,35 +217,81 @@ class TestHumans:
         assert region.c == pytest.approx(0.75)
         assert self.matches(node) == []
 
-    def test_a_match_is_taken_back_when_the_claim_or_the_face_goes(
-        self, node: Publishers, output: Any
-    ) -> None:
-        for person in ("p-anna", "p-anna", "p-anna", "stranger-2", ""):
-            output.publish(array(known(1, person)))
-        output.publish(array(known(1, "p-anna")))
-        output.publish(array())
+    def test_a_match_is_sent_on_change_and_taken_back(self, node: Publishers, output: Any) -> None:
+        for person in ("p-anna", "p-anna", "p-anna", "p-anna", "p-anna", "stranger-2", ""):
+            output.publish(array(known(1, person)), IMAGE)
+        output.publish(array(known(1, "p-anna", 0.5)), IMAGE)
+        output.publish(array(known(1, "p-anna", 0.53)), IMAGE)
+        output.publish(array(known(1, "p-anna", 0.7)), IMAGE)
+        output.publish(array(), IMAGE)
         assert self.matches(node) == [
-            ("face_1", "p_anna", 0.97),
-            ("face_1", "p_anna", 0.0),
-            ("face_1", "stranger_2", 0.97),
-            ("face_1", "stranger_2", 0.0),
-            ("face_1", "p_anna", 0.97),
-            ("face_1", "p_anna", 0.0),
+            ("1", "p_anna", 0.97),
+            ("1", "p_anna", 0.0),
+            ("1", "stranger_2", 0.97),
+            ("1", "stranger_2", 0.0),
+            ("1", "p_anna", 0.5),
+            ("1", "p_anna", 0.7),
+            ("1", "p_anna", 0.0),
         ]
         assert self.tracked(node)[-1] == []
         assert set(node.there) == {FACES_TRACKED.name, MATCHES.name}
 
+    def test_the_name_is_latched_and_follows_a_change(self, node: Publishers, output: Any) -> None:
+        face = known(1, "p-anna")
+        for name in ("Anna", "Anna", "Anna", "Anna", "Anne"):
+            face.name = name
+            output.publish(array(face), IMAGE)
+        assert [message.data for message in node.there["/humans/persons/p_anna/name"].sent] == [
+            "Anna",
+            "Anne",
+        ]
+        output.publish(array(), IMAGE)
+        assert "/humans/persons/p_anna/name" in node.there, "latched: it outlives the face"
+
+    def test_pictures_and_points_while_somebody_looks(self, node: Publishers, output: Any) -> None:
+        for _ in range(3):
+            output.publish(array(known(1, "")), IMAGE)
+        ends = ("/cropped", "/aligned", "/landmarks")
+        cropped, aligned, landmarks = (self.topic(node, end) for end in ends)
+        assert [len(topic.sent) for topic in (cropped, aligned, landmarks)] == [1, 1, 1]
+        assert (cropped.sent[0].width, cropped.sent[0].height, cropped.sent[0].encoding) == (40, 60, "bgr8")
+        assert (aligned.sent[0].width, aligned.sent[0].height) == (112, 112)
+        assert cropped.sent[0].header == HEADER
+        points = landmarks.sent[0].landmarks
+        assert len(points) == 70
+        assert {k: (p.x, p.y) for k, p in enumerate(points) if p.c} == {
+            68: (0.2, 0.2), 69: (0.4, 0.2), 30: (0.3, 0.275), 48: (0.22, 0.35), 54: (0.38, 0.35),
+        }  # fmt: skip
+        for topic in (cropped, aligned, landmarks):
+            topic.subscribers = 0
+        output.publish(array(known(1, "")), IMAGE)
+        assert [len(topic.sent) for topic in (cropped, aligned, landmarks)] == [1, 1, 1]
+
     def test_at_the_end_nobody_is_tracked(self, node: Publishers, output: Any) -> None:
         for _ in range(3):
-            output.publish(array(known(1, "p-anna")))
+            output.publish(array(known(1, "p-anna")), IMAGE)
         output.clear()
         assert self.tracked(node)[-1] == []
-        assert self.matches(node)[-1] == ("face_1", "p_anna", 0.0)
+        assert self.matches(node)[-1] == ("1", "p_anna", 0.0)
         before = len(self.tracked(node))
         output.clear()
         assert len(self.tracked(node)) == before
         output.close()
         assert node.there == {}
+
+    def test_ids_of_faces_are_those_of_no_other_node_or_run(self, node: Publishers, output: Any) -> None:
+        (other,) = make_outputs(Publishers(), config(humans="auto"))
+        for one in (output, other, output):
+            for _ in range(3):
+                one.publish(array(known(1, "")), IMAGE)
+            one.clear()
+        ids = {
+            face_id
+            for there in (node.there, other._node.there)
+            for message in there[FACES_TRACKED.name].sent
+            for face_id in message.ids
+        }
+        assert len(ids) == 3
 
 
 @pytest.mark.usefixtures("absent")
