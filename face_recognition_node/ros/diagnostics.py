@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -16,6 +17,33 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 _FEW = 5
 """Fewer answers say nothing of what they all lack."""
+_MOST_STAMPS = 60
+_PAUSE_S = 2.0
+"""A longer gap between stamps is a pause, not a loss."""
+_MANY_LOST = 0.5
+"""Share of lost images that is worth a warning; a camera that lengthens its exposure stays below."""
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+
+def _share_lost(stamps: Sequence[float]) -> float:
+    """Return which share of a regular series of stamps is missing; NaN where there are too few.
+
+    Where images are lost, the gaps are multiples of the camera's period: some of them are one period long.
+    """
+    gaps = np.diff(np.asarray(stamps, np.float64))
+    if len(gaps) < 2 * _FEW or (gaps <= 0).any():
+        return float("nan")
+    period = float(np.quantile(gaps, 0.1))
+    return float(1.0 - len(gaps) * period / gaps.sum())
+
+
+def missing_profile(environment: Mapping[str, str]) -> str:
+    """Return what is wrong with the Fast DDS profile that the environment names; empty: nothing."""
+    for name in _PROFILE_VARIABLES:
+        path = environment.get(name, "")
+        if path and not Path(path).is_file():
+            return f"{name} names {path}, which does not exist: large images are lost"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +57,13 @@ class StreamSummary:
         answered: Images answered in all.
         dropped: Images that a newer one replaced before their turn came.
         bad: Images that could not be used, by kind.
-        recently_bad: How many of them came in the last seconds.
+        recently_bad: Those of the last seconds, by kind.
         latency_p50: Median time from an image's stamp to its answer, seconds; NaN: nothing to measure.
         latency_p95: 95th percentile of the same.
         stage_seconds: Mean time by stage, seconds.
         silence: Time since the last image, seconds; NaN: none yet.
         lacks_depth: Depth was wanted for the images of the last seconds, and came for none of them.
+        lost: Share of the camera's images that did not arrive, by the gaps between stamps; NaN: not known.
     """
 
     received_hz: float
@@ -43,12 +72,13 @@ class StreamSummary:
     answered: int
     dropped: int
     bad: Mapping[str, int]
-    recently_bad: int
+    recently_bad: Mapping[str, int]
     latency_p50: float
     latency_p95: float
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     silence: float = float("nan")
     lacks_depth: bool = False
+    lost: float = float("nan")
 
 
 class StreamStatistics:
@@ -72,7 +102,8 @@ class StreamStatistics:
             self._arrivals: deque[float] = deque()
             self._answers: deque[tuple[float, float, Mapping[str, float], bool]] = deque()
             self._bad: Counter[str] = Counter()
-            self._bad_times: deque[float] = deque()
+            self._bad_times: deque[tuple[float, str]] = deque()
+            self._stamps: deque[float] = deque(maxlen=_MOST_STAMPS)
             self._received = self._answered = 0
             self._last_arrival = float("nan")
 
@@ -82,9 +113,13 @@ class StreamStatistics:
         with self._lock:
             return self._clock() - self._last_arrival
 
-    def count_received(self) -> None:
-        """An image arrived."""
+    def count_received(self, stamp: float = 0.0) -> None:
+        """Count an image that arrived; ``stamp``: seconds, 0 if it has none."""
         with self._lock:
+            if stamp:
+                if self._stamps and not 0 <= stamp - self._stamps[-1] <= _PAUSE_S:
+                    self._stamps.clear()  # nobody listened, or a recording began again
+                self._stamps.append(stamp)
             self._received += 1
             self._last_arrival = self._clock()
             self._arrivals.append(self._last_arrival)
@@ -109,7 +144,7 @@ class StreamStatistics:
         """An image could not be used; returns whether this is the first of its kind."""
         with self._lock:
             self._bad[kind] += 1
-            self._bad_times.append(self._clock())
+            self._bad_times.append((self._clock(), kind))
             self._trim()
             return self._bad[kind] == 1
 
@@ -133,21 +168,32 @@ class StreamStatistics:
                 self._answered,
                 dropped,
                 dict(self._bad),
-                len(self._bad_times),
+                dict(Counter(kind for _, kind in self._bad_times)),
                 float(p50),
                 float(p95),
                 {stage: seconds / len(self._answers) for stage, seconds in totals.items()},
                 now - self._last_arrival,
                 len(self._answers) >= _FEW and all(answer[3] for answer in self._answers),
+                _share_lost(self._stamps) if self._arrivals else float("nan"),
             )
 
     def _trim(self) -> None:
         oldest = self._clock() - self._window
-        for times in (self._arrivals, self._bad_times):
-            while times and times[0] < oldest:
-                times.popleft()
+        while self._arrivals and self._arrivals[0] < oldest:
+            self._arrivals.popleft()
+        while self._bad_times and self._bad_times[0][0] < oldest:
+            self._bad_times.popleft()
         while self._answers and self._answers[0][0] < oldest:
             self._answers.popleft()
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePublisher:
+    """One who publishes on the image topic: node, type of message, offers reliable quality of service."""
+
+    node: str
+    type: str
+    is_reliable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +208,10 @@ class NodeHealth:
         image_topic: Where images are expected.
         depth_topic: Where depth is expected; empty: nowhere.
         image_timeout: Silence that is worth a warning, seconds.
-        publishers: How many publish there; None: not known.
+        publishers: Those that publish there; None: not known.
+        image_type: The type of message that is expected there.
+        is_reliable: Images are received with reliable quality of service.
+        profile_trouble: See :func:`missing_profile`.
         models: Key to value about networks and backends: which, where it runs, and why there.
         gallery: Key to value about the gallery.
         gallery_trouble: Why the gallery could not be written lately; empty: it could.
@@ -176,7 +225,10 @@ class NodeHealth:
     image_topic: str = ""
     depth_topic: str = ""
     image_timeout: float = 2.0
-    publishers: int | None = None
+    publishers: Sequence[ImagePublisher] | None = None
+    image_type: str = "sensor_msgs/msg/Image"
+    is_reliable: bool = False
+    profile_trouble: str = ""
     models: Mapping[str, object] = field(default_factory=dict)
     gallery: Mapping[str, object] = field(default_factory=dict)
     gallery_trouble: str = ""
@@ -208,8 +260,16 @@ class TroubleLog:
         self._rounds: dict[str, Counter[str]] = {}
         self._told: dict[str, set[str]] = {}
 
-    def news(self, message: DiagnosticArray) -> list[tuple[bool, str]]:
-        """Return (is it trouble, sentence) for every entry that has become worth telling."""
+    def news(
+        self, message: DiagnosticArray, is_streaming: bool = True, is_open: bool = True
+    ) -> list[tuple[bool, str]]:
+        """Return (is it trouble, sentence) for every entry that has become worth telling.
+
+        Args:
+            message: The diagnostics of now.
+            is_streaming: Images are wanted and answered; otherwise the stream's entry proves nothing.
+            is_open: Models and gallery are there; otherwise their entries prove nothing.
+        """
         told = []
         for status in message.status:
             rounds = self._rounds.setdefault(status.name, Counter())
@@ -223,9 +283,10 @@ class TroubleLog:
                     known.add(kind)
                     told.append((True, status.message))
                 continue
-            if known:
-                told.append((False, f"all is well again: {status.message}"))
             rounds.clear()
+            is_proof = is_streaming if status.name.endswith("stream") else is_open
+            if known and is_proof:
+                told.append((False, f"all is well again: {status.message}"))
             known.clear()
         return told
 
@@ -264,10 +325,22 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
     if stream.received == 0 or stream.silence > health.image_timeout:
         since = "yet" if stream.received == 0 else f"for {stream.silence:.1f} s"
         return DiagnosticStatus.WARN, f"no image on {health.image_topic} {since}{_why_silent(health)}"
-    if stream.answered_hz == 0 and stream.recently_bad:
-        return DiagnosticStatus.ERROR, f"no usable image: {_counts(stream.bad)}"
-    if stream.recently_bad:
-        return DiagnosticStatus.WARN, f"{stream.answered_hz:.1f} Hz; bad images: {_counts(stream.bad)}"
+    recent = _counts(stream.recently_bad)
+    if stream.answered_hz == 0 and recent:
+        return DiagnosticStatus.ERROR, f"no usable image: {recent}"
+    if recent:
+        return DiagnosticStatus.WARN, f"{stream.answered_hz:.1f} Hz; bad images: {recent}"
+    if health.publishers is not None and len(health.publishers) > 1:
+        nodes = ", ".join(sorted(one.node for one in health.publishers))
+        return DiagnosticStatus.WARN, (
+            f"{len(health.publishers)} publishers on {health.image_topic} ({nodes}): their images mix; "
+            "give each camera a topic and a node of its own"
+        )
+    if stream.lost > _MANY_LOST:
+        return DiagnosticStatus.WARN, (
+            f"{stream.received_hz:.1f} Hz, about {stream.lost:.0%} of the images do not arrive: "
+            f"{health.profile_trouble or _PROFILE_CURE}"
+        )
     if stream.answered_hz < 0.5 * stream.received_hz:
         return (
             DiagnosticStatus.WARN,
@@ -281,15 +354,32 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
     return DiagnosticStatus.OK, f"{stream.answered_hz:.1f} Hz"
 
 
+_PROFILE_CURE = (
+    "start the camera's process with the Fast DDS profile of this package, or receive with qos_reliability "
+    "reliable or image_transport compressed"
+)
+
+
 def _why_silent(health: NodeHealth) -> str:
     if health.publishers is None:
         return ""
-    if health.publishers == 0:
+    if not health.publishers:
         return "; nobody publishes there: is the camera running, and is that its topic?"
-    return (
-        f"; publishers there: {health.publishers}. Is the camera active, does its process use the Fast DDS "
-        "profile, and does its quality of service fit qos_reliability?"
-    )
+    others = [one for one in health.publishers if one.type != health.image_type]
+    if others:
+        return f"; {others[0].node} publishes {others[0].type} there, expected {health.image_type}: " + (
+            "set image_transport to compressed, and image_topic without /compressed"
+            if others[0].type.endswith("/CompressedImage")
+            else "is that the topic of the images?"
+        )
+    if health.is_reliable and not any(one.is_reliable for one in health.publishers):
+        return (
+            f"; {health.publishers[0].node} publishes best effort there, which qos_reliability reliable does "
+            "not receive: set it to best_effort"
+        )
+    if health.profile_trouble:
+        return f"; {health.profile_trouble}"
+    return f"; publishers there: {len(health.publishers)}. Is the camera active? If it is, {_PROFILE_CURE}"
 
 
 def _stream_values(health: NodeHealth) -> dict[str, object]:

@@ -76,7 +76,9 @@ class ImageInput:
         ``image:=/camera/image_raw`` serves both.
         """
         base = str(self._node.resolve_topic_name(config.image_topic))
-        return f"{base}/compressed" if config.image_transport == "compressed" else base
+        if config.image_transport == "raw":
+            return base
+        return f"{base.removesuffix('/compressed')}/compressed"  # given twice, it is meant once
 
     @property
     def is_open(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import traceback
@@ -10,10 +11,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from face_recognition_node.common.errors import GalleryError
-from face_recognition_node.ros.diagnostics import NodeHealth, StreamStatistics, TroubleLog, to_diagnostics
+from face_recognition_node.ros.conversions import stamp_to_seconds
+from face_recognition_node.ros.diagnostics import (
+    ImagePublisher,
+    NodeHealth,
+    StreamStatistics,
+    TroubleLog,
+    missing_profile,
+    to_diagnostics,
+)
 from face_recognition_node.ros.enrollment_server import EnrollmentServer
 from face_recognition_node.ros.images import DepthBuffer, ImageInput
 from face_recognition_node.ros.lifecycle import LoudNode, end_forwarding, forward_logs, loud, state_label
@@ -211,7 +221,7 @@ class FaceRecognitionNode(LoudNode):
     # Callbacks; none of them waits for the recogniser.
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._statistics.count_received()
+        self._statistics.count_received(stamp_to_seconds(message.header.stamp))
         worker = self._worker
         if worker is not None:
             worker.offer(Packet(message, self.get_clock().now().nanoseconds * 1e-9))
@@ -289,6 +299,7 @@ class FaceRecognitionNode(LoudNode):
 
     def _diagnose(self) -> None:
         runtime, worker = self.runtime, self._worker
+        is_compressed = self.settings.node.image_transport == "compressed"
         health = NodeHealth(
             state=state_label(self),
             error=self.last_error,
@@ -297,7 +308,10 @@ class FaceRecognitionNode(LoudNode):
             image_topic=self.image_topic,
             depth_topic=self.settings.node.depth_topic,
             image_timeout=self.settings.node.image_timeout,
-            publishers=self.count_publishers(self.image_topic),
+            publishers=self._image_publishers(),
+            image_type=f"sensor_msgs/msg/{'CompressedImage' if is_compressed else 'Image'}",
+            is_reliable=self.settings.node.qos_reliability == "reliable",
+            profile_trouble=missing_profile(os.environ),
             models=runtime.describe_models() if runtime is not None else {},
             gallery=runtime.describe_gallery() if runtime is not None else {},
             gallery_trouble=self._housekeeper.trouble if runtime is not None else "",
@@ -307,8 +321,20 @@ class FaceRecognitionNode(LoudNode):
         message = to_diagnostics(health, self.get_fully_qualified_name(), stamp)
         self._diagnostics.publish(message)
         if not health.error:  # that was logged when it happened
-            for is_trouble, text in self._trouble.news(message):
+            is_streaming = health.state == "active" and bool(health.wanted)
+            for is_trouble, text in self._trouble.news(message, is_streaming, runtime is not None):
                 if is_trouble:  # two calls: rclpy refuses another severity from the same line
                     self.get_logger().warning(text)
-                elif health.state == "active":
+                else:
                     self.get_logger().info(text)
+
+    def _image_publishers(self) -> list[ImagePublisher]:
+        """Return who publishes on the image topic, whatever type of message."""
+        return [
+            ImagePublisher(
+                f"{one.node_namespace.rstrip('/')}/{one.node_name}",
+                one.topic_type,
+                one.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
+            )
+            for one in self.get_publishers_info_by_topic(self.image_topic)
+        ]

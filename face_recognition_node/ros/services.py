@@ -275,6 +275,13 @@ LOGGED: dict[str, Callable[[Any, Any], str]] = {
     "~/merge_persons": lambda request, response: (
         f"merged {_ids(request.merge_person_ids)} into {response.person.person_id}"
     ),
+    "~/split_template": lambda request, response: (
+        f"split {response.person.person_id} from {response.remaining.person_id}"
+    ),
+    "~/import_gallery": lambda request, response: f"imported {_ids(response.person_ids)}",
+    "~/undo_gallery": lambda request, response: (
+        f"{'redid' if request.redo else 'undid'} {len(response.changes)} change(s)"
+    ),
     "~/forget_persons": lambda request, response: f"forgot {_ids(response.forgotten_person_ids)}",
     "~/add_face_from_image": lambda request, response: f"enrolled {response.person_id} from an image",
 }

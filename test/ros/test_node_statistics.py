@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 pytest.importorskip("diagnostic_msgs", reason="needs the ROS message packages")
@@ -11,7 +12,14 @@ pytest.importorskip("diagnostic_msgs", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from face_recognition_node.ros.diagnostics import NodeHealth, StreamStatistics, TroubleLog, to_diagnostics
+from face_recognition_node.ros.diagnostics import (
+    ImagePublisher,
+    NodeHealth,
+    StreamStatistics,
+    TroubleLog,
+    missing_profile,
+    to_diagnostics,
+)
 
 NAN = float("nan")
 
@@ -84,9 +92,9 @@ def test_the_first_bad_image_of_a_kind_is_news(statistics, clock) -> None:
     ]
     summary = statistics.summarize()
     assert dict(summary.bad) == {"size": 3, "nan": 1}
-    assert summary.recently_bad == 4
+    assert summary.recently_bad == {"size": 3, "nan": 1}
     clock.now += 6
-    assert statistics.summarize().recently_bad == 0
+    assert statistics.summarize().recently_bad == {}
     assert dict(statistics.summarize().bad) == {"size": 3, "nan": 1}
 
 
@@ -123,18 +131,89 @@ def test_silence_is_a_warning(statistics, clock) -> None:
 
 def test_silence_is_explained(statistics) -> None:
     summary = statistics.summarize()
-    assert "nobody publishes there" in judge(active(summary, publishers=0))[1]
-    assert "Fast DDS profile" in judge(active(summary, publishers=1))[1]
+    image, compressed = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+
+    def why(*publishers: ImagePublisher, **more) -> str:
+        return judge(active(summary, publishers=publishers, **more))[1]
+
+    assert "nobody publishes there" in why()
+    camera = ImagePublisher("/camera", image, False)
+    assert "Fast DDS profile" in why(camera)
+    other = why(ImagePublisher("/camera", compressed, False))
+    assert (
+        f"/camera publishes {compressed} there, expected {image}: set image_transport to compressed" in other
+    )
+    assert "expected sensor_msgs/msg/CompressedImage" in why(camera, image_type=compressed)
+    assert "qos_reliability reliable does not receive" in why(camera, is_reliable=True)
+    assert "Fast DDS profile" in why(ImagePublisher("/camera", image, True), is_reliable=True)
+    assert "/x.xml, which does not exist" in why(
+        camera, profile_trouble=missing_profile({"FASTDDS_DEFAULT_PROFILES_FILE": "/x.xml"})
+    )
+    assert missing_profile({"FASTDDS_DEFAULT_PROFILES_FILE": __file__}) == ""
+    assert missing_profile({}) == ""
 
 
-def test_trouble_that_stays_is_logged_once_and_so_is_its_end(statistics) -> None:
+@pytest.mark.parametrize(("every", "share"), [(1, 0.0), (2, 0.0), (6, 0.83)])
+def test_images_that_do_not_arrive_are_noticed_by_their_stamps(statistics, clock, every, share) -> None:
+    """One of ``every`` arrives at random; every second one is a slower camera."""
+    rng = np.random.default_rng(1)
+    for k in range(300):
+        arrives = k % 2 == 0 if every == 2 else rng.random() < 1 / every
+        clock.now += 1 / 30
+        if arrives:
+            statistics.count_received(1000.0 + k / 30)
+            statistics.count_answered(0.02, {})
+    summary = statistics.summarize()
+    assert summary.lost == pytest.approx(share, abs=0.08)
+    level, text = judge(active(summary))
+    assert (level == DiagnosticStatus.WARN) is (share > 0.5)
+    assert ("do not arrive: start the camera's process with the Fast DDS profile" in text) is (share > 0.5)
+
+
+def test_a_pause_is_no_loss(statistics, clock) -> None:
+    for start in (0.0, 60.0, 3.0):
+        for k in range(12):
+            clock.now += 1 / 30
+            statistics.count_received(1000.0 + start + k / 30)
+    assert statistics.summarize().lost == pytest.approx(0.0, abs=0.01)
+
+
+def test_two_publishers_are_a_warning(statistics, clock) -> None:
+    stream(statistics, clock, 30.0, 6.0)
+    two = [ImagePublisher(f"/camera{k}", "sensor_msgs/msg/Image", False) for k in range(2)]
+    level, text = judge(active(statistics.summarize(), publishers=two))
+    assert level == DiagnosticStatus.WARN
+    assert "2 publishers on /image (/camera0, /camera1)" in text
+    assert judge(active(statistics.summarize(), publishers=two[:1]))[0] == DiagnosticStatus.OK
+
+
+def test_old_trouble_is_not_mixed_into_new(statistics, clock) -> None:
+    statistics.count_bad("size")
+    stream(statistics, clock, 30.0, 6.0)
+    statistics.count_bad("nan")
+    assert judge(active(statistics.summarize()))[1].endswith("bad images: 1 × nan")
+
+
+def test_trouble_that_stays_is_logged_once_and_so_is_its_end(statistics, clock) -> None:
     bad = to_diagnostics(active(statistics.summarize()), "/n", Time())
-    good = to_diagnostics(NodeHealth("inactive"), "/n", Time())
+    stream(statistics, clock, 30.0, 6.0)
+    good = to_diagnostics(active(statistics.summarize()), "/n", Time())
     log = TroubleLog(patience=3)
     told = [log.news(message) for message in (bad, bad, good, bad, bad, bad, bad, bad, good, good)]
-    silence, end = (True, "no image on /image yet"), (False, "all is well again: the node is inactive")
+    silence, end = (True, "no image on /image yet"), (False, f"all is well again: {good.status[0].message}")
     # Models and gallery are not loaded in either message, which is no trouble.
     assert told == [[], [], [], [], [], [silence], [], [], [end], []]
+
+
+def test_all_is_well_only_if_images_are_answered(statistics) -> None:
+    bad = to_diagnostics(active(statistics.summarize()), "/n", Time())
+    idle = to_diagnostics(NodeHealth("active", stream=statistics.summarize()), "/n", Time())
+    log = TroubleLog(patience=1)
+    assert [log.news(bad), log.news(idle, False), log.news(bad)] == [
+        [(True, "no image on /image yet")],
+        [],
+        [(True, "no image on /image yet")],
+    ]
 
 
 def test_bad_images_are_a_warning_or_an_error(statistics, clock) -> None:

@@ -340,12 +340,26 @@ def test_bad_images_are_counted_and_good_ones_still_answered(world, faces) -> No
     diagnostics.close()
 
 
+def test_a_camera_of_another_type_is_named(world, faces) -> None:
+    diagnostics = Inbox(world.remote, DiagnosticArray, "/diagnostics")
+    publisher = world.remote.node.create_publisher(CompressedImage, "/image", qos_profile_sensor_data)
+    expected = (
+        "/test_client publishes sensor_msgs/msg/CompressedImage there, expected sensor_msgs/msg/Image: "
+        "set image_transport to compressed"
+    )
+    diagnostics.wait(lambda message: expected in message.status[0].message, "the type of the camera")
+    world.remote.node.destroy_publisher(publisher)
+    diagnostics.close()
+
+
 def test_compressed_images_upside_down_on_a_reconfigured_node(world, faces, two_faces_bgr) -> None:
     remote = world.remote
     for transition in (4, 2):  # deactivate, clean up
         assert remote.transition(NODE, transition, PATIENCE)
     compressed = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="compressed")
     set_parameter(world, "image_transport", compressed)
+    twice = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="image/compressed")
+    set_parameter(world, "image_topic", twice)
     set_parameter(world, "rotate", ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=180))
     remote.bring_to(NODE, State.PRIMARY_STATE_ACTIVE, PATIENCE)
     annotated = Inbox(remote, Image, f"{NODE}/annotated")
