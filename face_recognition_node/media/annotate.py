@@ -24,6 +24,8 @@ from face_recognition_node.vision.faces import (
 )
 
 Color = tuple[int, int, int]
+Box = tuple[int, int, int, int]
+"""left, top, width, height in pixels"""
 STATE_COLORS: dict[IdentityState, Color] = {
     IdentityState.KNOWN: (233, 180, 86),
     IdentityState.STRANGER: (0, 159, 230),
@@ -31,6 +33,8 @@ STATE_COLORS: dict[IdentityState, Color] = {
 }
 """BGR: sky blue, orange, light grey."""
 _DARK: Color = (26, 22, 20)
+_SMALLEST_WITH_LANDMARKS_PX = 20.0
+"""On smaller faces the dots would cover what they mark."""
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
 
 
@@ -74,13 +78,13 @@ def draw_faces(
     style = _Style.of(canvas.shape[0])
     for face in faces:
         _draw_frame(canvas, face, style)
-    taken: list[tuple[int, int, int, int]] = []
+    # What no label may cover: the numbers, then the labels that have their place already.
+    taken = [place for face in faces if (place := _draw_track_number(canvas, face, style))]
+    boxes = [_box_xywh(face) for face in faces]
     # Large faces choose their label's place first; they are the ones in front.
-    for face in sorted(faces, key=lambda item: -item.view.detection.size_px):
-        _draw_track_number(canvas, face, style)
-        label = label_of(face)
-        if label:
-            _draw_label(canvas, face, label, style, taken)
+    for index in sorted(range(len(faces)), key=lambda item: -faces[item].view.detection.size_px):
+        others = boxes[:index] + boxes[index + 1 :]
+        _draw_label(canvas, faces[index], style, taken, others)
     return canvas
 
 
@@ -109,62 +113,87 @@ def _draw_frame(canvas: ImageArray, face: IdentifiedFace, style: _Style) -> None
     line = max(1, min(style.line, round(detection.size_px / 16)))
     cv2.polylines(canvas, points, closed, _DARK, line + 2, cv2.LINE_AA, _SHIFT)
     cv2.polylines(canvas, points, closed, color, line, cv2.LINE_AA, _SHIFT)
+    if detection.size_px < _SMALLEST_WITH_LANDMARKS_PX:
+        return
     radius = max(1.0, 0.012 * detection.size_px)
     for x, y in detection.landmarks_xy:
         center = (round(float(x) * (1 << _SHIFT)), round(float(y) * (1 << _SHIFT)))
         cv2.circle(canvas, center, round(radius * (1 << _SHIFT)), color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
 
-def _draw_track_number(canvas: ImageArray, face: IdentifiedFace, style: _Style) -> None:
-    """Write the number of the track small into the lower right corner of the frame, if there is room."""
+def _draw_track_number(canvas: ImageArray, face: IdentifiedFace, style: _Style) -> Box | None:
+    """Write the number of the track small into the lower right corner of the box, if there is room.
+
+    Return where it stands.
+    """
     height, width = canvas.shape[:2]
     text = f"{face.track_id}"
     text_px = text_width(text, style.small)
     x2, y2 = face.view.detection.box_xyxy[2:]
     if face.view.detection.width < 2 * text_px or face.view.detection.height < 3 * style.small:
-        return
+        return None
     margin = 2 + 2 * style.line
     left = min(max(round(float(x2)) - text_px - margin, 0), width - text_px)
     top = min(max(round(float(y2)) - style.small - margin + 1, 0), height - style.small)
     coverage = letter(text, style.small)
     paint(canvas, coverage, left + 1, top + 1, _DARK)
     paint(canvas, coverage, left, top, STATE_COLORS[face.identity.state])
+    return left, top, text_px, style.small
 
 
 def _draw_label(
-    canvas: ImageArray,
-    face: IdentifiedFace,
-    label: str,
-    style: _Style,
-    taken: list[tuple[int, int, int, int]],
+    canvas: ImageArray, face: IdentifiedFace, style: _Style, taken: list[Box], others: Sequence[Box]
 ) -> None:
+    """Draw the label where it covers no other label and, if possible, no other face.
+
+    In a crowd it is written smaller, then without its probability, then cut to the width of the face; where
+    even that has no place, the box and the number have to do.
+    """
     height, width = canvas.shape[:2]
-    pad = max(3, style.text // 3)
-    text = shorten(label, style.text, width - 2 * pad)
-    if not text or height < style.text + pad:
-        return
-    box_width, box_height = text_width(text, style.text) + 2 * pad, style.text + pad
-    x1, y1, _, y2 = (round(float(value)) for value in face.view.detection.box_xyxy)
-    left = min(max(x1 - style.line, 0), width - box_width)
-    gap = style.line + 2
-    places = [y1 - gap - box_height, y2 + gap, y1 + gap, y2 - gap - box_height]
-    inside = [min(max(top, 0), height - box_height) for top in places]
-    free = [
-        top
-        for top, wanted in zip(inside, places, strict=True)
-        if top == wanted and not any(_overlap((left, top, box_width, box_height), other) for other in taken)
+    label = label_of(face)
+    name = label.rpartition("  ")[0] or label
+    x, y, box_width, box_height = _box_xywh(face)
+    whole, small = width - 2 * max(3, style.text // 3), min(style.small, style.text)
+    attempts = [
+        (text, size, is_strict)
+        for is_strict in (True, False)
+        for text, size in (
+            (shorten(label, style.text, whole), style.text),
+            (shorten(label, small, whole), small),
+            (shorten(name, small, whole), small),
+            (shorten(name, small, max(box_width, 3 * small)), small),
+        )
     ]
-    top = free[0] if free else inside[0]
-    taken.append((left, top, box_width, box_height))
-    rectangle = np.array([left, top, left + box_width - 1, top + box_height - 1], np.float32)
-    cv2.fillPoly(
-        canvas,
-        [_fixed(_rounded(rectangle, 0.3 * box_height))],
-        STATE_COLORS[face.identity.state],
-        cv2.LINE_AA,
-        _SHIFT,
-    )
-    paint(canvas, letter(text, style.text), left + pad, top + pad // 2, _DARK)
+    for text, size, is_strict in attempts:
+        pad, gap = max(3, size // 3), style.line + 2
+        wide, high = text_width(text, size) + 2 * pad, size + pad
+        if not text or height < high or width < wide:
+            continue
+        left = min(max(x - style.line, 0), width - wide)
+        right = min(max(x + box_width + style.line - wide, 0), width - wide)
+        tops = (y - gap - high, y + box_height + gap, y + gap, y + box_height - gap - high)
+        places = [(side, top, wide, high) for top in tops for side in (left, right)]
+        for place in places:
+            if not 0 <= place[1] <= height - high or any(_overlap(place, other) for other in taken):
+                continue
+            if is_strict and any(_overlap(place, other) for other in others):
+                continue
+            taken.append(place)
+            _paint_label(canvas, place, text, size, STATE_COLORS[face.identity.state])
+            return
+
+
+def _paint_label(canvas: ImageArray, place: Box, text: str, size: int, color: Color) -> None:
+    left, top, wide, high = place
+    pad = max(3, size // 3)
+    rectangle = np.array([left, top, left + wide - 1, top + high - 1], np.float32)
+    cv2.fillPoly(canvas, [_fixed(_rounded(rectangle, 0.3 * high))], color, cv2.LINE_AA, _SHIFT)
+    paint(canvas, letter(text, size), left + pad, top + pad // 2, _DARK)
+
+
+def _box_xywh(face: IdentifiedFace) -> Box:
+    x1, y1, x2, y2 = (round(float(value)) for value in face.view.detection.box_xyxy)
+    return x1, y1, x2 - x1, y2 - y1
 
 
 def _arcs(steps: int) -> FloatArray:
@@ -208,13 +237,13 @@ def _fixed(points: FloatArray) -> np.ndarray:
     return np.clip(np.rint(points * (1 << _SHIFT)), -(2**24), 2**24).astype(np.int32)[:, None]
 
 
-def _darken(canvas: ImageArray, box_xywh: tuple[int, int, int, int]) -> None:
+def _darken(canvas: ImageArray, box_xywh: Box) -> None:
     x, y, w, h = box_xywh
     region = canvas[max(y, 0) : y + h, max(x, 0) : x + w]
     np.multiply(region, 0.35, out=region, casting="unsafe")
 
 
-def _overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> bool:
+def _overlap(first: Box, second: Box) -> bool:
     return (
         first[0] < second[0] + second[2]
         and second[0] < first[0] + first[2]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from face_recognition_node.common.errors import FrameError, InputError, SourceError
+from face_recognition_node.media import annotate
 from face_recognition_node.media.annotate import STATE_COLORS, draw_faces, draw_status, label_of
 from face_recognition_node.media.lettering import letter, paint, shorten, spell, text_width
 from face_recognition_node.media.sources import open_source
@@ -125,6 +126,46 @@ def test_labels_of_neighbours_do_not_cover_each_other() -> None:
         color = STATE_COLORS[one.identity.state]
         alone = (draw_faces(image, [one]) == color).all(axis=2).sum()
         assert (together == color).all(axis=2).sum() > 0.85 * alone
+
+
+def test_in_a_crowd_labels_cover_neither_each_other_nor_numbers(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[tuple[int, int, int, int]] = []
+    number, label = annotate._draw_track_number, annotate._paint_label
+    monkeypatch.setattr(
+        annotate, "_draw_track_number", lambda *a: [place := number(*a), place and places.append(place)][0]
+    )
+    monkeypatch.setattr(
+        annotate,
+        "_paint_label",
+        lambda canvas, place, *rest: [places.append(place), label(canvas, place, *rest)],
+    )
+    names = ["Annabella Maria", "Ben", "Christopher", "Dora"]
+    crowd = []
+    for index in range(48):
+        side = float(rng.integers(18, 46))
+        x, y = 90.0 * (index % 8) + rng.integers(0, 40), 80.0 * (index // 8) + rng.integers(20, 50)
+        crowd.append(face((x, y, x + side, y + 1.25 * side), IdentityState.KNOWN, names[index % 4]))
+    for left in (20, 70, 120):
+        crowd.append(face((left, 200, left + 100, 330), IdentityState.KNOWN, "Eileen Collins"))
+    draw_faces(np.full((480, 720, 3), 90, np.uint8), crowd)
+    assert len(places) > 51, "few are left out"
+    for i, first in enumerate(places):
+        for second in places[:i]:
+            assert not annotate._overlap(first, second)
+        assert first[0] >= 0
+        assert first[1] >= 0
+        assert first[0] + first[2] <= 720
+        assert first[1] + first[3] <= 480
+
+
+def test_small_faces_have_no_dots_on_them() -> None:
+    image = np.full((120, 160, 3), 90, np.uint8)
+    for side, has_dots in ((18.0, False), (30.0, True)):
+        small = face((60, 50, 60 + side, 50 + side), IdentityState.UNDECIDED)
+        inner = draw_faces(image, [small])[50 + 6 : 50 + int(side) - 6, 60 + 6 : 60 + int(side) - 6]
+        assert bool((inner != 90).any()) is has_dots
 
 
 def test_draw_faces_refuses_what_is_no_image() -> None:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 
 import cv2
 import numpy as np
@@ -17,9 +18,11 @@ from face_recognition_node.training.preparation import (
     Prepared,
     difference_hash,
     find_pictures,
+    is_copy,
     mark_duplicates,
     prepare_picture,
     read_journal,
+    thumbnail,
     write_tables,
 )
 from face_recognition_node.vision.alignment import align_faces
@@ -118,30 +121,73 @@ def test_hashes_forgive_compression_and_tell_pictures_apart():
     assert (first ^ other).bit_count() > 10
 
 
+def blobs(seed):
+    """Return a smooth (112, 112, 3) picture."""
+    cells = np.random.default_rng(seed).integers(0, 255, (9, 9, 3)).astype(np.uint8)
+    return cv2.resize(cells, (112, 112), interpolation=cv2.INTER_CUBIC)
+
+
 def test_later_copies_become_rejects():
-    def one(source, identity, picture, crop):
-        return Prepared(source, identity, "c", "", 0.9, 50, picture, crop)
+    pictures = {
+        "first": blobs(0),
+        "copy": cv2.convertScaleAbs(blobs(0), alpha=0.9, beta=9),
+        "other": blobs(1),
+    }
+
+    def one(source, identity, picture, crop, bits="00000000000000ff"):
+        return Prepared(source, identity, crop, "", 0.9, 50, picture, bits)
+
+    def read_crop(prepared):
+        return pictures.get(prepared.crop)
 
     marked = mark_duplicates(
         [
-            one("a/1", "a", "p1", "00000000000000ff"),
-            one("a/2", "a", "p2", "00000000000000fe"),
-            one("a/3", "a", "p3", "ff000000000000ff"),
-            one("b/1", "b", "p1", "1234000000000000"),
-            one("b/2", "b", "p4", "00000000000000ff"),
-        ]
+            one("a/1", "a", "p1", "first"),
+            one("a/2", "a", "p2", "copy", "00000000000000fe"),
+            one("a/3", "a", "p3", "other"),
+            one("a/4", "a", "p5", "gone"),
+            one("b/1", "b", "p1", "first"),
+            one("b/2", "b", "p4", "copy"),
+        ],
+        read_crop,
     )
-    assert [m.reason for m in marked] == ["", "duplicate of a/1", "", "duplicate of a/1", ""]
-    # a file that was left out as nearly another's is left out under another name as well
+    assert [m.reason for m in marked] == ["", "duplicate of a/1", "", "", "duplicate of a/1", ""]
+    # a file that was left out as a copy is left out under another name as well
     again = mark_duplicates(
-        [
-            one("a/1", "a", "p1", "00000000000000ff"),
-            one("a/2", "a", "p2", "00000000000000fe"),
-            one("b/1", "b", "p2", "00000000000000fe"),
-        ]
+        [one("a/1", "a", "p1", "first"), one("a/2", "a", "p2", "copy"), one("b/1", "b", "p2", "copy")],
+        read_crop,
     )
     assert [m.reason for m in again] == ["", "duplicate of a/1", "duplicate of a/1"]
-    assert mark_duplicates([]) == []
+    assert mark_duplicates([], read_crop) == []
+
+
+def test_a_copy_is_known_though_it_was_found_a_little_elsewhere():
+    first = blobs(3)
+    shifted = cv2.warpAffine(
+        first,
+        np.array([[1.03, 0.02, -3], [-0.02, 1.03, 2]], np.float32),
+        (112, 112),
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    assert is_copy(thumbnail(first), thumbnail(shifted))
+    flat = np.full((112, 112, 3), 90, np.uint8)
+    for other in (blobs(4), flat, cv2.addWeighted(first, 0.75, blobs(4), 0.25, 0)):
+        assert not is_copy(thumbnail(first), thumbnail(other))
+
+
+def test_distinct_photographs_of_one_person_are_kept(shared_data):
+    with zipfile.ZipFile(shared_data / "lfw_pairs_112.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("George_W_Bush/"))[:60]
+        crops = [
+            cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR) for name in names
+        ]
+    found = [
+        Prepared(name, "bush", name, "", 0.9, 50, name, difference_hash(crop))
+        for name, crop in zip(names, crops, strict=True)
+    ]
+    by_name = dict(zip(names, crops, strict=True))
+    marked = mark_duplicates(found, lambda one: by_name[one.crop])
+    assert [one.reason for one in marked if one.reason] == []
 
 
 def test_a_torn_journal_loses_its_last_line_only(tmp_path):
