@@ -11,7 +11,12 @@ enrolled, over all draws:
 * strangers named, before any stranger is known and as they come one after the other;
 * taken: new strangers who got the id of another one (the parameter is strangers.false_match_rate);
 * found: strangers who came back and got their own id;
-* enrolled named, before any stranger is known and with all of them known.
+* enrolled named, before any stranger is known and with all of them known;
+* the oracle: how many of the enrolled the best fixed threshold on the cosine of pooled views would have named
+  at the same rate of strangers named, before any stranger is known. It is set in hindsight, for each line.
+
+``--alike`` draws everybody of a round from the people most like one of them (a homogeneous gallery), and
+``--mixed`` puts the archives together.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +34,13 @@ from face_recognition_node.assembly import Models, load_models
 from face_recognition_node.config import Config
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.values import NewTemplate
+from face_recognition_node.gallery.values import NewTemplate, Template
+from face_recognition_node.identity.comparison import pool
 from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.identity.strangers import StrangersConfig
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.tracking.tracker import Track
-from face_recognition_node.vision.faces import Detection, Identity, IdentityState, embedding_of
+from face_recognition_node.vision.faces import Detection, FloatArray, Identity, IdentityState, embedding_of
 
 ENROLLED_FROM, STEP_S = 3, 0.5
 
@@ -50,19 +56,49 @@ def main() -> None:
     parser.add_argument("--enrolled", type=int, nargs="+", default=[1, 3], metavar="N")
     parser.add_argument("--draws", type=int, default=40)
     parser.add_argument("--strangers", type=int, default=25)
+    parser.add_argument("--alike", action="store_true", help="people of a round resemble one another")
+    parser.add_argument("--mixed", action="store_true", help="all archives together")
     arguments = parser.parse_args()
     models = load_models(Config())
+    collections: dict[str, People] = {}
     for archive in arguments.archives:
-        people = {
-            name: [NewTemplate(embedding_of(v), v.quality.overall, v.pose) for v in views]
+        collections["mixed" if arguments.mixed else archive.name] = collections.get("mixed", {}) | {
+            f"{archive.name}/{name}": [NewTemplate(embedding_of(v), v.quality.overall, v.pose) for v in views]
             for name, views in embed_people(archive, models).items()
         }
+    for name, people in collections.items():
         for n_enrolled in arguments.enrolled:
+            if n_enrolled + arguments.strangers > len(people):
+                continue
             generator = np.random.default_rng(n_enrolled)
-            counts: Counter[str] = Counter()
+            tally = Tally()
             for _ in range(arguments.draws):
-                Round(models, people, n_enrolled, arguments.strangers, generator, counts).play()
-            print(f"{archive.name}, {n_enrolled} enrolled: {describe(counts)}", flush=True)
+                Round(
+                    models, people, n_enrolled, arguments.strangers, generator, tally, arguments.alike
+                ).play()
+            print(f"{name}, {n_enrolled} enrolled: {describe(tally)}", flush=True)
+
+
+@dataclass
+class Tally:
+    """What happened in all rounds.
+
+    Attributes:
+        counts: By what is counted.
+        strangers: Each stranger's highest cosine to anybody enrolled.
+        enrolled: Each enrolled person's cosine to their own views, minus infinity where another's is higher.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    strangers: list[float] = field(default_factory=list)
+    enrolled: list[float] = field(default_factory=list)
+
+    def oracle(self) -> float:
+        """Return the share of the enrolled above the threshold that names as many strangers as were named."""
+        n_named = self.counts["named alone"]
+        highest = sorted(self.strangers, reverse=True)
+        threshold = highest[n_named] if n_named < len(highest) else -1.0
+        return float(np.mean(np.array(self.enrolled) > threshold))
 
 
 @dataclass
@@ -74,13 +110,15 @@ class Round:
     n_enrolled: int
     n_strangers: int
     generator: np.random.Generator
-    counts: Counter[str]
+    tally: Tally
+    is_alike: bool = False
 
     def play(self) -> None:
         """Add what happens to the counts."""
         config, strangers = Config(), StrangersConfig()
         self.resolver = IdentityResolver(self.models.calibration, config.identity, strangers.false_match_rate)
-        order = self.generator.permutation(sorted(self.people)).tolist()
+        self.counts = self.tally.counts
+        order = self.generator.permutation(self.cast()).tolist()
         others = order[self.n_enrolled : self.n_enrolled + self.n_strangers]
         with Gallery.open(None, "yardstick", dimension=self.models.embedder.dimension) as gallery:
             rest = {}
@@ -89,12 +127,18 @@ class Round:
                 added = gallery.add_person(person, views[:ENROLLED_FROM])
                 rest[added.person_id] = views[ENROLLED_FROM:]
             alone = gallery.snapshot()
+            self.centers = {person_id: pool_templates(alone.templates_of(person_id)) for person_id in rest}
+            for person_id, views in rest.items():
+                cosines = self.cosines(views)
+                own = cosines[person_id]
+                self.tally.enrolled.append(own if own >= max(cosines.values()) else -np.inf)
             self.meet_enrolled(rest, alone, "alone")
             back = {}
             for person in others:
                 views = self.shuffle(person)
                 first, later = views[: len(views) // 2], views[len(views) // 2 :]
                 self.counts["new"] += 1
+                self.tally.strangers.append(max(self.cosines(first).values()))
                 self.counts["named alone"] += self.meet(first, alone).state is IdentityState.KNOWN
                 identity = self.meet(first, gallery.snapshot())
                 self.counts["named"] += identity.state is IdentityState.KNOWN
@@ -109,6 +153,20 @@ class Round:
                 self.counts["found"] += identity.person_id == person_id
                 self.counts["other id"] += _has_stranger_id(identity) and identity.person_id != person_id
             self.meet_enrolled(rest, full, "with strangers")
+
+    def cast(self) -> list[str]:
+        """Return who may play: everybody, or one drawn at random and the people most like that one."""
+        names = sorted(self.people)
+        if not self.is_alike:
+            return names
+        centers = np.stack([pool_templates(self.people[name]) for name in names])
+        nearest = np.argsort(-(centers @ centers[self.generator.integers(len(names))]))
+        return [names[k] for k in nearest[: self.n_enrolled + self.n_strangers]]
+
+    def cosines(self, views: Sequence[NewTemplate]) -> dict[str, float]:
+        """Return the cosine of pooled views to those of each enrolled person."""
+        pooled = pool_templates(views)
+        return {person_id: float(center @ pooled) for person_id, center in self.centers.items()}
 
     def shuffle(self, person: str) -> list[NewTemplate]:
         """Return a person's views in random order."""
@@ -132,12 +190,20 @@ class Round:
         return identity
 
 
+def pool_templates(views: Sequence[NewTemplate] | Sequence[Template]) -> FloatArray:
+    """Return the (D,) unit mean of views, weighted by quality."""
+    return pool(np.stack([view.embedding for view in views]), [view.quality for view in views])[0]
+
+
 def _has_stranger_id(identity: Identity) -> bool:
     return identity.state is IdentityState.STRANGER and identity.person_id is not None
 
 
-def describe(counts: Counter[str]) -> str:
+def describe(tally: Tally) -> str:
     """Return the shares in one line."""
+    counts = tally.counts
+    right = counts["right alone"] / max(counts["enrolled alone"], 1)
+    oracle = tally.oracle()
 
     def share(part: str, whole: str) -> str:
         return f"{100 * counts[part] / max(counts[whole], 1):.1f} %"
@@ -146,7 +212,8 @@ def describe(counts: Counter[str]) -> str:
         f"strangers named {share('named alone', 'new')} before a stranger is known, {share('named', 'new')} "
         f"one after the other; taken {share('taken', 'new')}; found {share('found', 'back')}, another's id "
         f"{share('other id', 'back')}; enrolled named {share('right alone', 'enrolled alone')}, with "
-        f"strangers known {share('right with strangers', 'enrolled with strangers')} "
+        f"strangers known {share('right with strangers', 'enrolled with strangers')}; "
+        f"oracle {100 * oracle:.1f} %, named of it {right / max(oracle, 1e-9):.2f} "
         f"({counts['new']} strangers, {counts['enrolled alone']} enrolled)"
     )
 

@@ -19,7 +19,6 @@ from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.claim_limit import log_claim_limit
 from face_recognition_node.identity.person_models import PersonModels
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import HeadPose, IntArray
@@ -51,7 +50,7 @@ class TrackScores:
 
     def rate_at(self, target: float, looks: float) -> TrackRate:
         """Return what a target false accept rate gives."""
-        limit = log_claim_limit(target, self.n_enrolled, looks)
+        limit = np.log(target / self.n_enrolled / looks)
         return TrackRate(
             self.n_enrolled,
             target,

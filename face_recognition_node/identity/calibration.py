@@ -20,6 +20,7 @@ model card; how they are fitted stands in ``evaluation/calibration.py``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -169,6 +170,14 @@ class Calibration:
             "prototypes": self.prototypes,
         }
         return said, {name: np.asarray(table, np.float32) for name, table in tables.items()}
+
+    def log_limit(self, rate: float, n_persons: int) -> float:
+        """Return the natural log of the false match rate at which a whole track is mistaken at ``rate``.
+
+        That is ``ln(rate / (N L))``, the union bound over N persons compared with (none counts as one) and
+        the ``looks`` L.
+        """
+        return math.log(rate) - math.log(max(n_persons, 1)) - math.log(self.looks)
 
     def commonness(self, embeddings: ArrayLike) -> FloatArray:
         """Return (N,) how much each of (N, D) unit vectors looks like everybody: ``h`` above, a cosine."""

@@ -1,35 +1,36 @@
-"""The gallery's people and strangers as a yardstick: how alike are different persons here?
+"""How alike different people are here: adaptive score normalisation, shrunken towards the shipped cohort.
 
 The tables of the model card were learned on photographs from everywhere. Under one roof, with one camera
-and one light, and with people of one sort, all similarities between different persons are higher. The
-gallery shows by how much: its persons are known to differ. With ``m`` and ``d`` the mean and spread of the
-similarities between persons of the gallery, ``m0`` and ``d0`` those behind the tables, and a track ``x``
-whose mean similarity to all persons but the nearest is ``r``,
+and one light, or among people of one sort, all similarities between different persons are higher, and some
+persons are like everybody. With the unit ``d0``, the spread of the similarities of different people behind
+the tables, and ``m0``, their mean, a corrected similarity of two different people is taken to be
 
-    s'' = m0 + (s' - m0 - lift) / max(1 + c (d - d0) / d0, 1),
-    lift = max(a (m - m0) + (1 - a) e, b (r - m0) + (1 - b) e, 0),
+    s'(x, j) = m0 + d0 (delta + a_x + a_j + e),
+    delta ~ N(delta0, tau^2),      a ~ N(0, rho),      e ~ the tables' own distribution.
 
-where ``a = n / (n + 5)``, ``b = (n - 1) / (n + 4)`` and ``c = n / (n + 20)`` weigh what n persons can tell (a
-spread needs more of them than a mean) against what is expected before anything was measured, ``e = d0 / 4``.
-The first term in the maximum normalises by the gallery, the second by the track, as the zero and test
-normalisation of speaker verification do (Auckenthaler et al. 2000). Only the strict direction is used: a
-gallery of very different people makes nothing easier.
+``delta`` is the place's, ``a`` each person's own. Before anybody is known only the prior speaks: from
+photographs from everywhere to one laboratory and one depth camera ``delta`` was measured between 0 and 1.
+The n persons of the gallery, who are known to differ, and the track's own mean similarity to all of them
+but the nearest tell more; with ``k = n - 1`` the posterior means and variances are those of a Gaussian
+model of variance components,
 
-Two cohorts are kept (:mod:`person_models`). The false match rate, of a name and of a stranger's id, is read
-with everybody: the people enrolled and, where they are few, the known strangers, who came before this very
-camera. The posterior is read with the people enrolled alone: known strangers share its prior already, and to
-count them twice takes the names from too many who are enrolled.
+    delta^ = delta0 + w (m - delta0),      w = tau^2 / (tau^2 + 4 rho / n + 2 / n^2),   var = tau^2 (1 - w),
+    a^ = v (mean to the others - m),      v = k / (k + 1 / rho),                       var = rho (1 - v),
 
-The expectation makes names harder to get: a false one is what must not happen. For the posterior, and to find
-a stranger again, only what was measured counts (``e = 0``). It is a compromise: similarities between people
-of one laboratory (ORL) are higher by 0.9 ``d0``, between those before one depth camera (RAP3DF) by 1.5; but
-to expect that much from the first would leave guests without a name who tilt their heads. What it is worth
-stands in docs/identity.md.
+(n (n - 1) / 2 pairs share n persons, hence the variance of their mean). A similarity is then read from the
+tables at
+
+    s'' = m0 + (s' - m0 - d0 max(delta^ + a^_x + a^_j, 0)) / sqrt(1 + sum of the three variances):
+
+what is not known widens the distribution, and so asks for more before a name is said; what is learned
+narrows it. With many persons this is the symmetric normalisation of speaker verification (Kenny 2010;
+Matejka et al. 2017), with one of them it is the prior. Only the strict direction is used: people who differ
+much make nothing easier.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,11 +41,12 @@ from face_recognition_node.vision.faces import FloatArray
 
 LARGEST = 64
 """Persons that are enough to measure by."""
-_SHRINKAGE = 5.0
-_SPREAD_SHRINKAGE = 20.0
-_EXPECTED_SHIFT = 0.25
-"""How much higher similarities are expected to be under one roof, in spreads ``d0`` of the tables."""
-_LARGEST_STRETCH = 1.2
+EXPECTED_SHIFT = 0.6
+"""``delta0``: LFW 0.03, ORL 0.87, RAP3DF 1.02 were measured; in spreads, so that it outlives the weights."""
+_SHIFT_VARIANCE = 0.25
+"""``tau^2``, of the same three."""
+_PERSON_VARIANCE = 0.12
+"""``rho``: within ORL and within RAP3DF, after the correction for hubness."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,73 +57,79 @@ class Cohort:
         calibration: The tables.
         centers: (n, D) unit vectors of different persons.
         commonness: (n,) of the centres.
-        expected: ``e`` above.
-        excess: How much higher similarities between different persons are here, ``m - m0``; 0 for nobody.
-        stretch: How much wider they spread, at least 1, after shrinkage.
+        measured: How much higher similarities of different persons are here, ``m``; 0 for fewer than two.
+        shift: ``delta^`` above.
+        variance: What is not known of it.
+        own: ``a^`` of each person by id.
     """
 
     calibration: Calibration
     centers: FloatArray
     commonness: FloatArray
-    expected: float
-    excess: float
-    stretch: float
+    measured: float
+    shift: float
+    variance: float
+    own: Mapping[str, float]
 
     @classmethod
-    def of(cls, centers: Sequence[FloatArray], calibration: Calibration) -> Cohort:
-        """Measure the persons with these (D,) unit vectors; there may be none."""
-        n = len(centers)
-        mean, spread = calibration.different_people
-        expected = _EXPECTED_SHIFT * spread
+    def of(cls, persons: Mapping[str, FloatArray], calibration: Calibration) -> Cohort:
+        """Measure persons by their (D,) unit vectors; there may be none."""
+        n = len(persons)
         if n < 2:
             nobody = np.zeros((0, calibration.prototypes.shape[1]), np.float32)
-            return cls(calibration, nobody, np.zeros(0, np.float32), expected, 0.0, 1.0)
-        stacked = np.stack(centers).astype(np.float32)
-        commonness = calibration.commonness(stacked)
-        pairs = calibration.correct(stacked @ stacked.T, (commonness[:, None] + commonness[None, :]) / 2)
-        between = pairs[np.triu_indices(n, 1)]
-        excess = float(between.mean()) - mean
-        wider = n / (n + _SPREAD_SHRINKAGE) * (_spread(between) / spread - 1.0)
-        stretch = min(1.0 + max(wider, 0.0), _LARGEST_STRETCH)
-        return cls(calibration, stacked, commonness, expected, excess, stretch)
-
-    def resemblance(self, query: FloatArray, commonness: float) -> float:
-        """Return by how much a (D,) query of this commonness is like everybody: ``r - m0``; 0 for nobody."""
-        n = len(self.centers)
-        if n == 0:
-            return 0.0
-        mean, _ = self.calibration.different_people
-        to_all = self.calibration.correct(
-            self.centers @ query, (self.commonness + np.float32(commonness)) / 2
-        )
-        return (float(to_all.sum()) - float(to_all.max())) / (n - 1) - mean
+            empty = np.zeros(0, np.float32)
+            return cls(calibration, nobody, empty, 0.0, EXPECTED_SHIFT, _SHIFT_VARIANCE, {})
+        centers = np.stack([*persons.values()]).astype(np.float32)
+        commonness = calibration.commonness(centers)
+        mean, spread = calibration.different_people
+        pairs = calibration.correct(centers @ centers.T, (commonness[:, None] + commonness[None, :]) / 2)
+        np.fill_diagonal(pairs, mean)
+        to_others = (pairs - mean).sum(axis=1).astype(np.float64) / (n - 1) / spread
+        measured = float(to_others.mean())
+        weight = _SHIFT_VARIANCE / (_SHIFT_VARIANCE + 4 * _PERSON_VARIANCE / n + 2 / n**2)
+        own = _reliability(n - 1) * (to_others - measured)
+        return cls(
+            calibration, centers, commonness, measured,
+            EXPECTED_SHIFT + weight * (measured - EXPECTED_SHIFT), _SHIFT_VARIANCE * (1 - weight),
+            dict(zip(persons, own.tolist(), strict=True)),
+        )  # fmt: skip
 
     def normalize(
-        self, corrected: NDArray[np.float64], resemblance: float, expected: float = 0.0
+        self, corrected: NDArray[np.float64], query: FloatArray, commonness: float, person_ids: Sequence[str]
     ) -> NDArray[np.float64]:
-        """Return ``s''`` of (k,) corrected similarities of persons to a query of this :meth:`resemblance`.
+        """Return ``s''`` of (k,) corrected similarities of persons to one query.
 
         Args:
             corrected: (k,) ``s'``.
-            resemblance: Of the query.
-            expected: ``e``; 0 believes in nothing but what was measured.
+            query: (D,) unit vector.
+            commonness: Of the query.
+            person_ids: (k) whose similarities these are.
         """
+        mean, spread = self.calibration.different_people
+        own_of_query, unknown = self._of_query(query, commonness)
+        own = np.array([self.own.get(person_id, 0.0) for person_id in person_ids])
+        reliability = _reliability(len(self.centers) - 1)
+        unknowns = [
+            _PERSON_VARIANCE * (1 - reliability if person_id in self.own else 1.0) for person_id in person_ids
+        ]
+        lift = spread * np.maximum(self.shift + own_of_query + own, 0.0)
+        widening = np.sqrt(1.0 + self.variance + unknown + np.array(unknowns))
+        return np.asarray(mean + (corrected - mean - lift) / widening, np.float64)
+
+    def _of_query(self, query: FloatArray, commonness: float) -> tuple[float, float]:
+        """Return ``a^`` of a query and what is not known of it."""
         n = len(self.centers)
-        mean, _ = self.calibration.different_people
-        by_gallery, by_track = (
-            _shrink(self.excess, n, expected),
-            _shrink(resemblance, max(n - 1, 0), expected),
+        if n < 2:
+            return 0.0, _PERSON_VARIANCE
+        mean, spread = self.calibration.different_people
+        to_all = self.calibration.correct(
+            self.centers @ query, (self.commonness + np.float32(commonness)) / 2
         )
-        lift = max(by_gallery, by_track, 0.0)
-        return np.asarray(mean + (corrected - mean - lift) / self.stretch, np.float64)
+        others = ((float(to_all.sum()) - float(to_all.max())) / (n - 1) - mean) / spread
+        reliability = _reliability(n - 1)
+        return reliability * (others - self.measured), _PERSON_VARIANCE * (1 - reliability)
 
 
-def _shrink(measured: float, n: int, expected: float) -> float:
-    """Return what is to be believed of a mean that was measured on n persons."""
-    return (n * measured + _SHRINKAGE * expected) / (n + _SHRINKAGE)
-
-
-def _spread(values: NDArray[np.float32]) -> float:
-    """Return half the distance between the 16th and 84th percentile: two look-alikes must not widen it."""
-    low, high = np.quantile(values, [0.16, 0.84])
-    return float(high - low) / 2
+def _reliability(k: int) -> float:
+    """Return how much of a person's mean similarity to k others is their own and not chance."""
+    return k / (k + 1.0 / _PERSON_VARIANCE) if k > 0 else 0.0

@@ -8,12 +8,12 @@ gallery,
 
 A name is claimed when two things hold.
 
-1. *Rarely false.* ``ln P(somebody else is as alike) <= ln(alpha) - ln(N) - ln(looks) - ln(C)``: alpha is the
+1. *Rarely false.* ``ln P(somebody else is as alike) <= ln(alpha) - ln(N) - ln(looks)``: alpha is the
    operator's ``target_false_accept_rate``, the chance that a stranger's whole track is ever named. N
    comparisons are made (Bonferroni's union bound over the enrolled people), and a track, whose pooled
    evidence changes while it lasts, is worth a few independent ``looks``, a number that was measured and
-   stands in the model card; ``C`` is the caution that faces unlike the tables' photographs ask for
-   (:mod:`claim_limit`). The bound through likelihood ratios alone, ``P(sup LR >= N / alpha) <= alpha / N``
+   stands in the model card. How alike different people are here is learned from the gallery
+   (:mod:`cohort`). The bound through likelihood ratios alone, ``P(sup LR >= N / alpha) <= alpha / N``
    (Ville 1939), needs no looks but gives away most of the rate at a fixed number of looks; the measured
    tail is as safe and names more.
 2. *Clearly this one.* The posterior reaches ``minimum_probability``, which also keeps the runner-up at bay.
@@ -36,7 +36,6 @@ import numpy as np
 from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.claim_limit import log_claim_limit
 from face_recognition_node.identity.person_models import PersonMatch, PersonModels
 from face_recognition_node.tracking.assignment import linear_sum_assignment
 from face_recognition_node.tracking.tracker import Track
@@ -145,7 +144,10 @@ class IdentityResolver:
         n_strangers = sum(person.is_stranger for person in snapshot.persons.values())
         n_enrolled = len(snapshot.persons) - n_strangers
         posteriors = [self._posterior(track.claim.matches, len(snapshot.persons)) for track in visible]
-        limits = (self.log_limit(n_enrolled), self._stranger_limit(n_strangers))
+        limits = (
+            self.log_limit(n_enrolled),
+            self.calibration.log_limit(self.stranger_false_match_rate, n_strangers),
+        )
         options = [
             self._options(track, posterior, limits, snapshot, stamp)
             for track, posterior in zip(visible, posteriors, strict=True)
@@ -184,12 +186,7 @@ class IdentityResolver:
 
     def log_limit(self, n_enrolled: int) -> float:
         """Return the largest log false match rate of a claim, with so many people enrolled."""
-        return log_claim_limit(self.config.target_false_accept_rate, n_enrolled, self.calibration.looks)
-
-    def _stranger_limit(self, n_strangers: int) -> float:
-        """Return the same for finding a stranger again: so many comparisons, as often as a track is worth."""
-        comparisons = max(n_strangers, 1) * self.calibration.looks
-        return math.log(self.stranger_false_match_rate) - math.log(comparisons)
+        return self.calibration.log_limit(self.config.target_false_accept_rate, n_enrolled)
 
     def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:
         """Bring matches up to date where the evidence or the gallery has changed."""

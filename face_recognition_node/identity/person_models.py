@@ -81,7 +81,7 @@ class PersonModels:
         self._models: dict[str, _Model] = {}
         self._version = -1
         self._members: dict[str, _Member] = {}
-        self._enrolled = self._everybody = Cohort.of([], calibration)
+        self._cohort = Cohort.of({}, calibration)
         self._different: set[frozenset[str]] = set()
 
     def rank(
@@ -116,7 +116,7 @@ class PersonModels:
         pair = frozenset((first_id, second_id))
         if pair not in self._different:
             self._different.add(pair)
-            self._everybody = Cohort.of(self._centers_of_all(self._members), self._calibration)
+            self._cohort = Cohort.of(self._different_people(self._members), self._calibration)
 
     def log_ratio(self, embedding: FloatArray, quality: float, person_id: str, snapshot: Snapshot) -> float:
         """Return the natural-log likelihood ratio that one (D,) view by itself shows this person."""
@@ -136,16 +136,10 @@ class PersonModels:
             return ()
         similarity, model_quality, model_commonness, nearest = np.array(rows, np.float64).T
         corrected = self._calibration.correct(similarity, (model_commonness + own) / 2).astype(np.float64)
-        enrolled, everybody = self._enrolled, self._everybody
-        comparable = enrolled.normalize(corrected, enrolled.resemblance(query, own))
-        ratios = self._calibration.log_likelihood_ratio(comparable, quality, model_quality)
-        resemblance = everybody.resemblance(query, own)
-        measured = everybody.normalize(corrected, resemblance)
-        cautious = everybody.normalize(corrected, resemblance, everybody.expected)
-        is_stranger = np.array([person.is_stranger for person in persons])
-        false_matches = self._calibration.log_false_match(
-            np.where(is_stranger, measured, cautious), quality, model_quality
-        )
+        ids = [person.person_id for person in persons]
+        normalized = self._cohort.normalize(corrected, query, own, ids)
+        ratios = self._calibration.log_likelihood_ratio(normalized, quality, model_quality)
+        false_matches = self._calibration.log_false_match(normalized, quality, model_quality)
         distances = np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
         columns = (similarity.tolist(), ratios.tolist(), false_matches.tolist(), distances.tolist())
         matches = [
@@ -185,13 +179,12 @@ class PersonModels:
     @property
     def keeps_anything(self) -> bool:
         """Whether embeddings of anybody are kept here."""
-        cohorts = (self._enrolled, self._everybody)
-        return bool(self._models or self._members or any(len(cohort.centers) for cohort in cohorts))
+        return bool(self._models or self._members or len(self._cohort.centers))
 
     def follow(self, snapshot: Snapshot) -> None:
         """Take over a version of the gallery; nothing of a forgotten person stays here.
 
-        The models are made again when they are needed, but for those of the cohorts.
+        The models are made again when they are needed, but for those of the cohort.
         """
         if snapshot.version == self._version:
             return
@@ -212,20 +205,17 @@ class PersonModels:
                 member = _Member(person.template_ids, model.center, quality, person.is_stranger)
             members[person.person_id] = member
         if [*members] != [*known] or any(members[i] is not known[i] for i in members):
-            self._enrolled = Cohort.of(
-                [m.center for m in members.values() if not m.is_stranger], self._calibration
-            )
-            self._everybody = Cohort.of(self._centers_of_all(members), self._calibration)
+            self._cohort = Cohort.of(self._different_people(members), self._calibration)
         self._members = members
 
-    def _centers_of_all(self, entries: Mapping[str, _Member]) -> list[FloatArray]:
-        """Return the centres of the enrolled and of the strangers who are none of those before them.
+    def _different_people(self, entries: Mapping[str, _Member]) -> dict[str, FloatArray]:
+        """Return the centres by id of the enrolled and of the strangers who are none of those before them.
 
         A person known under two ids, a stranger and enrolled or two strangers, is no measure of how alike
         different people are; unless they were seen in one frame, which makes them the best measure.
         """
         if not entries:
-            return []
+            return {}
         ids, members = list(entries), list(entries.values())
         centers = np.stack([member.center for member in members])
         qualities = np.array([member.quality for member in members])
@@ -238,11 +228,11 @@ class PersonModels:
             unsure = [j for j in kept if frozenset((ids[j], ids[k])) not in self._different]
             if not member.is_stranger or (chances[k, unsure] > _LOG_CHANCE_OF_TWO).all():
                 kept.append(k)
-        return [members[k].center for k in kept]
+        return {ids[k]: members[k].center for k in kept}
 
 
 def _choose(snapshot: Snapshot) -> list[Person]:
-    """Return the persons of the cohorts: the enrolled, and where they are few the latest strangers."""
+    """Return the persons of the cohort: the enrolled, and where they are few the latest strangers."""
     people = list(itertools.islice(_with_templates(snapshot, is_stranger=False), LARGEST))
     if len(people) < LARGEST:
         strangers = list(_with_templates(snapshot, is_stranger=True))

@@ -24,7 +24,6 @@ from face_recognition_node.evaluation.calibration_faces import (
 )
 from face_recognition_node.evaluation.track_rates import TrackScores, measure_looks, play_tracks
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.claim_limit import CAUTION
 from face_recognition_node.vision.alignment import ALIGNMENT_TEMPLATE
 from face_recognition_node.vision.faces import Detection
 
@@ -42,7 +41,7 @@ class TestTracks:
         assert 1.0 <= looks < 6.0
         for size in (5, 20):
             scores = play_tracks(fitted, people, size, n_galleries=2, n_strangers=100)
-            rate = scores.rate_at(0.02 * CAUTION, looks)  # the tables' own promise, without the caution
+            rate = scores.rate_at(0.02, looks)
             assert rate.strangers_named <= 0.02 + 3 * math.sqrt(0.02 * 0.98 / rate.n_strangers)
             assert rate.enrolled_named > 0.8
             assert rate.enrolled_mistaken == 0.0
@@ -52,7 +51,7 @@ class TestTracks:
             np.array([-9.5, -9.0, -2.0, -3.0]), np.array([-9.5, -1.0]), np.array([-9.0, -9.6]), 10,
             np.arange(4),
         )  # fmt: skip
-        rate = scores.rate_at(0.01, looks=1.0)  # limit ln(0.01 / 10 / 10) = -9.2
+        rate = scores.rate_at(0.001, looks=1.0)  # limit ln(0.001 / 10) = -9.2
         assert (rate.strangers_named, rate.enrolled_named, rate.enrolled_mistaken) == (0.25, 0.5, 0.5)
 
     @pytest.mark.parametrize(

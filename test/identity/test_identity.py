@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identity_desk import Desk, between
 
-from face_recognition_node.identity.claim_limit import CAUTION
 from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import IdentityState
@@ -65,9 +64,7 @@ class TestClaims:
     def test_limit_is_the_union_bound(self, n_enrolled: int, target: float, looks: float) -> None:
         calibration = replace(made_up_calibration(), looks=looks)
         resolver = IdentityResolver(calibration, IdentityConfig(target_false_accept_rate=target), 0.02)
-        assert math.exp(resolver.log_limit(n_enrolled)) == pytest.approx(
-            target / n_enrolled / looks / CAUTION
-        )
+        assert math.exp(resolver.log_limit(n_enrolled)) == pytest.approx(target / n_enrolled / looks)
 
     def test_a_stricter_target_takes_effect_on_the_next_frame(self, desk: Desk, world: FaceWorld) -> None:
         desk.enroll(0, "Anna")
@@ -77,7 +74,7 @@ class TestClaims:
         assert desk.ask(track)[0].state is not IdentityState.KNOWN
 
     def test_more_people_need_more_likeness(self, world: FaceWorld) -> None:
-        share = 0.53
+        share = 0.58
         few, many = Desk(world), Desk(world)
         few.enroll(0, "Anna")
         for person in range(40):
@@ -133,7 +130,7 @@ class TestContinuity:
         for person in range(10):
             desk.enroll(person, f"P{person}")
         desk.resolver.config = IdentityConfig(target_false_accept_rate=1e-3)
-        doubtful = between(world, 0, 40, 0.68)
+        doubtful = between(world, 0, 40, 0.56)
         assert desk.ask(desk.track(doubtful))[0].state is not IdentityState.KNOWN
         track = desk.track(world.embedding(0))
         assert desk.ask(track)[0].name == "P0"
@@ -194,7 +191,7 @@ class TestContinuity:
             desk.show(track, world.axis(9))
             names.append(desk.ask(track)[0].name)
         assert set(names[22:]) == {""}, "at most claim_timeout_s after the last view that shows her"
-        for _ in range(2):
+        for _ in range(15):
             desk.show(track, world.axis(0))
             (again,) = desk.ask(track)
         assert again.name == "Anna"

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from face_world import FaceWorld, made_up_calibration, unit
 from identity_desk import BOX, Desk, between
 
@@ -87,7 +88,7 @@ def test_who_resembles_somebody_enrolled_keeps_a_strangers_id(world: FaceWorld) 
 
 def test_a_name_given_to_a_shared_id_is_claimed_by_the_names_own_rule(world: FaceWorld) -> None:
     """A claim of a stranger stands more easily than one of a name; naming must not carry it over."""
-    desk = Desk(world, minimum_probability=0.5)
+    desk = Desk(world, minimum_probability=0.5, target_false_accept_rate=0.001)
     stranger = desk.gallery.add_person("", [a_view(world.axis(0))], is_stranger=True).person_id
     other = desk.track(between(world, 0, 1, 0.42))
     assert desk.ask(other)[0].person_id == stranger
@@ -99,5 +100,5 @@ def test_a_name_given_to_a_shared_id_is_claimed_by_the_names_own_rule(world: Fac
 def test_each_comparison_of_a_track_with_each_stranger_counts(world: FaceWorld) -> None:
     """Taken for a stranger falsely at the stated rate: more strangers, or more comparisons, ask for more."""
     desk = Desk(world, calibration=replace(made_up_calibration(), looks=4.0))
-    assert desk.resolver._stranger_limit(1) == math.log(0.02 / 4)
-    assert desk.resolver._stranger_limit(10) == math.log(0.02 / 40)
+    assert desk.calibration.log_limit(0.02, 1) == math.log(0.02) - math.log(4)
+    assert desk.calibration.log_limit(0.02, 10) == pytest.approx(math.log(0.02 / 40))

@@ -153,7 +153,7 @@ def test_patience_ends_although_the_good_views_have(door: Door) -> None:
     """Between a name and nobody; five good views, then the head is tilted."""
     door.gallery.add_person("Anna", [NewTemplate(door.world.axis(3), 0.9, HeadPose(0, 0, 0))])
     door.resolver.config = with_values(IdentityConfig(), {"minimum_probability": 0.9999})
-    like_anna = at_cosine(0.35, door.world.axis(3), door.world.axis(0))
+    like_anna = at_cosine(0.45, door.world.axis(3), door.world.axis(0))
     for seconds, view in ((0.6, {}), (2.0, {"sharpness": 0.3})):
         assert door.watch(0, seconds, embedding=like_anna, **view).state is IdentityState.UNDECIDED
         assert door.strangers == []
