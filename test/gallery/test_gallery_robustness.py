@@ -25,6 +25,7 @@ def test_no_promise_is_broken_by_kills(tmp_path):
     """Full run: ./run exec python tools/gallery_crash.py 200."""
     figures = gallery_crash.crash_test(tmp_path, 10, longest_s=0.15)
     assert figures.failures == ()
+    assert figures.leftovers == ()
     assert figures.rounds == 10
     assert figures.acknowledged > 0
 
@@ -43,8 +44,21 @@ def test_the_crash_test_notices_a_lost_change(tmp_path, monkeypatch):
         return said
 
     monkeypatch.setattr(gallery_crash, "_write_and_kill", forgetful)
-    figures = gallery_crash.crash_test(tmp_path, 2, longest_s=0.5)
+    figures = gallery_crash.crash_test(tmp_path, 2, longest_s=3.0)
     assert any("neither" in failure for failure in figures.failures)
+
+
+def test_the_crash_test_notices_what_is_left_over(tmp_path):
+    """The test above is able to fail: here is everything that it looks for."""
+    for folder, name, content in (
+        ("data", "gallery.db", b"...p-0123456789ab..."), ("data", ".all.part", b"faces"),
+        ("keys", "undo-1.key", b""), ("exports", "all.export", b"half"),
+    ):  # fmt: skip
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_bytes(content)
+    found = " ".join(gallery_crash._leftovers(tmp_path, {"p-0123456789ab"}))
+    for sentence in ("p-0123456789ab was forgotten", ".all.part stayed", "key of 0 bytes", "damaged"):
+        assert sentence in found
 
 
 @pytest.mark.parametrize("exact_limit", [50000, 1000])
