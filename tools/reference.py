@@ -14,7 +14,7 @@ from pathlib import Path
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from face_recognition_node.common.parameters import Parameter, Value, flatten
-from face_recognition_node.ros.messages import ENROLL_PERSON, OPTIONAL_TOPICS, SERVICES, TOPICS
+from face_recognition_node.ros.messages import ACTIONS, OPTIONAL_TOPICS, SERVICES, TOPICS
 from face_recognition_node.ros.parameters import NodeParameters, bounds, declarations
 from face_recognition_node.ros.video_source import VideoSourceConfig
 
@@ -47,8 +47,8 @@ def services_table() -> str:
 
 def actions_table() -> str:
     """Return the actions as a Markdown table."""
-    call = ENROLL_PERSON
-    return _table(("action", "type", "what"), [(f"`{call.name}`", f"`{_type_name(call.type)}`", call.text)])
+    rows = [(f"`{call.name}`", f"`{_type_name(call.type)}`", call.text) for call in ACTIONS]
+    return _table(("action", "type", "what"), rows)
 
 
 def parameters_table() -> str:

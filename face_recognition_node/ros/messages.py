@@ -13,7 +13,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from face_recognition_interfaces.action import EnrollPerson
+from face_recognition_interfaces.action import EnrollPerson, FindPerson
 from face_recognition_interfaces.msg import (
     Face,
     FaceArray,
@@ -205,6 +205,11 @@ SERVICES = (
 ENROLL_PERSON = Call(
     "~/enroll_person", EnrollPerson, "Get to know a person from the running video; feedback per view, cancel."
 )
+
+FIND_PERSON = Call(
+    "~/find_person", FindPerson, "Look out for a person; ends with their face, or with who was seen instead."
+)
+ACTIONS = (ENROLL_PERSON, FIND_PERSON)
 
 
 STATES = {

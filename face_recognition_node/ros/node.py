@@ -25,6 +25,7 @@ from face_recognition_node.ros.diagnostics import (
     to_diagnostics,
 )
 from face_recognition_node.ros.enrollment_server import EnrollmentServer
+from face_recognition_node.ros.find_server import FindServer
 from face_recognition_node.ros.images import DepthBuffer, ImageInput
 from face_recognition_node.ros.lifecycle import LoudNode, end_forwarding, forward_logs, loud, state_label
 from face_recognition_node.ros.messages import DIAGNOSTICS
@@ -106,6 +107,7 @@ class FaceRecognitionNode(LoudNode):
         self._input = ImageInput(self, self._on_image, self._depth.add, self._depth.camera.add)
         self._gallery_services = GalleryServices(self, self)
         self._enrollment = EnrollmentServer(self, self)
+        self._search = FindServer(self, self)
         self._diagnostics = self.create_publisher(DIAGNOSTICS.type, DIAGNOSTICS.name, DIAGNOSTICS.qos)
         self._ticker = Ticker(
             [(CHECK_PERIOD_S, self.check), (self.settings.node.diagnostics_period, self._diagnose)]
@@ -215,6 +217,7 @@ class FaceRecognitionNode(LoudNode):
         self._housekeeping.stop()
         self._input.destroy()
         self._enrollment.close()
+        self._search.close()
         super().destroy_node()
         end_forwarding(self._log_handler)
 
@@ -259,6 +262,8 @@ class FaceRecognitionNode(LoudNode):
             wanted.append("always_on")
         if self._enrollment.is_running:
             wanted.append("enrolment")
+        if self._search.is_running:
+            wanted.append("search")
         with self._state_lock:
             if self._answers is not None and self._answers.count_subscribers():
                 wanted.append("subscribers")

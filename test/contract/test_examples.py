@@ -104,6 +104,23 @@ def test_a_node_greets_and_enrolls(tmp_path: Path) -> None:
     assert seen is not None
 
 
+@pytest.mark.ros
+def test_a_behaviour_tree_finds_the_guest(gallery: Path) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    pytest.importorskip("py_trees", reason="needs py_trees: pip install -r requirements/test.txt")
+    from lifecycle_msgs.msg import State
+    from ros_world import NODE, PATIENCE, SOURCE, node_processes
+
+    source = ["rate:=8.0", "wait_for_subscriber:=true", "width:=480", "height:=360"]
+    with node_processes(gallery, source=source) as (_, remote):
+        remote.bring_to(NODE, State.PRIMARY_STATE_ACTIVE, PATIENCE)
+        remote.bring_to(SOURCE, State.PRIMARY_STATE_ACTIVE, PATIENCE)
+        script = EXAMPLES / "find_person_behaviour.py"
+        command = [sys.executable, str(script), "--ros-args", "-p", f"name:={GUEST}"]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=True)
+    assert ended.stdout == f"SUCCESS {GUEST} is in view\n"
+
+
 def cells() -> Iterator[str]:
     for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import ros_world
 from action_msgs.msg import GoalStatus
+from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -22,7 +23,7 @@ from ros_world import NODE, PATIENCE, SOURCE, Inbox, node_processes, wait_for_su
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from face_recognition_interfaces.action import EnrollPerson
+from face_recognition_interfaces.action import EnrollPerson, FindPerson
 from face_recognition_interfaces.msg import Face, FaceArray, GalleryInfo
 from face_recognition_interfaces.srv import (
     AddFaceFromImage,
@@ -280,6 +281,42 @@ def test_the_same_face_under_a_second_name_is_already_known(world, guest_bgr) ->
 
     diagnostics.wait(warns_of_twins, "a warning of twins")
     diagnostics.close()
+    forget_everybody(world)
+
+
+def find(world, **goal):
+    """Look for a person and return the goal's status and result, and how long it took, seconds."""
+    client = world.remote.action_client(FindPerson, f"{NODE}/find_person")
+    world.remote.wait_until(client.server_is_ready, PATIENCE, "the action that finds")
+    goal.setdefault("timeout", Duration(sec=30))
+    started = time.monotonic()
+    future = client.send_goal_async(FindPerson.Goal(**goal))
+    handle = world.remote.wait_for_future(future, PATIENCE, "the goal's acceptance")
+    return *result_of(world, handle), time.monotonic() - started
+
+
+def test_a_person_is_found_or_who_was_seen_instead(world, guest_bgr, stranger_bgr) -> None:
+    forget_everybody(world)
+    anna = add(world, guest_bgr, name="Anna")
+    assert find(world)[1].outcome == "invalid_goal"
+    assert find(world, name="Bob")[1].outcome == "no_such_person"
+    status, result, seconds = find(world, name="anna", timeout=Duration(sec=1))
+    assert (status, result.outcome, result.success) == (GoalStatus.STATUS_ABORTED, "no_images", False)
+    assert seconds >= 1.0
+    grace = add(world, stranger_bgr, name="Grace")
+    with playing(world.remote):  # the guest alone at first, the stranger after some seconds
+        status, result, seconds = find(world, name="Grace", timeout=Duration(sec=3))
+        assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, "not_found")
+        assert 3.0 <= seconds < 8.0
+        assert [(face.person_id, face.name) for face in result.seen if face.name] == [
+            (anna.person_id, "Anna")
+        ]
+        assert "Grace was not seen in 3 s; seen instead: Anna" in result.message
+        status, result, _ = find(world, person_id=grace.person_id)
+        assert (status, result.outcome) == (GoalStatus.STATUS_SUCCEEDED, "found"), result.message
+        assert (result.face.person_id, result.face.name) == (grace.person_id, "Grace")
+        assert result.face.probability > 0.9
+        assert result.header.frame_id == "camera"
     forget_everybody(world)
 
 
