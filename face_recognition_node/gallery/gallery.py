@@ -41,6 +41,7 @@ from face_recognition_node.gallery.values import (
     Template,
 )
 from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.faces import ImageArray
 
 __all__ = [
     "Gallery", "GalleryConfig", "Match", "NewTemplate", "Person", "Provenance", "Session", "SessionKind",
@@ -404,6 +405,19 @@ class Gallery:
             rows = engine.store.read_since(-1)
             wanted = None if person_ids is None else {self.snapshot().resolve(key) for key in person_ids}
             return write_export(engine.store, rows, Path(path).expanduser().absolute(), wanted, overwrite)
+
+    def crop(self, template_id: int) -> ImageArray | None:
+        """Return the (112, 112, 3) BGR crop of a template, or None if none is kept.
+
+        Raises:
+            GalleryUnavailableError: Its key is not on this machine, or it is damaged.
+        """
+        engine = self._engine
+        with engine.lock:
+            engine.require_open()
+            query = "SELECT sealed FROM crops WHERE template_id = ?"
+            row = engine.store.connection.execute(query, (template_id,)).fetchone()
+        return None if row is None else engine.crops.open(template_id, row[0])
 
     def verify(self) -> VerificationReport:
         """Check the file, its rows, the keys and the search index; changes nothing."""

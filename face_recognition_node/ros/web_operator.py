@@ -297,6 +297,10 @@ class RobotOperator:
         answer = self._call("list_persons", include_strangers=True, include_templates=True)
         return list(answer.templates)
 
+    def crop(self, template_id: int) -> bytes | None:
+        """See :class:`Operator`; the node tells no pictures."""
+        return None
+
     # --- enrollment -----------------------------------------------------------------------------------
 
     def enroll(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from face_recognition_node.assembly import Pipeline
@@ -281,6 +282,7 @@ class LocalOperator:
                 Card(
                     p.person_id, p.name, p.is_stranger, p.n_templates, p.n_adapted, p.session, p.created,
                     p.last_seen, p.expires,
+                    min(p.template_ids, default=None) if self._gallery.config.keep_crops else None,
                 )
                 for p in snapshot.persons.values()
             ),
@@ -311,6 +313,11 @@ class LocalOperator:
             )
             for t in self._gallery.snapshot().templates_of(person_id)
         )  # fmt: skip
+
+    def crop(self, template_id: int) -> bytes | None:
+        """See :class:`Operator`."""
+        crop_bgr = self._gallery.crop(template_id) if self._gallery.config.keep_crops else None
+        return None if crop_bgr is None else cv2.imencode(".jpg", crop_bgr)[1].tobytes()
 
     # --- what the page asks for -----------------------------------------------------------------------
 

@@ -141,7 +141,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One person or stranger of the gallery; times are Unix seconds, None: never."""
+    """One person or stranger of the gallery; times are Unix seconds, None: never.
+
+    ``picture`` is a template whose crop is kept, by the owner's choice; None: none is.
+    """
 
     person_id: str
     name: str
@@ -152,6 +155,7 @@ class Card:
     created: float | None
     last_seen: float | None
     expires: float | None
+    picture: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +273,10 @@ class Operator(Protocol):
 
     def views(self, person_id: str) -> tuple[StoredView, ...]:
         """Return the templates of a person."""
+        ...
+
+    def crop(self, template_id: int) -> bytes | None:
+        """Return the kept crop of a template as JPEG; None: none is kept."""
         ...
 
     def enroll(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> str:

@@ -109,6 +109,7 @@ class Page:
         application.router.add_get("/", self._index)
         application.router.add_get("/assets/{name}", self._asset)
         application.router.add_get("/live", self._live)
+        application.router.add_get(r"/crop/{template:\d{1,15}}", self._crop)
         application.router.add_post("/api/{name}", self._act)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -145,6 +146,16 @@ class Page:
         if path.parent != ASSETS or path.suffix not in KINDS or not path.is_file():
             raise web.HTTPNotFound()
         return web.Response(body=path.read_bytes(), content_type=KINDS[path.suffix], charset="utf-8")
+
+    async def _crop(self, request: web.Request) -> web.Response:
+        work, loop = self._operator.crop, asyncio.get_running_loop()
+        try:
+            jpeg = await loop.run_in_executor(self._workers, work, int(request.match_info["template"]))
+        except FaceRecognitionError as error:
+            raise web.HTTPNotFound(text=str(error)) from error
+        if jpeg is None:
+            raise web.HTTPNotFound()
+        return web.Response(body=jpeg, content_type="image/jpeg")
 
     async def _act(self, request: web.Request) -> web.Response:
         action = ACTIONS.get(request.match_info["name"])

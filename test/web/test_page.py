@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
+from gallery_helpers import face, template
 
-from face_recognition_node.assembly import Pipeline
+from face_recognition_node.assembly import Models, Pipeline, load_models
+from face_recognition_node.common.parameters import with_values
 from face_recognition_node.config import Config
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.web.local import LocalOperator
@@ -51,12 +55,17 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalOperator]:
+def models() -> Models:
+    return load_models(Config())
+
+
+@pytest.fixture(scope="module")
+def operator(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalOperator]:
     path = tmp_path_factory.mktemp("web") / "gallery.db"
     # The first seconds show the guest alone; at 5 Hz a loaded machine keeps up as well.
     source = open_source("sample", rate=5.0).between(0.5, 5.0)
     with (
-        Pipeline.open(Config(), path, learns=True, is_live=True) as pipeline,
+        Pipeline.open(Config(), path, models=models, learns=True, is_live=True) as pipeline,
         LocalOperator(pipeline, source) as operator,
     ):
         yield operator
@@ -75,7 +84,7 @@ def ask(address: str, path: str = "", **options: Any) -> tuple[int, str]:
         async with aiohttp.ClientSession() as session:
             method = options.pop("method", "GET")
             async with session.request(method, address + path, **options) as answer:
-                return answer.status, await answer.text()
+                return answer.status, await answer.text("latin-1")
 
     return asyncio.run(work())
 
@@ -155,6 +164,23 @@ class TestAccess:
                     return pictures
 
         assert asyncio.run(asyncio.wait_for(watch(), PATIENCE_S)) == 2
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_picture_is_shown_only_where_the_owner_keeps_crops(
+    models: Models, keeps: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    config = with_values(Config(), {"gallery.keep_crops": keeps})
+    view = template(face(rng), crop=rng.integers(0, 256, (112, 112, 3), np.uint8))
+    with Pipeline.open(config, tmp_path / "gallery.db", models=models) as pipeline:
+        person = pipeline.gallery.add_person("Anna", [view])
+        operator = LocalOperator(pipeline, open_source("sample"))
+        (card,) = operator.overview().people
+        assert card.picture == (person.template_ids[0] if keeps else None)
+        with Server(operator) as server:
+            assert ask(server.address, f"crop/{person.template_ids[0]}")[0] == (200 if keeps else 404)
+            assert ask(server.address, "crop/999")[0] == 404
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +270,21 @@ class Desk:
             self.click("#face-panel button", "somebody else")
             self.type("dialog input", name)
             self.click("dialog button[type=submit]")
-        self.wait(lambda: self.find("#outcome h2", "stored"))
+        shares = set()
+
+        def is_stored() -> bool:
+            width, text = self.browser.execute_script(
+                "return [document.querySelector('.bar i')?.style.width,"
+                " document.querySelector('.reasons')?.textContent]"
+            )
+            if width:
+                kept, wanted = re.findall(r"\d+", text)[:2]
+                assert float(width.rstrip("%")) == pytest.approx(100 * int(kept) / int(wanted), abs=0.01)
+                shares.add(width)
+            return bool(self.find("#outcome h2", "stored"))
+
+        self.wait(is_stored)
+        assert shares, "the progress was never seen"
 
 
 @pytest.fixture(scope="module")
@@ -344,8 +384,6 @@ class TestInTheBrowser:
 
 
 def test_the_page_names_no_other_place() -> None:
-    import re
-
     for path in (Path(__file__).parents[2] / "face_recognition_node/web/assets").iterdir():
         addresses = set(re.findall(r"https?://[^\s\"'`]+", path.read_text(encoding="utf-8")))
         assert addresses <= {"http://www.w3.org/2000/svg"}, path

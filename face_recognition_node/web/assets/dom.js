@@ -83,13 +83,15 @@ export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} 
 export const probability = (value) => `${Math.min(Math.floor(100 * value), 99)} %`;
 
 export function ago(seconds) {
-  if (!seconds) return "not yet";
+  if (!seconds) return "never";
   const past = Date.now() / 1000 - seconds;
   if (past < 60) return "just now";
   if (past < 3600) return `${Math.floor(past / 60)} min ago`;
   if (past < 86400) return `${Math.floor(past / 3600)} h ago`;
   return new Date(1000 * seconds).toLocaleDateString();
 }
+
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 export const clock = (seconds) =>
   new Date(1000 * seconds).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

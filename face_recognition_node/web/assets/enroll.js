@@ -1,6 +1,6 @@
 // The panel of one face: who it is, what can be done about it, and how an enrollment goes.
 
-import { $, act, askName, el, percent, post, probability, toast } from "./dom.js";
+import { $, act, askName, el, percent, post, probability, sentence, toast } from "./dom.js";
 import { live, select, textOf } from "./live.js";
 
 const REASONS = {
@@ -28,6 +28,7 @@ function close() {
 }
 
 export function update() {
+  if (enrollment?.outcome === "canceled") dismissed = enrollment.number; // who canceled it knows
   if (enrollment && (enrollment.is_running || enrollment.number > dismissed)) {
     return enrollment.is_running ? showProgress() : showEnd();
   }
@@ -124,7 +125,7 @@ function showProgress() {
     el("div", { className: "row", style: { marginTop: "10px" } }, el("span", { className: "grow" }),
       el("button", { onclick: () => act("cancel_enrollment", {}) }, "Cancel"))));
   panel.querySelector(".hint").textContent = state.hint || "Thank you, one moment …";
-  panel.querySelector(".bar i").style.width = percent(state.views_kept / Math.max(state.wanted_views, 1));
+  panel.querySelector(".bar i").style.width = `${100 * Math.min(1, state.views_kept / Math.max(state.wanted_views, 1))}%`;
   const rejected = reasonsOf(state.rejections);
   panel.querySelector(".reasons").textContent =
     `${state.views_kept} of ${state.wanted_views} views kept${rejected ? `; not kept: ${rejected}` : ""}`;
@@ -138,11 +139,11 @@ function showProgress() {
 function showEnd() {
   const state = enrollment;
   const isStored = state.outcome === "stored";
-  const again = state.known_id && !isStored && state.outcome !== "canceled";
+  const again = state.known_id && !isStored;
   paint(`end|${state.number}|${state.outcome}`, () => el("div", { className: "box", id: "outcome" },
-    head(isStored ? `${state.name || "Views"} stored` : again ? `Already known as ${state.known_name}` : state.outcome === "canceled" ? "Canceled" : "Nothing was stored", ""),
-    el("div", { className: isStored ? "note good" : "note", style: { marginTop: "8px" } }, state.message,
-      el("p", {}, `${state.views_kept} views kept. ${reasonsOf(state.rejections) ? `Not kept: ${reasonsOf(state.rejections)}.` : ""}`)),
+    head(isStored ? `${state.name || "Views"} stored` : again ? `Already known as ${state.known_name}` : "Nothing was stored", ""),
+    el("div", { className: isStored ? "note good" : "note", style: { marginTop: "8px" } }, sentence(state.message),
+      el("p", {}, `${state.views_kept} good views. ${reasonsOf(state.rejections) ? `Not kept: ${reasonsOf(state.rejections)}.` : ""}`)),
     again && state.track_id !== null ? choices(state.track_id, state.known_id, state.known_name) : null));
 }
 

@@ -1,6 +1,6 @@
 // History with undo and redo, sessions, export and import, verification, and the operating point.
 
-import { act, ask, clock, el, percent, post, toast } from "./dom.js";
+import { act, ask, clock, el, percent, post, sentence, toast } from "./dom.js";
 
 export function showHistory(overview) {
   const off = overview.unavailable;
@@ -12,7 +12,7 @@ export function showHistory(overview) {
       el("button", { id: "redo", disabled: Boolean(off.redo) || (!off.history && !next), title: off.redo || "", onclick: () => act("redo") }, "↷ Redo")),
     off.history ? el("p", { className: "muted small" }, off.history) : null,
     steps.length ? el("ul", { className: "steps" }, steps.map((step) => el("li", {},
-        el("span", { className: step.is_done ? "" : "undone" }, step.sentence),
+        el("span", { className: step.is_done ? "" : "undone" }, sentence(step.sentence)),
         el("span", { className: "muted small" }, clock(step.made)),
         step.deadline && step.is_done ? el("span", { className: "muted small" }, `can be undone until ${clock(step.deadline)}`) : null)))
       : el("div", { className: "box empty" }, "Nothing was changed yet that could be undone."),

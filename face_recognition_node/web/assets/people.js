@@ -30,18 +30,21 @@ export function showPeople(overview, isStrangers, redraw) {
   ];
 }
 
+// A kept crop; whatever lies below shows where it cannot be opened.
+const picture = (template) => el("img", { src: `/crop/${template}`, alt: "", width: 44, height: 44, onerror: (event) => event.target.remove() });
+
 function card(overview, person, redraw) {
   const label = labelOf(person), id = person.person_id;
   const facts = [
     `${person.n_templates} view${person.n_templates === 1 ? "" : "s"}${person.n_adapted ? ` (${person.n_adapted} learned)` : ""}`,
-    person.session || null, `seen ${ago(person.last_seen)}`,
+    person.session || null, person.last_seen ? `seen ${ago(person.last_seen)}` : "not seen yet",
   ].filter(Boolean).join(" · ");
   const off = overview.unavailable;
   const button = (text, why, run, kind = "") =>
     el("button", { className: kind, disabled: Boolean(why), title: why || "", onclick: run }, text);
   return el("article", { className: chosen.has(id) ? "box card chosen" : "box card", "data-person": id },
     el("div", { className: "face", style: { background: person.is_stranger ? "var(--undecided)" : colorOf(id) }, "aria-hidden": "true" },
-      person.is_stranger ? "?" : initials(label)),
+      person.is_stranger ? "?" : initials(label), person.picture === null ? null : picture(person.picture)),
     el("div", { className: "name one-line", title: id }, label),
     el("div", { className: "row tight" }, el("span", { className: "here", "data-here": id }, "in view"),
       el("input", {
@@ -101,7 +104,7 @@ async function split(person, whyNot) {
     title: `Views of ${labelOf(person)}`, confirm: "Split off the chosen",
     content: [el("p", { className: "muted" }, whyNot || "Choose those that show somebody else; they become a person of their own."),
       el("div", { className: "list" }, views.map((view, k) => el("label", {}, boxes[k],
-        el("span", {}, `${view.provenance}, ${side(view)}, quality ${percent(view.quality)}${view.is_set_aside ? ", set aside" : ""}`),
+        person.picture === null ? null : picture(view.template_id), el("span", {}, `${view.provenance}, ${side(view)}, quality ${percent(view.quality)}${view.is_set_aside ? ", set aside" : ""}`),
         el("span", { className: "grow" }), el("span", { className: "muted small" }, ago(view.created))))),
       el("label", { className: "field" }, "Name of the other person", name)],
     answer: () => ({ ids: boxes.filter((box) => box.checked).map((box) => Number(box.value)), name: name.value.trim() }),
