@@ -39,6 +39,7 @@ from face_recognition_node.web.operator import (
     EnrollmentState,
     OperatingPoint,
     Overview,
+    Pair,
     Picture,
     Problem,
     SessionInfo,
@@ -90,6 +91,7 @@ class RobotOperator:
         self._heard, self._diagnostics = 0.0, dict[str, DiagnosticStatus]()
         self._gallery: GalleryInfo | None = None
         self._people: tuple[Card, ...] = ()
+        self._pairs: list[Pair] = []
         self._steps: list[tuple[str, Step]] = []
         self._gone: set[str] = set()
         self._enrollment: EnrollmentState | None = None
@@ -226,6 +228,7 @@ class RobotOperator:
         return Overview(
             version=self._version(),
             people=self._people,
+            pairs=tuple(pair for pair in self._pairs if {pair.first_id, pair.second_id} <= self._ids()),
             history=tuple(step for _, step in self._steps),
             sessions=tuple(
                 SessionInfo(
@@ -239,10 +242,13 @@ class RobotOperator:
             operating_point=point,
             unavailable={
                 "history": "The node does not tell its history: these are the changes since this page began.",
-                "pairs": "Which strangers may be one person is told by: face-recognition web, without ROS.",
+                "pairs": "A check of the gallery (tab Gallery) tells which entries may be one person.",
                 **({"operating_point": why} if why else {}),
             },
         )  # fmt: skip
+
+    def _ids(self) -> set[str]:
+        return {person.person_id for person in self._people}
 
     def _operating_point(self, gallery: GalleryInfo) -> tuple[OperatingPoint | None, str]:
         """Return what the target costs, or why that is not known."""
@@ -305,16 +311,12 @@ class RobotOperator:
 
     def enroll(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> str:
         """See :class:`Operator`."""
-        if is_somebody_else:
-            raise UnavailableError(
-                "The node's action refuses a new person whose face is known already. "
-                "Split the views off that are not theirs, or: face-recognition enroll --somebody-else"
-            )
         if not self._action.server_is_ready():
             raise UnavailableError(f"{self._node} is not there to enroll anybody")
         goal = EnrollPerson.Goal(
-            name=name, person_id=person_id, selection=EnrollPerson.Goal.SELECT_TRACK, track_id=track_id
-        )
+            name=name, person_id=person_id, selection=EnrollPerson.Goal.SELECT_TRACK, track_id=track_id,
+            is_somebody_else=is_somebody_else,
+        )  # fmt: skip
         with self._lock:
             running = self._enrollment
             if running is not None and running.is_running:
@@ -348,7 +350,7 @@ class RobotOperator:
     def _on_result(self, future: Any) -> None:
         result = future.result().result
         more: dict[str, Any] = {}
-        if result.outcome == "already_known":
+        if result.outcome == result.ALREADY_KNOWN:
             more = {"known_id": result.nearest_person_id, "known_name": result.nearest_name}
             more["known_probability"] = result.nearest_probability
         self._update(
@@ -444,6 +446,9 @@ class RobotOperator:
     def verify(self) -> Verification:
         """See :class:`Operator`."""
         answer = self._call("verify_gallery")
+        twins = list(answer.twin_person_ids)
+        self._pairs = [Pair(*ids, None) for ids in zip(twins[::2], twins[1::2], strict=True)]
+        self._settings += 1
         owners = {one.template_id: self._label(one.person_id) for one in self._templates()}
         suspicious = {one: owners.get(one, "somebody") for one in answer.suspicious_template_ids}
         return explain(

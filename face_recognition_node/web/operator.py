@@ -173,11 +173,11 @@ class StoredView:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two entries of the gallery that may be one person, with the probability of that."""
+    """Two entries of the gallery that may be one person, with the probability of that if it is known."""
 
     first_id: str
     second_id: str
-    probability: float
+    probability: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ function showPair(overview, pair) {
   if (!first || !second) return null;
   return el("div", { className: "note", style: { marginBottom: "10px" } },
     el("b", {}, `${labelOf(first)} and ${labelOf(second)} may be one person`),
-    el("div", { className: "row", style: { marginTop: "6px" } }, el("span", { className: "muted" }, probability(pair.probability)),
+    el("div", { className: "row", style: { marginTop: "6px" } }, pair.probability === null ? null : el("span", { className: "muted" }, probability(pair.probability)),
       el("button", { onclick: () => act("merge", { keep_id: pair.first_id, other_ids: [pair.second_id] }, true) }, "Merge")));
 }
 
