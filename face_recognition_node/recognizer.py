@@ -35,9 +35,10 @@ from face_recognition_node.vision.faces import (
     Intrinsics,
     RecognitionResult,
 )
-from face_recognition_node.vision.flatness import FaceDepth, locate_face, measure_relief, sample_face_depth
+from face_recognition_node.vision.flatness import FaceDepth, measure_relief, sample_face_depth
 from face_recognition_node.vision.following import FaceFinder
 from face_recognition_node.vision.pose import fit_heads
+from face_recognition_node.vision.position import position_from_depth, position_from_size
 from face_recognition_node.vision.quality import assess_quality
 from face_recognition_node.vision.relighting import brighten_frame
 from face_recognition_node.vision.rotation import rotate_image, to_original
@@ -289,14 +290,18 @@ def _is_settled(track: Track, identity: Identity) -> bool:
 def _with_positions(
     result: RecognitionResult, depths: Sequence[FaceDepth | None], intrinsics: Intrinsics | None
 ) -> RecognitionResult:
-    """Return the result with each face's place in space, where depth and camera model tell it."""
+    """Return the result with each face's place in space, by depth where there is depth, else by its size."""
     if intrinsics is None:
         return result
     faces = tuple(
-        face if depth is None
-        else replace(face, position_m=locate_face(depth, face.view.detection, intrinsics))
+        replace(
+            face,
+            position=position_from_size(face.view.detection, face.view.pose, intrinsics)
+            if depth is None
+            else position_from_depth(depth.median, face.view.detection, intrinsics),
+        )
         for face, depth in zip(result.faces, depths, strict=True)
-    )  # fmt: skip
+    )
     return replace(result, faces=faces)
 
 

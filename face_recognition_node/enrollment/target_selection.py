@@ -102,16 +102,34 @@ class TargetSelector:
         """Return how prominent a face is in one frame; 0 if it cannot be meant."""
         if isinstance(self._selection, Track):
             return float(face.track_id == self._selection.track_id)
-        detection, quality = face.view.detection, face.view.quality
-        if face.flatness == "flat" or detection.score < self._config.minimum_score:
+        if face.flatness == "flat" or face.view.detection.score < self._config.minimum_score:
             return 0.0
         area = (0.0, 0.0, 1.0, 1.0) if isinstance(self._selection, MostCentral) else self._selection.box
-        width, height = image_size
-        x1, y1, x2, y2 = area[0] * width, area[1] * height, area[2] * width, area[3] * height
-        x, y = detection.center_xy.tolist()
-        if isinstance(self._selection, Region) and not (x1 <= x <= x2 and y1 <= y <= y2):
-            return 0.0
-        off = math.hypot((2 * x - x1 - x2) / (x2 - x1), (2 * y - y1 - y2) / (y2 - y1))
-        central = 1.0 / (1.0 + (off / _CENTRALITY) ** 2 * 0.65)
-        usable = (0.2 + 0.8 * quality.frontality) * (0.2 + 0.8 * quality.landmarks) * detection.score
-        return detection.size_px * (0.4 + 0.6 * central) * usable
+        if isinstance(self._selection, Region):
+            width, height = image_size
+            x, y = face.view.detection.center_xy.tolist()
+            if not (area[0] * width <= x <= area[2] * width and area[1] * height <= y <= area[3] * height):
+                return 0.0
+        return prominence(face, image_size, area)
+
+
+def prominence(
+    face: IdentifiedFace,
+    image_size: tuple[int, int],
+    area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
+) -> float:
+    """Return how prominent a face is: near, frontal, plausible and central in the area, in pixels.
+
+    Args:
+        face: The face.
+        image_size: (width, height) pixels.
+        area: x1, y1, x2, y2 in [0, 1] of the image's width and height.
+    """
+    detection, quality = face.view.detection, face.view.quality
+    width, height = image_size
+    x1, y1, x2, y2 = area[0] * width, area[1] * height, area[2] * width, area[3] * height
+    x, y = detection.center_xy.tolist()
+    off = math.hypot((2 * x - x1 - x2) / (x2 - x1), (2 * y - y1 - y2) / (y2 - y1))
+    central = 1.0 / (1.0 + (off / _CENTRALITY) ** 2 * 0.65)
+    usable = (0.2 + 0.8 * quality.frontality) * (0.2 + 0.8 * quality.landmarks) * detection.score
+    return detection.size_px * (0.4 + 0.6 * central) * usable

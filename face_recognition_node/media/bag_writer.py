@@ -198,6 +198,7 @@ class BagWriter:
             "probability": float(identity.probability),
             "runner_up_probability": 0.0,
             "position": self._make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
+            "position_covariance": np.zeros(9, np.float32),
             "template_distance": math.nan if identity.distance is None else float(identity.distance),
             "evidence_age": math.nan if identity.evidence_age is None else float(identity.evidence_age),
         }
@@ -205,9 +206,11 @@ class BagWriter:
             values["runner_up_person_id"] = identity.runner_up.person_id
             values["runner_up_name"] = identity.runner_up.name
             values["runner_up_probability"] = float(identity.runner_up.probability)
-        if face.position_m is not None:
-            x, y, z = (float(value) for value in face.position_m)
+        if face.position is not None:
+            x, y, z = (float(value) for value in face.position.xyz_m)
             values["has_position"] = True
+            values["position_source"] = 1 if face.position.source == "depth" else 2
+            values["position_covariance"] = face.position.covariance_m2.ravel()
             values["position"] = self._make("geometry_msgs/msg/Point", x=x, y=y, z=z)
         return self._make("face_recognition_interfaces/msg/Face", **values)
 

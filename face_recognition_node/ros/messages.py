@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 
 from face_recognition_interfaces.action import EnrollPerson, FindPerson
 from face_recognition_interfaces.msg import (
+    Addressee,
     Face,
     FaceArray,
     GalleryInfo,
@@ -117,7 +118,13 @@ DIAGNOSTICS = Topic(
     QoSProfile(depth=10),
     "Rates, drops, latency by stage, bad images by kind, the backend in use and why, the gallery's state.",
 )
-TOPICS = (FACES, GALLERY, ANNOTATED, DIAGNOSTICS)
+ADDRESSEE = Topic(
+    "~/addressee",
+    Addressee,
+    QoSProfile(depth=10),
+    "The face that is facing the robot from near: whom to look at and to talk to; while somebody subscribes.",
+)
+TOPICS = (FACES, ADDRESSEE, GALLERY, ANNOTATED, DIAGNOSTICS)
 
 DETECTIONS = OptionalTopic(
     "~/detections",
@@ -126,6 +133,27 @@ DETECTIONS = OptionalTopic(
     "The faces of an image: id is the track, class_id the person's id, a blank and the name, or unknown; "
     "score is always the posterior probability of that.",
     "publish_detections",
+)
+DETECTIONS_3D = OptionalTopic(
+    "~/detections_3d",
+    "vision_msgs/msg/Detection3DArray",
+    QoSProfile(depth=10),
+    "The same faces in space: those that have a position, with its covariance.",
+    "publish_detections",
+)
+MARKERS = OptionalTopic(
+    "~/markers",
+    "visualization_msgs/msg/MarkerArray",
+    QoSProfile(depth=1),
+    "A box and the name for each face that has a position, for RViz.",
+    "publish_markers",
+)
+FRAMES = OptionalTopic(
+    "/tf",
+    "tf2_msgs/msg/TFMessage",
+    QoSProfile(depth=100),
+    "A frame person_ID, the person's id with _ for -, at each person's face.",
+    "publish_frames",
 )
 FACES_TRACKED = OptionalTopic(
     "/humans/faces/tracked",
@@ -178,6 +206,9 @@ PERSON_NAME = OptionalTopic(
 )
 OPTIONAL_TOPICS = (
     DETECTIONS,
+    DETECTIONS_3D,
+    MARKERS,
+    FRAMES,
     FACES_TRACKED,
     FACE_REGION,
     FACE_CROPPED,
@@ -217,6 +248,7 @@ STATES = {
     IdentityState.STRANGER: Face.STRANGER,
     IdentityState.KNOWN: Face.KNOWN,
 }
+SOURCES = {"depth": Face.FROM_DEPTH, "size": Face.FROM_SIZE}
 FLATNESS = {"unverified": Face.UNVERIFIED, "solid": Face.SOLID, "flat": Face.FLAT}
 PROVENANCES = {
     Provenance.ENROLLED: TemplateInfo.ENROLLED,
@@ -266,10 +298,11 @@ def to_face(face: IdentifiedFace, with_embedding: bool = False) -> Face:
         message.runner_up_person_id = identity.runner_up.person_id
         message.runner_up_name = identity.runner_up.name
         message.runner_up_probability = float(identity.runner_up.probability)
-    if face.position_m is not None:
-        x, y, z = (float(value) for value in face.position_m)
+    if face.position is not None:
+        x, y, z = (float(value) for value in face.position.xyz_m)
         message.has_position, message.position = True, Point(x=x, y=y, z=z)
-        message.position_source = Face.FROM_DEPTH
+        message.position_source = SOURCES[face.position.source]
+        message.position_covariance = face.position.covariance_m2.ravel()
     if with_embedding and view.embedding is not None:
         message.embedding = view.embedding.tolist()
     return message

@@ -7,18 +7,22 @@ import threading
 import time
 from typing import Any, Protocol
 
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
-from face_recognition_interfaces.msg import Face, FaceArray
+from face_recognition_interfaces.msg import Addressee, Face, FaceArray
 from face_recognition_node.common.errors import ConfigurationError, FrameError
+from face_recognition_node.enrollment.addressee import AddresseeSelector
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.media.annotate import draw_faces
 from face_recognition_node.ros.conversions import bgr_to_image
 from face_recognition_node.ros.humans import HumansOutput
 from face_recognition_node.ros.messages import (
+    ADDRESSEE,
     ANNOTATED,
     DETECTIONS,
+    DETECTIONS_3D,
     FACES,
     GALLERY,
     Topic,
@@ -26,6 +30,7 @@ from face_recognition_node.ros.messages import (
     to_gallery_info,
 )
 from face_recognition_node.ros.parameters import NodeConfig
+from face_recognition_node.ros.space import HEAD_M, FramesOutput, MarkersOutput
 from face_recognition_node.vision.faces import ImageArray, RecognitionResult
 from face_recognition_node.vision.rotation import rotate_image, to_original
 
@@ -34,7 +39,7 @@ UNKNOWN = "unknown"
 
 
 class VisionOutput:
-    """Publishes each answer as Detection2DArray while somebody subscribes.
+    """Publishes each answer as Detection2DArray and Detection3DArray while somebody subscribes.
 
     Args:
         node: Makes the publisher.
@@ -49,15 +54,20 @@ class VisionOutput:
         self._publisher = node.create_publisher(
             self._messages.Detection2DArray, DETECTIONS.name, DETECTIONS.qos
         )
+        self._in_space = node.create_publisher(
+            self._messages.Detection3DArray, DETECTIONS_3D.name, DETECTIONS_3D.qos
+        )
 
     def count_subscribers(self) -> int:
         """Return how many want the detections."""
-        return int(self._publisher.get_subscription_count())
+        return int(self._publisher.get_subscription_count() + self._in_space.get_subscription_count())
 
     def publish(self, faces: FaceArray, image_bgr: ImageArray) -> None:
         """Publish the answer to one image, if somebody wants it."""
-        if self.count_subscribers():
+        if self._publisher.get_subscription_count():
             self._publisher.publish(to_detections(faces, self._messages))
+        if self._in_space.get_subscription_count():
+            self._in_space.publish(to_detections_3d(faces, self._messages))
 
     def clear(self) -> None:
         """Nothing is kept from one image to the next."""
@@ -65,6 +75,23 @@ class VisionOutput:
     def close(self) -> None:
         """Take the publisher off the network."""
         self._node.destroy_publisher(self._publisher)
+        self._node.destroy_publisher(self._in_space)
+
+
+def to_detections_3d(faces: FaceArray, messages: Any) -> Any:
+    """Return the faces that have a position as a Detection3DArray of ``messages``."""
+    array = messages.Detection3DArray()
+    array.header = faces.header
+    for face in faces.faces:
+        if face.has_position:
+            detection = messages.Detection3D()
+            detection.header, detection.id = faces.header, str(face.track_id)
+            detection.bbox.center.position = face.position
+            size = detection.bbox.size
+            size.x, size.y, size.z = HEAD_M
+            detection.results = _hypotheses(face, messages)
+            array.detections.append(detection)
+    return array
 
 
 def to_detections(faces: FaceArray, messages: Any) -> Any:
@@ -83,11 +110,17 @@ def _detection(face: Face, header: Any, messages: Any) -> Any:
     detection.bbox.center.position.x = (x1 + x2) / 2
     detection.bbox.center.position.y = (y1 + y2) / 2
     detection.bbox.size_x, detection.bbox.size_y = x2 - x1, y2 - y1
+    detection.results = _hypotheses(face, messages)
+    return detection
+
+
+def _hypotheses(face: Face, messages: Any) -> list[Any]:
+    """Return whose face it may be; never empty, because receivers that read only [0] are common."""
     claims = [
         (face.person_id, face.name, face.probability),
         (face.runner_up_person_id, face.runner_up_name, face.runner_up_probability),
     ]
-    # Receivers that read results[0] without a look at the length are common.
+    results = []
     for person_id, name, score in [claim for claim in claims if claim[0]] or [
         (UNKNOWN, "", face.probability)
     ]:
@@ -96,8 +129,11 @@ def _detection(face: Face, header: Any, messages: Any) -> Any:
         result.hypothesis.score = float(score)
         if face.has_position:
             result.pose.pose.position = face.position
-        detection.results.append(result)
-    return detection
+            covariance = np.zeros((6, 6))
+            covariance[:3, :3] = np.asarray(face.position_covariance).reshape(3, 3)
+            result.pose.covariance = covariance.ravel()
+        results.append(result)
+    return results
 
 
 class OptionalOutput(Protocol):
@@ -129,6 +165,8 @@ def make_outputs(node: LifecycleNode, config: NodeConfig) -> list[OptionalOutput
     outputs: list[OptionalOutput] = []
     for wish, parameter, package, make in (
         (config.publish_detections, "publish_detections", "vision_msgs", VisionOutput),
+        (config.publish_markers, "publish_markers", "visualization_msgs", MarkersOutput),
+        (config.publish_frames, "publish_frames", "tf2_msgs", FramesOutput),
         (config.publish_humans, "publish_humans", "hri_msgs", HumansOutput),
     ):
         if wish == "never":
@@ -161,7 +199,8 @@ class AnswerPublisher:
         self.config = config
         self._node = node
         self._optional = make_outputs(node, config)
-        self._made = {topic.name: self._make(topic) for topic in (FACES, ANNOTATED)}
+        self._made = {topic.name: self._make(topic) for topic in (FACES, ADDRESSEE, ANNOTATED)}
+        self._addressee = AddresseeSelector()
         # A plain publisher: the gallery can be read and edited while the node is inactive.
         self._gallery = node.create_publisher(GALLERY.type, GALLERY.name, GALLERY.qos)
         self._gallery_lock = threading.Lock()
@@ -208,8 +247,19 @@ class AnswerPublisher:
         """Publish the answer to one image."""
         message = to_face_array(result, header, self.config.publish_embeddings)
         self._made[FACES.name].publish(message)
+        self._publish_addressee(result, message)
         for output in self._optional:
             output.publish(message, image_bgr)
+
+    def _publish_addressee(self, result: RecognitionResult, faces: FaceArray) -> None:
+        track_id = self._addressee.choose(result)
+        publisher = self._made[ADDRESSEE.name]
+        if publisher.get_subscription_count():
+            chosen = [face for face in faces.faces if face.track_id == track_id]
+            message = Addressee(header=faces.header, is_present=bool(chosen))
+            if chosen:
+                message.face = chosen[0]
+            publisher.publish(message)
 
     def publish_annotated(self, image_bgr: ImageArray, result: RecognitionResult, header: Header) -> None:
         """Publish the upright picture with the faces drawn in, if somebody looks and it is time."""

@@ -53,8 +53,8 @@ class NodeConfig:
     )
     camera_info_topic: str = parameter(
         "",
-        "Topic of the camera's sensor_msgs/CameraInfo; with it and depth, faces get a position in space; "
-        "empty: none.",
+        "Topic of the camera's sensor_msgs/CameraInfo; with it, faces get a position in space, from depth or "
+        "else from their size; empty: none.",
         read_only=True,
     )
     depth_tolerance: float = parameter(
@@ -105,6 +105,20 @@ class NodeConfig:
     publish_humans: str = parameter(
         "never",
         "Also publish the faces by ROS4HRI (REP 155) below /humans; auto: where hri_msgs is installed.",
+        choices=OUTPUT_CHOICES,
+        read_only=True,
+    )
+    publish_markers: str = parameter(
+        "auto",
+        "Also publish faces that have a position as visualization_msgs/MarkerArray for RViz; auto: where "
+        "visualization_msgs is installed.",
+        choices=OUTPUT_CHOICES,
+        read_only=True,
+    )
+    publish_frames: str = parameter(
+        "never",
+        "Also publish a TF frame person_ID for everybody who has an id and a position; auto: where tf2_msgs "
+        "is installed.",
         choices=OUTPUT_CHOICES,
         read_only=True,
     )

@@ -25,6 +25,7 @@ from face_recognition_node.vision.faces import Frame, ImageArray, RecognitionRes
 logger = logging.getLogger(__name__)
 
 ItemT = TypeVar("ItemT")
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,15 +269,19 @@ class FramePipeline:
         # A driver that does not stamp gets the time of arrival, for the tracker's sake.
         stamp = stamp_to_seconds(packet.message.header.stamp) or packet.arrived
         image = image_to_bgr(packet.message, self._settings.node.maximum_megapixels)
-        depth = intrinsics = None
-        try:
-            depth = self._depth.find(stamp, self._settings.node.depth_tolerance, image.shape[:2])
-            if depth is not None:
-                intrinsics = self._depth.camera.intrinsics(image.shape[:2])
-        except FrameError as error:  # the colour image is good without it
-            self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
+        size, tolerance = (image.shape[0], image.shape[1]), self._settings.node.depth_tolerance
+        depth = self._or_none(lambda: self._depth.find(stamp, tolerance, size))
+        intrinsics = self._or_none(lambda: self._depth.camera.intrinsics(size))
         decoded = time.perf_counter() - started
         frame = Frame(image, stamp, packet.message.header.frame_id, depth, intrinsics)
         result = self.recognizer.process(frame, embed_all=bool(self._observers))
         result = replace(result, stage_seconds={"decode": decoded, **result.stage_seconds})
         return result, image, depth is None and bool(self._settings.node.depth_topic)
+
+    def _or_none(self, get: Callable[[], ValueT | None]) -> ValueT | None:
+        """Return what comes with an image, or None and a report: the image is good without it."""
+        try:
+            return get()
+        except FrameError as error:
+            self._outputs.report_bad_frame(error, self._statistics.count_bad(error.kind))
+            return None

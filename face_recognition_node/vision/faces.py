@@ -72,7 +72,7 @@ class Frame:
         stamp: Acquisition time, seconds.
         frame_id: Coordinate frame of the camera, kept for the answer.
         depth_m: Optional (H, W) float32 depth registered to the image, metres, NaN where unknown.
-        intrinsics: Optional camera model of the image; with depth it gives faces a position.
+        intrinsics: Optional camera model of the image; it gives faces a position.
     """
 
     image_bgr: ImageArray
@@ -247,6 +247,21 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Position:
+    """Where the middle of a face is in the camera's optical frame: x right, y down, z ahead.
+
+    Attributes:
+        xyz_m: (3,) metres.
+        covariance_m2: (3, 3) square metres.
+        source: "depth", or "size": from the distance between the eyes of an adult.
+    """
+
+    xyz_m: FloatArray
+    covariance_m2: FloatArray
+    source: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class IdentifiedFace:
     """One face of one frame with its track and identity: what is published.
 
@@ -254,7 +269,7 @@ class IdentifiedFace:
         track_id: Number of the track; never reused while the process lives.
         view: The face as seen in this frame.
         identity: What is claimed of its track.
-        position_m: Optional (3,) position in the camera's optical frame, metres.
+        position: Where it is, if the camera's model is known.
         flatness: "unverified", "solid" or "flat" (a picture of a face), from depth.
         own_stranger_id: The stranger that was created from this very track, while nothing has broken it.
     """
@@ -262,7 +277,7 @@ class IdentifiedFace:
     track_id: int
     view: FaceView
     identity: Identity
-    position_m: FloatArray | None = None
+    position: Position | None = None
     flatness: str = "unverified"
     own_stranger_id: str | None = None
 

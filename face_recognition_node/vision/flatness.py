@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from face_recognition_node.vision.faces import Detection, FloatArray, Intrinsics
+from face_recognition_node.vision.faces import Detection, FloatArray
 
 _ELLIPSE = (0.36, 0.40)
 """Half axes of the part of the box that is looked at: the face without hair, ears and background."""
@@ -77,17 +77,6 @@ def sample_face_depth(depth_m: FloatArray, detection: Detection) -> FaceDepth | 
     if known.sum() < enough:
         return None
     return FaceDepth(x[known], y[known], depth[known], float(np.median(depth[known])))
-
-
-def locate_face(face_depth: FaceDepth, detection: Detection, intrinsics: Intrinsics) -> FloatArray:
-    """Return (3,) the face's centre in the camera's optical frame, metres: x right, y down, z ahead.
-
-    The pinhole model: x = (u - cx) z / fx. The image is taken to be rectified.
-    """
-    u, v = (float(value) for value in detection.center_xy)
-    z = face_depth.median
-    x, y = (u - intrinsics.cx) * z / intrinsics.fx, (v - intrinsics.cy) * z / intrinsics.fy
-    return np.array([x, y, z], np.float32)
 
 
 UNVERIFIED, SOLID, FLAT = "unverified", "solid", "flat"

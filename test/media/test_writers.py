@@ -27,6 +27,7 @@ from face_recognition_node.vision.faces import (
     IdentifiedFace,
     Identity,
     IdentityState,
+    Position,
     RecognitionResult,
 )
 
@@ -111,7 +112,7 @@ def faces() -> tuple[IdentifiedFace, ...]:
 
     runner_up = Candidate("p-2", "Ben", 0.04)
     known = Identity(IdentityState.KNOWN, "p-1", "Renée", 0.95, runner_up, 0.7, 0.25)
-    position = np.array([0.1, 0.2, 1.5], np.float32)
+    position = Position(np.array([0.1, 0.2, 1.5], np.float32), np.eye(3, dtype=np.float32), "size")
     return (
         IdentifiedFace(7, view(20), known, position, "solid"),
         IdentifiedFace(9, view(120), Identity()),

@@ -145,7 +145,7 @@ def camera_info(width: int, height: int, focal: float = 500.0) -> CameraInfo:
 def test_the_camera_model_comes_along_with_depth_scaled_to_the_image(bench) -> None:
     bench.depth.camera.add(camera_info(12, 8))
     bench.send(image())
-    assert bench.recognizer.frames[0].intrinsics is None  # of no use without depth
+    assert bench.recognizer.frames[0].intrinsics == Intrinsics(250.0, 250.0, 3.0, 2.0)
     bench.depth.add(depth_image(250_000_000, 1500))
     bench.send(image())
     assert bench.recognizer.frames[1].intrinsics == Intrinsics(250.0, 250.0, 3.0, 2.0)

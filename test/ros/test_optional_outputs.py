@@ -14,12 +14,19 @@ pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 pytest.importorskip("face_recognition_interfaces.msg", reason="needs the built interface package")
 
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point
-from std_msgs.msg import Header
+from geometry_msgs.msg import Point, Pose, Vector3
+from std_msgs.msg import ColorRGBA, Header
 
 from face_recognition_interfaces.msg import Face, FaceArray
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.ros.messages import DETECTIONS, FACES_TRACKED, MATCHES
+from face_recognition_node.ros.messages import (
+    DETECTIONS,
+    DETECTIONS_3D,
+    FACES_TRACKED,
+    FRAMES,
+    MARKERS,
+    MATCHES,
+)
 from face_recognition_node.ros.outputs import make_outputs
 from face_recognition_node.ros.parameters import NodeConfig
 
@@ -37,7 +44,18 @@ FIELDS = {
         "ObjectHypothesisWithPose": {"hypothesis": "ObjectHypothesis", "pose": "PoseWithCovariance"},
         "Detection2D": {"header": None, "results": list, "bbox": "BoundingBox2D", "id": ""},
         "Detection2DArray": {"header": None, "detections": list},
+        "BoundingBox3D": {"center": Pose, "size": Vector3},
+        "Detection3D": {"header": None, "results": list, "bbox": "BoundingBox3D", "id": ""},
+        "Detection3DArray": {"header": None, "detections": list},
     },
+    "visualization_msgs": {
+        "Marker": {
+            "header": None, "ns": "", "id": 0, "type": 0, "action": 0, "pose": Pose, "scale": Vector3,
+            "color": ColorRGBA, "text": "",
+        },
+        "MarkerArray": {"markers": list},
+    },
+    "tf2_msgs": {"TFMessage": {"transforms": list}},
     "hri_msgs": {
         "IdsList": {"header": None, "ids": list},
         "IdsMatch": {"id1": "", "id1_type": 0, "id2": "", "id2_type": 0, "confidence": 0.0},
@@ -51,6 +69,12 @@ FIELDS = {
 """The fields of vision_msgs 4 (Humble and later) and hri_msgs 2; a name stands for that message."""
 
 
+CONSTANTS = {
+    "IdsMatch": {"UNSET": 0, "PERSON": 1, "FACE": 2},
+    "Marker": {"CUBE": 1, "TEXT_VIEW_FACING": 9, "ADD": 0, "DELETEALL": 3},
+}
+
+
 def message_class(kind: str, fields: dict[str, Any], module: types.ModuleType) -> type:
     """Return a class that has these fields and, as the generated ones do, no others."""
 
@@ -61,7 +85,7 @@ def message_class(kind: str, fields: dict[str, Any], module: types.ModuleType) -
             else:
                 setattr(self, name, value() if callable(value) else value)
 
-    constants = {"UNSET": 0, "PERSON": 1, "FACE": 2} if kind == "IdsMatch" else {}
+    constants = CONSTANTS.get(kind, {})
     return type(kind, (), {"__slots__": tuple(fields), "__init__": fill, **constants})
 
 
@@ -109,8 +133,12 @@ class Publishers:
         del self.there[publisher.topic]
 
 
-def config(detections: str = "never", humans: str = "never") -> NodeConfig:
-    return NodeConfig(publish_detections=detections, publish_humans=humans)
+def config(
+    detections: str = "never", humans: str = "never", markers: str = "never", frames: str = "never"
+) -> NodeConfig:
+    return NodeConfig(
+        publish_detections=detections, publish_humans=humans, publish_markers=markers, publish_frames=frames
+    )
 
 
 def known(track_id: int, person: str, probability: float = 0.97) -> Face:
@@ -168,13 +196,66 @@ class TestDetections:
         node = Publishers()
         (output,) = make_outputs(node, config("auto"))
         publisher = node.there[DETECTIONS.name]
-        assert output.count_subscribers() == 1
-        publisher.subscribers = 0
+        assert output.count_subscribers() == 2
+        publisher.subscribers = node.there[DETECTIONS_3D.name].subscribers = 0
         output.publish(array(nobody(1)), IMAGE)
         assert (output.count_subscribers(), publisher.sent) == (0, [])
         output.clear()
         output.close()
         assert node.there == {}
+
+
+def placed(track_id: int, person: str, name: str) -> Face:
+    face = known(track_id, person)
+    face.name, face.has_position, face.position_source = name, True, Face.FROM_SIZE
+    face.position = Point(x=0.1, y=-0.2, z=1.5)
+    face.position_covariance = np.diag([0.01, 0.02, 0.09]).ravel()
+    return face
+
+
+@pytest.mark.usefixtures("installed")
+class TestSpace:
+    def test_faces_with_a_position_are_detections_in_space(self) -> None:
+        node = Publishers()
+        (output,) = make_outputs(node, config("auto"))
+        output.publish(array(placed(1, "p-anna", "Anna"), nobody(2)), IMAGE)
+        (message,) = node.there[DETECTIONS_3D.name].sent
+        (detection,) = message.detections
+        assert (detection.id, detection.bbox.center.position.z, detection.bbox.size.x) == ("1", 1.5, 0.16)
+        (result,) = detection.results
+        assert (result.hypothesis.class_id, result.pose.pose.position.z) == ("p-anna Anna", 1.5)
+        assert result.pose.covariance[[0, 7, 14, 21]] == pytest.approx([0.01, 0.02, 0.09, 0.0])
+
+    def test_markers_replace_those_before(self) -> None:
+        node = Publishers()
+        (output,) = make_outputs(node, config(markers="auto"))
+        output.publish(array(placed(1, "p-anna", "Anna"), nobody(2)), IMAGE)
+        output.clear()
+        first, last = node.there[MARKERS.name].sent
+        wipe, box, label = first.markers
+        assert (wipe.action, [marker.action for marker in last.markers]) == (3, [3])
+        assert (box.type, box.ns, box.id, box.pose.position.z, box.pose.orientation.w) == (
+            1,
+            "heads",
+            1,
+            1.5,
+            1.0,
+        )
+        assert (label.type, label.text) == (9, "Anna")
+        assert label.pose.position.y < box.pose.position.y == -0.2
+        assert box.header == HEADER
+        output.close()
+        assert node.there == {}
+
+    def test_a_person_with_an_id_has_a_frame(self) -> None:
+        node = Publishers()
+        (output,) = make_outputs(node, config(frames="auto"))
+        output.publish(array(placed(1, "p-anna", "Anna"), placed(2, "", ""), known(3, "p-bob")), IMAGE)
+        output.publish(array(nobody(2)), IMAGE)
+        (message,) = node.there[FRAMES.name].sent
+        (transform,) = message.transforms
+        assert (transform.header, transform.child_frame_id) == (HEADER, "person_p_anna")
+        assert (transform.transform.translation.z, transform.transform.rotation.w) == (1.5, 1.0)
 
 
 @pytest.mark.usefixtures("installed")
@@ -297,12 +378,17 @@ class TestHumans:
 @pytest.mark.usefixtures("absent")
 class TestWithoutThePackages:
     def test_auto_goes_on_without(self) -> None:
-        assert make_outputs(Publishers(), config("auto", "auto")) == []
+        assert make_outputs(Publishers(), config("auto", "auto", "auto", "auto")) == []
 
     @pytest.mark.parametrize(
         ("wish", "package"),
-        [(config("always"), "vision-msgs"), (config("auto", "always"), "hri-msgs")],
-        ids=["vision_msgs", "hri_msgs"],
+        [
+            (config("always"), "vision-msgs"),
+            (config("auto", "always"), "hri-msgs"),
+            (config(markers="always"), "visualization-msgs"),
+            (config(frames="always"), "tf2-msgs"),
+        ],
+        ids=["vision_msgs", "hri_msgs", "visualization_msgs", "tf2_msgs"],
     )
     def test_always_names_the_cure(self, wish: NodeConfig, package: str) -> None:
         with pytest.raises(ConfigurationError, match=f"apt install ros-.*-{package}"):
@@ -321,3 +407,11 @@ def test_a_missing_package_leaves_no_publisher_behind(
 
 def test_never_means_never(installed: None) -> None:
     assert make_outputs(Publishers(), config()) == []
+
+
+def test_the_real_transforms_go_out() -> None:
+    pytest.importorskip("tf2_msgs.msg", reason="needs tf2_msgs, which is not among the wheels")
+    node = Publishers()
+    (output,) = make_outputs(node, config(frames="always"))
+    output.publish(array(placed(1, "p-anna", "Anna")), IMAGE)
+    assert node.there[FRAMES.name].sent[0].transforms[0].child_frame_id == "person_p_anna"

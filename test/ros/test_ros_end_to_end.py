@@ -20,11 +20,11 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from ros_world import NODE, PATIENCE, SOURCE, Inbox, node_processes, wait_for_subscriber
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from face_recognition_interfaces.action import EnrollPerson, FindPerson
-from face_recognition_interfaces.msg import Face, FaceArray, GalleryInfo
+from face_recognition_interfaces.msg import Addressee, Face, FaceArray, GalleryInfo
 from face_recognition_interfaces.srv import (
     AddFaceFromImage,
     ExportGallery,
@@ -397,6 +397,8 @@ def test_compressed_images_upside_down_on_a_reconfigured_node(world, faces, two_
     set_parameter(world, "image_transport", compressed)
     twice = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="image/compressed")
     set_parameter(world, "image_topic", twice)
+    info = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="camera_info")
+    set_parameter(world, "camera_info_topic", info)
     set_parameter(world, "rotate", ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=180))
     remote.bring_to(NODE, State.PRIMARY_STATE_ACTIVE, PATIENCE)
     annotated = Inbox(remote, Image, f"{NODE}/annotated")
@@ -404,18 +406,33 @@ def test_compressed_images_upside_down_on_a_reconfigured_node(world, faces, two_
     wait_for_subscriber(remote, publisher)
     picture = sample_frame(size=(640, 480), faces=2)
     message = bgr_to_jpeg(np.ascontiguousarray(picture[::-1, ::-1]), Header(frame_id="ceiling"))
+    camera = remote.node.create_publisher(CameraInfo, "/camera_info", qos_profile_sensor_data)
+    model = CameraInfo(width=640, height=480, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
+    addressees = Inbox(remote, Addressee, f"{NODE}/addressee")
 
     def seen() -> FaceArray | None:
+        camera.publish(model)
         publisher.publish(message)
-        return next((item for item in faces.messages if len(item.faces) == 2), None)
+        located = [f for f in faces.messages if len(f.faces) == 2 and all(x.has_position for x in f.faces)]
+        return next(iter(located), None)
 
     found = remote.wait_until(seen, PATIENCE, "two faces")
     assert found.header.frame_id == "ceiling"
     for face in found.faces:
         eyes_y, mouth_y = face.landmarks_xy[1], face.landmarks_xy[9]
         assert eyes_y > mouth_y, "in the picture as it was sent, the eyes are below the mouth"
+        assert face.position_source == Face.FROM_SIZE
+        assert 0.2 < face.position.z < 5.0
+        assert 0.05 < math.sqrt(face.position_covariance[8]) / face.position.z < 0.3
+    chosen = remote.wait_until(
+        lambda: (seen(), [one for one in addressees.messages if one.is_present])[1], PATIENCE, "an addressee"
+    )
+    assert chosen[0].header.frame_id == "ceiling"
+    assert chosen[0].face.track_id in {face.track_id for face in found.faces}
+    addressees.close()
     drawn = remote.wait_until(lambda: (seen(), annotated.messages)[1], PATIENCE, "an annotated image")[0]
     assert (drawn.width, drawn.height, drawn.header.frame_id) == (640, 480, "ceiling")
+    remote.node.destroy_publisher(camera)
     remote.node.destroy_publisher(publisher)
     annotated.close()
 

@@ -15,9 +15,9 @@ from face_recognition_node.vision.flatness import (
     UNVERIFIED,
     Relief,
     ReliefEvidence,
-    locate_face,
     sample_face_depth,
 )
+from face_recognition_node.vision.position import position_from_depth
 
 FOCAL_PX = 525.0
 SIZE = (480, 640)
@@ -129,7 +129,7 @@ def test_a_face_is_located_at_its_depth_along_its_ray() -> None:
     detection = Detection(box, 0.99, np.zeros((5, 2), np.float32))
     face = sample_face_depth(np.full(SIZE, 2.0, np.float32), detection)
     assert face is not None
-    position = locate_face(face, detection, Intrinsics(FOCAL_PX, FOCAL_PX, *CENTRE))
+    position = position_from_depth(face.median, detection, Intrinsics(FOCAL_PX, FOCAL_PX, *CENTRE)).xyz_m
     assert position == pytest.approx([(450 - 320) / FOCAL_PX * 2, (140 - 240) / FOCAL_PX * 2, 2.0])
 
 
