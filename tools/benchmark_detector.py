@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import peers
 from command import run_tool
+from runtimes import open_runtimes
 
 from face_recognition_node.cli.benchmark.frames import (
     add_benchmark_options,
-    open_runtimes,
     parse_size,
     swaying_frames,
 )
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--faces", type=int, default=2, metavar="N", help="faces in each frame (default %(default)s)"
     )
+    peers.add_peers_option(parser)
     add_benchmark_options(parser, rounds=40)
 
 
@@ -66,7 +68,6 @@ def haar_cascade() -> Callable[[ImageArray], Any]:
 def detectors(threads: int, with_peers: bool, frame: ImageArray) -> list[tuple[str, Detect, str]]:
     """Return name, function and note of every detector that can run here on such a frame; ours first."""
     from face_recognition_node.backends import load_detector
-    from face_recognition_node.evaluation import peers
     from face_recognition_node.vision.detector import DetectorConfig
 
     found: list[tuple[str, Detect, str]] = []

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import peers
 from command import run_tool
+from runtimes import open_runtimes
 
-from face_recognition_node.cli.benchmark.frames import add_benchmark_options, open_runtimes
+from face_recognition_node.cli.benchmark.frames import add_benchmark_options
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
 from face_recognition_node.vision.faces import ImageArray
@@ -24,6 +26,7 @@ from face_recognition_node.vision.model_card import ModelsConfig
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's arguments."""
     parser.add_argument("--faces", type=int, nargs="+", default=[1, 2, 5], metavar="N", help="faces at once")
+    peers.add_peers_option(parser)
     add_benchmark_options(parser, rounds=60)
 
 
@@ -31,7 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Race the embedders at each number of faces."""
     from face_recognition_node.backends import load_embedder
     from face_recognition_node.common.errors import InputError
-    from face_recognition_node.evaluation import peers
     from face_recognition_node.evaluation.timing import Contestant, Machine, race
 
     if min(arguments.faces) < 1:

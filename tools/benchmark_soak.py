@@ -27,9 +27,8 @@ import numpy as np
 from command import run_tool
 from numpy.typing import NDArray
 
-from face_recognition_node.cli.benchmark.frames import parse_size
-from face_recognition_node.cli.benchmark.nodes import (
-    N_IMAGES,
+from face_recognition_node.cli.benchmark.frames import FRAMES, parse_size
+from face_recognition_node.cli.benchmark.ros import (
     NODE,
     enroll_first_face,
     enter_own_network,
@@ -246,7 +245,7 @@ def run(arguments: argparse.Namespace) -> int:
     enter_own_network()
     machine = Machine.here()
     with tempfile.TemporaryDirectory(prefix="face_recognition_soak_") as folder:
-        prepare_images(Path(folder) / "images", size, arguments.faces, empty=N_IMAGES)
+        prepare_images(Path(folder) / "images", size, arguments.faces, empty=FRAMES)
         samples = _soak(arguments, Path(folder))
     if arguments.csv:
         write_samples(samples, arguments.csv)

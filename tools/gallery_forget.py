@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from command import run_tool
 
+from face_recognition_node.cli.benchmark.gallery import made_up_means
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import add_progress
 from face_recognition_node.common.progress import progress_bar
-from face_recognition_node.evaluation.gallery_benchmark import made_up_means
 from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate
 from face_recognition_node.vision.faces import FloatArray, HeadPose
 

@@ -31,8 +31,8 @@ _NODE = "--be-the-node"
 
 def main() -> int:
     """Start the node, a camera and a subscriber, and wait."""
-    from face_recognition_node.cli.benchmark import nodes
-    from face_recognition_node.cli.benchmark.frames import parse_size
+    from face_recognition_node.cli.benchmark import ros as nodes
+    from face_recognition_node.cli.benchmark.frames import FRAMES, parse_size
     from face_recognition_node.cli.processes import Children
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -48,7 +48,7 @@ def main() -> int:
     from face_recognition_node.ros.remote import Remote
 
     with tempfile.TemporaryDirectory(prefix="face_recognition_growth_") as folder:
-        nodes.prepare_images(Path(folder) / "images", parse_size(arguments.size), 2, empty=nodes.N_IMAGES)
+        nodes.prepare_images(Path(folder) / "images", parse_size(arguments.size), 2, empty=FRAMES)
         given = ["autostart:=true", f"gallery_path:={folder}/gallery.db", *arguments.p]
         command = [sys.executable, __file__, _NODE, str(arguments.every), str(arguments.pause), "--ros-args"]
         command += ["--log-level", "error", "-r", f"__ns:={nodes.NAMESPACE}"]

@@ -26,7 +26,7 @@ PAGE = ROOT / "docs" / "notes" / "performance.md"
 SOAK_PLOT = ROOT / "docs" / "images" / "soak.png"
 VERB = ["-m", "face_recognition_node.cli", "benchmark"]
 PARTS = {
-    "pipeline": [*VERB, "pipeline"],
+    "pipeline": ["tools/benchmark_pipeline.py"],
     "embedder": ["tools/benchmark_embedder.py"],
     "detector": ["tools/benchmark_detector.py"],
     "ros_640": [*VERB, "ros"],

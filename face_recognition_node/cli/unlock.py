@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _triplet(folder: Path, pictures: list[Path], alpha: float | None) -> int:
     from face_recognition_node.cli.picture_faces import crop_face, embed_crops
-    from face_recognition_node.systems.triplet.faces import read_face
     from face_recognition_node.systems.triplet.lock import HEAD, TripletLock
+    from face_recognition_node.systems.triplet.runs import read_face
 
     if alpha is not None and not -1 <= alpha <= 1:
         raise InputError(f"--alpha: expected a number from -1 to 1, got {alpha}")

@@ -44,6 +44,7 @@ def half_detector():
     return export_network(load_network(card("retinaface_mobilenet025")), DETECTOR_SHAPES, "fp16")
 
 
+@pytest.mark.slow
 def test_every_operator_has_a_converter(embedder, half_detector):
     for program, convolutions in ((embedder[1], 82), (half_detector, 50)):
         operators = exported_operators(program)
@@ -52,6 +53,7 @@ def test_every_operator_has_a_converter(embedder, half_detector):
         assert not any("batch_norm" in operator for operator in operators)
 
 
+@pytest.mark.slow
 def test_an_operator_without_converter_is_found():
     class Odd(torch.nn.Module):
         def forward(self, x):

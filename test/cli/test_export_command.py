@@ -20,6 +20,7 @@ def source():
     return models_directory() / "retinaface_mobilenet025.safetensors"
 
 
+@pytest.mark.slow
 def test_the_shipped_detector_is_exported_again_to_the_byte_in_half_precision(source, tmp_path, capsys):
     about = source.with_suffix(".json")
     target = tmp_path / "new" / "retinaface_mobilenet025"

@@ -135,6 +135,7 @@ def test_the_convention_that_separates_people_best_comes_first(archive: SimpleNa
     assert str(trials[0]).startswith("RGB, minus 127.5, divided by 128: d' ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_an_adopted_network_is_the_embedder_on_every_cpu_backend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: SimpleNamespace, layout: str,

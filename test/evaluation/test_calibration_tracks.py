@@ -34,6 +34,7 @@ def fitted() -> Calibration:
 
 
 class TestTracks:
+    @pytest.mark.slow
     def test_a_whole_track_of_a_stranger_is_named_as_rarely_as_promised(self, fitted: Calibration) -> None:
         """The promise of ``target_false_accept_rate`` for two sizes of gallery, on people not fitted on."""
         people = population(seed=21)
@@ -54,6 +55,7 @@ class TestTracks:
         rate = scores.rate_at(0.001, looks=1.0)  # limit ln(0.001 / 10) = -9.2
         assert (rate.strangers_named, rate.enrolled_named, rate.enrolled_mistaken) == (0.25, 0.5, 0.5)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("people", "least", "most"),
         [

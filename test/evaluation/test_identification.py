@@ -193,6 +193,7 @@ def made_up_lfw(tmp_path, rng):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_reports_groups_and_pictures(made_up_lfw, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="pictures need matplotlib of the train extra")
     pytest.importorskip("sklearn", reason="projections need scikit-learn of the train extra")
@@ -216,6 +217,7 @@ def test_the_command_reports_groups_and_pictures(made_up_lfw, tmp_path, capsys):
     assert "columns identity and group" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_prepared_folder_gives_its_held_out_people(tmp_path):
     pytest.importorskip("torch", reason="the train extra is not installed: no torch")
     rows = [f"faces/n{n:02d}/{k}.webp,n{n:02d},x,0.9,50" for n in range(12) for k in range(2)]

@@ -8,10 +8,11 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from benchmark_pipeline import photographs_on_a_wall
 
 from face_recognition_node.cli import main
 from face_recognition_node.cli.benchmark.frames import FRAMES, parse_size, sway, swaying_frames
-from face_recognition_node.cli.benchmark.pipeline import parse_scene, photographs_on_a_wall
+from face_recognition_node.cli.benchmark.pipeline import parse_scene
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.timing import Contestant, Machine, median_interval, race, resident_mb
 
@@ -146,10 +147,11 @@ def test_photographs_hang_on_the_wall(tmp_path, rng):
 
 
 def run_benchmark(capsys, *arguments: str) -> dict:
-    assert main(["benchmark", *arguments, "--rounds", "2", "--no-peers", "--json"]) == 0
+    assert main(["benchmark", *arguments, "--rounds", "2", "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_the_pipeline_benchmark_runs(capsys):
     figures = run_benchmark(capsys, "pipeline", "--scenes", "320x240:2")
     (scene,) = figures["scenes"]

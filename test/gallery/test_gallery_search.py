@@ -4,11 +4,11 @@ import gc
 
 import numpy as np
 import pytest
+from benchmark_gallery import decision_threshold
 from gallery_helpers import face, open_gallery, template, templates, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from face_recognition_node.evaluation.gallery_benchmark import decision_threshold
 from face_recognition_node.gallery.gallery import NewTemplate
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
 from face_recognition_node.vision.faces import HeadPose

@@ -42,6 +42,7 @@ def fitted() -> Calibration:
     return fit_calibration(population(), embedder_sha256="abc", looks=1.0, correlation_s=0.3)
 
 
+@pytest.mark.slow
 def test_a_level_with_few_faces_of_its_own_is_fitted_on_the_nearest() -> None:
     faces = population()
     good = faces.take(np.flatnonzero(faces.qualities >= np.quantile(faces.qualities, 0.5)))
@@ -96,6 +97,7 @@ class TestTables:
         assert calibration.log_likelihood_ratio(0.4, 0.5, 0.5, commonness=0.5) < plain
         assert float(calibration.correct(0.4, 0.5)) == pytest.approx(0.4 - 0.7 * 0.2)
 
+    @pytest.mark.slow
     def test_different_people_are_described_by_the_table(self, fitted: Calibration) -> None:
         faces = population(seed=5)
         best = faces.take(np.flatnonzero(faces.qualities > 0.9))
@@ -200,6 +202,7 @@ class TestFitting:
         assert np.linalg.norm(centers, axis=1) == pytest.approx(1.0, abs=1e-4)
         assert (faces @ centers.T).max(axis=1).mean() > (faces @ faces[:20].T).max(axis=1).mean()
 
+    @pytest.mark.slow
     def test_promises_hold_on_other_people(self, fitted: Calibration) -> None:
         judgement = judge_calibration(fitted, population(seed=9))
         assert judgement.expected_calibration_error < 0.03

@@ -9,6 +9,7 @@ from types import ModuleType
 import benchmark_detector
 import benchmark_embedder
 import benchmark_int8
+import pytest
 
 
 def run_benchmark(capsys, tool: ModuleType, *arguments: str) -> dict:
@@ -16,6 +17,7 @@ def run_benchmark(capsys, tool: ModuleType, *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_the_detector_benchmark_runs(capsys):
     figures = run_benchmark(capsys, benchmark_detector, "--sizes", "320x240")
     timings = figures["tables"][0]["timings"]
@@ -24,6 +26,7 @@ def test_the_detector_benchmark_runs(capsys):
     assert timings[-1]["runs"] == 2
 
 
+@pytest.mark.slow
 def test_the_embedder_benchmark_runs(capsys):
     figures = run_benchmark(capsys, benchmark_embedder, "--faces", "1", "2")
     assert [table["task"] for table in figures["tables"]] == ["embed 1 aligned face", "embed 2 aligned faces"]

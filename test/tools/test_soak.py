@@ -58,6 +58,7 @@ def test_caches_that_fill_and_noise_are_no_leak(rng):
     assert "does not grow" in str(growth)
 
 
+@pytest.mark.slow
 def test_the_interval_allows_for_neighbours_that_are_alike(rng):
     """Of 100 level series at most a few may have an interval without 0; one for white noise misses many."""
     hours = np.arange(150) / 360
@@ -85,6 +86,7 @@ def test_too_short_a_run_is_refused():
         judge_growth(series(np.full(10, 300.0)), 60.0, 4.0)
 
 
+@pytest.mark.slow
 def test_samples_are_written_and_drawn(tmp_path):
     samples = series(300 + np.arange(20.0))
     write_samples(samples, tmp_path / "soak.csv")

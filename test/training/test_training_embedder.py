@@ -37,6 +37,8 @@ from face_recognition_node.training.run import train_embedder
 from face_recognition_node.training.stage import EmbedderStage, rate_factor
 from face_recognition_node.training.start import lite_names, load_start
 
+pytestmark = pytest.mark.slow  # each trains
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = {
     "kind": "embedder",

@@ -197,6 +197,7 @@ def test_a_torn_journal_loses_its_last_line_only(tmp_path):
     assert list(read_journal(tmp_path)) == ["a/1"]
 
 
+@pytest.mark.slow
 def test_prepare_from_the_command_line(tree, tmp_path, guest_bgr, capsys):
     pytest.importorskip("torch", reason="the train extra is not installed: no torch")
     from face_recognition_node.training.data import open_faces
@@ -220,6 +221,7 @@ def test_prepare_from_the_command_line(tree, tmp_path, guest_bgr, capsys):
     assert "was begun with minimum_size_px 20.0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_no_process_and_goes_on(tmp_path, guest_bgr):
     """Kill the command outright after its first pictures: its pool ends with it, the next call takes over."""
     source, out = tmp_path / "source", tmp_path / "out"

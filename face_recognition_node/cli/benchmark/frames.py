@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import logging
 import math
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,11 +14,8 @@ from face_recognition_node.cli.json_output import add_json_option
 from face_recognition_node.cli.options import add_progress
 from face_recognition_node.common.errors import BackendUnavailableError, InputError
 from face_recognition_node.vision.faces import ImageArray
-from face_recognition_node.vision.runner import ModelRunner
 
-RUNTIMES = ("openvino", "onnxruntime", "torch", "torch_tensorrt")
 FRAMES = 30
-_log = logging.getLogger(__name__)
 
 
 def add_benchmark_options(parser: argparse.ArgumentParser, *, rounds: int) -> None:
@@ -35,7 +30,6 @@ def add_benchmark_options(parser: argparse.ArgumentParser, *, rounds: int) -> No
         metavar="N",
         help="CPU threads of a network; 0: one for each core but one, up to 4",
     )
-    parser.add_argument("--no-peers", action="store_true", help="leave out what other packages offer")
     add_json_option(parser)
     add_progress(parser)
 
@@ -72,35 +66,7 @@ def sway(still: ImageArray) -> list[ImageArray]:
     return frames
 
 
-class Model(Protocol):
-    """A detector or an embedder."""
-
-    @property
-    def runner(self) -> ModelRunner:
-        """What runs its network."""
-        ...
-
-
-Loaded = TypeVar("Loaded", bound=Model)
-
-
-def open_runtimes(load: Callable[[str], Loaded], use: Callable[[Loaded], object]) -> dict[str, Loaded]:
-    """Return by name what ``load`` makes of each runtime that works here, ready to serve."""
-    opened = {}
-    for name in RUNTIMES:
-        if importlib.util.find_spec(name) is None:
-            continue
-        try:
-            model = load(name)
-            let_engine_be_built(model, use)
-        except BackendUnavailableError as error:  # Torch-TensorRT is installed, but there is no GPU
-            _log.warning("left out: %s: %s", name, error)
-        else:
-            opened[name] = model
-    return opened
-
-
-def let_engine_be_built(model: Loaded, use: Callable[[Loaded], object]) -> None:
+def let_engine_be_built(model: Any, use: Callable[[Any], object]) -> None:
     """Use a model until its engine serves, where it has one that is built in the background.
 
     Raises:

@@ -1,9 +1,9 @@
-"""``face-recognition benchmark pipeline``: from image to identity without ROS, beside networks and peers.
+"""``face-recognition benchmark pipeline``: from image to identity without ROS, beside the networks.
 
 The first row is the whole pipeline once everybody in view is certain (faces are then embedded every few
 frames only); then the pipeline embedding every face of every frame; then the first one again, searching every
 n-th frame only and following the faces in between; then the bare networks on the same pictures: one detector
-call and one embedder call for all faces. What peers do is the same task: find, embed, name.
+call and one embedder call for all faces.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from face_recognition_node.cli.benchmark.frames import (
@@ -25,7 +24,6 @@ from face_recognition_node.cli.benchmark.frames import (
     add_benchmark_options,
     let_engine_be_built,
     parse_size,
-    sway,
     swaying_frames,
 )
 from face_recognition_node.cli.json_output import report
@@ -64,13 +62,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenes", nargs="+", default=["640x480:2", "1280x720:5"], metavar="WxH:FACES", help="size and faces"
     )
-    parser.add_argument(
-        "--pictures",
-        type=Path,
-        metavar="ARCHIVE",
-        help="zip or folder of photographs of different people to hang on the wall; the package carries "
-        "only two people, so with more faces some of them cannot become certain",
-    )
     parser.add_argument("--backend", default="auto", help="what runs our networks (default %(default)s)")
     parser.add_argument(
         "--interval",
@@ -82,8 +73,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_benchmark_options(parser, rounds=60)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Race the pipelines in each scene."""
+def run(
+    arguments: argparse.Namespace,
+    frames_of: Callable[[tuple[int, int], int], list[ImageArray]] = swaying_frames,
+    peers: Callable[[list[ImageArray]], list[Contestant]] = lambda frames: [],
+) -> int:
+    """Race the pipelines in each scene.
+
+    Args:
+        arguments: Of the command line.
+        frames_of: Returns the frames of a scene of this (width, height) and number of faces; the package
+            carries only two people, so with more faces some of them cannot become certain.
+        peers: Returns what else takes part.
+    """
     from face_recognition_node.assembly import load_models
     from face_recognition_node.config import Config
     from face_recognition_node.evaluation.timing import Machine, resident_mb
@@ -94,13 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
     scenes = []
     for text in arguments.scenes:
         size, count = parse_scene(text)
-        if arguments.pictures:
-            frames = photographs_on_a_wall(arguments.pictures, size, count)
-        else:
-            frames = swaying_frames(size, count)
+        frames = frames_of(size, count)
         models = load_models(config)
         _let_engines_be_built(models, frames[0])
-        scenes.append(_race(text, frames, models, config, arguments))
+        scenes.append(_race(text, frames, models, config, arguments, peers(frames)))
     start = _measure_start(parse_scene(arguments.scenes[0])[0])
     figures = {
         "machine": dataclasses.asdict(machine),
@@ -138,7 +137,12 @@ def parse_scene(text: str) -> tuple[tuple[int, int], int]:
 
 
 def _race(
-    text: str, frames: list[ImageArray], models: Models, config: Config, arguments: argparse.Namespace
+    text: str,
+    frames: list[ImageArray],
+    models: Models,
+    config: Config,
+    arguments: argparse.Namespace,
+    peers: list[Contestant],
 ) -> tuple[TimingTable, dict[str, float], dict[str, Any]]:
     from face_recognition_node.evaluation.timing import Contestant, race
 
@@ -161,9 +165,8 @@ def _race(
             math.lcm(recheck, arguments.interval),
         ),
         *_networks_alone(frames, models),
+        *peers,
     ]
-    if not arguments.no_peers:
-        contestants += _peers(frames)
     table = race(
         f"image to identity, {text}",
         contestants,
@@ -248,48 +251,6 @@ def _networks_alone(frames: list[ImageArray], models: Models) -> list[Contestant
         Contestant("networks alone", both, "detector, and embedder for every face"),
         Contestant("detector network alone", detect_only),
     ]
-
-
-def _peers(frames: list[ImageArray]) -> list[Contestant]:
-    from face_recognition_node.evaluation import peers
-    from face_recognition_node.evaluation.timing import Contestant
-
-    if not peers.is_installed("dlib", "face_recognition_models"):
-        return []
-    dlib = peers.DlibFaces()
-    known = dlib.embed(frames[0], dlib.detect(frames[0]))
-    note = f"HOG, 5 points, 128-d; {len(known)} faces found"
-    return [Contestant("dlib", lambda number: dlib.recognize(frames[number % FRAMES], known), note)]
-
-
-def photographs_on_a_wall(source: Path, size: tuple[int, int], count: int) -> list[ImageArray]:
-    """Return swaying frames of a grey wall with photographs of ``count`` different people.
-
-    Raises:
-        SourceError: If ``source`` is neither zip nor folder.
-        InputError: If it has fewer pictures.
-    """
-    from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, decode_image, open_files
-
-    names, read = open_files(source)
-    pictures = sorted(name for name in names if name.lower().endswith(IMAGE_ENDINGS))
-    if len(pictures) < count:
-        raise InputError(f"{source}: expected at least {count} pictures, got {len(pictures)}")
-    chosen = [pictures[len(pictures) * number // count] for number in range(count)]
-    width, height = size
-    columns = min(count, 3)
-    rows = -(-count // columns)
-    side = int(min(width / columns, height / rows) * 0.9)
-    wall = np.full((height, width, 3), 150, np.uint8)
-    for number, name in enumerate(chosen):
-        picture = decode_image(read(name), name)
-        scale = side / max(picture.shape[:2])
-        hung = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        row, column = divmod(number, columns)
-        top = int((row + 0.5) * height / rows - hung.shape[0] / 2)
-        left = int((column + 0.5) * width / columns - hung.shape[1] / 2)
-        wall[top : top + hung.shape[0], left : left + hung.shape[1]] = hung
-    return sway(wall)
 
 
 def _measure_start(size: tuple[int, int]) -> dict[str, float]:

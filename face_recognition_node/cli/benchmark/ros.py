@@ -8,8 +8,10 @@ its answer here.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,22 +19,82 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
-from face_recognition_node.cli.benchmark.frames import parse_size
-from face_recognition_node.cli.benchmark.nodes import (
-    NODE,
-    enroll_first_face,
-    enter_own_network,
-    prepare_images,
-    start_camera,
-    start_node,
-)
+from face_recognition_node.cli.benchmark.frames import parse_size, sway
 from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.processes import Children, process_usage
+from face_recognition_node.cli.processes import Children, isolated_environment, process_usage
+from face_recognition_node.common.errors import BackendUnavailableError, InputError
 
 if TYPE_CHECKING:
     from face_recognition_node.ros.remote import Remote
+
+
+NAMESPACE = "/face_recognition_benchmark"
+NODE = f"{NAMESPACE}/face_recognition"
+_QUIET = ["--log-level", "error", "-r", f"__ns:={NAMESPACE}"]
+
+
+def enter_own_network() -> None:
+    """Put this process and its children into a ROS network that nobody else is in.
+
+    Raises:
+        BackendUnavailableError: If ROS 2 is not there.
+    """
+    if importlib.util.find_spec("rclpy") is None:
+        raise BackendUnavailableError("ROS 2 is not there: use ./run exec, or source your ROS installation")
+    os.environ.update(isolated_environment(os.environ))
+
+
+def prepare_images(folder: Path, size: tuple[int, int], faces: int, empty: int = 0) -> None:
+    """Write the frames of a wall with portraits, seen by a swaying camera with a noisy sensor.
+
+    Args:
+        folder: Is made.
+        size: (width, height) in pixels.
+        faces: Portraits on the wall.
+        empty: Pictures of the bare wall to add: everybody has left.
+    """
+    from face_recognition_node.media.sample import sample_frame
+
+    folder.mkdir()
+    frames = sway(sample_frame(size=size, faces=faces))
+    if empty:
+        frames += sway(sample_frame(size=size, faces=0))[:empty]
+    for index, frame in enumerate(frames):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), frame)
+
+
+def start_node(children: Children, gallery: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start the recognition node with its gallery in a file and ``NAME:=VALUE`` parameters."""
+    given = [part for item in settings for part in ("-p", item)]
+    return children.start("recognition node", "face_recognition_node.ros.main:main", [
+        *_QUIET, "-p", "autostart:=true", "-p", f"gallery_path:={gallery}", *given,
+    ])  # fmt: skip
+
+
+def start_camera(children: Children, images: Path, rate: float) -> None:
+    """Start a camera that plays a folder of images from memory as soon as somebody subscribes."""
+    children.start("video source", "face_recognition_node.ros.main:video_source", [
+        *_QUIET, "-p", "autostart:=true", "-p", f"source:={images}", "-p", "preload:=true",
+        "-p", f"rate:={rate}", "-p", "wait_for_subscriber:=true",
+    ])  # fmt: skip
+
+
+def enroll_first_face(remote: Remote) -> None:
+    """Make the guest known, so that the node does what it does in a run: recognise people."""
+    from std_msgs.msg import Header
+
+    from face_recognition_interfaces.srv import AddFaceFromImage
+    from face_recognition_node.media.sample import portrait
+    from face_recognition_node.ros.conversions import bgr_to_image
+
+    request = AddFaceFromImage.Request(image=bgr_to_image(portrait("guest"), Header()), name="Guest")
+    answer = remote.call(AddFaceFromImage, f"{NODE}/add_face_from_image", request, 30.0)
+    if not answer.success:
+        raise InputError(f"the guest could not be enrolled: {answer.message}")
+
 
 N_CALLS = 40
 

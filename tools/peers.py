@@ -7,6 +7,7 @@ dlib with the models of face_recognition is the engine inside most ROS packages 
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import logging
@@ -30,6 +31,11 @@ def is_installed(*modules: str) -> bool:
             )
             return False
     return True
+
+
+def add_peers_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that leaves all peers out."""
+    parser.add_argument("--no-peers", action="store_true", help="leave out what other packages offer")
 
 
 class DlibFaces:
