@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from gallery_helpers import face, open_gallery, template, templates
+from gallery_helpers import face, open_gallery, sql, template, templates
 
 from face_recognition_node.cli import main
 from face_recognition_node.gallery.gallery import Provenance
@@ -122,8 +122,7 @@ def test_export_and_import_into_a_new_gallery(do, tmp_path, capsys):
 
 def test_verify_says_so_by_its_exit_code(do, path):
     assert do("verify")[0] == 0
-    with open_gallery(path) as gallery:
-        gallery._engine.store.connection.execute("UPDATE templates SET quality = 7")
+    sql(path, "UPDATE templates SET quality = 7")
     code, answer = do("verify")
     assert code == 1
     assert len(answer["problems"]) == 6

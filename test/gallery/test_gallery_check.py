@@ -4,11 +4,12 @@ import sqlite3
 
 import numpy as np
 import pytest
-from gallery_helpers import FINGERPRINT, face, open_gallery, template, templates, unit
+from gallery_helpers import FINGERPRINT, face, open_gallery, sql, template, templates, unit
 
 from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError
 from face_recognition_node.gallery.check import doubtful_templates
 from face_recognition_node.gallery.gallery import Gallery, GalleryConfig
+from face_recognition_node.gallery.keys import CropSafe, KeyRing
 
 
 @pytest.fixture
@@ -105,21 +106,23 @@ def test_crops_are_kept_only_on_request_and_encrypted(tmp_path, rng):
     image = np.zeros((112, 112, 3), np.uint8)
     with open_gallery(path) as gallery:
         gallery.add_person("Anna", [template(face(rng), crop=image)])
-        assert gallery._engine.store.connection.execute("SELECT count(*) FROM crops").fetchone() == (0,)
+        assert sql(path, "SELECT count(*) FROM crops") == [(0,)]
     with with_crops(path) as gallery:
         bob = gallery.add_person("Bob", [template(face(rng), crop=image)])
-        (sealed,) = gallery._engine.store.connection.execute("SELECT sealed FROM crops").fetchone()
+        ((sealed,),) = sql(path, "SELECT sealed FROM crops")
+        ((gallery_id,),) = sql(path, "SELECT value FROM meta WHERE key = 'gallery_id'")
+        safe = CropSafe(KeyRing(tmp_path / "keys" / gallery_id), gallery_id)
         assert b"PNG" not in sealed
-        np.testing.assert_array_equal(gallery._engine.crops.open(bob.template_ids[0], sealed), image)
+        np.testing.assert_array_equal(safe.open(bob.template_ids[0], sealed), image)
         with pytest.raises(GalleryUnavailableError, match="cannot be opened"):
-            gallery._engine.crops.open(bob.template_ids[0] + 1, sealed)  # not that of another template
+            safe.open(bob.template_ids[0] + 1, sealed)  # not that of another template
         keys = [key.name for key in (tmp_path / "keys").rglob("*.key")]
         assert keys == ["crops.key"]
         gallery.forget(bob.person_id)
-        assert gallery._engine.store.connection.execute("SELECT count(*) FROM crops").fetchone() == (0,)
+        assert sql(path, "SELECT count(*) FROM crops") == [(0,)]
         assert sealed[20:60] not in path.read_bytes()
         gallery.undo()
-        assert gallery._engine.store.connection.execute("SELECT sealed FROM crops").fetchone() == (sealed,)
+        assert sql(path, "SELECT sealed FROM crops") == [(sealed,)]
 
 
 def test_reembedding_carries_people_over_to_another_model(tmp_path, rng):
@@ -179,5 +182,5 @@ def test_a_gallery_reembedded_by_another_process_is_not_compared_with_old_faces(
             other.reembed(OtherEmbedder())
         before = node.snapshot()
         with pytest.raises(Exception, match="must not be compared"):
-            node._engine.follow()
+            node.follow()
         assert node.snapshot() is before

@@ -10,11 +10,14 @@ from pathlib import Path
 import gallery_forget
 import numpy as np
 import pytest
-from gallery_helpers import Clock, content, face, open_gallery, template, templates, unit
+from gallery_helpers import Clock, content, face, open_gallery, sql, template, templates, unit
 
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.store import has_residue
+from face_recognition_node.gallery.store import Store, has_residue
+
+NOTE = "SELECT value FROM meta WHERE key = 'residue'"
+"""It says that removed bytes may be left."""
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -215,13 +218,12 @@ def test_after_the_window_nothing_is_left_of_the_sealed_copy(tmp_path, rng):
         gallery.add_person("Stays", [template(face(rng))])
         anna = gallery.add_person("Anna Trace", [template(vector) for vector in face(rng, 20)])
         gallery.forget(anna.person_id)
-        (row,) = gallery._engine.store.connection.execute(
-            "SELECT payload FROM history_parts ORDER BY length(payload) DESC LIMIT 1"
-        ).fetchall()
+        path = tmp_path / "data" / "gallery.db"
+        (row,) = sql(path, "SELECT payload FROM history_parts ORDER BY length(payload) DESC LIMIT 1")
         piece = row[0][100:140]
         assert any(piece in path.read_bytes() for path in files_below(tmp_path))
         clock.now += 30.0
-        gallery._engine.follow()
+        gallery.follow()
         for path in files_below(tmp_path):
             assert piece not in path.read_bytes()
             assert b"Trace" not in path.read_bytes()
@@ -277,7 +279,7 @@ def test_somebody_else_who_has_the_file_open_is_no_hindrance(tmp_path, rng):
         anna = node.add_person("Anna", [template(vector) for vector in vectors])
         command.forget(anna.person_id, final=True)
         assert traces(tmp_path, vectors) == []
-        node._engine.follow()
+        node.follow()
         memory = index_memory(node)
         assert not any(vector.tobytes()[:32] in memory for vector in vectors)
 
@@ -296,7 +298,7 @@ def test_a_read_that_goes_on_delays_the_scrubbing_but_does_not_prevent_it(tmp_pa
         assert traces(tmp_path, vectors)
         other.execute("COMMIT")
         other.close()
-        gallery._engine.follow()
+        gallery.follow()
         assert traces(tmp_path, vectors) == []
 
 
@@ -343,9 +345,9 @@ def test_what_one_process_could_not_clear_another_does(tmp_path, rng, monkeypatc
         reader.close()
         assert traces(tmp_path, vectors)
         for _ in range(2):
-            node._engine.follow()
+            node.follow()
         assert traces(tmp_path, vectors) == []
-        assert node._engine.store.residue() == 0
+        assert sql(path, NOTE) == []
 
 
 def test_a_removal_clears_what_an_earlier_one_had_to_leave(tmp_path, rng, monkeypatch):
@@ -354,13 +356,13 @@ def test_a_removal_clears_what_an_earlier_one_had_to_leave(tmp_path, rng, monkey
     with open_gallery(path) as gallery:
         anna, bob = (gallery.add_person(name, [template(face(rng))]) for name in ("Anna", "Bob"))
         rewritten = []
-        scrub = gallery._engine.store.scrub
+        scrub = Store.scrub
 
-        def record(removed=(), must_rewrite=False):
+        def record(store, removed=(), must_rewrite=False):
             rewritten.append(must_rewrite)
-            return scrub(removed, must_rewrite)
+            return scrub(store, removed, must_rewrite)
 
-        monkeypatch.setattr(gallery._engine.store, "scrub", record)
+        monkeypatch.setattr(Store, "scrub", record)
         reader = sqlite3.connect(path, isolation_level=None)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM templates").fetchone()
@@ -369,4 +371,4 @@ def test_a_removal_clears_what_an_earlier_one_had_to_leave(tmp_path, rng, monkey
         reader.close()
         gallery.forget(bob.person_id, final=True)
         assert rewritten == [False, True]
-        assert gallery._engine.store.residue() == 0
+        assert sql(path, NOTE) == []

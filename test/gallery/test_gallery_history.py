@@ -205,13 +205,13 @@ def test_a_window_that_another_process_began_is_ended_as_well(tmp_path, rng):
     with open_gallery(path, clock, undo_window_s=60.0) as gallery:
         anna = gallery.add_person("Anna", templates(rng, 1))
         clock.now += 1000.0
-        gallery._engine.follow()
+        gallery.follow()
         with open_gallery(path, clock, undo_window_s=60.0) as other:
             other.forget(anna.person_id)
-            gallery._engine.follow()
+            gallery.follow()
             assert list((tmp_path / "keys").rglob("*.key")) != []
             clock.now += 61.0
-            gallery._engine.follow()
+            gallery.follow()
             assert list((tmp_path / "keys").rglob("*.key")) == []
             assert other.history() == []
 
@@ -346,11 +346,11 @@ def test_a_key_that_cannot_be_destroyed_holds_up_nothing_and_is_tried_again(tmp_
         anna = gallery.add_person("Anna", templates(rng, 1))
         gallery.forget(anna.person_id)
 
-        def refuse(name):
+        def refuse(keys, name):
             raise OSError("read-only file system")
 
         with monkeypatch.context() as patched:
-            patched.setattr(gallery._engine.keys, "destroy", refuse)
+            patched.setattr("face_recognition_node.gallery.keys.KeyRing.destroy", refuse)
             gallery.undo()
         assert list(gallery.snapshot().persons) == [anna.person_id]
         assert list((tmp_path / "keys").rglob("undo-*.key")) != []

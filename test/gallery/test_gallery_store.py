@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from gallery_helpers import FINGERPRINT, content, face, open_gallery, template, templates
+from gallery_helpers import FINGERPRINT, content, face, open_gallery, sql, template, templates
 
 from face_recognition_node.common.errors import (
     GalleryConflictError,
@@ -174,13 +174,13 @@ def test_two_writers_see_each_other(path, rng):
     with open_gallery(path) as one, open_gallery(path) as two:
         anna = one.add_person("Anna", templates(rng, 2))
         assert two.snapshot().version == 0
-        two._engine.follow()
+        two.follow()
         assert content(two.snapshot()) == content(one.snapshot())
         bob = two.add_person("Bob", templates(rng, 1))
         # A change on top of what the other did sees it first, without asking.
         one.merge(anna.person_id, bob.person_id)
         two.undo()
-        one._engine.follow()
+        one.follow()
         assert content(two.snapshot()) == content(one.snapshot())
         assert [version.snapshot().version for version in (one, two)] == [4, 4]
         one.forget(anna.person_id, final=True)
@@ -217,12 +217,12 @@ def test_readers_that_were_away_for_long_read_everything(path, rng, monkeypatch)
     monkeypatch.setattr("face_recognition_node.gallery.changes.LOGGED_VERSIONS", 5)
     with open_gallery(path) as one, open_gallery(path) as two:
         anna = one.add_person("Anna", templates(rng, 2))
-        two._engine.follow()
+        two.follow()
         for number in range(8):
             one.rename(anna.person_id, f"n{number}")
         bob = one.add_person("Bob", templates(rng, 1))
         one.forget(anna.person_id)
-        two._engine.follow()
+        two.follow()
         assert list(two.snapshot().persons) == [bob.person_id]
         assert content(two.snapshot()) == content(one.snapshot())
     assert LOGGED_VERSIONS > 100
@@ -233,10 +233,10 @@ def test_a_change_of_very_many_rows_is_followed(path, rng):
     many = [template(vector) for vector in face(rng, n)]
     with open_gallery(path, max_templates_per_person=10000) as one, open_gallery(path) as two:
         anna = one.add_person("Anna", many)
-        two._engine.follow()
+        two.follow()
         assert two.snapshot().n_templates == n
         one.undo()
-        two._engine.follow()
+        two.follow()
         assert two.snapshot().n_templates == 0
         one.redo()
         assert one.snapshot().persons[anna.person_id].n_templates == n
@@ -280,5 +280,5 @@ def test_stored_numbers_are_little_endian_float32(path, rng):
     vector = face(rng)
     with open_gallery(path) as gallery:
         gallery.add_person("Anna", [template(vector)])
-        (row,) = gallery._engine.store.connection.execute("SELECT embedding FROM templates").fetchall()
+        (row,) = sql(path, "SELECT embedding FROM templates")
     np.testing.assert_array_equal(np.frombuffer(row[0], "<f4"), vector)

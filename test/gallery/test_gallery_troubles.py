@@ -113,6 +113,7 @@ def test_a_locked_gallery_is_followed_all_the_same(path, rng):
 def test_a_removal_that_cannot_be_finished_is_done_and_said(path, rng, monkeypatch, caplog, kind):
     """The person is gone; what is still to do is told, once, and done later."""
     vector = face(rng)
+    monkeypatch.setattr("face_recognition_node.gallery.engine.SCRUB_AGAIN_S", 0.0)
 
     def fail(*_):
         raise kind("disk full")
@@ -130,8 +131,6 @@ def test_a_removal_that_cannot_be_finished_is_done_and_said(path, rng, monkeypat
             assert gallery.unfinished in gallery.trouble
             assert caplog.text.count("a little later") == 1
         assert anna.person_id not in gallery.snapshot().persons
-        monkeypatch.setattr("face_recognition_node.gallery.engine.SCRUB_AGAIN_S", 0.0)
-        gallery._engine._scrub_again = 0.0
         gallery.follow()
         assert gallery.unfinished == gallery.trouble == ""
         for file in path.parent.iterdir():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,12 @@ def open_gallery(path: Path | None, clock: Callable[[], float] | None = None, **
     if path is not None:
         options["keys_folder"] = path.parent.parent / "keys"
     return Gallery.open(path, FINGERPRINT, GalleryConfig(**values), **options)
+
+
+def sql(path: Path, statement: str) -> list[tuple[object, ...]]:
+    """Run a statement on a gallery's file, as another program would, and return its rows."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return connection.execute(statement).fetchall()
 
 
 class Clock:
