@@ -40,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of each kind (default 5)")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a round (default 8)")
     parser.add_argument("--rate", type=float, default=30.0, help="frames per second (default 30)")
+    parser.add_argument(
+        "--node", nargs="*", default=[], metavar="PARAMETER:=VALUE", help="parameters of the recognition node"
+    )
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write pictures of the page there")
 
 
@@ -48,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.update(isolated_environment(os.environ))
     with (
         tempfile.TemporaryDirectory() as folder,
-        robot(Path(folder), arguments.rate) as (remote, page, address),
+        robot(Path(folder), arguments) as (remote, page, address),
     ):
         if arguments.rounds:
             figures(remote, page, address, arguments.rounds, arguments.seconds)
@@ -63,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def robot(folder: Path, rate: float) -> Iterator[tuple[Any, Any, str]]:
+def robot(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[Any, Any, str]]:
     """Run camera, recognition node and page; yield a client, the page's process and its address."""
     from lifecycle_msgs.msg import State
 
@@ -74,9 +77,16 @@ def robot(folder: Path, rate: float) -> Iterator[tuple[Any, Any, str]]:
         port = probe.getsockname()[1]
     entry, quiet = "face_recognition_node.ros.main", ["--log-level", "error"]
     with Children() as children:
-        children.start("node", f"{entry}:main", [*quiet, "-p", f"gallery_path:={folder / 'gallery.db'}"])
+        given = [
+            part
+            for one in (f"gallery_path:={folder / 'gallery.db'}", *arguments.node)
+            for part in ("-p", one)
+        ]
+        children.start("node", f"{entry}:main", [*quiet, *given])
         children.start(
-            "camera", f"{entry}:video_source", [*quiet, "-p", "source:=sample", "-p", f"rate:={rate}"]
+            "camera",
+            f"{entry}:video_source",
+            [*quiet, "-p", "source:=sample", "-p", f"rate:={arguments.rate}"],
         )
         page = children.start("page", f"{entry}:web", [*quiet, "-p", f"port:={port}"])
         with Remote("operator_page", children.check) as remote:

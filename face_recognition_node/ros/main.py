@@ -50,6 +50,7 @@ def video_source(args: Sequence[str] | None = None) -> int:
 def web(args: Sequence[str] | None = None) -> int:
     """Run the operator's page as a process; 0 after an orderly end, 2 if it could not be started."""
     stop = stop_on_signals()
+    os.nice(10)  # where the processor is short, recognition comes first
     from face_recognition_node.common.errors import FaceRecognitionError
     from face_recognition_node.common.libraries import missing_library
 

@@ -373,6 +373,17 @@ class TestInTheBrowser:
         desk.find("#knob")[0].send_keys("\ue012")  # arrow left
         desk.wait(lambda: desk.find("#target", "1 in 200"))
 
+    def test_nothing_jumps_while_pictures_come(self, desk: Desk) -> None:
+        desk.open("people")
+        script = """
+            const done = arguments[0], before = Number(canvas.dataset.frames);
+            let moved = 0;
+            new PerformanceObserver((list) => list.getEntries().forEach((entry) => { moved += entry.value; }))
+              .observe({ type: "layout-shift" });
+            const go = () => (Number(canvas.dataset.frames) < before + 8 ? setTimeout(go, 50) : done(moved));
+            setTimeout(go, 500);"""
+        assert desk.browser.execute_async_script(script) < 0.005
+
     def test_a_phone_needs_no_sideways_scrolling(self, desk: Desk) -> None:
         desk.browser.set_window_size(500, 860)
         for tab in ("people", "strangers", "history", "gallery", "accuracy"):
