@@ -19,8 +19,7 @@ from face_recognition_node.identity.comparison import log_likelihood_ratios
 from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.tracking.tracker import Observation, PositionPlan, Track, Tracker
 from face_recognition_node.vision.alignment import Aligner, align_faces
-from face_recognition_node.vision.detector import Detector
-from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.detector import Detector, Embedder
 from face_recognition_node.vision.faces import (
     CLOCK_JUMP_S,
     Detection,

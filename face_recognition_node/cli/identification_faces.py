@@ -15,7 +15,7 @@ from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import BoolArray
 from face_recognition_node.evaluation.picture_archive import embed_in_batches
-from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.detector import Embedder
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelsConfig
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.vision.alignment import align_faces
-from face_recognition_node.vision.detector import Detector, DetectorConfig
-from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.detector import Detector, DetectorConfig, Embedder
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
 

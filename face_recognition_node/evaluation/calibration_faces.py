@@ -14,8 +14,7 @@ from face_recognition_node.evaluation.calibration import LabelledFaces
 from face_recognition_node.evaluation.degradation import blur_face, reduce_face
 from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, decode_image, open_files
 from face_recognition_node.vision.alignment import ALIGNMENT_TEMPLATE, CROP_SIZE
-from face_recognition_node.vision.detector import Detector
-from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.detector import Detector, Embedder
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.quality import assess_quality
 

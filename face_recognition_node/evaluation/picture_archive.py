@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.common.progress import progress_bar
-from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.detector import Embedder
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 IMAGE_ENDINGS = (".webp", ".jpg", ".png")

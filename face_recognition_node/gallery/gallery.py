@@ -40,7 +40,7 @@ from face_recognition_node.gallery.values import (
     SessionKind,
     Template,
 )
-from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.detector import Embedder
 from face_recognition_node.vision.faces import ImageArray
 
 __all__ = [

@@ -12,7 +12,7 @@ from face_recognition_node.common.errors import GalleryConflictError
 from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.keys import CropSafe
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.vision.embedder import Embedder
+from face_recognition_node.vision.detector import Embedder
 
 BATCH = 16
 

@@ -1,4 +1,4 @@
-"""The detector as the rest of the core sees it (the RetinaFace implementation follows in retinaface.py)."""
+"""The detector and the embedder as the rest of the core sees them; see retinaface.py and embedding.py."""
 
 from __future__ import annotations
 
@@ -98,4 +98,27 @@ class Detector(Protocol):
 
         ``clock`` takes the time that the stage "resize" needs, which is then no part of the caller's stage.
         """
+        ...
+
+
+class Embedder(Protocol):
+    """Turns aligned faces into unit vectors."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding (64)."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies weights + alignment; embeddings of different fingerprints must never be compared."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the latest embeddings: "fp32", "fp16" …; templates record it."""
+        ...
+
+    def embed(self, crops_bgr: ImageArray) -> FloatArray:
+        """Return (N, D) float32 unit vectors of (N, 112, 112, 3) BGR uint8 aligned crops; N may be 0."""
         ...

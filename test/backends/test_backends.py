@@ -172,8 +172,7 @@ def test_embeddings_in_bfloat16_can_be_compared_with_exact_ones(faces):
     if openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT") != openvino.Type.bf16:
         pytest.skip("this processor does not multiply in bfloat16")
     quick, exact = (
-        load_embedder(ModelsConfig(backend="openvino", precision=precision))
-        for precision in ("auto", "fp32")
+        load_embedder(ModelsConfig(backend="openvino", precision=precision)) for precision in ("auto", "fp32")
     )
     assert (quick.precision, exact.precision) == ("bf16", "fp32")
     assert (quick.embed(faces) * exact.embed(faces)).sum(1).min() >= 0.995
