@@ -54,6 +54,11 @@ def start_source(context):
     def value(name):
         return LaunchConfiguration(name).perform(context)
 
+    try:
+        rate = float(value("rate"))
+    except ValueError:
+        raise RuntimeError(f"rate: expected frames per second, got {value('rate')!r}") from None
+
     node = LifecycleNode(
         package="face_recognition_node",
         executable="video_source_node",
@@ -63,7 +68,7 @@ def start_source(context):
             {
                 # A bare "0" would be taken for a number.
                 "source": ParameterValue(value("source"), value_type=str),
-                "rate": float(value("rate")),
+                "rate": rate,
                 "frame_id": ParameterValue(value("frame_id"), value_type=str),
                 "at_end": value("at_end"),
                 "transport": value("image_transport"),

@@ -12,6 +12,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from face_recognition_node.common.errors import FrameError
@@ -21,6 +22,9 @@ from face_recognition_node.ros.parameters import NodeConfig
 from face_recognition_node.vision.faces import FloatArray, Intrinsics
 
 RELIABILITIES = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
+
+
+_OVERRIDES = "qos_overrides."
 
 
 class ImageInput:
@@ -56,7 +60,10 @@ class ImageInput:
             use_global_arguments=False,  # a remapped node name would hit both
             enable_rosout=False,
             start_parameter_services=False,
-            parameter_overrides=[Parameter("start_type_description_service", value=False)],
+            parameter_overrides=[
+                Parameter("start_type_description_service", value=False),
+                *(given for name, given in node._parameter_overrides.items() if name.startswith(_OVERRIDES)),
+            ],
         )
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(self._companion)
@@ -105,7 +112,19 @@ class ImageInput:
                 raise
 
     def _subscribe(self, type_: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
-        self._subscriptions.append(self._companion.create_subscription(type_, topic, callback, qos))
+        given = f"{_OVERRIDES}{topic}.subscription."
+        is_overridden = any(name.startswith(given) for name in self._companion._parameter_overrides)
+        self._subscriptions.append(
+            self._companion.create_subscription(
+                type_,
+                topic,
+                callback,
+                qos,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies()
+                if is_overridden
+                else None,
+            )
+        )
 
     def close(self) -> None:
         """Unsubscribe; harmless when not subscribed."""

@@ -101,6 +101,9 @@ class GalleryServices:
     def _answering(self, name: str, handler: Handler) -> Callable[[Any, Any], Any]:
         def answer(request: Any, response: Any) -> Any:
             runtime = self._host.runtime
+            for field in ("nearest_similarity", "nearest_probability"):  # 0 would be a measurement
+                if hasattr(response, field):
+                    setattr(response, field, number(None))
             if runtime is None:
                 response.message = f"the node is {state_label(self._node)}; configure it first"
                 return response

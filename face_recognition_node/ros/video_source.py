@@ -79,6 +79,10 @@ LARGEST_LAG_S = 0.5
 """Behind its schedule by more than this, the source gives the lost time up instead of hurrying after it."""
 
 
+RETRY_S = 1.0
+"""Between two attempts to open a camera or stream that broke."""
+
+
 class VideoSource(LoudNode):
     """Publishes ``image`` (or ``image/compressed``) while it is active.
 
@@ -114,8 +118,7 @@ class VideoSource(LoudNode):
     def on_configure(self) -> None:
         """Open the source."""
         config = self._running = self.config
-        size = (config.width, config.height) if config.width and config.height else None
-        self._source = open_source(config.source, rate=config.rate or None, size=size).from_zero()
+        self._source = self._open()
         self._is_judged = False
         self._frames = list(self._source) if config.preload and not self._source.is_live else None
         reliability = (
@@ -156,6 +159,11 @@ class VideoSource(LoudNode):
         self._stop_playing()
         self._close()
 
+    def _open(self) -> FrameSource:
+        config = self._running
+        size = (config.width, config.height) if config.width and config.height else None
+        return open_source(config.source, rate=config.rate or None, size=size).from_zero()
+
     def _stop_playing(self) -> None:
         player, self._player = self._player, None
         self._pause.set()
@@ -172,15 +180,9 @@ class VideoSource(LoudNode):
         while self._running.wait_for_subscriber and self._publisher.get_subscription_count() == 0:
             if self._pause.wait(0.02):
                 return
-        try:
-            for frame in self._paced():
-                header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._running.frame_id)
-                if self._running.transport == "raw":
-                    self._publisher.publish(bgr_to_image(frame.image_bgr, header))
-                else:
-                    self._publisher.publish(bgr_to_jpeg(frame.image_bgr, header, self._running.jpeg_quality))
-        except FaceRecognitionError as error:
-            self.get_logger().error(f"stopped: {error}")
+        self._publish_frames()
+        while self._is_back():
+            self._publish_frames()
         if self._pause.is_set():
             return
         self.get_logger().info("the source has ended")
@@ -191,6 +193,32 @@ class VideoSource(LoudNode):
             while state_label(self) == "activating" and not self._pause.wait(0.01):
                 pass
             self.trigger_deactivate()
+
+    def _publish_frames(self) -> None:
+        try:
+            for frame in self._paced():
+                header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._running.frame_id)
+                if self._running.transport == "raw":
+                    self._publisher.publish(bgr_to_image(frame.image_bgr, header))
+                else:
+                    self._publisher.publish(bgr_to_jpeg(frame.image_bgr, header, self._running.jpeg_quality))
+        except FaceRecognitionError as error:
+            self.get_logger().error(f"stopped: {error}")
+
+    def _is_back(self) -> bool:
+        """Wait until a camera that broke is there again; False at a pause, and for recordings."""
+        source = self._source
+        if source is None or not source.is_live or self._pause.is_set():
+            return False
+        self.get_logger().warning(f"{source.name} is lost; trying again every {RETRY_S:g} s")
+        while not self._pause.wait(RETRY_S):
+            try:
+                self._source = self._open()
+            except FaceRecognitionError:
+                continue
+            self.get_logger().info(f"{source.name} is back")
+            return True
+        return False
 
     def _paced(self) -> Iterator[Frame]:
         """Yield frames when they are due, over and over if they loop."""

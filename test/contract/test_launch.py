@@ -330,6 +330,10 @@ class TestWithStandIns:
         assert values["transport"] == "raw"
         assert both["video_source"].kwargs["remappings"] == [("image", "image")]
 
+    def test_a_rate_that_is_no_number_is_refused_by_the_name_of_its_argument(self) -> None:
+        with pytest.raises(RuntimeError, match="rate: expected frames per second, got 'fast'"):
+            run(WITH_SOURCE, rate="fast")
+
     def test_both_are_brought_up(self) -> None:
         for name in nodes(run(WITH_SOURCE)):
             actions = run(WITH_SOURCE)
