@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -95,7 +96,8 @@ class Page:
     @property
     def address(self) -> str:
         """What to type into the browser, with the token if one is needed."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        name = socket.gethostname() if self._host in ("0.0.0.0", "::", "") else self._host
+        host = f"[{name}]" if ":" in name else name
         query = f"?token={self.gate.token}" if self.gate.token else ""
         return f"http://{host}:{self._port}/{query}"
 
@@ -130,8 +132,8 @@ class Page:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for socket in list(self._sockets):
-                await socket.close(code=1001, message=b"the server ends")
+            for stream in list(self._sockets):
+                await stream.close(code=1001, message=b"the server ends")
             await runner.cleanup()
             self._workers.shutdown(wait=False)
 
@@ -192,35 +194,35 @@ class Page:
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:
         """Send one browser the newest picture whenever it has shown an earlier one, and the status."""
-        socket = web.WebSocketResponse(heartbeat=10.0, compress=False, max_msg_size=1024)
-        await socket.prepare(request)
-        self._sockets.add(socket)
+        stream = web.WebSocketResponse(heartbeat=10.0, compress=False, max_msg_size=1024)
+        await stream.prepare(request)
+        self._sockets.add(stream)
         credit = asyncio.Semaphore(PICTURES_IN_FLIGHT)
         try:
             async with (
                 self._feed.viewer() as before,
-                _running(self._send_pictures(socket, credit, before), self._send_status(socket)),
+                _running(self._send_pictures(stream, credit, before), self._send_status(stream)),
             ):
-                async for message in socket:
+                async for message in stream:
                     if message.type is WSMsgType.TEXT and message.data == "shown":
                         credit.release()
         finally:
-            self._sockets.discard(socket)
-        return socket
+            self._sockets.discard(stream)
+        return stream
 
     async def _send_pictures(
-        self, socket: web.WebSocketResponse, credit: asyncio.Semaphore, last: int
+        self, stream: web.WebSocketResponse, credit: asyncio.Semaphore, last: int
     ) -> None:
         while True:
             await credit.acquire()
             last, message = await self._feed.newest(last)
-            await socket.send_bytes(message)
+            await stream.send_bytes(message)
 
-    async def _send_status(self, socket: web.WebSocketResponse) -> None:
+    async def _send_status(self, stream: web.WebSocketResponse) -> None:
         text = self._status
         while True:
             if text:
-                await socket.send_str(text)
+                await stream.send_str(text)
             async with self._status_changed:
                 await self._status_changed.wait()
                 text = self._status

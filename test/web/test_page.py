@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
@@ -89,6 +90,12 @@ def ask(address: str, path: str = "", **options: Any) -> tuple[int, str]:
     return asyncio.run(work())
 
 
+def split(server: Server) -> tuple[str, str]:
+    """Return the loopback address and the token of a page that listens everywhere."""
+    parts = urlsplit(server.address)
+    return f"http://127.0.0.1:{parts.port}/", parts.query.removeprefix("token=")
+
+
 class TestAccess:
     def test_another_site_cannot_post(self, server: Server) -> None:
         for origin in ({}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
@@ -114,7 +121,7 @@ class TestAccess:
 
     def test_another_address_needs_the_token(self, operator: LocalOperator) -> None:
         with Server(operator, "0.0.0.0") as server:
-            address, token = server.address.replace("0.0.0.0", "127.0.0.1").split("?token=")
+            address, token = split(server)
             assert len(token) >= 32
             for path in ("", "live", "assets/main.js", "?token=", f"?token={token[:-1]}x"):
                 assert ask(address, path)[0] == 403
@@ -360,6 +367,34 @@ class TestInTheBrowser:
         desk.click("dialog button[type=submit]")
         desk.wait(lambda: desk.names() == [])
 
+    def test_a_stranger_gets_a_name(self, desk: Desk) -> None:
+        desk.open("strangers")
+        desk.click(".card .acts button", "Give a name")
+        desk.type("dialog input", "Carl")
+        desk.click("dialog button[type=submit]")
+        desk.open("people")
+        desk.wait(lambda: desk.names() == ["Carl"])
+        desk.wait(lambda: desk.find(".chip.known", "Carl"))
+
+    def test_a_known_face_is_said_to_be_known_and_can_be_somebody_else(self, desk: Desk) -> None:
+        desk.enroll("Twin")
+        desk.wait(lambda: desk.names() == ["Carl", "Twin"])
+
+    def test_keys_do_what_buttons_do(self, desk: Desk) -> None:
+        from selenium.webdriver.common.keys import Keys
+
+        body = desk.find("body")[0]
+        desk.wait(lambda: desk.find(".chip"))
+        body.send_keys(Keys.ESCAPE)
+        desk.wait(lambda: not desk.find("#outcome, #face-panel"))
+        body.send_keys("1")
+        desk.wait(lambda: desk.find("#face-panel"))
+        body.send_keys(Keys.ESCAPE, "h")
+        desk.wait(lambda: desk.find("#tab-history[aria-selected=true]"))
+        body.send_keys("u")
+        body.send_keys("p")
+        desk.wait(lambda: desk.names() == ["Carl"])
+
     def test_sessions_the_check_and_the_knob(self, desk: Desk) -> None:
         desk.open("gallery")
         desk.click("#view button", "session")
@@ -392,6 +427,17 @@ class TestInTheBrowser:
                 "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
             )
         assert not [one for one in desk.browser.get_log("browser") if one["level"] == "SEVERE"]
+
+    def test_another_address_shows_nothing_without_the_token(
+        self, desk: Desk, operator: LocalOperator
+    ) -> None:
+        with Server(operator, "0.0.0.0") as server:
+            address, token = split(server)
+            desk.browser.get(address)
+            assert "needs the address with the token" in desk.find("body")[0].text
+            desk.browser.get(f"{address}?token={token}")
+            desk.wait(lambda: desk.find("#canvas[data-frames]"))
+            assert desk.browser.current_url == address
 
 
 def test_the_page_names_no_other_place() -> None:

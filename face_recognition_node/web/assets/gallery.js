@@ -29,7 +29,8 @@ export function showGallery(overview) {
       off.sessions ? el("p", { className: "note" }, off.sessions) : null,
       el("ul", { className: "steps" }, overview.sessions.map((session) => el("li", {},
         el("span", {}, session.name || "Default", session.name === overview.session ? el("span", { className: "count" }, "current") : null),
-        el("span", { className: "muted small" }, [`${session.n_people} people`, KINDS[session.kind]].filter(Boolean).join(", "))))),
+        el("span", { className: "muted small" }, [`${session.n_people} people`, KINDS[session.kind]].filter(Boolean).join(", "),
+          forgetSession(overview, session))))),
       el("div", { className: "row", style: { marginTop: "10px" } },
         el("button", { disabled: Boolean(off.start_session), title: off.start_session || "", onclick: () => startSession(overview) }, "Start or continue a session"))),
     el("div", { className: "box" }, el("h2", {}, "Files"),
@@ -46,6 +47,16 @@ function fileForm(action, label, text, whyNot) {
   const input = el("input", { className: "fill", placeholder: "/home/robot/people.db", "aria-label": label, spellcheck: false, id: `${action}-path` });
   return el("form", { className: "row", onsubmit: (event) => { event.preventDefault(); act(action, { path: input.value.trim() }, action === "import"); } },
     input, el("button", { type: "submit", disabled: Boolean(whyNot), title: whyNot || "" }, text));
+}
+
+function forgetSession(overview, session) {
+  const ids = overview.people.filter((person) => person.session === session.name).map((person) => person.person_id);
+  return ids.length === 0 ? null : el("button", {
+    className: "quiet danger", onclick: async () => {
+      const isSure = await ask({ title: `Forget all ${ids.length} of “${session.name || "Default"}”?`, confirm: "Forget", isDanger: true });
+      if (isSure) act("forget", { person_ids: ids }, true);
+    },
+  }, "Forget them");
 }
 
 async function startSession(overview) {
