@@ -24,6 +24,7 @@ from face_recognition_node.common.libraries import missing_library
 
 VERBS: dict[str, str] = {
     "recognize": "say who is in a video, camera, picture or folder",
+    "rehearse": "say what would go wrong on the day: a page from a video of the place and the gallery",
     "enroll": "enroll a person from a video, camera, picture or folder",
     "gallery": "list, rename, merge, forget, undo, export, import, verify",
     "adopt": "use any face network in an ONNX file as the embedder",

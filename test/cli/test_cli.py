@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import add_settings, config_from, file_to_write, parse_value
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.media.sources import open_source
+from face_recognition_node.media.writer import VideoWriter
 
 PLAIN_VERBS = [[verb] for verb in VERBS]
 NESTED_VERBS = [["evaluate", what] for what in EVALUATIONS] + [["benchmark", what] for what in BENCHMARKS]
@@ -377,3 +380,28 @@ def test_a_user_without_a_home_folder_can_recognize_and_forget(sample_gallery: P
     done = run("enroll", "Anna", "sample")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--gallery" in done.stderr
+
+
+def test_a_rehearsal_is_one_page_with_ten_sentences(
+    sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, page = tmp_path / "arena <b>.mp4", tmp_path / "page.html"
+    with VideoWriter(video, 30) as writer:
+        for frame in itertools.islice(open_source("sample"), 0, 120, 2):
+            writer.write(frame.image_bgr)
+    before = sample_gallery.read_bytes()
+    capsys.readouterr()
+    words = ["rehearse", str(video), "--gallery", str(sample_gallery), "--report", str(page)]
+    assert main(words) in (0, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 11
+    assert any("All 1 enrolled people were recognized" in line for line in lines)
+    text = page.read_text()
+    assert text.count("<li class=") == 10
+    assert "arena &lt;b&gt;.mp4" in text
+    assert "arena <b>" not in text
+    assert "Eileen" in text
+    assert re.search(r"(src|href)='?\"?(?!data:)[a-z/]", text) is None, "nothing is fetched from elsewhere"
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert sample_gallery.read_bytes() == before
+    assert main(["rehearse", "sample", "--gallery", str(tmp_path / "none.db")]) == 2

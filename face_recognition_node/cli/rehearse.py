@@ -1,0 +1,154 @@
+"""``face-recognition rehearse SOURCE… --gallery FILE``: what would go wrong on the day, on one page."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import time
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face_recognition_node.cli.options import (
+    SOURCE_HELP,
+    add_gallery,
+    add_progress,
+    add_settings,
+    config_from,
+    file_to_write,
+    gallery_path_from,
+    progress,
+    require_frames,
+)
+
+if TYPE_CHECKING:
+    from face_recognition_node.evaluation.rehearsal import Finding, Rehearsal
+    from face_recognition_node.vision.faces import ImageArray
+
+EPILOG = """\
+Record some minutes of the place with the robot's camera, with people walking up and past, and a poster if
+there is one. The gallery is read only.
+
+exit codes: 0 nothing to act on, 1 something is, 2 wrong input or failure, 130 interrupted
+
+examples:
+  face-recognition rehearse arena.mp4 --gallery party.db --report rehearsal.html
+  face-recognition rehearse bag_of_the_hall/ entrance.mp4 --gallery party.db
+"""
+_MARKS = {"act": ("!", "Act"), "look": ("?", "Look"), "fine": ("✓", "Fine")}
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+h1{margin-bottom:0}h2{margin-top:2.2rem}small,figcaption{color:#666}
+ol{list-style:none;padding:0}li{display:grid;grid-template-columns:2.2rem 1fr;gap:.2rem .8rem;padding:.8rem 0;
+border-top:1px solid #e3e3e3}li>b{width:1.9rem;height:1.9rem;border-radius:50%;text-align:center;
+line-height:1.9rem;color:#fff}li.act>b{background:#b03a00}li.look>b{background:#b37400}li.fine>b{background:#2b7a3d}
+li p{margin:.1rem 0}.do{font-weight:600}.row{display:flex;flex-wrap:wrap;gap:.6rem;margin-top:.4rem}
+figure{margin:0}figure img{height:7rem;border-radius:.4rem;display:block}figcaption{font-size:.8rem}
+.wide{display:grid;grid-template-columns:1fr 1fr;gap:1rem}.wide img{width:100%;height:auto}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem}
+tr+tr td{border-top:1px solid #e3e3e3}
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
+    add_gallery(parser)
+    parser.add_argument(
+        "--report", type=file_to_write, metavar="PAGE.html", default=Path("rehearsal.html"),
+        help="where the page goes (default rehearsal.html)",
+    )  # fmt: skip
+    parser.add_argument("--topic", default="", help="of the images in a ROS 2 bag, if it holds several")
+    parser.add_argument(
+        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="turn frames clockwise first"
+    )
+    add_settings(parser)
+    add_progress(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Watch the sources, print the ten sentences and write the page."""
+    from face_recognition_node.assembly import Pipeline
+    from face_recognition_node.common.files import PRIVATE, write_text
+    from face_recognition_node.common.parameters import with_values
+    from face_recognition_node.evaluation.rehearsal import Rehearsal, coverage, in_words
+    from face_recognition_node.media.sources import open_source
+    from face_recognition_node.web.advice import operating_point
+
+    sources = [open_source(text, topic=arguments.topic) for text in arguments.sources]
+    path = gallery_path_from(arguments, must_exist=True)
+    config = with_values(config_from(arguments), {"strangers.enabled": False})
+    rehearsal = Rehearsal()
+    with Pipeline.open(config, path, rotate=arguments.rotate) as pipeline:
+        for source in sources:
+            pipeline.recognizer.reset()
+            rehearsal.rate_hz = max(rehearsal.rate_hz, source.rate_hz)
+            n_frames = 0
+            for frame in progress(source, arguments, source.n_frames):
+                began = time.perf_counter()
+                result = pipeline.process(frame)
+                rehearsal.add(source.name, frame, result, time.perf_counter() - began)
+                n_frames += 1
+            require_frames(n_frames, source)
+            rehearsal.problems += source.problems
+        snapshot, calibration = pipeline.gallery.snapshot(), pipeline.models.calibration
+        n_people = sum(not person.is_stranger for person in snapshot.persons.values())
+        cost = operating_point(calibration, config.identity, n_people)
+        findings = rehearsal.findings(calibration, snapshot, cost.strangers_named)
+        named = sum((track.claims for track in rehearsal.tracks.values()), Counter[str]())
+        rows = [
+            (one.label, str(one.n_templates), str(covered), in_words(covered.missing()), str(named[one.name]))
+            for one in snapshot.persons.values()
+            if not one.is_stranger
+            for covered in [coverage(snapshot, one)]
+        ]
+    for finding in findings:
+        print(f"{_MARKS[finding.level][1]:>4}  {finding.topic}: {finding.text} {finding.advice}".rstrip())
+    write_text(arguments.report, render_page(rehearsal, findings, rows), PRIVATE)
+    print(f"page: {arguments.report}")
+    return int(any(finding.level == "act" for finding in findings))
+
+
+def render_page(rehearsal: Rehearsal, findings: Sequence[Finding], people: Sequence[tuple[str, ...]]) -> str:
+    """Return the page; it needs nothing from elsewhere."""
+    items = "".join(
+        f"<li class={one.level}><b title={_MARKS[one.level][1]}>{_MARKS[one.level][0]}</b><div>"
+        f"<p><strong>{escape(one.topic)}.</strong> {escape(one.text)}"
+        + (f"<p class=do>{escape(one.advice)}" if one.advice else "")
+        + (f"<div class=row>{_figures(one.pictures)}</div>" if one.pictures else "")
+        + "</div></li>"
+        for one in findings
+    )
+    head = "".join(
+        f"<th>{name}" for name in ("Person", "Views", "Directions", "To add: look", "Frames named")
+    )
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in people)
+    overviews = _figures([(picture, source) for source, (_, picture) in rehearsal.overviews.items()])
+    n_act = sum(one.level == "act" for one in findings)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>Rehearsal</title><style>{_STYLE}</style><h1>Rehearsal</h1>"
+        f"<p><small>{escape(', '.join(rehearsal.overviews))}</small>"
+        f"<p>{n_act} thing(s) to act on before the day.<ol>{items}</ol>"
+        f"<h2>People</h2><table><tr>{head}{rows}</table>"
+        f"<h2>The fullest picture of each recording</h2><div class=wide>{overviews}</div>"
+        "<p><small>This page shows faces: keep it among those concerned, and delete it afterwards.</small>\n"
+    )
+
+
+def _figures(pictures: Sequence[tuple[ImageArray, str]]) -> str:
+    import cv2
+
+    figures = []
+    for picture, caption in pictures:
+        data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+        source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+        figures.append(
+            f"<figure><img alt='{escape(caption)}' src='{source}'><figcaption>{escape(caption)}</figcaption>"
+            "</figure>"
+        )
+    return "".join(figures)
