@@ -1,7 +1,7 @@
 """Who of the gallery the views of a newcomer show, perhaps.
 
-The views are pooled and compared with each person's nearest template. With the log-likelihood ratio ``l_i``
-of person ``i``, N persons in the gallery and the prior ``P(new) = nu`` (whoever introduces themselves is
+The views are pooled and compared as a track is (:mod:`person_models`). With the log-likelihood ratio
+``l_i`` of person ``i``, N persons in the gallery and the prior ``P(new) = nu`` (whoever introduces themselves is
 mostly new), the probability that it is this person and not somebody new is
 
     P(i) = sigma(l_i + ln((1 - nu) / (nu N))).
@@ -26,12 +26,11 @@ from face_recognition_node.identity.comparison import (
     pool_views,
     qualities_of,
 )
+from face_recognition_node.identity.person_models import PersonModels
 from face_recognition_node.vision.faces import Candidate, FaceView
 
 NEW_PRIOR = 0.9
 """``nu``: probability, before any comparison, that a face to be enrolled is nobody in the gallery."""
-MOST_CANDIDATES = 16
-"""Persons compared; those further down the search are as good as impossible."""
 JOIN_FALSE_MATCH_RATE = 1e-4
 """Each template of a stranger has to fit a newcomer's views at this rate before the two are joined."""
 
@@ -50,18 +49,17 @@ def find_candidates(
     if snapshot.n_templates == 0:
         return []
     embedding, quality = pool_views(views)
-    matches = [m for m in snapshot.search(embedding[None], MOST_CANDIDATES)[0] if m.person_id not in without]
-    if not matches:
-        return []
-    stored = {t.template_id: t for t in snapshot.templates(m.template_id for m in matches)}
-    nearest = [stored[m.template_id] for m in matches]
+    (ranked,) = PersonModels(calibration).rank(embedding[None], [quality], snapshot)
+    matches = [match for match in ranked if match.person_id not in without]
     n_persons = len(snapshot.persons) - sum(person_id in snapshot.persons for person_id in without)
     prior = math.log((1.0 - NEW_PRIOR) / NEW_PRIOR) - math.log(max(n_persons, 1))
-    logits = compare_with_templates(calibration, embedding, quality, nearest) + prior
     found = [
-        Candidate(m.person_id, snapshot.persons[m.person_id].label, _sigmoid(logit), m.similarity)
-        for m, logit in zip(matches, logits.tolist(), strict=True)
-    ]
+        Candidate(
+            match.person_id, snapshot.persons[match.person_id].label, _sigmoid(match.log_ratio + prior),
+            1.0 - match.distance**2 / 2,
+        )
+        for match in matches
+    ]  # fmt: skip
     return sorted(found, key=lambda one: (-one.probability, -(one.similarity or 0.0)))
 
 

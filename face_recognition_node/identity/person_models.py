@@ -209,10 +209,10 @@ class PersonModels:
         self._members = members
 
     def _different_people(self, entries: Mapping[str, _Member]) -> dict[str, FloatArray]:
-        """Return the centres by id of the enrolled and of the strangers who are none of those before them.
+        """Return the centres by id of those who are none of the entries before them.
 
-        A person known under two ids, a stranger and enrolled or two strangers, is no measure of how alike
-        different people are; unless they were seen in one frame, which makes them the best measure.
+        A person known under two ids is no measure of how alike different people are; unless they were seen
+        in one frame, which makes them the best measure.
         """
         if not entries:
             return {}
@@ -224,9 +224,9 @@ class PersonModels:
             centers @ centers.T, qualities[:, None], qualities, (commonness[:, None] + commonness) / 2
         )
         kept: list[int] = []
-        for k, member in enumerate(members):
+        for k in range(len(members)):
             unsure = [j for j in kept if frozenset((ids[j], ids[k])) not in self._different]
-            if not member.is_stranger or (chances[k, unsure] > _LOG_CHANCE_OF_TWO).all():
+            if (chances[k, unsure] > _LOG_CHANCE_OF_TWO).all():
                 kept.append(k)
         return {ids[k]: members[k].center for k in kept}
 
