@@ -23,6 +23,7 @@ from face_recognition_node.evaluation.calibration_faces import (
     locate,
     person_of,
 )
+from face_recognition_node.evaluation.scenes.cast import RAP3DF_DOUBLES
 from face_recognition_node.vision.alignment import align_faces
 from face_recognition_node.vision.faces import Detection, FaceView, HeadPose, ImageArray
 from face_recognition_node.vision.pose import fit_heads
@@ -30,10 +31,6 @@ from face_recognition_node.vision.quality import assess_quality
 
 FEWEST = 4
 """People with fewer usable pictures are left out."""
-
-RAP3DF_DOUBLES = frozenset({"014", "049", "053", "060", "067", "071"})
-"""Folders of RAP3DF that show somebody of another folder (002, 025, 036, 006, 045, 042), some mixed with a
-third person: seen by eye, after their centres had cosines of 0.72 to 0.98. They are left out."""
 
 People = dict[str, list[FaceView]]
 
