@@ -18,6 +18,9 @@ A name is claimed when two things hold.
    tail is as safe and names more.
 2. *Clearly this one.* The posterior reaches ``minimum_probability``, which also keeps the runner-up at bay.
 
+*Stranger* is a claim, too: nobody enrolled reaches the complement of ``minimum_probability``, and each of
+them is ruled out at these odds alone. Until then it is *undecided*, at most for ``strangers.patience_s``.
+
 A claim stands until the evidence falls well below the line (hysteresis). It is kept alive only by views that
 speak for the person by themselves: what was seen long ago must not name a face that has changed since,
 however slowly. A track that has had one name never takes another: it is split. Within a frame the
@@ -352,7 +355,13 @@ class IdentityResolver:
             math.exp(posterior[h.person_id]) for h in claim.matches if h.is_stranger
         )
         seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion == 0.0 and not track.is_flat
-        stranger = seen_enough and nobody_enrolled >= self.config.minimum_probability
+        # Each enrolled person is ruled out alone: among many, what speaks for one is lost in their prior.
+        ruled_out = math.log((1.0 - self.config.minimum_probability) / self.config.minimum_probability)
+        stranger = (
+            seen_enough
+            and nobody_enrolled >= self.config.minimum_probability
+            and all(h.log_ratio <= ruled_out for h in claim.matches if not h.is_stranger)
+        )
         return Identity(
             IdentityState.STRANGER if stranger else IdentityState.UNDECIDED,
             probability=min(nobody_enrolled, 1.0) if stranger else 0.0,

@@ -25,6 +25,17 @@ class TestClaims:
         assert later.person_id is None
         assert later.runner_up is None
 
+    def test_who_may_be_one_of_many_is_no_stranger_yet(self, desk: Desk, world: FaceWorld) -> None:
+        """The prior of each of many is small: it must not make a stranger of somebody who looks like one."""
+        for person in range(30):
+            desk.enroll(person, f"P{person}")
+        for share, state in ((0.36, IdentityState.UNDECIDED), (0.0, IdentityState.STRANGER)):
+            track = desk.track(*[between(world, 0, 50, share)] * 4)
+            (identity,) = desk.ask(track)
+            ratio = max(h.log_ratio for h in track.claim.matches)
+            assert math.exp(ratio) / 30 < 0.1, "by the posterior alone it is nobody"
+            assert identity.state is state
+
     def test_nothing_to_say_without_evidence(self, desk: Desk) -> None:
         desk.enroll(0, "Anna")
         (identity,) = desk.ask(desk.track())
