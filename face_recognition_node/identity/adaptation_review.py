@@ -1,4 +1,4 @@
-"""Adapted templates that should not be searched any more."""
+"""Templates that should not be where they are: adapted ones that went wrong, entries that show two people."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Provenance, Template
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.comparison import compare_with_templates
+from face_recognition_node.identity.comparison import compare_with_templates, log_likelihood_ratios
 
 OUTLIER_LOG_RATIO = 1.0
 """An adapted template that is less like the enrolled ones than this, natural log, is an outlier."""
@@ -47,6 +48,42 @@ def review(snapshot: Snapshot, calibration: Calibration) -> list[Issue]:
                 if issue is not None:
                     issues.append(issue)
     return issues
+
+
+def templates_of_two(snapshot: Snapshot, calibration: Calibration) -> tuple[int, ...]:
+    """Return the smaller part of each entry that falls into parts which do not fit each other.
+
+    Two templates fit if they show one person more likely than two (log-likelihood ratio above 0), and so do
+    those that others connect: a head from the left and from the right. A part has two templates or more; a
+    single poor view is no second person.
+    """
+    found: list[int] = []
+    for person in snapshot.persons.values():
+        templates = [t for t in snapshot.templates_of(person.person_id) if not t.is_set_aside]
+        if len(templates) < 4:
+            continue
+        vectors = np.stack([template.embedding for template in templates])
+        qualities = [template.quality for template in templates]
+        fits = log_likelihood_ratios(calibration, vectors, qualities, vectors, qualities) > 0.0
+        parts = _parts(fits)
+        if len(parts) > 1:
+            found += [templates[k].template_id for part in parts[1:] if len(part) > 1 for k in part]
+    return tuple(sorted(found))
+
+
+def _parts(fits: NDArray[np.bool_]) -> list[list[int]]:
+    """Return the connected parts of a (N, N) symmetric relation, largest first."""
+    pending, parts = set(range(len(fits))), []
+    while pending:
+        part, edge = [], [min(pending)]
+        while edge:
+            k = edge.pop()
+            if k in pending:
+                pending.remove(k)
+                part.append(k)
+                edge += np.flatnonzero(fits[k]).tolist()
+        parts.append(sorted(part))
+    return sorted(parts, key=len, reverse=True)
 
 
 def _issue(

@@ -15,6 +15,7 @@ from face_recognition_node.common.errors import FaceRecognitionError, GalleryUna
 from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.gallery.gallery import SessionKind
+from face_recognition_node.identity.adaptation_review import templates_of_two
 from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.ros.lifecycle import LoudNode, state_label
 from face_recognition_node.ros.messages import (
@@ -226,7 +227,8 @@ def verify_gallery(runtime: Runtime, request: Any, response: Any) -> None:
     """Check the gallery; "success" means that nothing is wrong."""
     report = runtime.gallery.verify()
     response.problems = list(report.problems)
-    response.suspicious_template_ids = list(report.suspicious_template_ids)
+    of_two = templates_of_two(runtime.gallery.snapshot(), runtime.models.calibration)
+    response.suspicious_template_ids = sorted({*report.suspicious_template_ids, *of_two})
     response.n_persons, response.n_templates = report.n_persons, report.n_templates
     response.model_fingerprint = report.fingerprint
     response.success = report.is_sound

@@ -80,7 +80,7 @@ def explain(
     problems = [Problem(text, _cure(text), is_error=True) for text in found]
     problems += [
         Problem(
-            f"View {view} of {name} resembles somebody else more than {name}",
+            f"View {view} of {name} does not fit the other views of {name}, or fits somebody else better",
             f"Look at the views of {name} and split this one off if it shows another person.",
         )
         for view, name in suspicious.items()

@@ -19,6 +19,7 @@ from face_recognition_node.common.parameters import with_values
 from face_recognition_node.enrollment.coverage import DIRECTIONS
 from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentSession, Outcome, Track
 from face_recognition_node.gallery.values import SessionKind
+from face_recognition_node.identity.adaptation_review import templates_of_two
 from face_recognition_node.media.sources import FrameSource
 from face_recognition_node.vision.faces import Frame, IdentifiedFace, IdentityState, RecognitionResult
 from face_recognition_node.web.advice import explain, operating_point, pairs_that_may_be_one
@@ -392,7 +393,9 @@ class LocalOperator:
         report, snapshot = self._gallery.verify(), self._gallery.snapshot()
         suspicious = {
             template.template_id: snapshot.person(template.person_id).label
-            for template in snapshot.templates(report.suspicious_template_ids)
+            for template in snapshot.templates(
+                {*report.suspicious_template_ids, *templates_of_two(snapshot, self._calibration)}
+            )
         }
         return explain(report.is_sound, report.problems, suspicious, report.n_persons, report.n_templates)
 

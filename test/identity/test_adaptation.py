@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 from face_world import FaceWorld, empty_gallery, face, frame, made_up_calibration, unit
+from identity_desk import between
 
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryUnavailableError
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Provenance, SessionKind
 from face_recognition_node.identity.adaptation import AdaptationConfig, Adapter, most_redundant
-from face_recognition_node.identity.adaptation_review import review
+from face_recognition_node.identity.adaptation_review import review, templates_of_two
 from face_recognition_node.vision.faces import FloatArray, HeadPose, Identity, IdentityState
 
 CALIBRATION = made_up_calibration()  # 16 (s - 0.3): certain (7) from 0.74 on, learnable (5) from 0.61 on
@@ -284,3 +285,17 @@ def test_nobody_and_people_who_were_forgotten(gallery: Gallery, world: FaceWorld
     gallery.forget(anna, final=True)
     show(adapter, world, anna, usual(world), t)
     assert not gallery.snapshot().persons
+
+
+def test_an_entry_that_shows_two_people_is_reported_and_one_that_turns_is_not(world: FaceWorld) -> None:
+    """After a wrong join nobody else in the gallery looks like the views that do not belong there."""
+    gallery = empty_gallery()
+    anna = gallery.add_person("Anna", world.templates(0, 4, 0.1))
+    stranger = gallery.add_person("", world.templates(1, 3, 0.1), is_stranger=True)
+    turned = [
+        NewTemplate(between(world, 3, 4, share), 0.9, HeadPose(0, 0, 0)) for share in (1.0, 0.9, 0.6, 0.2)
+    ]
+    gallery.add_person("Bea", turned)
+    assert templates_of_two(gallery.snapshot(), made_up_calibration()) == ()
+    gallery.merge(anna.person_id, stranger.person_id)
+    assert templates_of_two(gallery.snapshot(), made_up_calibration()) == tuple(sorted(stranger.template_ids))
