@@ -64,12 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             stage = Stage(cast, models, config, is_short=arguments.short, on_frame=on_frame)
             outcomes.append(ScenarioOutcome(scenario, *run_scenario(scenario, stage)))
+            if not arguments.json:  # all of them take a quarter of an hour and more
+                print(table(outcomes[-1:]), flush=True)
     if arguments.report is not None:
         _write_report(arguments.report, outcomes)
     if arguments.json:
         print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2, ensure_ascii=False))
-    else:
-        print(table(outcomes))
     return int(any(outcome.verdict == "FAIL" for outcome in outcomes))
 
 
