@@ -17,7 +17,7 @@ from face_recognition_node.config import Config
 from face_recognition_node.evaluation.replay.replay import assign_truth
 from face_recognition_node.evaluation.replay.scenario import Play
 from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTrack
-from face_recognition_node.evaluation.scenes.cast import Cast, Cutout, Take, cut_ellipse, soften
+from face_recognition_node.evaluation.scenes.cast import Cast, Cutout, Take, cut_ellipse, find_face, soften
 from face_recognition_node.evaluation.scenes.scene import FACE_HEIGHT_M, Light, Scene, stand, walk
 from face_recognition_node.evaluation.scenes.stage import longest_wrong_s, seconds_to_name
 from face_recognition_node.media.sample import portrait
@@ -31,6 +31,7 @@ from face_recognition_node.vision.faces import (
     IdentityState,
     RecognitionResult,
 )
+from face_recognition_node.vision.pose import fit_heads
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +186,27 @@ def test_a_short_scenario_on_the_samples_people(photographs: Path, tmp_path: Pat
 def test_an_unknown_scenario_is_refused(photographs: Path, capsys) -> None:
     assert main(["evaluate", "scenarios", str(photographs), "--only", "B1"]) == 2
     assert "expected some of A1" in capsys.readouterr().err
+
+
+def test_what_is_not_composed_is_named_with_the_reason(photographs: Path, capsys) -> None:
+    assert main(["evaluate", "scenarios", str(photographs), "--only", "A9,A12", "--no-progress"]) == 0
+    first, _, second, *_ = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert first.startswith("A9   not run")
+    assert second.startswith("A12  not run")
+
+
+def test_people_are_met_frontal_and_nobody_plays_two(shared_data: Path, models: Models) -> None:
+    """RAP3DF's folder 014 shows the person of 002; half of its pictures are turned by 50 degrees and more."""
+    people = Cast([shared_data / "rap3df_rgbd.zip"], models.detector).people("heads", 14)
+    names = [person.name for person in people]
+    assert len(names) == 14
+    assert "RAP3DF 014" not in names
+    for person in people:
+        assert person.meet
+        for take in person.meet:
+            (cutout,) = take.cutouts
+            shown = np.where(cutout.alpha[..., None] > 0.5, cutout.image_bgr, 150).astype(np.uint8)
+            face = find_face(shown, models.detector)
+            assert face is not None
+            turn = fit_heads(face.landmarks_xy[None])
+            assert max(abs(float(turn.yaw[0])), abs(float(turn.pitch[0]))) < 40.0  # the outline is cut anew
