@@ -13,11 +13,33 @@ from dataclasses import dataclass, replace
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
 from face_recognition_node.gallery.changes import Cell, Change, Transaction
+from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, Session
 
 SealCrop = Callable[[int, NewTemplate], bytes | None]
 """Returns the encrypted crop of a new template, or None where none is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a change is planned on: the gallery as it is in the transaction that makes the change.
+
+    Attributes:
+        snapshot: Who is known.
+        transaction: Gives out numbers.
+        config: Parameters.
+        now: Unix seconds.
+        seal_crop: Seals what is to be kept of a new template's crop.
+        has_crop: Says whether a crop of a template is kept.
+    """
+
+    snapshot: Snapshot
+    transaction: Transaction
+    config: GalleryConfig
+    now: float
+    seal_crop: SealCrop
+    has_crop: Callable[[int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,53 +51,44 @@ class Edit:
         changes: The rows it touches.
         persons: Ids it touches; the first is the one to answer with.
         is_recorded: It can be undone.
+        forgotten: Persons it removes, as they were.
     """
 
     sentence: str
     changes: tuple[Change, ...]
     persons: tuple[str, ...]
     is_recorded: bool = True
+    forgotten: tuple[Person, ...] = ()
 
 
 def add_person(
-    snapshot: Snapshot,
-    transaction: Transaction,
+    at: Context,
     name: str,
     templates: Sequence[NewTemplate],
     *,
     is_stranger: bool,
-    now: float,
     expires: float | None,
-    limit: int,
-    seal_crop: SealCrop,
 ) -> Edit:
     """Store a new person or stranger in the current session."""
+    snapshot, now = at.snapshot, at.now
     name = checked_name(name, may_be_empty=is_stranger)
     if not templates:
         raise InputError(f"templates of {name!r}: expected at least one, got none")
-    _check_limit(name, 0, len(templates), limit)
-    person_id = new_person_id(snapshot, transaction, is_stranger)
+    check_limit(name, 0, len(templates), at)
+    person_id = new_person_id(at, is_stranger)
     session = snapshot.sessions[snapshot.session]
+    if is_stranger and expires is None:
+        expires = stranger_end(at.config, now)
     ends = [moment for moment in (session.expiry(now), expires) if moment is not None]
     row = person_row(name, is_stranger, session.name, now, min(ends, default=None))
-    changes = [Change("insert", "persons", person_id, row)]
-    changes += template_rows(transaction, person_id, templates, now, snapshot.dimension, seal_crop)
+    changes = [Change("insert", "persons", person_id, row), *template_rows(at, person_id, templates)]
     sentence = f"add {name or person_id} with {_counted(len(templates), 'template')}"
     return Edit(sentence, tuple(changes), (person_id,), is_recorded=not is_stranger)
 
 
-def enroll(
-    snapshot: Snapshot,
-    transaction: Transaction,
-    name: str,
-    templates: Sequence[NewTemplate],
-    absorbed_ids: Sequence[str],
-    *,
-    now: float,
-    limit: int,
-    seal_crop: SealCrop,
-) -> Edit:
+def enroll(at: Context, name: str, templates: Sequence[NewTemplate], absorbed_ids: Sequence[str]) -> Edit:
     """Make a person of strangers and new templates; the first stranger's id stays, the others lead to it."""
+    snapshot = at.snapshot
     name = checked_name(name)
     if not templates:
         raise InputError(f"templates of {name!r}: expected at least one, got none")
@@ -84,75 +97,53 @@ def enroll(
         if not person.is_stranger:
             raise GalleryConflictError(f"{person.label} ({person.person_id}) is no stranger any more")
     first, *others = strangers
-    _check_limit(name, sum(person.n_templates for person in strangers), len(templates), limit)
+    check_limit(name, sum(person.n_templates for person in strangers), len(templates), at)
     session = snapshot.sessions[snapshot.session]
     values: dict[str, Cell] = {
-        "name": name, "is_stranger": 0, "session": session.name, "expires": session.expiry(now),
+        "name": name, "is_stranger": 0, "session": session.name, "expires": session.expiry(at.now),
         "created": min(person.created for person in strangers),
         "last_seen": max((p.last_seen for p in strangers if p.last_seen is not None), default=None),
     }  # fmt: skip
     changes = [Change("update", "persons", first.person_id, values)]
     changes += joining(first.person_id, others)
-    changes += template_rows(transaction, first.person_id, templates, now, snapshot.dimension, seal_crop)
+    changes += template_rows(at, first.person_id, templates)
     known_as = ", ".join(person.label for person in strangers)
     sentence = f"add {name}, known as {known_as}, with {_counted(len(templates), 'template')}"
     return Edit(sentence, tuple(changes), tuple(person.person_id for person in strangers))
 
 
-def learn(
-    snapshot: Snapshot,
-    transaction: Transaction,
-    person_id: str,
-    templates: Sequence[NewTemplate],
-    replaced_ids: Iterable[int],
-    *,
-    now: float,
-    limit: int,
-    seal_crop: SealCrop,
-    has_crop: Callable[[int], bool],
-) -> Edit:
+def learn(at: Context, person_id: str, templates: Sequence[NewTemplate], replaced_ids: Iterable[int]) -> Edit:
     """Store templates that the node found by itself, in place of others it had found."""
-    replaced = snapshot.templates(replaced_ids)
-    person = snapshot.person(person_id)
+    replaced = at.snapshot.templates(replaced_ids)
+    person = at.snapshot.person(person_id)
     for template in replaced:
         if template.person_id != person.person_id or template.provenance is not Provenance.ADAPTED:
             raise GalleryConflictError(f"template {template.template_id} was not learned of {person.label}")
-    edit = add_templates(
-        snapshot, transaction, person_id, templates, now=now, limit=limit + len(replaced), seal_crop=seal_crop
-    )
-    removed = [c for t in replaced for c in _template_removal(t.template_id, has_crop)]
+    edit = add_templates(at, person_id, templates, n_replaced=len(replaced))
+    removed = [c for t in replaced for c in _template_removal(t.template_id, at)]
     return replace(edit, changes=(*edit.changes, *removed), is_recorded=False)
 
 
-def add_templates(
-    snapshot: Snapshot,
-    transaction: Transaction,
-    person_id: str,
-    templates: Sequence[NewTemplate],
-    *,
-    now: float,
-    limit: int,
-    seal_crop: SealCrop,
-) -> Edit:
-    """Store more templates of a person."""
-    person = snapshot.person(person_id)
+def add_templates(at: Context, person_id: str, templates: Sequence[NewTemplate], n_replaced: int = 0) -> Edit:
+    """Store more templates of a person, of whom some others are removed in the same change."""
+    person = at.snapshot.person(person_id)
     if not templates:
         raise InputError(f"templates of {person.label!r}: expected at least one, got none")
-    _check_limit(person.label, person.n_templates, len(templates), limit)
-    changes = template_rows(transaction, person.person_id, templates, now, snapshot.dimension, seal_crop)
+    check_limit(person.label, person.n_templates - n_replaced, len(templates), at)
+    changes = template_rows(at, person.person_id, templates)
     sentence = f"add {_counted(len(templates), 'template')} to {person.label}"
     return Edit(sentence, tuple(changes), (person.person_id,), is_recorded=not person.is_stranger)
 
 
-def rename(snapshot: Snapshot, person_id: str, name: str) -> Edit:
+def rename(at: Context, person_id: str, name: str) -> Edit:
     """Give a person another name; a stranger becomes a person and keeps id and templates.
 
     Whoever names a stranger enrolls them: the templates count as enrolled from then on, so that adaptation
     can go on from them and its rollback leaves them.
     """
-    person = snapshot.person(person_id)
+    person = at.snapshot.person(person_id)
     name = checked_name(name)
-    changes = naming(snapshot, person, name)
+    changes = naming(at.snapshot, person, name)
     return Edit(f"rename {person.label} to {name}", tuple(changes), (person.person_id,))
 
 
@@ -172,14 +163,15 @@ def naming(snapshot: Snapshot, person: Person, name: str) -> list[Change]:
     ]
 
 
-def merge(snapshot: Snapshot, keep_id: str, other_ids: Sequence[str], limit: int) -> Edit:
+def merge(at: Context, keep_id: str, other_ids: Sequence[str]) -> Edit:
     """Give all templates of the others to one person; their ids lead to it from now on."""
+    snapshot = at.snapshot
     keep = snapshot.person(keep_id)
     others = list({snapshot.resolve(other_id): snapshot.person(other_id) for other_id in other_ids}.values())
     if not others or any(other.person_id == keep.person_id for other in others):
         raise GalleryConflictError(f"merge: expected other persons than {keep.label!r} itself")
     people = [keep, *others]
-    _check_limit(keep.label, keep.n_templates, sum(other.n_templates for other in others), limit)
+    check_limit(keep.label, keep.n_templates, sum(other.n_templates for other in others), at)
     values: dict[str, Cell] = {
         "created": min(person.created for person in people),
         "last_seen": max((p.last_seen for p in people if p.last_seen is not None), default=None),
@@ -209,16 +201,9 @@ def joining(keep_id: str, others: Sequence[Person]) -> list[Change]:
     return changes
 
 
-def split(
-    snapshot: Snapshot,
-    transaction: Transaction,
-    template_ids: Iterable[int],
-    name: str,
-    *,
-    now: float,
-    stranger_ends: float | None,
-) -> Edit:
+def split(at: Context, template_ids: Iterable[int], name: str) -> Edit:
     """Make a person of its own of some templates of one person; without a name it is a stranger."""
+    snapshot, now = at.snapshot, at.now
     templates = snapshot.templates(template_ids)
     owners = {template.person_id for template in templates}
     if len(owners) != 1:
@@ -229,11 +214,11 @@ def split(
             f"split: these are all templates of {person.label}; rename the person instead"
         )
     name = checked_name(name, may_be_empty=True)
-    person_id = new_person_id(snapshot, transaction, is_stranger=not name)
+    person_id = new_person_id(at, is_stranger=not name)
     if name and person.is_stranger:
         expires = snapshot.sessions[person.session].expiry(now)
     else:
-        ends = [person.expires, None if name else stranger_ends]
+        ends = [person.expires, None if name else stranger_end(at.config, now)]
         expires = min((end for end in ends if end is not None), default=None)
     row = person_row(name, not name, person.session, now, expires)
     changes = [Change("insert", "persons", person_id, row)]
@@ -242,10 +227,9 @@ def split(
     return Edit(sentence, tuple(changes), (person_id, person.person_id))
 
 
-def remove_templates(
-    snapshot: Snapshot, template_ids: Iterable[int], has_crop: Callable[[int], bool]
-) -> Edit:
+def remove_templates(at: Context, template_ids: Iterable[int]) -> Edit:
     """Remove templates; a person must keep at least one."""
+    snapshot = at.snapshot
     templates = snapshot.templates(template_ids)
     if not templates:
         raise InputError("template_ids: expected at least one, got none")
@@ -256,15 +240,14 @@ def remove_templates(
             raise GalleryConflictError(
                 f"{person.label} would be left without templates; forget the person instead"
             )
-    changes = [c for t in templates for c in _template_removal(t.template_id, has_crop)]
+    changes = [c for t in templates for c in _template_removal(t.template_id, at)]
     names = ", ".join(snapshot.persons[owner].label for owner in owners)
     return Edit(f"remove {_counted(len(templates), 'template')} of {names}", tuple(changes), tuple(owners))
 
 
-def set_aside(
-    snapshot: Snapshot, template_ids: Iterable[int], is_set_aside: bool, is_recorded: bool = True
-) -> Edit:
+def set_aside(at: Context, template_ids: Iterable[int], is_set_aside: bool, is_recorded: bool = True) -> Edit:
     """Keep templates out of the search, or let them in again."""
+    snapshot = at.snapshot
     templates = [t for t in snapshot.templates(template_ids) if t.is_set_aside != is_set_aside]
     changes = [
         Change("update", "templates", t.template_id, {"is_set_aside": int(is_set_aside)}) for t in templates
@@ -276,10 +259,10 @@ def set_aside(
     return Edit(sentence, tuple(changes), tuple(owners), is_recorded)
 
 
-def rollback_adaptation(
-    snapshot: Snapshot, persons: Sequence[Person], has_crop: Callable[[int], bool]
-) -> Edit:
+def rollback_adaptation(at: Context, person_id: str | None) -> Edit:
     """Remove the templates that the node added by itself; one that is all a person has is kept."""
+    snapshot = at.snapshot
+    persons = list(snapshot.persons.values()) if person_id is None else [snapshot.person(person_id)]
     removed: list[int] = []
     touched: list[str] = []
     for person in persons:
@@ -288,28 +271,28 @@ def rollback_adaptation(
         if adapted and len(adapted) < person.n_templates:
             removed += adapted
             touched.append(person.person_id)
-    changes = [c for template_id in removed for c in _template_removal(template_id, has_crop)]
+    changes = [c for template_id in removed for c in _template_removal(template_id, at)]
     sentence = f"take back {_counted(len(removed), 'adapted template')} of {_counted(len(touched), 'person')}"
     return Edit(sentence, tuple(changes), tuple(touched))
 
 
-def forget(snapshot: Snapshot, person_ids: Iterable[str], has_crop: Callable[[int], bool]) -> Edit:
+def forget(at: Context, person_ids: Iterable[str]) -> Edit:
     """Remove persons with everything known of them."""
+    snapshot = at.snapshot
     people = [snapshot.persons[key] for key in dict.fromkeys(snapshot.resolve(key) for key in person_ids)]
     changes: list[Change] = []
     for person in people:
-        changes += [
-            c for template_id in person.template_ids for c in _template_removal(template_id, has_crop)
-        ]
+        changes += [c for template_id in person.template_ids for c in _template_removal(template_id, at)]
         changes += [Change("delete", "aliases", alias) for alias in person.aliases]
         changes.append(Change("delete", "persons", person.person_id))
     names = ", ".join(person.label for person in people[:3]) + (" …" if len(people) > 3 else "")
     sentence = f"forget {names}" if len(people) < 4 else f"forget {len(people)} persons ({names})"
-    return Edit(sentence, tuple(changes), tuple(person.person_id for person in people))
+    ids = tuple(person.person_id for person in people)
+    return Edit(sentence, tuple(changes), ids, forgotten=tuple(people))
 
 
-def _template_removal(template_id: int, has_crop: Callable[[int], bool]) -> list[Change]:
-    crop = [Change("delete", "crops", template_id)] if has_crop(template_id) else []
+def _template_removal(template_id: int, at: Context) -> list[Change]:
+    crop = [Change("delete", "crops", template_id)] if at.has_crop(template_id) else []
     return [*crop, Change("delete", "templates", template_id)]
 
 
@@ -323,19 +306,11 @@ def person_row(
     }  # fmt: skip
 
 
-def template_rows(
-    transaction: Transaction,
-    person_id: str,
-    templates: Sequence[NewTemplate],
-    now: float,
-    dimension: int,
-    seal_crop: SealCrop,
-) -> list[Change]:
+def template_rows(at: Context, person_id: str, templates: Sequence[NewTemplate]) -> list[Change]:
     """Return the changes that store templates of a person."""
-    changes = []
-    for template_id, template in zip(
-        transaction.allocate("next_template", len(templates)), templates, strict=True
-    ):
+    changes, dimension = [], at.snapshot.dimension
+    ids = at.transaction.allocate("next_template", len(templates))
+    for template_id, template in zip(ids, templates, strict=True):
         if template.embedding.shape != (dimension,):
             raise InputError(f"embedding: expected shape ({dimension},), got {template.embedding.shape}")
         values: dict[str, Cell] = {
@@ -347,22 +322,22 @@ def template_rows(
             "roll": template.pose.roll,
             "provenance": template.provenance.value,
             "precision": template.precision,
-            "created": now,
+            "created": at.now,
             "is_set_aside": 0,
         }
         changes.append(Change("insert", "templates", template_id, values))
-        sealed = seal_crop(template_id, template)
+        sealed = at.seal_crop(template_id, template)
         if sealed is not None:
             changes.append(Change("insert", "crops", template_id, {"sealed": sealed}))
     return changes
 
 
-def new_person_id(snapshot: Snapshot, transaction: Transaction, is_stranger: bool) -> str:
+def new_person_id(at: Context, is_stranger: bool) -> str:
     """Return an id nobody has or ever had: random for a person, counted up for a stranger."""
     while True:
-        number = transaction.allocate("next_stranger")[0] if is_stranger else 0
+        number = at.transaction.allocate("next_stranger")[0] if is_stranger else 0
         person_id = f"stranger-{number}" if is_stranger else f"p-{secrets.token_hex(6)}"
-        if person_id not in snapshot.persons and person_id not in snapshot.aliases:
+        if person_id not in at.snapshot.persons and person_id not in at.snapshot.aliases:
             return person_id
 
 
@@ -411,7 +386,14 @@ def session_change(snapshot: Snapshot, session: Session) -> Edit:
     return Edit(f"session {session.name!r}", (change,), (), is_recorded=False)
 
 
-def _check_limit(label: str, present: int, new: int, limit: int) -> None:
+def stranger_end(config: GalleryConfig, now: float) -> float | None:
+    """Return when a stranger seen at ``now`` is to be forgotten, Unix seconds; None for never."""
+    return now + config.stranger_time_to_live_s if config.stranger_time_to_live_s else None
+
+
+def check_limit(label: str, present: int, new: int, at: Context) -> None:
+    """Raise GalleryConflictError if a person would have too many templates."""
+    limit = at.config.max_templates_per_person
     if present + new > limit:
         raise GalleryConflictError(
             f"{label or 'a person'} would have {present + new} templates, at most {limit} are allowed "

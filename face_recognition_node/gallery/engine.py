@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence, Set
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,12 +24,13 @@ from face_recognition_node.common.errors import (
 from face_recognition_node.gallery import retention
 from face_recognition_node.gallery.changes import Change, Transaction
 from face_recognition_node.gallery.config import GalleryConfig
-from face_recognition_node.gallery.edits import Edit
+from face_recognition_node.gallery.edits import Context, Edit
 from face_recognition_node.gallery.history import History, HistoryEntry, ended_by
 from face_recognition_node.gallery.index import Index
 from face_recognition_node.gallery.keys import CropSafe, KeyRing
 from face_recognition_node.gallery.snapshot import Snapshot, first_snapshot, next_snapshot
 from face_recognition_node.gallery.store import Store
+from face_recognition_node.gallery.values import NewTemplate
 
 LOGGER = logging.getLogger(__name__)
 UNDO_WINDOW = "undo_window_s"
@@ -36,7 +38,8 @@ UNDO_WINDOW = "undo_window_s"
 WRITE_TROUBLE_S = 60.0
 """What is wrong with the disk is believed for so long, or until the next change is stored."""
 SCRUB_AGAIN_S = 10.0
-Plan = Callable[[Snapshot, Transaction], Edit]
+Plan = Callable[[Context], Edit]
+Answer = TypeVar("Answer")
 
 
 class GalleryEngine:
@@ -121,30 +124,27 @@ class GalleryEngine:
             plan: Called inside the transaction; what it raises leaves everything as it was.
             is_final: Nothing is kept to undo it, nor earlier changes of the same persons.
         """
-        edits: list[Edit] = []
 
-        def work(transaction: Transaction) -> list[Change]:
-            edit = plan(self.snapshot, transaction)
-            edits.append(edit)
+        def work(transaction: Transaction) -> tuple[list[Change], Edit]:
+            edit = plan(self._context(transaction))
             inverse = transaction.apply(edit.changes)
             if is_final:
                 self._history.forget(transaction, edit.persons)
                 transaction.note_removed(inverse)
             elif edit.is_recorded and edit.changes:
                 self._history.record(transaction, edit.sentence, edit.persons, inverse, self.clock())
-            return inverse
+            return inverse, edit
 
-        self._change(work)
-        return edits[0]
+        return self._change(work)
 
     def step(self, steps: int, is_redo: bool) -> tuple[str, ...]:
         """Undo or redo changes, all asked for or none, and return what each did."""
         if steps < 1:
             raise InputError(f"steps: expected at least 1, got {steps}")
-        sentences: list[str] = []
 
-        def work(transaction: Transaction) -> list[Change]:
+        def work(transaction: Transaction) -> tuple[list[Change], tuple[str, ...]]:
             removed: list[Change] = []
+            sentences: list[str] = []
             n_able = sum(entry.is_done != is_redo for entry in self._history.entries(transaction))
             if 0 < n_able < steps:
                 done = "done again" if is_redo else "undone"
@@ -153,13 +153,10 @@ class GalleryEngine:
                 entry, inverse = self._history.step(transaction, is_redo, self.clock())
                 sentences.append(entry.sentence)
                 removed += inverse
-                transaction.apply(
-                    retention.revive(self.snapshot, transaction, entry.persons, self.clock(), self.config)
-                )
-            return removed
+                transaction.apply(retention.revive(self._context(transaction), entry.persons))
+            return removed, tuple(sentences)
 
-        self._change(work)
-        return tuple(sentences)
+        return self._change(work)
 
     def history(self) -> list[HistoryEntry]:
         """Return the changes that can be undone or done again, oldest first."""
@@ -182,7 +179,20 @@ class GalleryEngine:
                 self._next_deadline = self._history.next_deadline(transaction)
             self._after(note, left > 0 or transaction.is_text_lost, texts)
 
-    def _change(self, work: Callable[[Transaction], list[Change]]) -> None:
+    def _context(self, transaction: Transaction) -> Context:
+        return Context(self.snapshot, transaction, self.config, self.clock(), self._seal_crop, self._has_crop)
+
+    def _seal_crop(self, template_id: int, template: NewTemplate) -> bytes | None:
+        if not self.config.keep_crops or template.crop_bgr is None:
+            return None
+        return self.crops.seal(template_id, template.crop_bgr)
+
+    def _has_crop(self, template_id: int) -> bool:
+        query = "SELECT 1 FROM crops WHERE template_id = ?"
+        return self.store.connection.execute(query, (template_id,)).fetchone() is not None
+
+    def _change(self, work: Callable[[Transaction], tuple[list[Change], Answer]]) -> Answer:
+        """Do ``work``, which returns what would take it back and an answer, in one transaction."""
         with self.lock:
             self.require_open()
             try:
@@ -190,7 +200,7 @@ class GalleryEngine:
                     self.catch_up()
                     left = self.store.residue()
                     ended = self._history.expire(transaction, self.clock())
-                    inverse = work(transaction)
+                    inverse, answer = work(transaction)
                     removed, texts = _removed_embeddings(inverse), transaction.erase_texts()
                     note = self.store.note_residue() if removed or ended or texts else 0
                     transaction.bump_version()
@@ -203,6 +213,7 @@ class GalleryEngine:
                 raise
             self._note_trouble("write", "")
             self._after(note, left > 0 or transaction.is_text_lost, [*removed, *texts])
+            return answer
 
     def _after(self, note: int, must_rewrite: bool, removed: Sequence[bytes | str]) -> None:
         """Show a change that is durable, and clear what it removed."""
@@ -330,11 +341,6 @@ class GalleryEngine:
     def _make_history(self) -> History:
         gallery_id, config = str(self.store.meta("gallery_id")), self.config
         return History(gallery_id, self.keys, config.undo_window_s, config.history_length)
-
-    def has_crop(self, template_id: int) -> bool:
-        """Return whether a crop of the template is kept."""
-        query = "SELECT 1 FROM crops WHERE template_id = ?"
-        return self.store.connection.execute(query, (template_id,)).fetchone() is not None
 
 
 def _removed_embeddings(inverse: Iterable[Change]) -> list[bytes]:

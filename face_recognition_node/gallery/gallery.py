@@ -10,13 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from face_recognition_node.common.errors import GalleryConflictError
 from face_recognition_node.gallery import edits, retention
-from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.check import VerificationReport, verify
 from face_recognition_node.gallery.config import GalleryConfig
-from face_recognition_node.gallery.edits import Edit
-from face_recognition_node.gallery.engine import UNDO_WINDOW, GalleryEngine
+from face_recognition_node.gallery.engine import UNDO_WINDOW, GalleryEngine, Plan
 from face_recognition_node.gallery.files import choose_keys_folder
 from face_recognition_node.gallery.history import HistoryEntry
 from face_recognition_node.gallery.keys import KeyRing
@@ -27,6 +24,7 @@ from face_recognition_node.gallery.transfer import (
     ExportReport,
     ImportConflict,
     ImportReport,
+    import_report,
     plan_import,
     read_export,
     write_export,
@@ -47,8 +45,6 @@ __all__ = [
     "Gallery", "GalleryConfig", "Match", "NewTemplate", "Person", "Provenance", "Session", "SessionKind",
     "Snapshot", "Template",
 ]  # fmt: skip
-
-Plan = Callable[[Snapshot, Transaction], Edit]
 
 
 class Gallery:
@@ -167,17 +163,9 @@ class Gallery:
         expires: float | None = None,
     ) -> Person:
         """Store a new person, or a stranger (whose name may be empty), in the current session."""
-
-        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
-            now, end, config = self._engine.clock(), expires, self._engine.config
-            if is_stranger and end is None:
-                end = retention.stranger_end(config, now)
-            return edits.add_person(
-                snapshot, transaction, name, templates, is_stranger=is_stranger, now=now, expires=end,
-                limit=config.max_templates_per_person, seal_crop=self._seal_crop,
-            )  # fmt: skip
-
-        return self._person_after(self._engine.commit(plan))
+        return self._person(
+            lambda at: edits.add_person(at, name, templates, is_stranger=is_stranger, expires=expires)
+        )
 
     def enroll(self, name: str, templates: Sequence[NewTemplate], absorb: Sequence[str] = ()) -> Person:
         """Store a person, with all that is stored of the strangers this person was known as, in one step.
@@ -193,15 +181,7 @@ class Gallery:
         """
         if not absorb:
             return self.add_person(name, templates)
-
-        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
-            now, limit = self._engine.clock(), self._engine.config.max_templates_per_person
-            return edits.enroll(
-                snapshot, transaction, name, templates, absorb, now=now, limit=limit,
-                seal_crop=self._seal_crop,
-            )  # fmt: skip
-
-        return self._person_after(self._engine.commit(plan))
+        return self._person(lambda at: edits.enroll(at, name, templates, absorb))
 
     def learn(
         self, person_id: str, templates: Sequence[NewTemplate], replaced_ids: Iterable[int] = ()
@@ -211,59 +191,30 @@ class Gallery:
         It is no step of the operator's history; :meth:`rollback_adaptation` takes it back.
         """
         ids = list(replaced_ids)
-
-        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
-            now, limit = self._engine.clock(), self._engine.config.max_templates_per_person
-            return edits.learn(
-                snapshot, transaction, person_id, templates, ids, now=now, limit=limit,
-                seal_crop=self._seal_crop, has_crop=self._engine.has_crop,
-            )  # fmt: skip
-
-        return self._person_after(self._engine.commit(plan))
+        return self._person(lambda at: edits.learn(at, person_id, templates, ids))
 
     def add_templates(self, person_id: str, templates: Sequence[NewTemplate]) -> Person:
         """Store more templates of a person."""
-
-        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
-            now, limit = self._engine.clock(), self._engine.config.max_templates_per_person
-            return edits.add_templates(
-                snapshot, transaction, person_id, templates, now=now, limit=limit, seal_crop=self._seal_crop
-            )
-
-        return self._person_after(self._engine.commit(plan))
+        return self._person(lambda at: edits.add_templates(at, person_id, templates))
 
     def rename(self, person_id: str, name: str) -> Person:
         """Give a person another name; a stranger becomes a person and keeps its id."""
-        return self._person_after(
-            self._engine.commit(lambda snapshot, _: edits.rename(snapshot, person_id, name))
-        )
+        return self._person(lambda at: edits.rename(at, person_id, name))
 
     def merge(self, keep_id: str, other_id: str | Sequence[str]) -> Person:
         """Give all templates of the other person(s) to one; the other ids lead to it from now on."""
         others = [other_id] if isinstance(other_id, str) else list(other_id)
-        limit = self._engine.config.max_templates_per_person
-        return self._person_after(
-            self._engine.commit(lambda snapshot, _: edits.merge(snapshot, keep_id, others, limit))
-        )
+        return self._person(lambda at: edits.merge(at, keep_id, others))
 
     def split(self, template_ids: Iterable[int], name: str = "") -> Person:
         """Make a person of its own of some templates of one person; without a name it is a stranger."""
         ids = list(template_ids)
-
-        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
-            now = self._engine.clock()
-            end = retention.stranger_end(self._engine.config, now)
-            return edits.split(snapshot, transaction, ids, name, now=now, stranger_ends=end)
-
-        return self._person_after(self._engine.commit(plan))
+        return self._person(lambda at: edits.split(at, ids, name))
 
     def remove_templates(self, template_ids: Iterable[int]) -> tuple[Person, ...]:
         """Remove templates and return their owners as they are now; each must keep at least one."""
         ids = list(template_ids)
-        edit = self._engine.commit(
-            lambda snapshot, _: edits.remove_templates(snapshot, ids, self._engine.has_crop)
-        )
-        return tuple(self._engine.snapshot.persons[person_id] for person_id in edit.persons)
+        return self._owners(lambda at: edits.remove_templates(at, ids))
 
     def set_aside(
         self, template_ids: Iterable[int], is_set_aside: bool = True, *, is_recorded: bool = True
@@ -273,19 +224,12 @@ class Gallery:
         What the node does by itself is not recorded: undone, it would only be done again.
         """
         ids = list(template_ids)
-        edit = self._engine.commit(
-            lambda snapshot, _: edits.set_aside(snapshot, ids, is_set_aside, is_recorded)
-        )
-        return tuple(self._engine.snapshot.persons[person_id] for person_id in edit.persons)
+        return self._owners(lambda at: edits.set_aside(at, ids, is_set_aside, is_recorded))
 
     def rollback_adaptation(self, person_id: str | None = None) -> int:
         """Remove the templates the node added by itself, of one person or of all; return how many."""
-
-        def plan(snapshot: Snapshot, _: Transaction) -> Edit:
-            people = list(snapshot.persons.values()) if person_id is None else [snapshot.person(person_id)]
-            return edits.rollback_adaptation(snapshot, people, self._engine.has_crop)
-
-        return sum(change.table == "templates" for change in self._engine.commit(plan).changes)
+        edit = self._engine.commit(lambda at: edits.rollback_adaptation(at, person_id))
+        return sum(change.table == "templates" for change in edit.changes)
 
     def forget(
         self, person_ids: str | Iterable[str], final: bool = False, *, session: str | None = None
@@ -338,23 +282,15 @@ class Gallery:
         self, name: str, kind: SessionKind | None = None, time_to_live_s: float | None = None
     ) -> Session:
         """Store newcomers under this session from now on; without a kind a known session is continued."""
-
-        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
-            return retention.set_session(snapshot, transaction, name, kind, time_to_live_s)
-
-        self._engine.commit(plan)
+        self._engine.commit(lambda at: retention.set_session(at, name, kind, time_to_live_s))
         return self.session
 
     def mark_seen(self, person_ids: Iterable[str], now: float | None = None) -> None:
         """Note that persons were recognised; written once a minute each, and lets strangers live on."""
         moment = self._engine.clock() if now is None else now
         ids = list(person_ids)
-
-        def plan(snapshot: Snapshot, _: Transaction) -> Edit:
-            return retention.mark_seen(snapshot, ids, moment, self._engine.config)
-
         if retention.due_to_be_seen(self._engine.snapshot, ids, moment, self._engine.config):
-            self._engine.commit(plan)
+            self._engine.commit(lambda at: retention.mark_seen(at, ids, moment))
 
     def import_from(
         self,
@@ -371,29 +307,9 @@ class Gallery:
             GalleryConflictError: Somebody is here already and that is to be refused; or an unknown session.
         """
         export = read_export(Path(path).expanduser(), self.fingerprint)
-        reports: list[ImportReport] = []
-
-        def plan(snapshot: Snapshot, transaction: Transaction) -> Edit:
-            name = snapshot.session if session is None else session
-            if name not in snapshot.sessions:
-                raise GalleryConflictError(f"there is no session {name!r}; start it first")
-            now, config = self._engine.clock(), self._engine.config
-            edit, report = plan_import(
-                snapshot,
-                transaction,
-                export,
-                gallery_id=str(self._engine.store.meta("gallery_id")),
-                session=name,
-                on_conflict=on_conflict,
-                now=now,
-                stranger_ends=retention.stranger_end(config, now),
-                limit=config.max_templates_per_person,
-            )
-            reports.append(report)
-            return edit
-
-        self._engine.commit(plan)
-        return reports[0]
+        gallery_id = str(self._engine.store.meta("gallery_id"))
+        edit = self._engine.commit(lambda at: plan_import(at, export, gallery_id, session, on_conflict))
+        return import_report(edit, export)
 
     def export_to(
         self, path: str | Path, *, person_ids: Iterable[str] | None = None, overwrite: bool = False
@@ -467,20 +383,15 @@ class Gallery:
         return self._engine.history()
 
     def _forget(self, choose: Callable[[Snapshot], list[str]], final: bool) -> tuple[Person, ...]:
-        before: list[Person] = []
+        is_final = final or self._engine.config.undo_window_s == 0
+        edit = self._engine.commit(lambda at: edits.forget(at, choose(at.snapshot)), is_final=is_final)
+        return edit.forgotten
 
-        def plan(snapshot: Snapshot, _: Transaction) -> Edit:
-            edit = edits.forget(snapshot, choose(snapshot), self._engine.has_crop)
-            before.extend(snapshot.persons[person_id] for person_id in edit.persons)
-            return edit
-
-        self._engine.commit(plan, is_final=final or self._engine.config.undo_window_s == 0)
-        return tuple(before)
-
-    def _person_after(self, edit: Edit) -> Person:
+    def _person(self, plan: Plan) -> Person:
+        """Make a change and return the person that it is about, as it is then."""
+        edit = self._engine.commit(plan)
         return self._engine.snapshot.person(edit.persons[0])
 
-    def _seal_crop(self, template_id: int, template: NewTemplate) -> bytes | None:
-        if not self._engine.config.keep_crops or template.crop_bgr is None:
-            return None
-        return self._engine.crops.seal(template_id, template.crop_bgr)
+    def _owners(self, plan: Plan) -> tuple[Person, ...]:
+        persons = self._engine.commit(plan).persons
+        return tuple(self._engine.snapshot.persons[person_id] for person_id in persons)

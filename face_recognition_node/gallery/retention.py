@@ -6,19 +6,14 @@ from collections.abc import Collection, Sequence
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
 from face_recognition_node.gallery import edits
-from face_recognition_node.gallery.changes import Cell, Change, Transaction
+from face_recognition_node.gallery.changes import Cell, Change
 from face_recognition_node.gallery.config import GalleryConfig
-from face_recognition_node.gallery.edits import Edit
+from face_recognition_node.gallery.edits import Context, Edit
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Person, Session, SessionKind
 
 SEEN_INTERVAL_S = 60.0
 """``last_seen`` is written at most this often for one person."""
-
-
-def stranger_end(config: GalleryConfig, now: float) -> float | None:
-    """Return when a stranger seen at ``now`` is to be forgotten, Unix seconds; None for never."""
-    return now + config.stranger_time_to_live_s if config.stranger_time_to_live_s else None
 
 
 def expired(snapshot: Snapshot, now: float) -> list[str]:
@@ -54,19 +49,14 @@ def strangers_among(snapshot: Snapshot, person_ids: Sequence[str]) -> list[str]:
     return [person.person_id for person in people if person.is_stranger]
 
 
-def set_session(
-    snapshot: Snapshot,
-    transaction: Transaction,
-    name: str,
-    kind: SessionKind | None,
-    time_to_live_s: float | None,
-) -> Edit:
+def set_session(at: Context, name: str, kind: SessionKind | None, time_to_live_s: float | None) -> Edit:
     """Make a session the current one; without a kind a known session is continued.
 
     Raises:
         InputError: A time to live that is not positive, or a name that cannot be one.
         GalleryConflictError: The session without a name is to be anything but permanent.
     """
+    snapshot = at.snapshot
     if time_to_live_s is not None and not time_to_live_s > 0:
         raise InputError(f"time_to_live_s: expected more than 0, got {time_to_live_s}")
     checked = edits.checked_name(name, may_be_empty=True)
@@ -77,8 +67,8 @@ def set_session(
     if not checked and session != Session():
         raise GalleryConflictError("the default session is permanent; give the session a name")
     if checked != snapshot.session:
-        transaction.leave_session(snapshot.session)
-    transaction.set_meta("session", checked)
+        at.transaction.leave_session(snapshot.session)
+    at.transaction.set_meta("session", checked)
     return edits.session_change(snapshot, session)
 
 
@@ -109,32 +99,27 @@ def lives_on(session: Session, created: float, expires: float, now: float, confi
         now: Unix seconds.
         config: Says how long strangers live.
     """
-    ends = [end for end in (stranger_end(config, now), session.expiry(created)) if end is not None]
+    ends = [end for end in (edits.stranger_end(config, now), session.expiry(created)) if end is not None]
     return max(expires, min(ends, default=expires)) if config.stranger_time_to_live_s else expires
 
 
-def revive(
-    snapshot: Snapshot,
-    transaction: Transaction,
-    person_ids: Collection[str],
-    now: float,
-    config: GalleryConfig,
-) -> list[Change]:
+def revive(at: Context, person_ids: Collection[str]) -> list[Change]:
     """Let strangers live on whom an undo has just brought back, with the end that they had then."""
     changes = []
     for person_id in person_ids:
         query = "SELECT session, created, expires, is_stranger FROM persons WHERE person_id = ?"
-        found = transaction.connection.execute(query, (person_id,)).fetchone()
+        found = at.transaction.connection.execute(query, (person_id,)).fetchone()
         if found is not None and found[3] and found[2] is not None:
             session, created, expires, _ = found
-            end = lives_on(snapshot.sessions[session], created, expires, now, config)
+            end = lives_on(at.snapshot.sessions[session], created, expires, at.now, at.config)
             if end != expires:
                 changes.append(Change("update", "persons", person_id, {"expires": end}))
     return changes
 
 
-def mark_seen(snapshot: Snapshot, person_ids: Sequence[str], now: float, config: GalleryConfig) -> Edit:
+def mark_seen(at: Context, person_ids: Sequence[str], now: float) -> Edit:
     """Write when persons were last seen; a stranger who is seen again lives on, within the session's time."""
+    snapshot, config = at.snapshot, at.config
     changes = []
     for person in due_to_be_seen(snapshot, person_ids, now, config):
         values: dict[str, Cell] = {"last_seen": now}

@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 import stat
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -23,9 +24,18 @@ from face_recognition_node.common.errors import (
     InputError,
 )
 from face_recognition_node.common.files import PRIVATE, in_words
-from face_recognition_node.gallery.changes import Cell, Change, Transaction
+from face_recognition_node.gallery.changes import Cell, Change
 from face_recognition_node.gallery.check import row_problems, unit_problems
-from face_recognition_node.gallery.edits import Edit, checked_name, naming, new_person_id, person_row
+from face_recognition_node.gallery.edits import (
+    Context,
+    Edit,
+    check_limit,
+    checked_name,
+    naming,
+    new_person_id,
+    person_row,
+    stranger_end,
+)
 from face_recognition_node.gallery.files import (
     journal_paths,
     make_private_folder,
@@ -41,9 +51,8 @@ from face_recognition_node.gallery.rows import (
     read_columns,
     require_schema,
 )
-from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.values import Provenance
+from face_recognition_node.gallery.values import Provenance, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,18 +318,9 @@ class ImportReport:
 
 
 def plan_import(
-    snapshot: Snapshot,
-    transaction: Transaction,
-    export: ExportFile,
-    *,
-    gallery_id: str,
-    session: str,
-    on_conflict: ImportConflict,
-    now: float,
-    stranger_ends: float | None,
-    limit: int,
-) -> tuple[Edit, ImportReport]:
-    """Return the change that stores the people of a file under a session, and what it amounts to.
+    at: Context, export: ExportFile, gallery_id: str, session: str | None, on_conflict: ImportConflict
+) -> Edit:
+    """Return the change that stores the people of a file under a session, by default the current one.
 
     A stranger of another gallery gets a new number here: "stranger-7" there is not "stranger-7" here. Whoever
     has a view that is stored here already, to the last bit, is the person who has it here, whatever the ids
@@ -328,16 +328,17 @@ def plan_import(
 
     Raises:
         GalleryConflictError: A person is here already and that is to be refused, or would have too many
-            templates.
+            templates; or there is no such session.
         GalleryMismatchError: Embeddings of another length.
     """
-    if export.dimension != snapshot.dimension:
+    if export.dimension != at.snapshot.dimension:
         raise GalleryMismatchError(
-            f"expected embeddings of {snapshot.dimension} numbers, got {export.dimension}"
+            f"expected embeddings of {at.snapshot.dimension} numbers, got {export.dimension}"
         )
-    importer = _Import(
-        snapshot, transaction, export.gallery_id == gallery_id, session, now, stranger_ends, limit
-    )
+    name = at.snapshot.session if session is None else session
+    if name not in at.snapshot.sessions:
+        raise GalleryConflictError(f"there is no session {name!r}; start it first")
+    importer = _Import(at, export.gallery_id == gallery_id, at.snapshot.sessions[name])
     templates: dict[str, list[Row]] = {}
     for row in export.templates:
         templates.setdefault(str(row[1]), []).append(row)
@@ -346,29 +347,27 @@ def plan_import(
     for alias, person_id in export.aliases:
         importer.add_alias(str(alias), str(person_id))
     ids = tuple(dict.fromkeys(importer.ids.values()))
-    sentence = f"import {len(ids)} persons with {importer.n_templates} templates"
-    report = ImportReport(ids, importer.n_persons, importer.n_templates, importer.n_skipped)
-    return Edit(sentence, tuple(importer.changes), ids), report
+    n_templates = sum(change.table == "templates" for change in _inserted(importer.changes))
+    return Edit(f"import {len(ids)} persons with {n_templates} templates", tuple(importer.changes), ids)
+
+
+def import_report(edit: Edit, export: ExportFile) -> ImportReport:
+    """Return what an import stored."""
+    tables = Counter(change.table for change in _inserted(edit.changes))
+    n_templates = tables["templates"]
+    return ImportReport(edit.persons, tables["persons"], n_templates, len(export.templates) - n_templates)
+
+
+def _inserted(changes: Iterable[Change]) -> list[Change]:
+    return [change for change in changes if change.kind == "insert"]
 
 
 class _Import:
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        transaction: Transaction,
-        is_same_gallery: bool,
-        session: str,
-        now: float,
-        stranger_ends: float | None,
-        limit: int,
-    ) -> None:
-        self._snapshot, self._transaction = snapshot, transaction
-        self._is_same_gallery = is_same_gallery
-        self._session, self._now, self._stranger_ends = session, now, stranger_ends
-        self._limit = limit
+    def __init__(self, at: Context, is_same_gallery: bool, session: Session) -> None:
+        self._at, self._snapshot, snapshot = at, at.snapshot, at.snapshot
+        self._is_same_gallery, self._session = is_same_gallery, session
         self.changes: list[Change] = []
         self.ids: dict[str, str] = {}
-        self.n_persons = self.n_templates = self.n_skipped = 0
         self._named: set[str] = set()
         self._owners: dict[object, str] = {
             template.embedding.tobytes(): person_id
@@ -392,7 +391,6 @@ class _Import:
                     f"{label} ({old_id}) is here already; import with merge, skip or copy"
                 )
             if on_conflict is ImportConflict.SKIP:
-                self.n_skipped += len(templates)
                 return
             if on_conflict is ImportConflict.MERGE:
                 known = self._snapshot.persons[here]
@@ -402,13 +400,12 @@ class _Import:
                 self._add_templates(old_id, here, templates, self._owners)
                 return
         if here is None or here in self._snapshot.persons or here in self._snapshot.aliases:
-            here = new_person_id(self._snapshot, self._transaction, is_stranger)
-        session = self._snapshot.sessions[self._session]
-        ends = [session.expiry(self._now), self._stranger_ends if is_stranger else None]
+            here = new_person_id(self._at, is_stranger)
+        now = self._at.now
+        ends = [self._session.expiry(now), stranger_end(self._at.config, now) if is_stranger else None]
         expires = min((end for end in ends if end is not None), default=None)
-        values = person_row(name, is_stranger, session.name, self._now, expires)
+        values = person_row(name, is_stranger, self._session.name, now, expires)
         self.changes.append(Change("insert", "persons", here, values))
-        self.n_persons += 1
         self._add_templates(old_id, here, templates, {})
 
     def _add_templates(
@@ -416,19 +413,13 @@ class _Import:
     ) -> None:
         known = self._snapshot.persons.get(here)
         new = [row for row in templates if row[2] not in present]
-        self.n_skipped += len(templates) - len(new)
-        n_after = len(new) + (0 if known is None else known.n_templates)
-        if n_after > self._limit:
-            raise GalleryConflictError(
-                f"{here} would have {n_after} templates, at most {self._limit} are allowed "
-                "(gallery.max_templates_per_person)"
-            )
-        for template_id, row in zip(self._transaction.allocate("next_template", len(new)), new, strict=True):
+        check_limit(here, 0 if known is None else known.n_templates, len(new), self._at)
+        ids = self._at.transaction.allocate("next_template", len(new))
+        for template_id, row in zip(ids, new, strict=True):
             values: dict[str, Cell] = dict(zip(COLUMNS["templates"], row, strict=True))
             del values["template_id"]
             values |= {"person_id": here, "provenance": Provenance.IMPORTED.value}
             self.changes.append(Change("insert", "templates", template_id, values))
-        self.n_templates += len(new)
         self.ids[old_id] = here
 
     def add_alias(self, alias: str, old_id: str) -> None:

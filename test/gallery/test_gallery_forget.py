@@ -14,7 +14,8 @@ from gallery_helpers import Clock, content, face, open_gallery, sql, template, t
 
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.store import Store, has_residue
+from face_recognition_node.gallery.residue import has_residue
+from face_recognition_node.gallery.store import Store
 
 NOTE = "SELECT value FROM meta WHERE key = 'residue'"
 """It says that removed bytes may be left."""
