@@ -96,6 +96,7 @@ class RobotOperator:
         self._gone: set[str] = set()
         self._enrollment: EnrollmentState | None = None
         self._goal: Any = None
+        self._is_canceled = False
         self._settings = 0
         self._calibration: tuple[str, Calibration] | None = None
 
@@ -154,6 +155,8 @@ class RobotOperator:
 
     def status(self) -> Status:
         """See :class:`Operator`."""
+        if not self._is_there():
+            self._update(is_running=False, outcome="lost", message=f"{self._node} is gone; try again later.")
         return Status(
             source=self._value("stream", "image topic") or self._node,
             received_hz=self._number("stream", "received [Hz]") or 0.0,
@@ -323,14 +326,17 @@ class RobotOperator:
                 raise InputError("another enrollment is running; cancel it first")
             number = 1 if running is None else running.number + 1
             self._enrollment = EnrollmentState(number, True, track_id, name, 0, 0, {}, (), "")
+            self._goal, self._is_canceled = None, False
         sent = self._action.send_goal_async(goal, self._on_feedback)
         sent.add_done_callback(self._on_accepted)
         return f"Getting to know {name or 'this face'}"
 
     def _on_accepted(self, sent: Any) -> None:
-        self._goal = sent.result()
-        if self._goal.accepted:
-            self._goal.get_result_async().add_done_callback(self._on_result)
+        goal = self._goal = sent.result()
+        if goal.accepted:
+            goal.get_result_async().add_done_callback(self._on_result)
+            if self._is_canceled:
+                goal.cancel_goal_async()
         else:
             self._update(is_running=False, outcome="refused", message="The node refused.")
 
@@ -370,9 +376,10 @@ class RobotOperator:
 
     def cancel_enrollment(self) -> str:
         """See :class:`Operator`."""
-        running = self._enrollment
-        if running is not None and running.is_running and self._goal is not None:
-            self._goal.cancel_goal_async()
+        self._is_canceled = True  # where the node has not accepted yet, as soon as it does
+        running, goal = self._enrollment, self._goal
+        if running is not None and running.is_running and goal is not None:
+            goal.cancel_goal_async()
         return "Enrollment canceled; nothing was stored"
 
     # --- changes ----------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from ros_world import PATIENCE, SOURCE, node_processes
 
+from face_recognition_node.cli.processes import Children
+
 aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp (requirements/web.txt)")
 
 pytestmark = pytest.mark.ros
@@ -25,7 +27,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Children]]:
     from lifecycle_msgs.msg import State
 
     gallery = tmp_path_factory.mktemp("web_node") / "gallery.db"
@@ -37,8 +39,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
         for node in ("/face_recognition", SOURCE):
             remote.bring_to(node, State.PRIMARY_STATE_ACTIVE, PATIENCE)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", children
         assert children.end("page") == {"page": 0}
+
+
+@pytest.fixture
+def page(world: tuple[str, Children]) -> str:
+    return world[0]
 
 
 class Visitor:
@@ -67,6 +74,18 @@ class Visitor:
             f"{self.address}/api/{action}", json=body, headers={"Origin": self.address}
         ) as answer:
             return dict(await answer.json())
+
+    def ended(self, before: int) -> dict[str, Any] | None:
+        """Return the enrollment that came after number ``before``, once it has ended."""
+        state = self.status.get("enrollment") or {"number": 0}
+        return state if state["number"] > before and not state["is_running"] else None
+
+    async def enroll(self, name: str, before: int) -> None:
+        """Begin to enroll the first face in view."""
+        face = await self.until(lambda: next(iter(self.picture["faces"]), None))
+        answer = await self.post("enroll", track_id=face["track_id"], name=name, person_id="")
+        assert name in answer["message"], answer
+        await self.until(lambda: (self.status.get("enrollment") or {"number": 0})["number"] > before)
 
     async def people(self) -> dict[str, str]:
         """Return the ids of the people by name."""
@@ -102,15 +121,14 @@ def test_a_face_is_enrolled_renamed_forgotten_and_brought_back(visit: Any, tmp_p
         assert visitor.status["backend"]
         assert visitor.status["latency_ms"] > 0
 
-        def ended(before: int) -> dict[str, Any] | None:
-            state = visitor.status.get("enrollment") or {"number": 0}
-            return state if state["number"] > before and not state["is_running"] else None
+        for n_before in range(2):  # at once, maybe before the node has accepted
+            await visitor.enroll("Anna", n_before)
+            await visitor.post("cancel_enrollment")
+            assert (await visitor.until(lambda n=n_before: visitor.ended(n)))["outcome"] == "canceled"
 
-        for n_before in range(5):  # the camera moves on: a face may leave before enough is seen of it
-            face = await visitor.until(lambda: next(iter(visitor.picture["faces"]), None))
-            answer = await visitor.post("enroll", track_id=face["track_id"], name="Anna", person_id="")
-            assert "Anna" in answer["message"]
-            state = await visitor.until(lambda before=n_before: ended(before))
+        for n_before in range(2, 7):  # the camera moves on: a face may leave before enough is seen of it
+            await visitor.enroll("Anna", n_before)
+            state = await visitor.until(lambda n=n_before: visitor.ended(n))
             if state["outcome"] == "stored":
                 break
         assert state["outcome"] == "stored", state
@@ -164,5 +182,24 @@ def test_what_the_node_cannot_do_is_said(visit: Any) -> None:
         await visitor.until(lambda: visitor.status.get("version"))
         assert "check" in (await visitor.post("overview"))["unavailable"]["pairs"]
         assert "person" in (await visitor.post("rename", person_id="p-nobody", name="X"))["error"]
+
+    visit(story)
+
+
+def test_a_node_that_goes_away_ends_the_enrollment_and_is_missed(
+    visit: Any, world: tuple[str, Children]
+) -> None:
+    async def story(visitor: Visitor) -> None:
+        await visitor.until(lambda: visitor.status.get("enrollment"))
+        before = visitor.status["enrollment"]["number"]
+        await visitor.enroll("Carl", before)
+        world[1]._running["node"].kill()  # no farewell, as at a power cut
+        assert (await visitor.until(lambda: visitor.ended(before)))["outcome"] == "lost"
+        problem = await visitor.until(
+            lambda: next((one for one in visitor.status["problems"] if one["is_error"]), None)
+        )
+        assert "Nothing is heard of /face_recognition" in problem["what"]
+        assert "ROS_DOMAIN_ID" in problem["cure"]
+        assert "is it running" in (await visitor.post("undo"))["error"]
 
     visit(story)
