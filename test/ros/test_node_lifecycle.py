@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from face_recognition_node.common.errors import GalleryError, GalleryUnavailableError
@@ -286,3 +287,23 @@ def test_what_configure_reads_cannot_be_set_after_it(node) -> None:
     assert node.runtime.gallery.config.max_templates_per_person == 7
     node.set_parameters([Parameter("adaptation.enabled", value=False)])
     assert not node.runtime.adapter.config.enabled
+
+
+def test_quality_of_service_can_be_overridden_for_the_images() -> None:
+    name = "qos_overrides./image.subscription"
+    rclpy.init(
+        args=["--ros-args", "-p", f"{name}.reliability:=reliable", "-p", f"{name}.depth:=7"],
+        signal_handler_options=SignalHandlerOptions.NO,
+    )
+    node = FaceRecognitionNode()
+    try:
+        for _ in range(2):  # it is subscribed again and again
+            node._input.open(node.settings.node)
+            wait_until(lambda: node.get_subscriptions_info_by_topic("/image"))
+            (info,) = node.get_subscriptions_info_by_topic("/image")
+            assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+            node._input.close()
+            wait_until(lambda: not node.get_subscriptions_info_by_topic("/image"))
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()

@@ -329,6 +329,8 @@ def test_services_refuse_with_a_reason(world, two_faces_bgr) -> None:
     nobody = add(world, ros_world.noise(240, 320), name="Nobody")
     assert not nobody.success
     assert nobody.message
+    assert math.isnan(nobody.nearest_similarity)
+    assert math.isnan(nobody.nearest_probability)
     torn = CompressedImage(format="jpeg", data=cv2.imencode(".jpg", two_faces_bgr)[1].tobytes()[:5000])
     refused = call(world, AddFaceFromImage, "add_face_from_image", compressed_image=torn, name="Torn")
     assert not refused.success
