@@ -30,6 +30,8 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         grey: Chance of a grey image.
         light: Chance of another brightness, contrast and colour.
         shade: Chance that one side lies in the dark.
+        side_light: Chance of hard light from one side: a dark part with a sharp, uneven border, as the shadow
+            of a nose has.
         noise: Chance of sensor noise.
         cover: Chance that a patch is covered.
         lower_cover: Chance that the lower face is covered (mask, cup, hand).
@@ -48,6 +50,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grey: float = 0.12
     light: float = 0.6
     shade: float = 0.08
+    side_light: float = 0.0
     noise: float = 0.15
     cover: float = 0.12
     lower_cover: float = 0.03
@@ -94,6 +97,8 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             pixels = pixels * gain.astype(np.float32) + np.float32(random.uniform(-25, 25))
         if random.random() < self.shade:
             pixels = pixels * _shade(pixels.shape[0], random)
+        if self.side_light and random.random() < self.side_light:
+            pixels = pixels * _side_light(pixels.shape[0], random)
         if random.random() < self.noise:
             pixels = pixels + random.standard_normal(pixels.shape, np.float32) * np.float32(
                 random.uniform(2, 12)
@@ -134,6 +139,17 @@ def _shade(side: int, random: np.random.Generator) -> FloatArray:
     slope = np.clip(np.cos(angle) * ramp[None] + np.sin(angle) * ramp[:, None] + 0.5, 0, 1)
     darkest = random.uniform(0.2, 0.6)
     return np.asarray(darkest + (1 - darkest) * slope, np.float32)[:, :, None]
+
+
+def _side_light(side: int, random: np.random.Generator) -> FloatArray:
+    """(S, S, 1) factors: 1 to 1.3 on the lit side of a wavy border, 0.03 to 0.3 of that on the other."""
+    angle = random.uniform(-0.6, 0.6) + (np.pi if random.random() < 0.5 else 0.0)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
+    wave = 0.15 * np.sin(random.uniform(1, 4) * y + random.uniform(0, 2 * np.pi))
+    distance = np.cos(angle) * x + np.sin(angle) * y + random.uniform(-0.4, 0.5) + wave
+    dark = random.uniform(0.03, 0.3)
+    lit = dark + (1 - dark) / (1 + np.exp(-random.uniform(3, 30) * distance))
+    return np.asarray(lit * random.uniform(1, 1.3), np.float32)[:, :, None]
 
 
 def _uint8(image: NDArray[np.generic]) -> ImageArray:

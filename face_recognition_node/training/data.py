@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from face_recognition_node.common.errors import SourceError
+from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.evaluation.face_archive import (
     UNLABELLED,
     FaceArchive,
@@ -185,6 +185,44 @@ class TrainingData:
             if len(maps) != count:
                 raise SourceError(f"{data.teacher_maps}: expected {count} rows, got {len(maps)}")
         return cls(faces, labels, split, classes, n_classes, maps)
+
+    def with_discriminants(self, count: int) -> TrainingData:
+        """Return the same faces with a teacher of the ``count`` discriminants of its own embedding.
+
+        Raises:
+            ConfigurationError: If there is no teacher, or too few identities for so many discriminants.
+        """
+        teacher = self.faces.teacher
+        if teacher is None:
+            raise ConfigurationError("distillation.discriminants needs a teacher's embeddings")
+        training = self.split.training
+        reduced = discriminants(teacher, self.classes, training, count)
+        return dataclasses.replace(self, faces=dataclasses.replace(self.faces, teacher=reduced))  # type: ignore[type-var]
+
+
+def discriminants(teacher: FloatArray, classes: LabelArray, training: LabelArray, count: int) -> FloatArray:
+    """Return (N, count) unit vectors: a teacher's (N, D) ones by linear discriminant analysis (Fisher 1936).
+
+    A network of few dimensions cannot follow all of its teacher. The directions in which identities differ
+    most, compared with how the faces of one differ, are those worth following. The scatter within identities
+    is shrunk by 0.6 towards a multiple of the unit matrix, for most have few faces.
+
+    Args:
+        teacher: Unit vectors.
+        classes: (N,) class numbers, -1 none.
+        training: Indices of the faces that may be looked at.
+        count: Discriminants, fewer than D and than classes.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    known = training[classes[training] >= 0]
+    limit = min(teacher.shape[1], len(np.unique(classes[known])) - 1)
+    if not 1 <= count <= limit:
+        raise ConfigurationError(f"distillation.discriminants: expected 1 to {limit} here, got {count}")
+    analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.6, n_components=count)
+    analysis.fit(teacher[known], classes[known])
+    reduced = (teacher - teacher[training].mean(axis=0)) @ analysis.scalings_[:, :count]
+    return np.asarray(reduced / np.linalg.norm(reduced, axis=1, keepdims=True), np.float32)
 
 
 def read_rows(path: Path, columns: int, count: int) -> LabelArray:

@@ -135,11 +135,17 @@ def relation_loss(unit: Tensor, teacher: Tensor) -> Tensor:
     return ((unit @ unit.T - teacher @ teacher.T)[apart] ** 2).mean()
 
 
-def look_alike_loss(unit: Tensor, teacher: Tensor, others: tuple[Tensor, Tensor], threshold: float) -> Tensor:
+def look_alike_loss(
+    unit: Tensor,
+    teacher: Tensor,
+    others: tuple[Tensor, Tensor],
+    threshold: float,
+    teacher_threshold: float | None = None,
+) -> Tensor:
     """Return the mean squared difference of similarities, over the pairs that somebody finds alike.
 
     A pair of a face of the batch and another face counts if its cosine, by the network or by the teacher,
-    exceeds ``threshold``: who the network confuses moves apart, who is one person together, and the many
+    exceeds its threshold: who the network confuses moves apart, who is one person together, and the many
     pairs that both find different, on which a network of fewer dimensions cannot follow its teacher anyway,
     cost nothing.
 
@@ -147,10 +153,12 @@ def look_alike_loss(unit: Tensor, teacher: Tensor, others: tuple[Tensor, Tensor]
         unit: (B, D) unit vectors of the network in training.
         teacher: (B, T) unit vectors of the teacher.
         others: (M, D) and (M, T), the same of other faces (:class:`FaceMemory`); nothing is learned there.
-        threshold: Cosine from which a pair counts.
+        threshold: The network's cosine from which a pair counts.
+        teacher_threshold: The teacher's; None takes the network's.
     """
     ours, theirs = unit @ others[0].T, teacher @ others[1].T
-    counted = torch.maximum(ours.detach(), theirs) > threshold
+    least = threshold if teacher_threshold is None else teacher_threshold
+    counted = (ours.detach() > threshold) | (theirs > least)
     return ((ours - theirs) ** 2 * counted).sum() / counted.sum().clamp(min=1)
 
 

@@ -153,7 +153,10 @@ class Distillation(Section, frozen=True):
         feature_map: Cosine at each position of the last feature map; needs ``data.teacher_maps``.
         look_alike: Squared difference of similarities over pairs of a batch's and earlier faces that look
             alike.
-        look_alike_from: Cosine, the network's or the teacher's, from which a pair looks alike.
+        look_alike_from: The network's cosine from which a pair looks alike.
+        teacher_look_alike_from: The teacher's; None takes the network's.
+        discriminants: Compare with so many linear discriminants of the teacher's embedding between the
+            labelled identities (:func:`data.discriminants`); 0 compares with the embedding itself.
         memory: Earlier faces that each batch is compared with for it.
     """
 
@@ -162,6 +165,8 @@ class Distillation(Section, frozen=True):
     feature_map: float = 0.0
     look_alike: float = 0.0
     look_alike_from: float = 0.35
+    teacher_look_alike_from: float | None = None
+    discriminants: Count = 0
     memory: Positive = 8192
 
 
@@ -176,12 +181,15 @@ class StageRecipe(Section, frozen=True):
         metric: Pairs or triplets, or None.
         distillation: Teacher, or None.
         learning_rate: Highest rate of AdamW.
+        rate_decay: Factor on the rate for each stage of the trunk further from the embedding.
         weight_decay: On matrices, not on biases and norms.
         warmup: Steps over which the rate rises from zero.
         schedule: ``cosine`` to zero over all steps, or ``constant`` (a run that never ends: branch off a
             cooldown).
         cooldown: Last steps over which a constant rate falls linearly to zero.
         average: Decay of the moving average of the weights, which is what is judged and exported.
+        start_share: Share of the weights started from in those written, the rest is the moving average
+            (Wortsman et al. 2022, *Robust fine-tuning*): what was learned before is kept on other pictures.
         clip: Largest norm of the gradient.
         frozen_stages: The stem and so many of the trunk's seven stages stay as they are, weights and
             statistics. They see the largest maps and so cost most, and change least: with 2 of 7 frozen a
@@ -197,11 +205,13 @@ class StageRecipe(Section, frozen=True):
     metric: MetricObjective | None = None
     distillation: Distillation | None = None
     learning_rate: float = 1e-3
+    rate_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     weight_decay: float = 0.02
     warmup: int = 300
     schedule: Literal["cosine", "constant"] = "cosine"
     cooldown: int = 0
     average: float = 0.9995
+    start_share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     clip: float = 5.0
     frozen_stages: Annotated[int, msgspec.Meta(ge=0, le=7)] = 0
     head_faces: Count = 0

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,19 @@ class AveragedWeights(WeightAveraging):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Leave the stage its own weights, so that its last checkpoint can be gone on from."""
 
-    def save(self, path: Path) -> None:
-        """Write the averaged network in the names of ``networks/efficientnet.py``."""
+    def save(self, path: Path, start_share: float = 0.0, start: Mapping[str, Tensor] | None = None) -> None:
+        """Write the averaged network or its mean with ``start``; names as in ``networks/efficientnet.py``."""
         if self._average_model is None:
             raise RuntimeError("expected a stage that was trained")
         prefix = "module.network."
         state = self._average_model.state_dict()
         network = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
-        write_weights({name: v for name, v in network.items() if v.is_floating_point()}, path)
+        written = {name: value for name, value in network.items() if value.is_floating_point()}
+        if start_share > 0 and start is not None:
+            written = {
+                name: value.lerp(start[name].to(value), start_share) for name, value in written.items()
+            }
+        write_weights(written, path)
 
 
 class ValidationFaces(Dataset[tuple[Tensor, Tensor]]):
@@ -133,7 +139,16 @@ def _run_stage(
     steps_done = int(read_weights(last)["global_step"]) if last.is_file() else 0
     if steps_done >= stage.steps:
         return folder / WEIGHTS
+    if stage.distillation is not None and stage.distillation.discriminants:
+        data = data.with_discriminants(stage.distillation.discriminants)
     module = make_stage(stage, data)
+    kept: Mapping[str, Tensor] | None = None
+    if stage.start_share > 0:
+        if start is None or not start.endswith(".safetensors"):
+            raise ConfigurationError(
+                f"{stage.name}: start_share expects weights (.safetensors) to start from"
+            )
+        kept = read_weights(Path(start).expanduser())
     if start is not None and not steps_done:
         log.info("%s: %s", stage.name, load_start(module, start))
         if stage.head_faces and not start.endswith(".ckpt"):  # a checkpoint brings heads
@@ -187,7 +202,7 @@ def _run_stage(
     trainer.fit(module, loader, validation, ckpt_path=str(last) if steps_done else None)
     trainer.save_checkpoint(last)
     if trainer.is_global_zero:
-        averaged.save(folder / WEIGHTS)
+        averaged.save(folder / WEIGHTS, stage.start_share, kept)
         plot_curves(folder, CURVES, folder / "curves.png")
     trainer.strategy.barrier()
     return folder / WEIGHTS

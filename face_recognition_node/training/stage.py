@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,7 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from face_recognition_node.evaluation.verification import evaluate_all_pairs
-from face_recognition_node.networks.efficientnet import EMBEDDING_SIZE, FEATURE_CHANNELS, EfficientNetEmbedder
+from face_recognition_node.networks.efficientnet import (
+    B0_STAGES,
+    EMBEDDING_SIZE,
+    FEATURE_CHANNELS,
+    EfficientNetEmbedder,
+)
 from face_recognition_node.training.losses import (
     FaceMemory,
     IdentityHead,
@@ -123,7 +129,11 @@ class EmbedderStage(lightning.LightningModule):
                 losses["relation"] = distillation.relation * relation_loss(unit, teacher)
             if self.memory is not None:
                 losses["look_alike"] = distillation.look_alike * look_alike_loss(
-                    unit, teacher, self.memory.faces(unit.device), distillation.look_alike_from
+                    unit,
+                    teacher,
+                    self.memory.faces(unit.device),
+                    distillation.look_alike_from,
+                    distillation.teacher_look_alike_from,
                 )
                 # every process remembers the faces of all, so that one checkpoint holds for all
                 seen = [
@@ -166,16 +176,30 @@ class EmbedderStage(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW; biases, norms and class centres do not decay; the rate follows the recipe's schedule."""
         centres = self.identity.centres() if self.identity is not None else None
-        trained = [weight for weight in self.parameters() if weight.requires_grad]
-        decayed = [weight for weight in trained if weight.dim() > 1 and weight is not centres]
-        others = [weight for weight in trained if weight.dim() <= 1 or weight is centres]
+        members: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
+        for name, weight in self.named_parameters():
+            if weight.requires_grad:
+                members[_depth(name), weight.dim() > 1 and weight is not centres].append(weight)
+        stage = self.stage
         groups = [
-            {"params": decayed, "weight_decay": self.stage.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {
+                "params": weights,
+                "lr": stage.learning_rate * stage.rate_decay**depth,
+                "weight_decay": stage.weight_decay if is_decayed else 0.0,
+            }
+            for (depth, is_decayed), weights in members.items()
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.stage.learning_rate)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(self.stage, step))
+        optimizer = torch.optim.AdamW(groups)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(stage, step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _depth(name: str) -> int:
+    """Return how many stages of the trunk lie between a parameter and the embedding."""
+    part, _, rest = name.removeprefix("network.").partition(".")
+    if part in ("conv_stem", "bn1"):
+        return len(B0_STAGES) + 1
+    return len(B0_STAGES) - int(rest.partition(".")[0]) if part == "blocks" else 0
 
 
 def normalise_images(images: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 import csv
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from training_material import write_archive
 
-from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.common.errors import ConfigurationError, InputError, SourceError
 from face_recognition_node.evaluation.degradation import blur_face, reduce_face
 from face_recognition_node.evaluation.face_archive import FaceArchive, nearest_similarity, split_identities
 
@@ -22,6 +23,7 @@ from face_recognition_node.training.data import (
     PreparedFaces,
     TrainingData,
     class_numbers,
+    discriminants,
     open_faces,
 )
 from face_recognition_node.training.recipe import BatchRecipe, DataRecipe
@@ -263,3 +265,41 @@ def test_prepared_folders_are_read_by_their_manifest(tmp_path):
         faces.crop(1)
     with pytest.raises(SourceError, match="prepare SOURCE"):
         open_faces(tmp_path / "nothing")
+
+
+def test_discriminants_tell_identities_apart_where_the_embedding_does_not():
+    random = np.random.default_rng(3)
+    classes = np.repeat(np.arange(40), 5)
+    people = random.normal(0, 1, (40, 4))
+    scatter = random.normal(0, 0.2, (200, 4)), random.normal(0, 2, (200, 12))
+    teacher = np.concatenate([people[classes] + scatter[0], scatter[1]], axis=1).astype(np.float32)
+    teacher /= np.linalg.norm(teacher, axis=1, keepdims=True)
+    classes[180:] = -1  # four people of whom nobody knows who they are
+    reduced = discriminants(teacher, classes, np.arange(200), 4)
+    assert reduced.shape == (200, 4)
+    assert reduced.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(reduced, axis=1), 1, atol=1e-5)
+    person = np.repeat(np.arange(40), 5)[180:]
+    same = person[:, None] == person[None]
+
+    def gap(vectors):
+        cosines = vectors[180:] @ vectors[180:].T
+        return cosines[same].mean() - cosines[~same].mean()
+
+    assert gap(reduced) > gap(teacher) + 0.3
+
+
+@pytest.mark.parametrize("count", [0, 16, 40])
+def test_more_discriminants_than_there_are_is_refused(count):
+    teacher = np.random.default_rng(0).normal(size=(20, 15)).astype(np.float32)
+    with pytest.raises(ConfigurationError, match="expected 1 to 9"):
+        discriminants(teacher, np.repeat(np.arange(10), 2), np.arange(20), count)
+
+
+def test_side_light_leaves_one_side_dark():
+    grey = np.full((112, 112, 3), 120, np.uint8)
+    lit = msgspec.structs.replace(NO_AUGMENTATION, side_light=1.0)
+    for seed in range(20):
+        face = lit.apply(grey, np.random.default_rng(seed)).mean(axis=2)
+        left, right = face[:, :20].mean(), face[:, -20:].mean()
+        assert min(left, right) < 0.75 * max(left, right)

@@ -181,6 +181,49 @@ def test_bfloat16_and_frozen_stages_leave_early_layers_alone_and_train_the_rest(
     assert {"blocks.2.0.conv_dw.weight", "blocks.2.0.bn1.running_mean", "embed.weight"} <= changed
 
 
+def test_the_weights_started_from_keep_their_share(recipe, tmp_path):
+    torch.manual_seed(0)
+    start = EfficientNetEmbedder().state_dict()
+    save_file({name: value.contiguous() for name, value in start.items()}, tmp_path / "start.safetensors")
+    count = len(TrainingData.open(recipe.data).labels)
+    teacher = np.random.default_rng(0).integers(-99, 99, (count, 16)).astype(np.int8)
+    np.save(tmp_path / "teacher.npy", teacher)
+    data = msgspec.structs.replace(recipe.data, teacher=tmp_path / "teacher.npy", lookalike_similarity=1.0)
+    distillation = {
+        **RECIPE["stages"][1]["distillation"],
+        "discriminants": 2,
+        "teacher_look_alike_from": -1.0,
+    }
+    ends = []
+    for share in (0.0, 0.25):
+        values = {**RECIPE["stages"][1], "distillation": distillation, "steps": 2, "start_share": share}
+        made = msgspec.structs.replace(
+            recipe,
+            data=data,
+            stages=(build(StageRecipe, values),),
+            start=str(tmp_path / "start.safetensors"),
+        )
+        options = RunOptions(tmp_path / str(share), threads=1, accelerator="cpu")
+        ends.append(load_file(train_embedder(made, options)))
+    for name, value in ends[1].items():
+        expected = 0.75 * ends[0][name] + 0.25 * start[name]
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_far_from_the_embedding_learn_more_slowly():
+    stage = StageRecipe("a", 10, distillation=build_distillation(), learning_rate=1.0, rate_decay=0.5)
+    module = EmbedderStage(stage, 3, 16)
+    rates = {}
+    for group in module.configure_optimizers()["optimizer"].param_groups:
+        rates |= {id(weight): group["initial_lr"] for weight in group["params"]}
+    network = module.network
+    assert rates[id(network.embed.weight)] == rates[id(network.conv_head.weight)] == 1.0
+    assert rates[id(network.blocks[6][0].conv_pw.weight)] == 0.5
+    assert rates[id(network.blocks[0][0].conv_dw.weight)] == 0.5**7
+    assert rates[id(network.conv_stem.weight)] == 0.5**8
+    assert len(rates) == len(list(module.parameters()))
+
+
 def test_a_compiled_run_trains_through_the_compiled_trunk_alone_to_the_same_end(
     finished, recipe, tmp_path, monkeypatch
 ):

@@ -141,17 +141,19 @@ def test_relation_loss_against_a_loop(vectors):
     assert float(relation_loss(ours[:1], teacher[:1])) == 0
 
 
-def test_look_alike_loss_against_a_loop(vectors):
+@pytest.mark.parametrize("of_teacher", [None, 0.1])
+def test_look_alike_loss_against_a_loop(vectors, of_teacher):
     random = torch.Generator().manual_seed(5)
     ours, teacher = unit(vectors), unit(torch.randn(len(LABELS), 8, generator=random))
     others = unit(torch.randn(40, 8, generator=random)), unit(torch.randn(40, 8, generator=random))
     squares = []
     for i, j in itertools.product(range(len(LABELS)), range(40)):
         pair = float(ours[i] @ others[0][j]), float(teacher[i] @ others[1][j])
-        if max(pair) > 0.3:
+        if pair[0] > 0.3 or pair[1] > (of_teacher or 0.3):
             squares.append((pair[0] - pair[1]) ** 2)
     assert 10 < len(squares) < 30 * len(LABELS)
-    assert float(look_alike_loss(ours, teacher, others, 0.3)) == pytest.approx(np.mean(squares), rel=1e-4)
+    loss = look_alike_loss(ours, teacher, others, 0.3, of_teacher)
+    assert float(loss) == pytest.approx(np.mean(squares), rel=1e-4)
 
 
 def test_look_alike_loss_is_nothing_among_faces_that_nobody_confuses():
