@@ -37,7 +37,7 @@ function card(overview, person, redraw) {
   const label = labelOf(person), id = person.person_id;
   const facts = [
     `${person.n_templates} view${person.n_templates === 1 ? "" : "s"}${person.n_adapted ? ` (${person.n_adapted} learned)` : ""}`,
-    person.session || null, person.last_seen ? `seen ${ago(person.last_seen)}` : "not seen yet",
+    person.session || null, person.last_seen ? `seen ${ago(person.last_seen)}` : null,
   ].filter(Boolean).join(" · ");
   const off = overview.unavailable;
   const button = (text, why, run, kind = "") =>
