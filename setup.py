@@ -83,6 +83,7 @@ setup(
             "mypy",
             "onnx",
             "psutil",
+            "py-trees",
             "pytest<8.4",
             "pytorch-metric-learning",
             "ruff",

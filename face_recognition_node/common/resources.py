@@ -104,6 +104,6 @@ def cache_directory() -> Path | None:
         if folder.stat().st_uid == os.getuid():
             folder.chmod(0o700)  # made by an earlier version
     except OSError as error:
-        _log.warning("nothing is cached (%s); name a writable folder by XDG_CACHE_HOME", error)
+        _log.warning("no cache of compiled models (%s); name a writable folder by XDG_CACHE_HOME", error)
         return None
     return folder

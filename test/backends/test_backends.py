@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import logging
 import subprocess
@@ -26,7 +25,7 @@ from face_recognition_node.common.files import file_sha256
 from face_recognition_node.common.resources import cache_directory, models_directory
 from face_recognition_node.vision.alignment import align_faces
 from face_recognition_node.vision.detector import DetectorConfig
-from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig, write_card
 
 NAMES = ("openvino", "onnxruntime", "torch")
 
@@ -289,7 +288,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, backend_name):
     good = card("efficientnet_b0_64")
     for kind in ("onnx", "safetensors"):
         (tmp_path / f"efficientnet_b0_64.{kind}").write_bytes(b"no model")
-    dataclasses.replace(good, path=tmp_path / "efficientnet_b0_64.json").write()
+    write_card(tmp_path / "efficientnet_b0_64.json", good.values)
     with pytest.raises(ModelMismatchError, match="SHA-256"):
         load_embedder(ModelsConfig(models_dir=str(tmp_path), backend=backend_name))
     (tmp_path / "efficientnet_b0_64.onnx").unlink()
