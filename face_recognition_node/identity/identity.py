@@ -189,7 +189,7 @@ class IdentityResolver:
 
     def log_limit(self, n_enrolled: int) -> float:
         """Return the largest log false match rate of a claim, with so many people enrolled."""
-        return self.calibration.log_limit(self.config.target_false_accept_rate, n_enrolled)
+        return self.calibration.log_name_limit(self.config.target_false_accept_rate, n_enrolled)
 
     def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:
         """Bring matches up to date where the evidence or the gallery has changed."""

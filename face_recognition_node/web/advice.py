@@ -32,7 +32,7 @@ def operating_point(calibration: Calibration, config: IdentityConfig, n_people: 
     same = different * np.exp(np.clip(ratio, -50.0, 50.0))
     prior = math.log((1 - config.new_person_prior) / config.new_person_prior) - math.log(n)
     posterior_limit = math.log(config.minimum_probability / (1 - config.minimum_probability)) - prior
-    is_named = (log_beyond <= calibration.log_limit(target, n)) & (ratio >= posterior_limit)
+    is_named = (log_beyond <= calibration.log_name_limit(target, n)) & (ratio >= posterior_limit)
     share = float(same[is_named].sum() / max(float(same.sum()), 1e-12))
     limit = float(np.exp(log_beyond[is_named].max())) if is_named.any() else 0.0
     strangers = min(1.0, limit * n * calibration.looks)

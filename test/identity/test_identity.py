@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identity_desk import Desk, between
 
+from face_recognition_node.identity.calibration import SAFETY_FACTOR
 from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import IdentityState
@@ -75,7 +76,8 @@ class TestClaims:
     def test_limit_is_the_union_bound(self, n_enrolled: int, target: float, looks: float) -> None:
         calibration = replace(made_up_calibration(), looks=looks)
         resolver = IdentityResolver(calibration, IdentityConfig(target_false_accept_rate=target), 0.02)
-        assert math.exp(resolver.log_limit(n_enrolled)) == pytest.approx(target / n_enrolled / looks)
+        expected = target / SAFETY_FACTOR / n_enrolled / looks
+        assert math.exp(resolver.log_limit(n_enrolled)) == pytest.approx(expected)
 
     def test_a_stricter_target_takes_effect_on_the_next_frame(self, desk: Desk, world: FaceWorld) -> None:
         desk.enroll(0, "Anna")
