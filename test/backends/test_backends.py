@@ -105,10 +105,12 @@ def halved(tmp_path_factory) -> dict[str, ModelCard]:
 
 
 def test_weights_in_half_precision_give_the_same_on_every_backend(backend, halved, faces, guest_bgr):
+    from face_recognition_node.networks.loading import load_network
+
     for name, made in halved.items():
+        numbers = sum(value.numel() for value in load_network(card(name)).state_dict().values())
         for kind in ("safetensors", "onnx"):
-            size = made.weights(kind).stat().st_size
-            assert size < 0.57 * card(name).weights(kind).stat().st_size
+            assert made.weights(kind).stat().st_size < 2.4 * numbers
     models = ModelsConfig(backend=backend, precision="fp32")
     (got,) = open_runner(halved["efficientnet_b0_64"], models).run(faces)
     (expected,) = reference("efficientnet_b0_64", faces)

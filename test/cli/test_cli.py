@@ -284,7 +284,12 @@ def test_to_be_stopped_is_to_be_interrupted(
 ) -> None:
     video = tmp_path / "seen.mp4"
     command = [*RECOGNIZE, str(sample_gallery), "--json", "-", "--annotated", str(video)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+    before = signal.signal(number, signal.SIG_DFL)  # below nohup it is ignored, by the child as well
+    try:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    finally:
+        signal.signal(number, before)
+    with child:
         assert child.stdout is not None
         for _ in range(5):
             child.stdout.readline()

@@ -156,7 +156,7 @@ def test_an_adopted_network_is_the_embedder_on_every_cpu_backend(
     crops = np.stack([archive.read(number) for number in range(3)])
     answers = []
     for backend in ("openvino", "onnxruntime"):
-        embedder = load_embedder(ModelsConfig(embedder="other", backend=backend))
+        embedder = load_embedder(ModelsConfig(embedder="other", backend=backend, precision="fp32"))
         assert embedder.dimension == DIMENSION
         assert embedder.card.values["licence"] == "MIT"
         answers.append(embedder.embed(crops))
