@@ -52,21 +52,25 @@ def web(args: Sequence[str] | None = None) -> int:
     stop = stop_on_signals()
     os.nice(10)  # where the processor is short, recognition comes first
     from face_recognition_node.common.errors import FaceRecognitionError
-    from face_recognition_node.common.libraries import missing_library
 
     try:
         from face_recognition_node.ros.web_node import serve
 
         serve(stop)
-    except FaceRecognitionError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except ModuleNotFoundError as error:
-        if (cure := missing_library(error)) is None:
-            raise
-        sys.stderr.write(f"{cure}\n")
-        return 2
+    except (FaceRecognitionError, ModuleNotFoundError) as error:
+        return _refuse(error)
     return 0
+
+
+def _refuse(error: Exception) -> int:
+    """Write the one line that says what to do, and return the exit code; raise what nobody can act on."""
+    from face_recognition_node.common.libraries import missing_library
+
+    said = missing_library(error) if isinstance(error, ModuleNotFoundError) else str(error)
+    if said is None:
+        raise error
+    sys.stderr.write(f"{said}\n")
+    return 2
 
 
 def stop_on_signals() -> threading.Event:
@@ -114,7 +118,6 @@ def run_node(
     from rclpy.signals import SignalHandlerOptions
 
     from face_recognition_node.common.errors import FaceRecognitionError
-    from face_recognition_node.common.libraries import missing_library
     from face_recognition_node.ros.lifecycle import shut_down
 
     try:
@@ -128,14 +131,8 @@ def run_node(
     try:
         try:
             node = make(stop)
-        except FaceRecognitionError as error:
-            sys.stderr.write(f"{error}\n")
-            return 2
-        except ModuleNotFoundError as error:
-            if (cure := missing_library(error)) is None:
-                raise
-            sys.stderr.write(f"{cure}\n")
-            return 2
+        except (FaceRecognitionError, ModuleNotFoundError) as error:
+            return _refuse(error)
         executor = MultiThreadedExecutor(num_threads=threads)
         executor.add_node(node)
 
