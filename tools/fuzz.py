@@ -165,11 +165,13 @@ class Fuzzer:
         ]
         self.export = b""
         self._serial = 0
+        self._n_diagnostics = 0
 
     def _on_faces(self, message: Any) -> None:
         self.answers.add(message.header.frame_id)
 
     def _on_diagnostics(self, message: Any) -> None:
+        self._n_diagnostics += 1
         values = {pair.key: pair.value for status in message.status for pair in status.values}
         self.tally.received = max(self.tally.received, int(values.get("received", 0)))
         self.tally.bad = {
@@ -177,6 +179,11 @@ class Fuzzer:
             for key, value in values.items()
             if key.startswith("bad images, ")
         }
+
+    def wait_for_diagnostics(self) -> None:
+        """Wait until the node has reported everything sent so far; a report may already be under way."""
+        wanted = self._n_diagnostics + 2
+        self.remote.wait_until(lambda: self._n_diagnostics >= wanted, 15.0, "the node's diagnostics")
 
     def good(self, transport: str) -> Any:
         """Return a good image with a frame_id of its own."""
@@ -305,6 +312,7 @@ def fuzz(arguments: argparse.Namespace) -> Tally:
                             bar.update(1)
                             if k % EVERY == EVERY - 1:
                                 fuzzer.recover(transport)
+                fuzzer.wait_for_diagnostics()
             except ChildError as error:
                 sys.stderr.write(f"{error}\n")
                 tally.deaths += 1
