@@ -54,7 +54,7 @@ def web(args: Sequence[str] | None = None) -> int:
     from face_recognition_node.common.errors import FaceRecognitionError
 
     try:
-        from face_recognition_node.ros.web_node import serve
+        from face_recognition_node.ros.web.node import serve
 
         serve(stop)
     except (FaceRecognitionError, ModuleNotFoundError) as error:

@@ -32,7 +32,7 @@ from face_recognition_node.ros.messages import (
     to_duration,
 )
 from face_recognition_node.ros.remote import Remote
-from face_recognition_node.ros.web_pictures import WebPictures
+from face_recognition_node.ros.web.pictures import WebPictures
 from face_recognition_node.web.advice import changes, explain, operating_point
 from face_recognition_node.web.operator import (
     Card,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from face_recognition_node.common.parameters import check_section, flatten, parameter
 from face_recognition_node.ros.parameters import declare
 from face_recognition_node.ros.remote import Remote
-from face_recognition_node.ros.web_operator import RobotOperator
+from face_recognition_node.ros.web.operator import RobotOperator
 from face_recognition_node.web.server import Page, serve_until_stopped
 
 
