@@ -108,7 +108,7 @@ class Pipeline:
         models = models or load_models(config)
         gallery = open_gallery(gallery_path, models, config)
         writer = BackgroundWriter(is_immediate=not is_live)
-        strangers = StrangerBook(gallery, config.strangers, writer)
+        strangers = StrangerBook(gallery, config.strangers, writer, models.calibration)
         adapter = Adapter(gallery, models.calibration, config.adaptation, writer)
         recognizer = Recognizer(
             models.detector, models.embedder, gallery, models.calibration, config,

@@ -14,6 +14,7 @@
     │   ├── GalleryMismatchError     made with another model or alignment
     │   ├── PersonNotFoundError
     │   └── GalleryConflictError     the change contradicts what the gallery holds
+    │       └── GalleryChangedError  it was decided on a version that is not the present one
     └── EnrollmentError         an enrolment that ended without storing anything; ``reason`` says why
 
 Every message says what was expected, what came and what to do.
@@ -86,6 +87,10 @@ class PersonNotFoundError(GalleryError):
 
 class GalleryConflictError(GalleryError):
     """The change contradicts what the gallery holds."""
+
+
+class GalleryChangedError(GalleryConflictError):
+    """Somebody was stored since the decision to make a change; decide again."""
 
 
 class EnrollmentError(FaceRecognitionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 
 from face_recognition_node.common.errors import (
     EnrollmentError,
+    GalleryChangedError,
     GalleryConflictError,
     GalleryError,
     PersonNotFoundError,
@@ -38,6 +40,8 @@ POSSIBLE_PROBABILITY = 0.5
 """Probability from which on a stranger is reported as perhaps the one who is enrolled."""
 NEARLY_EQUAL = 0.5
 """Share of the highest odds from which on an entry of the same name is taken for the same person."""
+ATTEMPTS = 20
+"""Decisions made anew because another node changed the gallery before this one could."""
 MISMATCH_LOG_RATIO = -1.0
 """Views whose log-likelihood ratio against a person is below this are not added to that person."""
 
@@ -119,31 +123,46 @@ def store(
         )
         for view in views
     ]  # fmt: skip
-    snapshot = gallery.snapshot()
     try:
         if goal.person_id is not None:
             return _add_to(goal.person_id, goal.name, views, templates, gallery, calibration)
-        candidates = find_candidates(calibration, views, snapshot)
-        known = [one for one in candidates if not snapshot.persons[one.person_id].is_stranger]
-        same = _of_same_name(known, goal.name) if goal.name.strip() else None
-        if same is not None:
-            person = gallery.add_templates(same.person_id, templates)
-            return _stored(person, gallery, "the views were added to the person of that name and face")
-        if known and known[0].probability >= SAME_PROBABILITY and not goal.is_somebody_else:
-            raise EnrollmentError(
-                Outcome.ALREADY_KNOWN.value,
-                f"this is {known[0]}, who is known already as {known[0].person_id}; add the views to that "
-                "person, or say that this is somebody else",
-            )
-        certain, possible = _split_strangers(
-            [one for one in candidates if snapshot.persons[one.person_id].is_stranger],
-            views, snapshot, calibration, own_stranger_id,
-        )  # fmt: skip
-        return _store_new(goal.name.strip(), templates, gallery, certain, possible)
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(GalleryChangedError):
+                return _find_or_store(views, templates, goal, gallery, calibration, own_stranger_id)
+        raise GalleryConflictError("it is changed all the time; try again")
     except PersonNotFoundError as error:
         raise EnrollmentError(Outcome.NO_SUCH_PERSON.value, str(error)) from error
     except (GalleryError, OSError) as error:
         raise EnrollmentError(Outcome.NOT_STORED.value, f"the gallery refused: {error}") from error
+
+
+def _find_or_store(
+    views: Sequence[FaceView],
+    templates: Sequence[NewTemplate],
+    goal: EnrollmentGoal,
+    gallery: Gallery,
+    calibration: Calibration,
+    own_stranger_id: str | None,
+) -> Stored:
+    """Add to the person of the same name and face, or store a new one, unless another node just did so."""
+    snapshot = gallery.snapshot()
+    candidates = find_candidates(calibration, views, snapshot)
+    known = [one for one in candidates if not snapshot.persons[one.person_id].is_stranger]
+    same = _of_same_name(known, goal.name) if goal.name.strip() else None
+    if same is not None:
+        person = gallery.add_templates(same.person_id, templates)
+        return _stored(person, gallery, "the views were added to the person of that name and face")
+    if known and known[0].probability >= SAME_PROBABILITY and not goal.is_somebody_else:
+        raise EnrollmentError(
+            Outcome.ALREADY_KNOWN.value,
+            f"this is {known[0]}, who is known already as {known[0].person_id}; add the views to that "
+            "person, or say that this is somebody else",
+        )
+    certain, possible = _split_strangers(
+        [one for one in candidates if snapshot.persons[one.person_id].is_stranger],
+        views, snapshot, calibration, own_stranger_id,
+    )  # fmt: skip
+    return _store_new(goal.name.strip(), templates, gallery, snapshot, certain, possible)
 
 
 def _of_same_name(known: Sequence[Candidate], name: str) -> Candidate | None:
@@ -185,29 +204,37 @@ def _store_new(
     name: str,
     templates: Sequence[NewTemplate],
     gallery: Gallery,
+    snapshot: Snapshot,
     certain: Sequence[Candidate],
     possible: Sequence[Candidate],
 ) -> Stored:
     """Store a new person or stranger, joined with the strangers who certainly are the same."""
+
+    def check(now: Snapshot) -> None:
+        if now.version != snapshot.version:
+            raise GalleryChangedError("the gallery has changed since")
+
     notes = []
     ids = [one.person_id for one in certain]
     if not name:
         person = (
             gallery.add_templates(ids[0], templates)
             if ids
-            else gallery.add_person("", templates, is_stranger=True)
+            else gallery.add_person("", templates, is_stranger=True, check=check)
         )
         notes.append(f"it can be named as {person.person_id}")
     else:
-        namesakes = [p for p in gallery.snapshot().persons.values() if folded(p.name) == folded(name)]
+        namesakes = [p for p in snapshot.persons.values() if folded(p.name) == folded(name)]
         try:
-            person = gallery.enroll(name, templates, ids)
+            person = gallery.enroll(name, templates, ids, check=check)
+        except GalleryChangedError:
+            raise
         except (GalleryConflictError, PersonNotFoundError) as error:
             if not ids:
                 raise
             LOGGER.warning("the stranger(s) %s could not be joined: %s", ids, error)
             notes.append(f"{', '.join(ids)} could not be joined: {error}")
-            person = gallery.enroll(name, templates)
+            person = gallery.enroll(name, templates, check=check)
         else:
             if ids:
                 notes.append(f"known before as {', '.join(ids)}")

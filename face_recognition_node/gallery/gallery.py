@@ -13,6 +13,7 @@ from pathlib import Path
 from face_recognition_node.gallery import edits, retention
 from face_recognition_node.gallery.check import VerificationReport, verify
 from face_recognition_node.gallery.config import GalleryConfig
+from face_recognition_node.gallery.edits import Context, Edit
 from face_recognition_node.gallery.engine import UNDO_WINDOW, GalleryEngine, Plan
 from face_recognition_node.gallery.files import choose_keys_folder
 from face_recognition_node.gallery.history import HistoryEntry
@@ -45,6 +46,9 @@ __all__ = [
     "Gallery", "GalleryConfig", "Match", "NewTemplate", "Person", "Provenance", "Session", "SessionKind",
     "Snapshot", "Template",
 ]  # fmt: skip
+
+Check = Callable[[Snapshot], None]
+"""Refuses a change by raising, given the gallery as it is in the transaction."""
 
 
 class Gallery:
@@ -161,27 +165,40 @@ class Gallery:
         *,
         is_stranger: bool = False,
         expires: float | None = None,
+        check: Check | None = None,
     ) -> Person:
-        """Store a new person, or a stranger (whose name may be empty), in the current session."""
+        """Store a new person, or a stranger (whose name may be empty), in the current session.
+
+        Another process may have stored the same person since the caller looked: ``check`` is given the
+        gallery as it is when the change is made, and refuses the change by raising.
+        """
         return self._person(
-            lambda at: edits.add_person(at, name, templates, is_stranger=is_stranger, expires=expires)
+            lambda at: edits.add_person(at, name, templates, is_stranger=is_stranger, expires=expires), check
         )
 
-    def enroll(self, name: str, templates: Sequence[NewTemplate], absorb: Sequence[str] = ()) -> Person:
+    def enroll(
+        self,
+        name: str,
+        templates: Sequence[NewTemplate],
+        absorb: Sequence[str] = (),
+        *,
+        check: Check | None = None,
+    ) -> Person:
         """Store a person, with all that is stored of the strangers this person was known as, in one step.
 
         Args:
             name: The person's name.
             templates: Their new views.
             absorb: Ids of strangers. The person keeps the first one's id and the others lead to it.
+            check: As of :meth:`add_person`.
 
         Raises:
             PersonNotFoundError: A stranger was forgotten meanwhile.
             GalleryConflictError: One got a name meanwhile, or there would be too many templates.
         """
         if not absorb:
-            return self.add_person(name, templates)
-        return self._person(lambda at: edits.enroll(at, name, templates, absorb))
+            return self.add_person(name, templates, check=check)
+        return self._person(lambda at: edits.enroll(at, name, templates, absorb), check)
 
     def learn(
         self, person_id: str, templates: Sequence[NewTemplate], replaced_ids: Iterable[int] = ()
@@ -387,9 +404,15 @@ class Gallery:
         edit = self._engine.commit(lambda at: edits.forget(at, choose(at.snapshot)), is_final=is_final)
         return edit.forgotten
 
-    def _person(self, plan: Plan) -> Person:
+    def _person(self, plan: Plan, check: Check | None = None) -> Person:
         """Make a change and return the person that it is about, as it is then."""
-        edit = self._engine.commit(plan)
+
+        def checked(at: Context) -> Edit:
+            if check is not None:
+                check(at.snapshot)
+            return plan(at)
+
+        edit = self._engine.commit(checked)
         return self._engine.snapshot.person(edit.persons[0])
 
     def _owners(self, plan: Plan) -> tuple[Person, ...]:

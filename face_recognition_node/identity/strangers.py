@@ -14,13 +14,18 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from face_recognition_node.common.background import BackgroundWriter
-from face_recognition_node.common.errors import GalleryError
+from face_recognition_node.common.errors import GalleryChangedError, GalleryError
 from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.values import Person
+from face_recognition_node.gallery.values import NewTemplate, Person
+from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.identity.comparison import log_likelihood_ratios, pool
 from face_recognition_node.identity.identity import Claim
 from face_recognition_node.identity.stranger_record import StrangerRecord
 from face_recognition_node.tracking.tracker import Track
@@ -77,13 +82,18 @@ class StrangerBook:
         gallery: Where they are written.
         config: See :class:`StrangersConfig`.
         writer: Commits; if it does not do so at once, an id shows a frame or two later.
+        calibration: What similarities are worth.
     """
 
-    def __init__(self, gallery: Gallery, config: StrangersConfig, writer: BackgroundWriter) -> None:
+    def __init__(
+        self, gallery: Gallery, config: StrangersConfig, writer: BackgroundWriter, calibration: Calibration
+    ) -> None:
         self.config = config
         self._gallery = gallery
         self.minted: deque[str] = deque(maxlen=MOST_STRANGERS)
         self._writer = writer
+        self._calibration = calibration
+        self._judged = gallery.snapshot()
 
     def observe(self, result: RecognitionResult, tracks: Sequence[Track]) -> None:
         """Note the views that count, mint the strangers that are due and take back ids that proved wrong."""
@@ -92,6 +102,7 @@ class StrangerBook:
                 self._note(track, face.view)
         for face, track in zip(result.faces, tracks, strict=True):
             self._update(track, face.identity)
+        self._judged = self._gallery.snapshot()
 
     def _note(self, track: Track, view: FaceView) -> None:
         if view.embedding is None or track.suspicion < 0.0 or track.is_flat:
@@ -147,16 +158,37 @@ class StrangerBook:
 
     def _mint(self, record: StrangerRecord) -> None:
         templates = [record.store(view) for view in record.views]
+        judged = self._judged
         outgoing = _longest_unseen(self._gallery.snapshot(), self.config.maximum_strangers - 1)
 
         def commit() -> Person:
             if outgoing:
                 self._gallery.forget_strangers(outgoing)
-            person = self._gallery.add_person("", templates, is_stranger=True)
+            person = self._gallery.add_person(
+                "", templates, is_stranger=True, check=partial(self._require_new, templates, judged)
+            )
             self.minted.append(person.person_id)
             return person
 
         self._commit(record, commit)
+
+    def _require_new(self, templates: Sequence[NewTemplate], judged: Snapshot, now: Snapshot) -> None:
+        """Refuse if another camera's node has just stored whom the templates show.
+
+        Args:
+            templates: What is to be stored.
+            judged: The gallery by which they were found to show nobody in it, or an earlier one.
+            now: The gallery as it is.
+        """
+        vector, quality = pool(np.stack([t.embedding for t in templates]), [t.quality for t in templates])
+        for person_id in now.persons.keys() - judged.persons.keys():
+            stored = now.templates_of(person_id)
+            other, other_quality = pool(np.stack([t.embedding for t in stored]), [t.quality for t in stored])
+            ratios = log_likelihood_ratios(
+                self._calibration, vector[None], quality, other[None], other_quality
+            )
+            if ratios[0, 0] > 0.0:
+                raise GalleryChangedError(f"{person_id}, stored meanwhile, may be the same person")
 
     def _add_other_side(self, record: StrangerRecord) -> None:
         """Store this frame's view if it shows the stranger as no stored view does."""
@@ -178,6 +210,8 @@ class StrangerBook:
         pending, record.pending = record.pending, None
         try:
             record.minted_id = pending.result().person_id
+        except GalleryChangedError:
+            record.take_back()  # the next views are compared with whoever was stored
         except GalleryError as error:
             LOGGER.warning("a stranger's views could not be stored: %s", error)
             record.take_back()

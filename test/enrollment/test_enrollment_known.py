@@ -14,7 +14,7 @@ from face_world import FaceWorld, unit
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.enrollment import commit
 from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentSession, Outcome
-from face_recognition_node.gallery.gallery import Gallery, NewTemplate
+from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate
 from face_recognition_node.vision.faces import Candidate, HeadPose, RecognitionResult
 
 
@@ -274,24 +274,34 @@ def test_a_nameless_newcomer_is_no_look_alike_either(gallery: Gallery, world: Fa
     assert f"perhaps met before as {stranger.person_id}" in running.result().message
 
 
-def test_a_stranger_who_cannot_be_joined_is_left_and_reported(
-    gallery: Gallery, world: FaceWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stranger = gallery.add_person("", world.templates(0), is_stranger=True)
-    split = commit._split_strangers
-
-    def named_meanwhile(*arguments: object) -> object:
-        found = split(*arguments)  # type: ignore[arg-type]
-        gallery.rename(stranger.person_id, "Zoe")
-        return found
-
-    monkeypatch.setattr(commit, "_split_strangers", named_meanwhile)
+def test_a_stranger_who_cannot_be_joined_is_left_and_reported(world: FaceWorld) -> None:
+    gallery = Gallery.open(None, "made-up", GalleryConfig(max_templates_per_person=6))
+    stranger = gallery.add_person("", world.templates(0, 6), is_stranger=True)
     running = session(gallery)
     play(running, turning(world, 4.0))
-    assert running.result().success
+    assert running.result().success, running.result().message
     assert running.result().person_id != stranger.person_id
     assert "could not be joined" in running.result().message
-    assert gallery.snapshot().persons[stranger.person_id].name == "Zoe"
+    assert gallery.snapshot().persons[stranger.person_id] == stranger
+
+
+@pytest.mark.parametrize("other_name", ["Zoe", "anna"])
+def test_who_is_stored_by_another_node_at_the_same_moment_is_not_stored_twice(
+    gallery: Gallery, world: FaceWorld, monkeypatch: pytest.MonkeyPatch, other_name: str
+) -> None:
+    split, ids = commit._split_strangers, []
+
+    def stored_meanwhile(*arguments: object) -> object:
+        found = split(*arguments)  # type: ignore[arg-type]
+        ids.append(gallery.add_person(other_name, world.templates(0)).person_id)
+        return found
+
+    monkeypatch.setattr(commit, "_split_strangers", stored_meanwhile)
+    running = session(gallery)
+    play(running, turning(world, 4.0))
+    result = running.result()
+    assert result.outcome is (Outcome.ALREADY_KNOWN if other_name == "Zoe" else Outcome.STORED)
+    assert list(gallery.snapshot().persons) == ids
 
 
 def test_the_commit_runs_beside_the_frames_and_success_waits_for_it(

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from face_world import FaceWorld, empty_gallery, face, frame, made_up_calibratio
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryUnavailableError
 from face_recognition_node.common.parameters import with_values
-from face_recognition_node.gallery.gallery import Gallery, NewTemplate
+from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate
 from face_recognition_node.gallery.values import Provenance
 from face_recognition_node.identity.comparison import log_likelihood_ratios
 from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
@@ -28,13 +29,14 @@ from face_recognition_node.vision.faces import FaceView, FloatArray, HeadPose, I
 class Door:
     """One face after the other before tracker, resolver and book."""
 
-    def __init__(self, *, background: bool = False, **values: object) -> None:
-        self.world, self.gallery = FaceWorld(seed=5), empty_gallery()
+    def __init__(self, *, background: bool = False, gallery: Gallery | None = None, **values: object) -> None:
+        self.world, self.gallery = FaceWorld(seed=5), gallery or empty_gallery()
         calibration = made_up_calibration()
         self.tracker = Tracker(partial(log_likelihood_ratios, calibration), 0.4, TrackerConfig())
         self.resolver = IdentityResolver(calibration, IdentityConfig(), 0.02)
         self.writer = BackgroundWriter(is_immediate=not background)
-        self.book = StrangerBook(self.gallery, with_values(StrangersConfig(), values), self.writer)
+        config = with_values(StrangersConfig(), values)
+        self.book = StrangerBook(self.gallery, config, self.writer, calibration)
         self.stamp = 0.0
 
     def show(self, view: FaceView) -> tuple[Track, Identity]:
@@ -274,6 +276,35 @@ def test_a_full_disk_stops_nothing(
     assert door.strangers == []
     if not background:
         assert "disk full" in caplog.text
+
+
+@pytest.fixture
+def two_doors(tmp_path: Path) -> Iterator[tuple[Door, Door]]:
+    """Two cameras with one gallery file; neither follows the other but when it writes."""
+    config = GalleryConfig(poll_interval_s=0.0)
+    galleries = [
+        Gallery.open(tmp_path / "data" / "people.db", "made-up", config, keys_folder=tmp_path / "keys")
+        for _ in "ab"
+    ]
+    yield Door(gallery=galleries[0]), Door(gallery=galleries[1])
+    for gallery in galleries:
+        gallery.close()
+
+
+def test_whom_two_cameras_see_at_once_is_stored_once(two_doors: tuple[Door, Door]) -> None:
+    first, second = two_doors
+    for _ in range(30):
+        seen = [door.watch(0, 0.1) for door in two_doors]
+    second.gallery.follow()
+    assert first.strangers == second.strangers == ["stranger-1"]
+    assert [identity.person_id for identity in seen] == ["stranger-1", "stranger-1"]
+
+
+def test_two_strangers_before_two_cameras_at_once_are_two(two_doors: tuple[Door, Door]) -> None:
+    first, second = two_doors
+    for _ in range(30):
+        seen = [first.watch(0, 0.1), second.watch(1, 0.1)]
+    assert [identity.person_id for identity in seen] == ["stranger-1", "stranger-2"]
 
 
 def test_views_are_good_and_differ() -> None:
