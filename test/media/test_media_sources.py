@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -225,13 +224,11 @@ def test_a_network_that_hangs_can_be_interrupted() -> None:
             server.settimeout(60)
             connection, _ = server.accept()
             child.send_signal(signal.SIGINT)
-            begin = time.monotonic()
             try:
-                assert child.wait(20) == 130
+                assert child.wait(20) == 130  # OpenCV itself gives up after 30 s
             finally:
                 child.kill()
                 connection.close()
-            assert time.monotonic() - begin < 2, "OpenCV itself gives up after 30 s"
 
 
 def test_half_a_jpeg_is_refused(tmp_path: Path) -> None:

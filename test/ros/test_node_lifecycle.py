@@ -45,7 +45,7 @@ def node(tmp_path: Path):
     shut_down(node)
     assert state_label(node) == "finalized"
     executor.shutdown()
-    spinner.join(10)
+    spinner.join(ros_world.PATIENCE)
     assert not spinner.is_alive()
     node.destroy_node()
     rclpy.try_shutdown()
@@ -110,7 +110,7 @@ def test_nothing_waits_for_a_gallery_that_waits_for_the_disk(node: FaceRecogniti
 
     def wait_for_the_disk(*_: object) -> None:
         begun.set()
-        go_on.wait(30)
+        go_on.wait(2 * ros_world.PATIENCE)
 
     monkeypatch.setattr(node.runtime.gallery, "mark_seen", wait_for_the_disk)
     node._housekeeper._seen.add("p-1")
@@ -125,7 +125,7 @@ def test_nothing_waits_for_a_gallery_that_waits_for_the_disk(node: FaceRecogniti
 
         thread = threading.Thread(target=use, daemon=True)
         thread.start()
-        thread.join(5)
+        thread.join(ros_world.PATIENCE)
         assert state_label(node) == "inactive"
         assert not thread.is_alive()
     finally:

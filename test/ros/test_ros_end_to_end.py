@@ -307,7 +307,7 @@ def test_a_person_is_found_or_who_was_seen_instead(world, guest_bgr, stranger_bg
     with playing(world.remote):  # the guest alone at first, the stranger after some seconds
         status, result, seconds = find(world, name="Grace", timeout=Duration(sec=3))
         assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, "not_found")
-        assert 3.0 <= seconds < 8.0
+        assert 3.0 <= seconds < 20.0  # later the stranger is in view
         assert [(face.person_id, face.name) for face in result.seen if face.name] == [
             (anna.person_id, "Anna")
         ]

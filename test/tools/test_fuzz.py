@@ -24,10 +24,11 @@ def test_a_seed_makes_the_same_messages_again() -> None:
     assert len(set(first)) > 10
 
 
+@pytest.mark.ros
 def test_the_node_lives_and_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fuzz, "EVERY", 20)
     target = tmp_path / "tally.json"
-    arguments = argparse.Namespace(messages=120, minutes=2.0, seed=2, progress=False, json=str(target))
+    arguments = argparse.Namespace(messages=120, minutes=10.0, seed=2, progress=False, json=str(target))
     assert fuzz.run(arguments) == 0
     tally = json.loads(target.read_text())
     assert sum(tally["sent"].values()) == 120

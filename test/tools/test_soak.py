@@ -119,5 +119,7 @@ def test_the_soak_runs(tmp_path, capsys):
     assert code == 0
     assert figures["samples"][-1]["tracks"] >= 1
     assert figures["samples"][-1]["resident_mb"] > 50
-    assert figures["growth"]["samples"] == 11
+    judged = [sample for sample in figures["samples"] if sample["seconds"] > 0.6]
+    assert len(figures["samples"]) == 12
+    assert figures["growth"]["samples"] == len(judged) >= 8
     assert len((tmp_path / "soak.csv").read_text().splitlines()) == 13
