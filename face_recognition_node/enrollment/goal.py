@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
-from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.errors import ConfigurationError, InputError
 from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.enrollment.coverage import PoseCoverage
 from face_recognition_node.gallery.edits import checked_name
@@ -21,7 +21,10 @@ class EnrollmentConfig:
 
     wanted_views: int = parameter(6, "Views to keep unless the goal says otherwise.", minimum=1, maximum=50)
     minimum_views: int = parameter(
-        3, "Fewer views than this are never stored, except from a single picture.", minimum=1, maximum=50
+        3,
+        "Fewer views are not stored, unless the goal wants fewer; at most wanted_views.",
+        minimum=1,
+        maximum=50,
     )
     timeout_s: float = parameter(
         15.0, "Seconds after which an enrollment ends with what it has.", minimum=1.0, maximum=600.0
@@ -72,6 +75,11 @@ class EnrollmentConfig:
 
     def __post_init__(self) -> None:
         check_section(self)
+        if self.minimum_views > self.wanted_views:
+            raise ConfigurationError(
+                f"minimum_views: expected at most wanted_views ({self.wanted_views}), got "
+                f"{self.minimum_views}; set both"
+            )
 
 
 class Rejection(str, Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from face_recognition_node.common.errors import FrameError
+from face_recognition_node.common.errors import ConfigurationError, FrameError
 from face_recognition_node.media.pixels import camera_intrinsics, depth_to_metres
 from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.parameters import NodeConfig
@@ -25,6 +25,35 @@ RELIABILITIES = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": Relia
 
 
 _OVERRIDES = "qos_overrides."
+_POLICIES = {
+    "history": ("keep_last", "keep_all", "system_default"),
+    "reliability": ("best_effort", "reliable", "system_default"),
+    "depth": range(100_001),
+}
+"""What can be overridden, and the values; rclpy refuses any other only when the subscription is made."""
+
+
+def check_qos_overrides(given: Mapping[str, object], topics: Sequence[str]) -> list[str]:
+    """Return a sentence for each override of a quality of service that has no effect.
+
+    Args:
+        given: Values by parameter name, those of other parameters included.
+        topics: Full names of what is received.
+
+    Raises:
+        ConfigurationError: If a value cannot be used.
+    """
+    names = {f"{_OVERRIDES}{topic}.subscription.{policy}": policy for topic in topics for policy in _POLICIES}
+    useless = []
+    for name, value in given.items():
+        if name in names:
+            allowed = _POLICIES[names[name]]
+            if (value.lower() if isinstance(value, str) else value) not in allowed:
+                choices = "0 to 100000" if isinstance(allowed, range) else ", ".join(allowed)
+                raise ConfigurationError(f"parameter {name}: expected {choices}, got {value!r}")
+        elif name.startswith(_OVERRIDES):
+            useless.append(f"{name} has no effect; there are {', '.join(names)}")
+    return useless
 
 
 class ImageInput:
@@ -36,6 +65,7 @@ class ImageInput:
 
     Args:
         node: The node in whose name, namespace and remappings it happens.
+        config: What is received.
         on_image: Called with every image message; must return at once.
         on_depth: Called with every depth message; must return at once.
         on_camera_info: Called with every CameraInfo; must return at once.
@@ -44,6 +74,7 @@ class ImageInput:
     def __init__(
         self,
         node: Node,
+        config: NodeConfig,
         on_image: Callable[[Image | CompressedImage], None],
         on_depth: Callable[[Image], None],
         on_camera_info: Callable[[CameraInfo], None],
@@ -65,6 +96,9 @@ class ImageInput:
                 *(given for name, given in node._parameter_overrides.items() if name.startswith(_OVERRIDES)),
             ],
         )
+        given = {name: one.value for name, one in node._parameter_overrides.items()}
+        for text in check_qos_overrides(given, self._topics(config)):
+            node.get_logger().warning(text)
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(self._companion)
         self._thread = threading.Thread(target=self._spin, name="images", daemon=True)
@@ -86,6 +120,11 @@ class ImageInput:
         if config.image_transport == "raw":
             return base
         return f"{base.removesuffix('/compressed')}/compressed"  # given twice, it is meant once
+
+    def _topics(self, config: NodeConfig) -> list[str]:
+        """Return the full names of the topics of images, and of depth and camera infos where wanted."""
+        more = [name for name in (config.depth_topic, config.camera_info_topic) if name]
+        return [self.topic(config), *(str(self._node.resolve_topic_name(name)) for name in more)]
 
     @property
     def is_open(self) -> bool:

@@ -88,8 +88,10 @@ class FaceRecognitionNode(LoudNode):
     """Publishes who is in the images it receives."""
 
     def __init__(self) -> None:
+        self._to_close = ExitStack()  # first: rclpy destroys half-made nodes, too
         super().__init__("face_recognition")
-        self._log_handler = forward_logs(self.get_logger())
+        self._to_close.callback(end_forwarding, forward_logs(self.get_logger()))
+        self._to_close.callback(super().destroy_node)
         self.runtime: Runtime | None = None
         self.pipeline: FramePipeline | None = None
         self._answers: AnswerPublisher | None = None
@@ -104,15 +106,22 @@ class FaceRecognitionNode(LoudNode):
         self._last_wanted = 0.0
         self._runs_begun: set[Path] = set()
         self.node_parameters = NodeParameters(self, lambda: self.runtime is not None, self._on_settings)
-        self._input = ImageInput(self, self._on_image, self._depth.add, self._depth.camera.add)
+        self._input = ImageInput(
+            self, self.settings.node, self._on_image, self._depth.add, self._depth.camera.add
+        )
+        self._to_close.callback(self._input.destroy)
         self._gallery_services = GalleryServices(self, self)
         self._enrollment = EnrollmentServer(self, self)
+        self._to_close.callback(self._enrollment.close)
         self._search = FindServer(self, self)
+        self._to_close.callback(self._search.close)
         self._diagnostics = self.create_publisher(DIAGNOSTICS.type, DIAGNOSTICS.name, DIAGNOSTICS.qos)
         self._ticker = Ticker(
             [(CHECK_PERIOD_S, self.check), (self.settings.node.diagnostics_period, self._diagnose)]
         )
+        self._to_close.callback(self._ticker.stop)
         self._housekeeping = Ticker([(HOUSEKEEPING_PERIOD_S, self._tidy)])
+        self._to_close.callback(self._housekeeping.stop)
 
     @property
     def settings(self) -> Settings:
@@ -213,13 +222,7 @@ class FaceRecognitionNode(LoudNode):
 
     def destroy_node(self) -> None:
         """Take the node off the network."""
-        self._ticker.stop()
-        self._housekeeping.stop()
-        self._input.destroy()
-        self._enrollment.close()
-        self._search.close()
-        super().destroy_node()
-        end_forwarding(self._log_handler)
+        self._to_close.close()
 
     # Callbacks; none of them waits for the recogniser.
 

@@ -284,6 +284,10 @@ def test_goals_out_of_bounds_are_refused() -> None:
         Region((0.5, 0.0, 0.4, 1.0))
     with pytest.raises(ConfigurationError, match="at least"):
         EnrollmentConfig(wanted_views=0)
+    with pytest.raises(
+        ConfigurationError, match=r"minimum_views: expected at most wanted_views \(4\), got 9"
+    ):
+        EnrollmentConfig(wanted_views=4, minimum_views=9)
 
 
 def test_the_fewest_views_do_not_wait_for_other_poses() -> None:

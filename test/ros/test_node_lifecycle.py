@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,9 +21,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from face_recognition_node.common.errors import GalleryError, GalleryUnavailableError
+from face_recognition_node.common.errors import ConfigurationError, GalleryError, GalleryUnavailableError
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, SessionKind
+from face_recognition_node.ros.images import check_qos_overrides
 from face_recognition_node.ros.lifecycle import shut_down, state_label
 from face_recognition_node.ros.node import FaceRecognitionNode
 from face_recognition_node.vision.faces import HeadPose
@@ -287,6 +290,39 @@ def test_what_configure_reads_cannot_be_set_after_it(node) -> None:
     assert node.runtime.gallery.config.max_templates_per_person == 7
     node.set_parameters([Parameter("adaptation.enabled", value=False)])
     assert not node.runtime.adapter.config.enabled
+
+
+@pytest.mark.parametrize(
+    ("executable", "parameter", "cure"),
+    [
+        ("main", "detector.score_threshold:=7.0", "detector.score_threshold: expected float 0.05 to 0.999"),
+        ("main", "enrollment.minimum_views:=9", "minimum_views: expected at most wanted_views"),
+        ("main", "qos_overrides./image.subscription.reliability:=relible", "expected best_effort, reliable"),
+        ("video_source", "rate:=fast", "parameter rate: expected float 0 to 1000"),
+    ],
+)
+def test_a_bad_parameter_at_start_is_one_line_and_exit_code_2(
+    executable: str, parameter: str, cure: str
+) -> None:
+    code = f"import sys; from face_recognition_node.ros.main import {executable}; sys.exit({executable}())"
+    command = [sys.executable, "-c", code, "--ros-args", "-p", parameter]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=ros_world.PATIENCE, check=False)
+    (line,) = ended.stderr.splitlines()
+    assert cure in line
+    assert ended.returncode == 2
+
+
+def test_overrides_of_quality_of_service_are_checked_at_start() -> None:
+    name = "qos_overrides./robot/image.subscription"
+    topics = ["/robot/image"]
+    assert check_qos_overrides({f"{name}.depth": 7, f"{name}.reliability": "RELIABLE"}, topics) == []
+    with pytest.raises(ConfigurationError, match=r"reliability: expected best_effort, .* got 'relible'"):
+        check_qos_overrides({f"{name}.reliability": "relible"}, topics)
+    with pytest.raises(ConfigurationError, match="depth: expected 0 to 100000, got 'deep'"):
+        check_qos_overrides({f"{name}.depth": "deep"}, topics)
+    other = "qos_overrides./image.subscription.depth"
+    (text,) = check_qos_overrides({other: 7, "image_topic": "image"}, topics)
+    assert text.startswith(f"{other} has no effect; there are {name}.history")
 
 
 def test_quality_of_service_can_be_overridden_for_the_images() -> None:
