@@ -1,12 +1,16 @@
 """Whom the robot is talking to: the near, frontal, central face, held on to until another one clearly wins.
 
 The sign is that by which an enrollment chooses (:func:`~.target_selection.prominence`), averaged over half a
-second; a face that looks away cannot be chosen, and loses its place after a while.
+second, and more of it for a face whose mouth moves; a face that looks away cannot be chosen, and loses its
+place after a while. The mouth is a weak sign: five landmarks follow a wide movement of the jaw only.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
+
+import numpy as np
 
 from face_recognition_node.enrollment.target_selection import prominence
 from face_recognition_node.vision.faces import CLOCK_JUMP_S, IdentifiedFace, RecognitionResult
@@ -20,6 +24,50 @@ PATIENCE_S = 0.6
 LEAST_SIZE_PX = 32.0
 _FACING_DEG, _STILL_FACING_DEG = 25.0, 40.0
 """Largest yaw and pitch of a new addressee, and of the present one."""
+SPEAKING = 1.5
+"""How many times as prominent a face is while its mouth moves: enough among faces that are alike."""
+_MOUTH_S, _MOUTH_SAMPLES = 1.0, 8
+_MOVES, _STILL_MOVES = (0.03, 1.5), (0.02, 1.2)
+"""Least motion of a mouth, in distances between the eyes, and by that of the nose; to begin and to go on.
+
+Of 20 recorded tracks, in which people walk, turn and sign, 19 never reach the first pair.
+"""
+
+
+class MouthMotion:
+    """Whether the mouth of one face moves, by its landmarks of the last second.
+
+    The distance from the nose down to the mouth varies while somebody speaks. It also does when the head nods
+    or the detector trembles, but then the nose does not stay between the eyes either.
+    """
+
+    def __init__(self) -> None:
+        self.is_moving = False
+        self._seen: deque[tuple[float, float, float, float]] = deque()
+
+    def observe(self, stamp: float, landmarks_xy: np.ndarray) -> bool:
+        """Note the landmarks (5, 2) of one image and return whether the mouth moves."""
+        right, left, nose = landmarks_xy[:3]
+        across = (left - right) / max(float(np.linalg.norm(left - right)), 1e-6)
+        turn = np.stack([across, (-across[1], across[0])]) / max(float(np.linalg.norm(left - right)), 1e-6)
+        x, y = turn @ (nose - (left + right) / 2)
+        gap = turn[1] @ (landmarks_xy[3:].mean(axis=0) - nose)
+        if self._seen and not 0 < stamp - self._seen[-1][0] < _MOUTH_S:
+            self._seen.clear()
+        self._seen.append((stamp, float(gap), float(x), float(y)))
+        while stamp - self._seen[0][0] > _MOUTH_S:
+            self._seen.popleft()
+        enough, ratio = _STILL_MOVES if self.is_moving else _MOVES
+        self.is_moving = False
+        if len(self._seen) >= _MOUTH_SAMPLES:
+            values = np.array(self._seen) - np.mean(self._seen, axis=0)
+            times = values[:, :1]
+            values -= (
+                times * (times.T @ values) / (times.T @ times)
+            )  # a head that turns steadily is no motion
+            _, mouth, *head = values.std(axis=0)
+            self.is_moving = bool(mouth > enough and mouth > ratio * math.hypot(*head))
+        return self.is_moving
 
 
 class AddresseeSelector:
@@ -31,6 +79,7 @@ class AddresseeSelector:
     def reset(self) -> None:
         """Forget everybody."""
         self._averages: dict[int, float] = {}
+        self._mouths: dict[int, MouthMotion] = {}
         self._chosen: int | None = None
         self._doubt_since: float | None = None
         self._last_stamp: float | None = None
@@ -43,7 +92,10 @@ class AddresseeSelector:
             passed = 0.0
         self._last_stamp = result.stamp
         weight = 1.0 - math.exp(-max(passed, 0.0) / AVERAGED_S)
-        now = {face.track_id: self._prominence(face, result.image_size) for face in result.faces}
+        self._mouths = {
+            face.track_id: self._mouths.get(face.track_id) or MouthMotion() for face in result.faces
+        }
+        now = {face.track_id: self._prominence(face, result) for face in result.faces}
         for track_id in now.keys() | self._averages.keys():
             before, value = self._averages.get(track_id, 0.0), now.get(track_id, 0.0)
             self._averages[track_id] = (
@@ -74,11 +126,12 @@ class AddresseeSelector:
         elif stamp - self._doubt_since >= PATIENCE_S:
             self._chosen, self._doubt_since = best, None
 
-    def _prominence(self, face: IdentifiedFace, image_size: tuple[int, int]) -> float:
+    def _prominence(self, face: IdentifiedFace, result: RecognitionResult) -> float:
         """Return how prominent a face is; 0 if it does not face the robot."""
         limit = _STILL_FACING_DEG if face.track_id == self._chosen else _FACING_DEG
-        pose = face.view.pose
+        pose, detection = face.view.pose, face.view.detection
         is_facing = abs(pose.yaw) <= limit and abs(pose.pitch) <= limit
-        if not is_facing or face.flatness == "flat" or face.view.detection.size_px < LEAST_SIZE_PX:
+        if not is_facing or face.flatness == "flat" or detection.size_px < LEAST_SIZE_PX:
             return 0.0
-        return prominence(face, image_size)
+        is_speaking = self._mouths[face.track_id].observe(result.stamp, detection.landmarks_xy)
+        return prominence(face, result.image_size) * (SPEAKING if is_speaking else 1.0)
