@@ -96,8 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             require_frames(n_frames, source)
             rehearsal.problems += source.problems
         snapshot, calibration = pipeline.gallery.snapshot(), pipeline.models.calibration
-        n_people = sum(not person.is_stranger for person in snapshot.persons.values())
-        cost = operating_point(calibration, config.identity, n_people)
+        cost = operating_point(calibration, config.identity, snapshot)
         findings = rehearsal.findings(calibration, snapshot, cost.strangers_named)
         named = sum((track.claims for track in rehearsal.tracks.values()), Counter[str]())
         rows = [

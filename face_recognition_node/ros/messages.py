@@ -18,6 +18,7 @@ from face_recognition_interfaces.msg import (
     Addressee,
     Face,
     FaceArray,
+    GalleryChange,
     GalleryInfo,
     PersonInfo,
     TemplateInfo,
@@ -31,12 +32,14 @@ from face_recognition_interfaces.srv import (
     ListPersons,
     MergePersons,
     RenamePerson,
+    ReviewGallery,
     RollbackAdaptation,
     SetSession,
     SplitTemplate,
     UndoGallery,
     VerifyGallery,
 )
+from face_recognition_node.gallery.history import HistoryEntry
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Person, Provenance, SessionKind, Template
 from face_recognition_node.ros.conversions import seconds_to_stamp
@@ -230,6 +233,7 @@ SERVICES = (
     Call("~/export_gallery", ExportGallery, "Write the gallery, or some persons, to one file."),
     Call("~/import_gallery", ImportGallery, "Add the persons of an exported file, all or none."),
     Call("~/verify_gallery", VerifyGallery, "Check file, index and templates; changes nothing."),
+    Call("~/review_gallery", ReviewGallery, "Changes that can be undone, sessions, entries that may be one."),
     Call("~/rollback_adaptation", RollbackAdaptation, "Remove the templates the node added by itself."),
 )
 
@@ -322,6 +326,16 @@ def to_person_info(person: Person) -> PersonInfo:
         created=seconds_to_stamp(person.created),
         expires=seconds_to_stamp(person.expires or 0.0),
         last_seen=seconds_to_stamp(person.last_seen or 0.0),
+    )
+
+
+def to_gallery_change(entry: HistoryEntry) -> GalleryChange:
+    """Return a change that can be undone or done again."""
+    return GalleryChange(
+        sentence=entry.sentence,
+        is_done=entry.is_done,
+        made=seconds_to_stamp(entry.made),
+        deadline=seconds_to_stamp(entry.deadline or 0.0),
     )
 
 

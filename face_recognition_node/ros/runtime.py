@@ -20,15 +20,12 @@ from face_recognition_node.ros.parameters import Settings
 from face_recognition_node.ros.pipeline import FramePipeline
 from face_recognition_node.vision.faces import Frame, IdentityState, RecognitionResult
 from face_recognition_node.vision.runner import BackendReport
+from face_recognition_node.web.operator import TWIN_PROBABILITY
 
 logger = logging.getLogger(__name__)
 HOUSEKEEPING_PERIOD_S = 5.0
 TROUBLE_LASTS_S = 60.0
 """Without another failure for this time the gallery counts as writable again."""
-
-
-TWIN_PROBABILITY = 0.9
-"""From which on two enrolled people are reported as perhaps one."""
 
 
 class Housekeeper:
@@ -77,10 +74,11 @@ class Housekeeper:
         return bool(seen or expired)
 
     def twins(self, runtime: Runtime) -> list[tuple[str, str]]:
-        """Return :func:`find_twins` of the present version of the gallery, sought once for each version."""
-        version = runtime.gallery.snapshot().version
-        if self._twins[0] != version:
-            self._twins = (version, find_twins(runtime))
+        """Return the enrolled people among :func:`find_twins`, sought once for each version."""
+        snapshot = runtime.gallery.snapshot()
+        if self._twins[0] != snapshot.version:
+            people = {one.person_id for one in snapshot.persons.values() if not one.is_stranger}
+            self._twins = (snapshot.version, [pair for pair in find_twins(runtime) if set(pair) <= people])
         return self._twins[1]
 
     @property
@@ -129,10 +127,9 @@ class Runtime(Pipeline):
 
 
 def find_twins(runtime: Runtime) -> list[tuple[str, str]]:
-    """Return pairs of ids of enrolled people whose templates look like one person."""
-    snapshot = runtime.gallery.snapshot()
-    pairs = pairs_of_one_person(runtime.models.calibration, snapshot, TWIN_PROBABILITY)
-    return [(first, second) for first, second, _ in pairs if not snapshot.persons[second].is_stranger]
+    """Return pairs of ids of entries, strangers included, whose templates look like one person."""
+    pairs = pairs_of_one_person(runtime.models.calibration, runtime.gallery.snapshot(), TWIN_PROBABILITY)
+    return [(first, second) for first, second, _ in pairs]
 
 
 def twin_warning(pair: tuple[str, str]) -> str:

@@ -23,6 +23,8 @@ from face_recognition_node.ros.messages import (
     SESSION_KINDS,
     number,
     sorted_persons,
+    to_duration,
+    to_gallery_change,
     to_person_info,
     to_seconds,
     to_template_info,
@@ -30,6 +32,7 @@ from face_recognition_node.ros.messages import (
 )
 from face_recognition_node.ros.runtime import Host, Runtime, find_twins, twin_warning
 from face_recognition_node.vision.faces import Frame, RecognitionResult
+from face_recognition_node.web.advice import operating_point, pairs_that_may_be_one
 
 
 def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
@@ -241,6 +244,22 @@ def verify_gallery(runtime: Runtime, request: Any, response: Any) -> None:
     response.message = "; ".join(found)
 
 
+def review_gallery(runtime: Runtime, request: Any, response: Any) -> None:
+    """Tell what an operator looks at besides the persons."""
+    gallery, snapshot = runtime.gallery, runtime.gallery.snapshot()
+    calibration, sessions = runtime.models.calibration, list(snapshot.sessions.values())
+    response.changes = [to_gallery_change(entry) for entry in gallery.history()]
+    response.session_names = [session.name for session in sessions]
+    response.session_kinds = [SESSION_KINDS[session.kind] for session in sessions]
+    response.session_ttls = [to_duration(session.time_to_live_s or 0.0) for session in sessions]
+    pairs = pairs_that_may_be_one(calibration, snapshot)
+    response.twin_person_ids = [person_id for pair in pairs for person_id in (pair.first_id, pair.second_id)]
+    response.twin_probabilities = [pair.probability for pair in pairs]
+    point = operating_point(calibration, runtime.recognizer.config.identity, snapshot)
+    response.target_false_accept_rate, response.measured = point.target, point.measured
+    response.strangers_named, response.people_named = point.strangers_named, point.people_named
+
+
 def rollback_adaptation(runtime: Runtime, request: Any, response: Any) -> None:
     """Remove what the node added by itself."""
     for person_id in list(request.person_ids) or [None]:
@@ -266,6 +285,7 @@ HANDLERS: dict[str, Handler] = {
     "~/export_gallery": export_gallery,
     "~/import_gallery": import_gallery,
     "~/verify_gallery": verify_gallery,
+    "~/review_gallery": review_gallery,
     "~/rollback_adaptation": rollback_adaptation,
 }
 

@@ -1,9 +1,8 @@
-"""What the page says about the operating point, about entries that may be one person, and about problems."""
+"""What the target false-accept rate costs, and which entries of a gallery may be one person."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,20 +10,21 @@ from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import pairs_of_one_person
 from face_recognition_node.identity.identity import IdentityConfig
-from face_recognition_node.web.operator import Card, OperatingPoint, Pair, Problem, Verification
+from face_recognition_node.web.operator import TWIN_PROBABILITY, OperatingPoint, Pair
 
-LEAST_PROBABILITY = 0.3
-"""Of a pair that is worth the operator's attention."""
+_STRANGER_PROBABILITY = 0.3
+"""From which on an entry without a name that may be another one is shown."""
 _GOOD_QUALITY = 0.9
 
 
-def operating_point(calibration: Calibration, config: IdentityConfig, n_people: int) -> OperatingPoint:
-    """Return what the target false-accept rate costs with so many people enrolled.
+def operating_point(calibration: Calibration, config: IdentityConfig, snapshot: Snapshot) -> OperatingPoint:
+    """Return what the target false-accept rate costs with these people enrolled.
 
     The share of people named is that of same-person comparisons beyond the decision threshold. The density of
     their similarities follows from the tables: that of different people times the likelihood ratio.
     """
-    target, n = config.target_false_accept_rate, max(n_people, 1)
+    n = max(sum(not person.is_stranger for person in snapshot.persons.values()), 1)
+    target = config.target_false_accept_rate
     grid = calibration.similarities.astype(np.float64)
     log_beyond = calibration.log_false_match(grid, _GOOD_QUALITY, _GOOD_QUALITY)
     ratio = calibration.log_likelihood_ratio(grid, _GOOD_QUALITY, _GOOD_QUALITY)
@@ -36,7 +36,7 @@ def operating_point(calibration: Calibration, config: IdentityConfig, n_people: 
     share = float(same[is_named].sum() / max(float(same.sum()), 1e-12))
     limit = float(np.exp(log_beyond[is_named].max())) if is_named.any() else 0.0
     strangers = min(1.0, limit * n * calibration.looks)
-    return OperatingPoint(target, n_people, strangers, share, _measured(calibration, n))
+    return OperatingPoint(target, strangers, share, _measured(calibration, n))
 
 
 def _measured(calibration: Calibration, n_people: int) -> str:
@@ -53,65 +53,9 @@ def _measured(calibration: Calibration, n_people: int) -> str:
 
 
 def pairs_that_may_be_one(calibration: Calibration, snapshot: Snapshot) -> tuple[Pair, ...]:
-    """Return pairs with at least one stranger that are probably one person, most probable first."""
+    """Return pairs that are probably one person, most probable first; the one with a name comes first."""
     return tuple(
-        Pair(*pair)
-        for pair in pairs_of_one_person(calibration, snapshot, LEAST_PROBABILITY)
-        if snapshot.persons[pair[1]].is_stranger  # the one with a name comes first
+        Pair(first, second, chance)
+        for first, second, chance in pairs_of_one_person(calibration, snapshot, _STRANGER_PROBABILITY)
+        if snapshot.persons[second].is_stranger or chance >= TWIN_PROBABILITY
     )
-
-
-def explain(
-    is_sound: bool,
-    found: Sequence[str],
-    suspicious: Mapping[int, str],
-    n_entries: int,
-    n_views: int,
-) -> Verification:
-    """Return a check's result with what to do about each problem.
-
-    Args:
-        is_sound: Nothing is wrong with the file, its keys and the index.
-        found: What is wrong, a sentence each.
-        suspicious: Views that resemble somebody else more: number and whose they are stored as.
-        n_entries: Persons and strangers.
-        n_views: Of all of them.
-    """
-    problems = [Problem(text, _cure(text), is_error=True) for text in found]
-    problems += [
-        Problem(
-            f"View {view} of {name} does not fit the other views of {name}, or fits somebody else better",
-            f"Look at the views of {name} and split this one off if it shows another person.",
-        )
-        for view, name in suspicious.items()
-    ]
-    summary = f"{n_entries} entries with {n_views} views: " + (
-        "no problem found" if not problems else f"{len(problems)} things to look at"
-    )
-    return Verification(is_sound, summary, tuple(problems))
-
-
-def _cure(problem: str) -> str:
-    """Return what to do about a problem of the gallery that does not name its cure itself."""
-    if "chmod" in problem:
-        return ""
-    if "key is not on this machine" in problem:
-        return "Copy the folder of keys from the machine the gallery came from, or go on without undo."
-    if "search index" in problem:
-        return "Restart the node: it builds the index anew from the file."
-    return "Export everybody, move the gallery file away, restart and import the export."
-
-
-def changes(before: Sequence[Card], after: Sequence[Card]) -> list[tuple[str, str]]:
-    """Return what differs between two versions of a gallery: person_id and a sentence each."""
-    old, found = {card.person_id: card for card in before}, []
-    for card in after:
-        label, was = card.name or card.person_id, old.pop(card.person_id, None)
-        if was is None:
-            found.append((card.person_id, f"{label} added with {card.n_templates} views"))
-            continue
-        if was.name != card.name:
-            found.append((card.person_id, f"{was.name or was.person_id} is now called {label}"))
-        if was.n_templates != card.n_templates:
-            found.append((card.person_id, f"{label} has {card.n_templates} views, had {was.n_templates}"))
-    return found + [(gone.person_id, f"{gone.name or gone.person_id} removed") for gone in old.values()]

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,20 +14,21 @@ import cv2
 import numpy as np
 
 from face_recognition_node.assembly import Pipeline
-from face_recognition_node.common.errors import FaceRecognitionError, InputError
+from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.enrollment.coverage import DIRECTIONS
 from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentSession, Outcome, Track
-from face_recognition_node.gallery.values import SessionKind
+from face_recognition_node.gallery.values import Person, SessionKind
 from face_recognition_node.identity.adaptation_review import templates_of_two
 from face_recognition_node.media.sources import FrameSource
 from face_recognition_node.vision.faces import Frame, IdentifiedFace, IdentityState, RecognitionResult
-from face_recognition_node.web.advice import explain, operating_point, pairs_that_may_be_one
+from face_recognition_node.web.advice import operating_point, pairs_that_may_be_one
 from face_recognition_node.web.operator import (
+    TARGET,
     Card,
     EnrollmentState,
     Face,
-    OperatingPoint,
+    Operator,
     Overview,
     Pair,
     Picture,
@@ -36,7 +37,6 @@ from face_recognition_node.web.operator import (
     Status,
     Step,
     StoredView,
-    Verification,
 )
 
 LOGGER = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ _TRY_AGAIN_S = 2.0
 _TIDY_S = 20.0
 
 
-class LocalOperator:
+class LocalOperator(Operator):
     """Recognizes a source on a thread of its own and edits the gallery; a recording is repeated.
 
     Use it as a context manager.
@@ -59,13 +59,12 @@ class LocalOperator:
     """
 
     def __init__(self, pipeline: Pipeline, source: FrameSource) -> None:
+        super().__init__()
         self._pipeline, self._source = pipeline, source
         self._gallery, self._calibration = pipeline.gallery, pipeline.models.calibration
-        self._lock = threading.Lock()
         self._fresh = threading.Condition(self._lock)
         self._frame: tuple[Frame, float] | None = None
         self._picture: Picture | None = None
-        self._followers: list[Callable[[], None]] = []
         self._received: deque[float] = deque()
         self._answers: deque[tuple[float, float]] = deque()
         self._dropped, self._trouble = 0, ""
@@ -166,8 +165,7 @@ class LocalOperator:
             self._seen.update(
                 face.person_id for face in picture.faces if face.person_id and face.state != "undecided"
             )
-        for tell in self._followers:
-            tell()
+        self._tell_followers()
 
     def _tidy(self) -> None:
         """Store when people were last seen and forget those whose time is over, away from the frames."""
@@ -181,13 +179,6 @@ class LocalOperator:
         self._pipeline.writer.submit(work)
 
     # --- what the page sees ---------------------------------------------------------------------------
-
-    def follow(self, on_picture: Callable[[], None]) -> None:
-        """See :class:`Operator`."""
-        self._followers.append(on_picture)
-
-    def watch(self, is_watched: bool) -> None:
-        """See :class:`Operator`; recognition goes on either way."""
 
     def picture(self) -> Picture | None:
         """See :class:`Operator`."""
@@ -276,43 +267,43 @@ class LocalOperator:
         version, snapshot = self._version(), self._gallery.snapshot()
         if self._pairs[0] != snapshot.version:
             self._pairs = (snapshot.version, pairs_that_may_be_one(self._calibration, snapshot))
-        members = [person.session for person in snapshot.persons.values()]
         return Overview(
             version=version,
-            people=tuple(
-                Card(
-                    p.person_id, p.name, p.is_stranger, p.n_templates, p.n_adapted, p.session, p.created,
-                    p.last_seen, p.expires,
-                    min(p.template_ids, default=None) if self._gallery.config.keep_crops else None,
-                )
-                for p in snapshot.persons.values()
-            ),
+            people=self._people(),
             pairs=self._pairs[1],
             history=tuple(
-                Step(entry.sentence, entry.made, entry.is_done, entry.deadline)
-                for entry in self._gallery.history()
+                Step(one.sentence, one.made, one.is_done, one.deadline) for one in self._gallery.history()
             ),
             sessions=tuple(
-                SessionInfo(one.name, one.kind.value, one.time_to_live_s, members.count(one.name))
+                SessionInfo(one.name, one.kind.value, one.time_to_live_s)
                 for one in snapshot.sessions.values()
             ),
             session=snapshot.session,
             gallery=str(self._gallery.path or "in memory only"),
-            operating_point=self._operating_point(),
+            operating_point=operating_point(
+                self._calibration, self._pipeline.recognizer.config.identity, snapshot
+            ),
+        )
+
+    def _people(self) -> tuple[Card, ...]:
+        return tuple(map(self._card, self._gallery.snapshot().persons.values()))
+
+    def _card(self, person: Person) -> Card:
+        p, keeps = person, self._gallery.config.keep_crops
+        return Card(
+            p.person_id, p.name, p.is_stranger, p.n_templates, p.n_adapted, p.session, p.created,
+            p.last_seen, p.expires, min(p.template_ids, default=None) if keeps else None,
         )  # fmt: skip
 
-    def _operating_point(self) -> OperatingPoint:
-        people = sum(not person.is_stranger for person in self._gallery.snapshot().persons.values())
-        return operating_point(self._calibration, self._pipeline.recognizer.config.identity, people)
-
-    def views(self, person_id: str) -> tuple[StoredView, ...]:
-        """See :class:`Operator`."""
+    def _views(self) -> tuple[StoredView, ...]:
+        snapshot = self._gallery.snapshot()
         return tuple(
             StoredView(
-                t.template_id, t.provenance.value, t.quality, t.pose.yaw, t.pose.pitch, t.created,
+                t.template_id, person_id, t.provenance.value, t.quality, t.pose.yaw, t.pose.pitch, t.created,
                 t.is_set_aside,
             )
-            for t in self._gallery.snapshot().templates_of(person_id)
+            for person_id in snapshot.persons
+            for t in snapshot.templates_of(person_id)
         )  # fmt: skip
 
     def crop(self, template_id: int) -> bytes | None:
@@ -322,96 +313,54 @@ class LocalOperator:
 
     # --- what the page asks for -----------------------------------------------------------------------
 
-    def enroll(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> str:
-        """See :class:`Operator`."""
-        goal = EnrollmentGoal(name, person_id or None, Track(track_id), is_somebody_else=is_somebody_else)
-        config = self._pipeline.recognizer.config.enrollment
-        with self._lock:
-            if self._session is not None and not self._session.finished:
-                raise InputError("another enrollment is running; cancel it first")
-            self._session = EnrollmentSession(
-                goal, self._gallery, self._calibration, config, self._pipeline.writer
-            )
-            self._goal, self._n_sessions = goal, self._n_sessions + 1
-        return f"Getting to know {name or 'this face'}"
+    def _begin(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> None:
+        self._goal = EnrollmentGoal(
+            name, person_id or None, Track(track_id), is_somebody_else=is_somebody_else
+        )
+        config, writer = self._pipeline.recognizer.config.enrollment, self._pipeline.writer
+        self._session = EnrollmentSession(self._goal, self._gallery, self._calibration, config, writer)
+        self._n_sessions += 1
 
-    def cancel_enrollment(self) -> str:
-        """See :class:`Operator`."""
+    def _cancel(self) -> None:
         if self._session is not None:
             self._session.cancel()
-        return "Enrollment canceled; nothing was stored"
 
-    def rename(self, person_id: str, name: str) -> str:
-        """See :class:`Operator`."""
-        before = self._gallery.snapshot().person(person_id).label
-        return f"{before} is now called {self._gallery.rename(person_id, name).label}"
+    def _rename(self, person_id: str, name: str) -> Card:
+        return self._card(self._gallery.rename(person_id, name))
 
-    def merge(self, keep_id: str, other_ids: Sequence[str]) -> str:
-        """See :class:`Operator`."""
-        person = self._gallery.merge(keep_id, list(other_ids))
-        return f"{person.label} now has {person.n_templates} views"
+    def _merge(self, keep_id: str, other_ids: Sequence[str]) -> Card:
+        return self._card(self._gallery.merge(keep_id, other_ids))
 
-    def split(self, template_ids: Sequence[int], name: str) -> str:
-        """See :class:`Operator`."""
-        person = self._gallery.split(template_ids, name)
-        return f"{person.label} is a person with {person.n_templates} views now"
+    def _split(self, template_ids: Sequence[int], name: str) -> Card:
+        return self._card(self._gallery.split(template_ids, name))
 
-    def forget(self, person_ids: Sequence[str], is_final: bool) -> str:
-        """See :class:`Operator`."""
-        names = ", ".join(person.label for person in self._gallery.forget(person_ids, is_final))
-        return f"{names} forgotten for good" if is_final else f"{names} forgotten; undo brings them back"
+    def _forget(self, person_ids: Sequence[str], is_final: bool) -> str:
+        self._gallery.forget(person_ids, is_final)
+        return self._gallery.unfinished
 
-    def undo(self) -> str:
-        """See :class:`Operator`."""
-        return f"Undone: {'; '.join(self._gallery.undo())}"
+    def _step(self, is_redo: bool) -> Sequence[str]:
+        return self._gallery.redo() if is_redo else self._gallery.undo()
 
-    def redo(self) -> str:
-        """See :class:`Operator`."""
-        return f"Done again: {'; '.join(self._gallery.redo())}"
+    def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None:
+        self._gallery.set_session(name, kind, time_to_live_s)
 
-    def start_session(self, name: str, kind: str, time_to_live_s: float | None) -> str:
-        """See :class:`Operator`."""
-        try:
-            chosen = SessionKind(kind) if kind else None
-        except ValueError as error:
-            raise InputError(f"kind: expected permanent, event or run, got {kind!r}") from error
-        session = self._gallery.set_session(name, chosen, time_to_live_s)
-        return f"Newcomers are stored under {session.name or 'the default session'}"
+    def _export(self, path: Path) -> tuple[int, int, str]:
+        report = self._gallery.export_to(path)
+        return report.n_persons, report.n_templates, str(report.path)
 
-    def export_people(self, path: str) -> str:
-        """See :class:`Operator`."""
-        report = self._gallery.export_to(_path(path))
-        return f"{report.n_persons} entries with {report.n_templates} views written to {report.path}"
+    def _import(self, path: Path) -> tuple[int, int]:
+        report = self._gallery.import_from(path)
+        return len(report.person_ids), report.n_templates
 
-    def import_people(self, path: str) -> str:
-        """See :class:`Operator`."""
-        report = self._gallery.import_from(_path(path))
-        return f"{report.n_persons} new entries, {report.n_templates} views; {report.n_skipped} were here"
+    def _check(self) -> tuple[Sequence[str], Sequence[int], int, int]:
+        report = self._gallery.verify()
+        of_two = templates_of_two(self._gallery.snapshot(), self._calibration)
+        doubtful = sorted({*report.suspicious_template_ids, *of_two})
+        return report.problems, doubtful, report.n_persons, report.n_templates
 
-    def verify(self) -> Verification:
-        """See :class:`Operator`."""
-        report, snapshot = self._gallery.verify(), self._gallery.snapshot()
-        suspicious = {
-            template.template_id: snapshot.person(template.person_id).label
-            for template in snapshot.templates(
-                {*report.suspicious_template_ids, *templates_of_two(snapshot, self._calibration)}
-            )
-        }
-        return explain(report.is_sound, report.problems, suspicious, report.n_persons, report.n_templates)
-
-    def set_target(self, rate: float) -> str:
-        """See :class:`Operator`."""
-        config = with_values(self._pipeline.recognizer.config, {"identity.target_false_accept_rate": rate})
-        self._pipeline.update_config(config)
+    def _set_target(self, rate: float) -> None:
+        self._pipeline.update_config(with_values(self._pipeline.recognizer.config, {TARGET: rate}))
         self._settings += 1
-        return f"Target false-accept rate: {rate:.3%}"
-
-
-def _path(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not text or not path.is_absolute():
-        raise InputError(f"path: expected an absolute path on the robot's machine, got {text!r}")
-    return path
 
 
 def _time_of(item: float | tuple[float, float]) -> float:

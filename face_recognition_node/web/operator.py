@@ -1,17 +1,22 @@
-"""What the page sees of a robot and can ask of it: the one interface between the page and its backends."""
+"""What the page sees of a robot and can ask of it: the words of all backends, and what each has to add."""
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
 
-from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.parameters import with_values
+from face_recognition_node.config import Config
+from face_recognition_node.gallery.values import SessionKind
 from face_recognition_node.vision.faces import ImageArray
 
-
-class UnavailableError(FaceRecognitionError):
-    """This backend cannot do what was asked; the message says why."""
+TARGET = "identity.target_false_accept_rate"
+TWIN_PROBABILITY = 0.9
+"""From which on a check reports two entries as perhaps one person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +27,11 @@ class Face:
         track_id: One face followed over frames.
         box: x1, y1, x2, y2 in pixels of the picture.
         state: "known", "stranger" or "undecided".
-        person_id: Of the person or stranger; empty: none claimed.
-        name: Display name; may be empty.
+        person_id, name: Of the person or stranger; empty: none claimed.
         probability: Posterior of the claim in [0, 1].
         quality: Of this view, in [0, 1].
         flatness: "unverified", "solid" or "flat".
-        runner_up: Name of the second most probable person; empty: none.
-        runner_up_probability: In [0, 1].
+        runner_up, runner_up_probability: The second most probable person; empty: none.
     """
 
     track_id: int
@@ -85,9 +88,7 @@ class EnrollmentState:
         rejections: Views not kept, by reason.
         coverage: Directions covered: front, left, right, up, down, as seen in the image.
         hint: What the robot would say.
-        known_id: Whom the face resembles; empty: nobody.
-        known_name: Their name.
-        known_probability: In [0, 1].
+        known_id, known_name, known_probability: Whom the face resembles; empty: nobody.
         outcome: In a word, once it has ended; "stored" is the success.
         message: In a sentence.
     """
@@ -116,11 +117,9 @@ class Status:
         source: Where the pictures come from.
         received_hz: Pictures received per second.
         rate_hz: Pictures answered per second.
-        latency_ms: Median time from picture to answer; None: unknown.
-        latency_p95_ms: 95th percentile.
+        latency_ms, latency_p95_ms: Median and 95th percentile from picture to answer; None: unknown.
         dropped: Pictures that a newer one replaced.
-        backend: What runs the networks, and where.
-        backend_reason: Why that.
+        backend, backend_reason: What runs the networks, where, and why that.
         version: Grows with every change of what :meth:`Operator.overview` returns.
         problems: What is wrong.
         enrollment: The latest one, or None.
@@ -157,12 +156,18 @@ class Card:
     expires: float | None
     picture: int | None = None
 
+    @property
+    def label(self) -> str:
+        """The name, or the id of somebody without one."""
+        return self.name or self.person_id
+
 
 @dataclass(frozen=True, slots=True)
 class StoredView:
     """One template of a person, without the embedding."""
 
     template_id: int
+    person_id: str
     provenance: str
     quality: float
     yaw: float
@@ -173,11 +178,11 @@ class StoredView:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two entries of the gallery that may be one person, with the probability of that if it is known."""
+    """Two entries of the gallery that may be one person, and the probability of that."""
 
     first_id: str
     second_id: str
-    probability: float | None
+    probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +197,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session: name ("": default), kind, seconds that its newcomers are kept (None: no limit), members."""
+    """A session: name ("": default), kind, seconds that its newcomers are kept (None: no limit)."""
 
     name: str
     kind: str
     time_to_live_s: float | None
-    n_people: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +210,12 @@ class OperatingPoint:
 
     Attributes:
         target: Chance that a stranger's track is ever given a name.
-        n_people: Enrolled people.
         strangers_named: Expected share of strangers who are given a name, in [0, 1].
         people_named: Expected share of enrolled people named from a single good view; a track gives several.
         measured: What was measured on videos when the model was calibrated, in a sentence; may be empty.
     """
 
     target: float
-    n_people: int
     strangers_named: float
     people_named: float
     measured: str = ""
@@ -225,13 +227,12 @@ class Overview:
 
     version: int
     people: tuple[Card, ...]
-    pairs: tuple[Pair, ...] = ()
-    history: tuple[Step, ...] = ()
-    sessions: tuple[SessionInfo, ...] = ()
-    session: str = ""
-    gallery: str = ""
-    operating_point: OperatingPoint | None = None
-    unavailable: Mapping[str, str] = field(default_factory=dict)
+    pairs: tuple[Pair, ...]
+    history: tuple[Step, ...]
+    sessions: tuple[SessionInfo, ...]
+    session: str
+    gallery: str
+    operating_point: OperatingPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,90 +244,221 @@ class Verification:
     problems: tuple[Problem, ...] = ()
 
 
-class Operator(Protocol):
+class Operator(ABC):
     """A robot, or a camera and a gallery on this machine.
 
     The methods may be called from any thread and may wait for the disk. Those that change something return a
-    sentence that says what was done, and raise FaceRecognitionError with the reason and the cure otherwise;
-    UnavailableError where this backend has no such function: ``Overview.unavailable`` names it beforehand.
+    sentence that says what was done, and raise FaceRecognitionError with the reason and the cure otherwise.
     """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._followers: list[Callable[[], None]] = []
 
     def follow(self, on_picture: Callable[[], None]) -> None:
         """Also call ``on_picture`` from now on, from any thread, whenever :meth:`picture` has changed."""
-        ...
+        self._followers.append(on_picture)
 
-    def watch(self, is_watched: bool) -> None:
+    def _tell_followers(self) -> None:
+        for tell in self._followers:
+            tell()
+
+    def watch(self, is_watched: bool) -> None:  # noqa: B027  # most need not know
         """Take note whether anybody looks at the live picture."""
-        ...
 
+    @abstractmethod
     def picture(self) -> Picture | None:
         """Return the newest picture; None: there is none yet."""
-        ...
 
+    @abstractmethod
     def status(self) -> Status:
         """Return how recognition is doing."""
-        ...
 
+    @abstractmethod
     def overview(self) -> Overview:
         """Return who is known, and what belongs to that."""
-        ...
 
     def views(self, person_id: str) -> tuple[StoredView, ...]:
         """Return the templates of a person."""
-        ...
+        return tuple(view for view in self._views() if view.person_id == person_id)
 
+    @abstractmethod
     def crop(self, template_id: int) -> bytes | None:
         """Return the kept crop of a template as JPEG; None: none is kept."""
-        ...
 
     def enroll(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> str:
         """Begin to enroll the face of a track, as a new person or into ``person_id`` if that is not empty."""
-        ...
+        with self._lock:
+            running = self._enrollment()
+            if running is not None and running.is_running:
+                raise InputError("another enrollment is running; cancel it first")
+            self._begin(track_id, name, person_id, is_somebody_else)
+        return f"Getting to know {name or 'this face'}"
 
     def cancel_enrollment(self) -> str:
         """End the running enrollment without storing anything."""
-        ...
+        self._cancel()
+        return "Enrollment canceled; nothing was stored"
 
     def rename(self, person_id: str, name: str) -> str:
         """Give a person another name, or a stranger a name."""
-        ...
+        before = self._label(person_id)
+        return f"{before} is now called {self._rename(person_id, name).label}"
 
     def merge(self, keep_id: str, other_ids: Sequence[str]) -> str:
         """Make several entries one person, who keeps the id and name of ``keep_id``."""
-        ...
+        person = self._merge(keep_id, other_ids)
+        return f"{person.label} now has {_counted(person.n_templates, 'view')}"
 
     def split(self, template_ids: Sequence[int], name: str) -> str:
         """Take templates away from a person and make another person of them."""
-        ...
+        person = self._split(template_ids, name)
+        return f"{person.label} is a person with {_counted(person.n_templates, 'view')} now"
 
     def forget(self, person_ids: Sequence[str], is_final: bool) -> str:
         """Remove people; final: at once and for good, otherwise until the undo window ends."""
-        ...
+        names = ", ".join(self._label(person_id) for person_id in person_ids)
+        unfinished = self._forget(person_ids, is_final)
+        done = f"{names} forgotten for good" if is_final else f"{names} forgotten; undo brings them back"
+        return f"{done}. {unfinished}" if unfinished else done
 
     def undo(self) -> str:
         """Take back the latest change."""
-        ...
+        return f"Undone: {'; '.join(self._step(is_redo=False))}"
 
     def redo(self) -> str:
         """Do again what was undone last."""
-        ...
+        return f"Done again: {'; '.join(self._step(is_redo=True))}"
 
     def start_session(self, name: str, kind: str, time_to_live_s: float | None) -> str:
         """Store newcomers under this session from now on; kind is "permanent", "event" or "run"."""
-        ...
+        if kind not in tuple(SessionKind):
+            raise InputError(f"kind: expected permanent, event or run, got {kind!r}")
+        self._set_session(name, SessionKind(kind), time_to_live_s)
+        return f"Newcomers are stored under {name or 'the default session'}"
 
     def export_people(self, path: str) -> str:
         """Write everybody to a file on the robot's machine."""
-        ...
+        n_people, n_views, written = self._export(_absolute(path))
+        return f"{_entries(n_people, n_views)} written to {written}"
 
     def import_people(self, path: str) -> str:
         """Store the people of an exported file on the robot's machine."""
-        ...
+        n_people, n_views = self._import(_absolute(path))
+        here = "" if n_views else "; all of them were here already"
+        return f"{_entries(n_people, n_views)} imported{here}"
 
     def verify(self) -> Verification:
-        """Check the gallery; changes nothing."""
-        ...
+        """Check the gallery and say what to do about each problem; changes nothing."""
+        found, doubtful, n_people, n_views = self._check()
+        overview = self.overview()
+        labels = {person.person_id: person.label for person in overview.people}
+        owners = {view.template_id: labels.get(view.person_id, "somebody") for view in self._views()}
+        problems = [Problem(text, _cure(text), is_error=True) for text in found]
+        problems += [
+            Problem(
+                f"View {view} of {owners[view]} does not fit the other views of {owners[view]}, or fits "
+                "somebody else better",
+                f"Look at the views of {owners[view]} and split this one off if it shows another person.",
+            )
+            for view in doubtful
+            if view in owners
+        ]
+        problems += [
+            Problem(
+                f"{labels[pair.first_id]} and {labels[pair.second_id]} look like one person",
+                "Merge them if they are; if not, add views of both from other sides.",
+            )
+            for pair in overview.pairs
+            if pair.probability >= TWIN_PROBABILITY and {pair.first_id, pair.second_id} <= labels.keys()
+        ]
+        n_things = _counted(len(problems), "thing")
+        verdict = f"{n_things} to look at" if problems else "no problem found"
+        return Verification(not found, f"{_entries(n_people, n_views)}: {verdict}", tuple(problems))
 
     def set_target(self, rate: float) -> str:
         """Set the target false-accept rate."""
-        ...
+        with_values(Config(), {TARGET: rate})  # says what is expected
+        self._set_target(rate)
+        return f"Target false-accept rate: {rate:.3%}"
+
+    def _label(self, person_id: str) -> str:
+        people = self._people()
+        return next((one.label for one in people if one.person_id == person_id), person_id)
+
+    # What each backend adds: everything of the gallery in plain values.
+
+    @abstractmethod
+    def _people(self) -> Sequence[Card]: ...
+
+    @abstractmethod
+    def _views(self) -> Sequence[StoredView]: ...
+
+    @abstractmethod
+    def _enrollment(self) -> EnrollmentState | None: ...
+
+    @abstractmethod
+    def _begin(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> None: ...
+
+    @abstractmethod
+    def _cancel(self) -> None: ...
+
+    @abstractmethod
+    def _rename(self, person_id: str, name: str) -> Card: ...
+
+    @abstractmethod
+    def _merge(self, keep_id: str, other_ids: Sequence[str]) -> Card: ...
+
+    @abstractmethod
+    def _split(self, template_ids: Sequence[int], name: str) -> Card: ...
+
+    @abstractmethod
+    def _forget(self, person_ids: Sequence[str], is_final: bool) -> str:
+        """Return what of it is still to be done; empty: nothing."""
+
+    @abstractmethod
+    def _step(self, is_redo: bool) -> Sequence[str]: ...
+
+    @abstractmethod
+    def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None: ...
+
+    @abstractmethod
+    def _export(self, path: Path) -> tuple[int, int, str]:
+        """Return the number of people and of views, and the file."""
+
+    @abstractmethod
+    def _import(self, path: Path) -> tuple[int, int]:
+        """Return the number of people in the file and of views stored."""
+
+    @abstractmethod
+    def _check(self) -> tuple[Sequence[str], Sequence[int], int, int]:
+        """Return what is wrong, doubtful views, and the number of entries and of views."""
+
+    @abstractmethod
+    def _set_target(self, rate: float) -> None: ...
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def _entries(n_people: int, n_views: int) -> str:
+    return f"{n_people} {'entry' if n_people == 1 else 'entries'} with {_counted(n_views, 'view')}"
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not text or not path.is_absolute():
+        raise InputError(f"path: expected an absolute path on the robot's machine, got {text!r}")
+    return path
+
+
+def _cure(problem: str) -> str:
+    """Return what to do about a problem of the gallery that does not name its cure itself."""
+    if "chmod" in problem:
+        return ""
+    if "key is not on this machine" in problem:
+        return "Copy the folder of keys from the machine the gallery came from, or go on without undo."
+    if "search index" in problem:
+        return "Restart the node: it builds the index anew from the file."
+    return "Export everybody, move the gallery file away, restart and import the export."

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import GetParameters, SetParameters
+from rcl_interfaces.srv import SetParameters
 from rclpy.qos import QoSProfile
 
 from face_recognition_interfaces.action import EnrollPerson
 from face_recognition_interfaces.msg import GalleryInfo, PersonInfo
-from face_recognition_node.common.errors import FaceRecognitionError, InputError, ModelError
-from face_recognition_node.common.parameters import with_values
-from face_recognition_node.config import Config
+from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.enrollment.coverage import DIRECTIONS
-from face_recognition_node.identity.calibration import Calibration
+from face_recognition_node.gallery.values import SessionKind
 from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.messages import (
     DIAGNOSTICS,
@@ -30,14 +28,16 @@ from face_recognition_node.ros.messages import (
     SERVICES,
     SESSION_KINDS,
     to_duration,
+    to_seconds,
 )
-from face_recognition_node.ros.remote import Remote
+from face_recognition_node.ros.remote import Remote, RemoteError
 from face_recognition_node.ros.web.pictures import WebPictures
-from face_recognition_node.web.advice import changes, explain, operating_point
 from face_recognition_node.web.operator import (
+    TARGET,
     Card,
     EnrollmentState,
     OperatingPoint,
+    Operator,
     Overview,
     Pair,
     Picture,
@@ -46,8 +46,6 @@ from face_recognition_node.web.operator import (
     Status,
     Step,
     StoredView,
-    UnavailableError,
-    Verification,
 )
 
 _PROVENANCE = {number: provenance.value for provenance, number in PROVENANCES.items()}
@@ -56,15 +54,9 @@ _TYPES = {call.name.removeprefix("~/"): call.type for call in SERVICES}
 
 SILENCE_S = 3.5
 """Without diagnostics, which come every second, for this long the node counts as gone."""
-MOST_STEPS = 200
 PATIENCE_S = 60.0
 """For a service that may write a large file."""
 QUICK_S = 3.0
-
-TARGET = "identity.target_false_accept_rate"
-ASKED = (TARGET, "identity.new_person_prior", "identity.minimum_probability", "models.models_dir",
-         "models.embedder")  # fmt: skip
-"""Parameters of the node that the operating point depends on."""
 
 CURES = {
     "too slow a machine": "Close other programs, lower detector.working_width, or lower the camera's rate.",
@@ -75,7 +67,7 @@ CURES = {
 """Part of a diagnostic message that does not name its cure itself → the cure."""
 
 
-class RobotOperator:
+class RobotOperator(Operator):
     """A recognition node somewhere on the network; use it as a context manager.
 
     Args:
@@ -84,21 +76,16 @@ class RobotOperator:
     """
 
     def __init__(self, remote: Remote, node: str) -> None:
+        super().__init__()
         self._remote, self._node = remote, node
-        self._pictures = WebPictures(remote.node, node)
-        self._lock = threading.RLock()
+        self._pictures = WebPictures(remote.node, node, self._tell_followers)
         self._is_watched = False
         self._heard, self._diagnostics = 0.0, dict[str, DiagnosticStatus]()
         self._gallery: GalleryInfo | None = None
-        self._people: tuple[Card, ...] = ()
-        self._pairs: list[Pair] = []
-        self._steps: list[tuple[str, Step]] = []
-        self._gone: set[str] = set()
-        self._enrollment: EnrollmentState | None = None
+        self._state: EnrollmentState | None = None
         self._goal: Any = None
         self._is_canceled = False
         self._settings = 0
-        self._calibration: tuple[str, Calibration] | None = None
 
     def __enter__(self) -> RobotOperator:
         """Begin to listen."""
@@ -113,17 +100,13 @@ class RobotOperator:
     def __exit__(self, *_: object) -> None:
         """Stop listening; a running enrollment is canceled, because nobody sees it any more."""
         with contextlib.suppress(FaceRecognitionError):
-            self.cancel_enrollment()
+            self._cancel()
         self._pictures.close()
 
     def _name(self, relative: str) -> str:
         return relative.replace("~", self._node, 1)
 
     # --- pictures -----------------------------------------------------------------------------------
-
-    def follow(self, on_picture: Callable[[], None]) -> None:
-        """See :class:`Operator`."""
-        self._pictures.followers.append(on_picture)
 
     def watch(self, is_watched: bool) -> None:
         """See :class:`Operator`; the node works for us only while somebody looks."""
@@ -168,7 +151,7 @@ class RobotOperator:
             backend_reason=self._value("models", "embedder backend chosen"),
             version=self._version(),
             problems=self._problems(),
-            enrollment=self._enrollment,
+            enrollment=self._state,
         )
 
     def _version(self) -> int:
@@ -205,106 +188,49 @@ class RobotOperator:
     # --- who is known ---------------------------------------------------------------------------------
 
     def _on_gallery(self, message: GalleryInfo) -> None:
-        people = tuple(_card(person) for person in message.persons)
-        with self._lock:
-            before, old, self._gallery, self._people = self._gallery, self._people, message, people
-            if before is None:
-                return
-            news = changes(old, people)
-            if before.session != message.session:
-                news.append(("", f"Newcomers are stored under {message.session or 'the default session'}"))
-            for person_id, sentence in news:
-                if person_id in self._gone:  # forgotten for good: what is told of them goes, too
-                    self._steps = [one for one in self._steps if one[0] != person_id]
-                    sentence = "A person was forgotten for good"
-                made = stamp_to_seconds(message.header.stamp)
-                self._steps = [*self._steps[1 - MOST_STEPS :], (person_id, Step(sentence, made, True, None))]
+        self._gallery = message
+
+    def _known(self) -> GalleryInfo:
+        if self._gallery is None:
+            raise RemoteError(f"{self._node} has not said yet whom it knows; is it configured?")
+        return self._gallery
+
+    def _people(self) -> tuple[Card, ...]:
+        return tuple(map(_card, self._known().persons))
 
     def overview(self) -> Overview:
         """See :class:`Operator`."""
-        gallery = self._gallery
-        if gallery is None:
-            raise UnavailableError(f"{self._node} has not said yet whom it knows; is it configured?")
-        point, why = self._operating_point(gallery)
-        members = [person.session for person in self._people]
-        names = sorted({gallery.session, *members})
+        version, gallery, people = self._version(), self._known(), self._people()
+        review = self._call("review_gallery")
+        ids = review.twin_person_ids
+        sessions = zip(review.session_names, review.session_kinds, review.session_ttls, strict=True)
         return Overview(
-            version=self._version(),
-            people=self._people,
-            pairs=tuple(pair for pair in self._pairs if {pair.first_id, pair.second_id} <= self._ids()),
-            history=tuple(step for _, step in self._steps),
+            version=version,
+            people=people,
+            pairs=tuple(map(Pair, ids[::2], ids[1::2], review.twin_probabilities)),
+            history=tuple(
+                Step(one.sentence, stamp_to_seconds(one.made), one.is_done, _time(one.deadline))
+                for one in review.changes
+            ),
             sessions=tuple(
-                SessionInfo(
-                    name, _KIND[gallery.session_kind] if name == gallery.session else "", None,
-                    members.count(name),
-                )
-                for name in names
+                SessionInfo(name, _KIND[kind], to_seconds(ttl) or None) for name, kind, ttl in sessions
             ),
             session=gallery.session,
             gallery=self._value("gallery", "file") or "unknown",
-            operating_point=point,
-            unavailable={
-                "history": "The node does not tell its history: these are the changes since this page began.",
-                "pairs": "A check of the gallery (tab Gallery) tells which entries may be one person.",
-                **({"operating_point": why} if why else {}),
-            },
-        )  # fmt: skip
+            operating_point=OperatingPoint(
+                review.target_false_accept_rate, review.strangers_named, review.people_named, review.measured
+            ),
+        )
 
-    def _ids(self) -> set[str]:
-        return {person.person_id for person in self._people}
-
-    def _operating_point(self, gallery: GalleryInfo) -> tuple[OperatingPoint | None, str]:
-        """Return what the target costs, or why that is not known."""
-        if not self._is_there():
-            return None, f"Nothing is heard of {self._node}."
-        try:
-            values = self._parameters()
-            calibration = self._load_calibration(
-                gallery.model_fingerprint, values.pop("models.models_dir"), values.pop("models.embedder")
-            )
-            config = with_values(Config(), values)
-        except FaceRecognitionError as error:
-            return None, str(error)
-        people = sum(not person.is_stranger for person in self._people)
-        return operating_point(calibration, config.identity, people), ""
-
-    def _parameters(self) -> dict[str, Any]:
-        request = GetParameters.Request(names=list(ASKED))
-        answer = self._ask(GetParameters, f"{self._node}/get_parameters", request)
-        if len(answer.values) != len(ASKED):
-            raise UnavailableError(f"{self._node} does not tell its parameters.")
-        is_text = ParameterType.PARAMETER_STRING
-        return {
-            name: value.string_value if value.type == is_text else value.double_value
-            for name, value in zip(ASKED, answer.values, strict=True)
-        }
-
-    def _load_calibration(self, fingerprint: str, folder: str, embedder: str) -> Calibration:
-        """Return the calibration of the node's model, from this machine's copy of its card."""
-        from face_recognition_node.backends.loading import load_card
-
-        if self._calibration is None or self._calibration[0] != fingerprint:
-            models = replace(Config().models, models_dir=folder, embedder=embedder)
-            card = load_card(models, embedder)
-            if card.fingerprint != fingerprint:
-                raise ModelError(f"The node uses the model {fingerprint}, which is not on this machine.")
-            self._calibration = (fingerprint, Calibration.from_card(card))
-        return self._calibration[1]
-
-    def views(self, person_id: str) -> tuple[StoredView, ...]:
-        """See :class:`Operator`."""
+    def _views(self) -> tuple[StoredView, ...]:
+        answer = self._call("list_persons", include_strangers=True, include_templates=True)
         return tuple(
             StoredView(
-                t.template_id, _PROVENANCE[t.provenance], t.quality, t.yaw, t.pitch,
+                t.template_id, t.person_id, _PROVENANCE[t.provenance], t.quality, t.yaw, t.pitch,
                 stamp_to_seconds(t.created), t.is_set_aside,
             )
-            for t in self._templates()
-            if t.person_id == person_id
+            for t in answer.templates
         )  # fmt: skip
-
-    def _templates(self) -> Sequence[Any]:
-        answer = self._call("list_persons", include_strangers=True, include_templates=True)
-        return list(answer.templates)
 
     def crop(self, template_id: int) -> bytes | None:
         """See :class:`Operator`; the node tells no pictures."""
@@ -312,24 +238,21 @@ class RobotOperator:
 
     # --- enrollment -----------------------------------------------------------------------------------
 
-    def enroll(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> str:
-        """See :class:`Operator`."""
+    def _enrollment(self) -> EnrollmentState | None:
+        return self._state
+
+    def _begin(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> None:
         if not self._action.server_is_ready():
-            raise UnavailableError(f"{self._node} is not there to enroll anybody")
+            raise RemoteError(f"{self._node} is not there to enroll anybody")
         goal = EnrollPerson.Goal(
             name=name, person_id=person_id, selection=EnrollPerson.Goal.SELECT_TRACK, track_id=track_id,
             is_somebody_else=is_somebody_else,
         )  # fmt: skip
-        with self._lock:
-            running = self._enrollment
-            if running is not None and running.is_running:
-                raise InputError("another enrollment is running; cancel it first")
-            number = 1 if running is None else running.number + 1
-            self._enrollment = EnrollmentState(number, True, track_id, name, 0, 0, {}, (), "")
-            self._goal, self._is_canceled = None, False
+        number = 1 if self._state is None else self._state.number + 1
+        self._state = EnrollmentState(number, True, track_id, name, 0, 0, {}, (), "")
+        self._goal, self._is_canceled = None, False
         sent = self._action.send_goal_async(goal, self._on_feedback)
         sent.add_done_callback(self._on_accepted)
-        return f"Getting to know {name or 'this face'}"
 
     def _on_accepted(self, sent: Any) -> None:
         goal = self._goal = sent.result()
@@ -371,111 +294,68 @@ class RobotOperator:
 
     def _update(self, **values: Any) -> None:
         with self._lock:
-            if self._enrollment is not None and self._enrollment.is_running:
-                self._enrollment = replace(self._enrollment, **values)
+            if self._state is not None and self._state.is_running:
+                self._state = replace(self._state, **values)
 
-    def cancel_enrollment(self) -> str:
-        """See :class:`Operator`."""
+    def _cancel(self) -> None:
         self._is_canceled = True  # where the node has not accepted yet, as soon as it does
-        running, goal = self._enrollment, self._goal
+        running, goal = self._state, self._goal
         if running is not None and running.is_running and goal is not None:
             goal.cancel_goal_async()
-        return "Enrollment canceled; nothing was stored"
 
     # --- changes ----------------------------------------------------------------------------------------
 
     def _call(self, service: str, **request: Any) -> Any:
-        """Call a service of the node; raise UnavailableError with its words where it refuses."""
+        """Call a service of the node; raise RemoteError with its words where it refuses."""
         type_ = _TYPES[service]
         answer = self._ask(type_, f"{self._node}/{service}", type_.Request(**request), PATIENCE_S)
         if not answer.success and service != "verify_gallery":
-            raise UnavailableError(answer.message or f"{self._node} refused")
+            raise RemoteError(answer.message or f"{self._node} refused")
         return answer
 
     def _ask(self, type_: Any, name: str, request: Any, patience: float = QUICK_S) -> Any:
         if not self._is_there():
-            raise UnavailableError(f"Nothing is heard of {self._node}; is it running?")
+            raise RemoteError(f"Nothing is heard of {self._node}; is it running?")
         return self._remote.call(type_, name, request, patience)
 
-    def rename(self, person_id: str, name: str) -> str:
-        """See :class:`Operator`."""
-        before = self._label(person_id)
-        person = self._call("rename_person", person_id=person_id, name=name).person
-        return f"{before} is now called {_label(person)}"
+    def _rename(self, person_id: str, name: str) -> Card:
+        return _card(self._call("rename_person", person_id=person_id, name=name).person)
 
-    def _label(self, person_id: str) -> str:
-        return next((one.name for one in self._people if one.person_id == person_id), "") or person_id
+    def _merge(self, keep_id: str, other_ids: Sequence[str]) -> Card:
+        request = {"keep_person_id": keep_id, "merge_person_ids": list(other_ids)}
+        return _card(self._call("merge_persons", **request).person)
 
-    def merge(self, keep_id: str, other_ids: Sequence[str]) -> str:
-        """See :class:`Operator`."""
-        answer = self._call("merge_persons", keep_person_id=keep_id, merge_person_ids=list(other_ids))
-        return f"{_label(answer.person)} now has {answer.person.n_templates} views"
+    def _split(self, template_ids: Sequence[int], name: str) -> Card:
+        return _card(self._call("split_template", template_ids=list(template_ids), name=name).person)
 
-    def split(self, template_ids: Sequence[int], name: str) -> str:
-        """See :class:`Operator`."""
-        person = self._call("split_template", template_ids=list(template_ids), name=name).person
-        return f"{_label(person)} is a person with {person.n_templates} views now"
+    def _forget(self, person_ids: Sequence[str], is_final: bool) -> str:
+        return str(self._call("forget_persons", person_ids=list(person_ids), final=is_final).message)
 
-    def forget(self, person_ids: Sequence[str], is_final: bool) -> str:
-        """See :class:`Operator`."""
-        names = ", ".join(self._label(person_id) for person_id in person_ids)
-        if is_final:
-            self._gone.update(person_ids)
-        self._call("forget_persons", person_ids=list(person_ids), final=is_final)
-        return f"{names} forgotten for good" if is_final else f"{names} forgotten; undo brings them back"
+    def _step(self, is_redo: bool) -> Sequence[str]:
+        return list(self._call("undo_gallery", redo=is_redo).changes)
 
-    def undo(self) -> str:
-        """See :class:`Operator`."""
-        return f"Undone: {'; '.join(self._call('undo_gallery', redo=False).changes)}"
+    def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None:
+        self._call("set_session", name=name, kind=SESSION_KINDS[kind], ttl=to_duration(time_to_live_s or 0.0))
 
-    def redo(self) -> str:
-        """See :class:`Operator`."""
-        return f"Done again: {'; '.join(self._call('undo_gallery', redo=True).changes)}"
+    def _export(self, path: Path) -> tuple[int, int, str]:
+        answer = self._call("export_gallery", path=str(path))
+        return answer.n_persons, answer.n_templates, answer.path
 
-    def start_session(self, name: str, kind: str, time_to_live_s: float | None) -> str:
-        """See :class:`Operator`."""
-        numbers = {word: number for number, word in _KIND.items()}
-        if kind not in numbers:
-            raise InputError(f"kind: expected permanent, event or run, got {kind!r}")
-        self._call("set_session", name=name, kind=numbers[kind], ttl=to_duration(time_to_live_s or 0.0))
-        return f"Newcomers are stored under {name or 'the default session'}"
+    def _import(self, path: Path) -> tuple[int, int]:
+        answer = self._call("import_gallery", path=str(path))
+        return len(answer.person_ids), answer.n_templates
 
-    def export_people(self, path: str) -> str:
-        """See :class:`Operator`."""
-        answer = self._call("export_gallery", path=path)
-        return f"{answer.n_persons} entries with {answer.n_templates} views written to {answer.path}"
-
-    def import_people(self, path: str) -> str:
-        """See :class:`Operator`."""
-        answer = self._call("import_gallery", path=path)
-        return f"{len(answer.person_ids)} entries with {answer.n_templates} views are here now"
-
-    def verify(self) -> Verification:
-        """See :class:`Operator`."""
+    def _check(self) -> tuple[Sequence[str], Sequence[int], int, int]:
         answer = self._call("verify_gallery")
-        twins = list(answer.twin_person_ids)
-        self._pairs = [Pair(*ids, None) for ids in zip(twins[::2], twins[1::2], strict=True)]
-        self._settings += 1
-        owners = {one.template_id: self._label(one.person_id) for one in self._templates()}
-        suspicious = {one: owners.get(one, "somebody") for one in answer.suspicious_template_ids}
-        return explain(
-            answer.success, answer.problems, suspicious, int(answer.n_persons), int(answer.n_templates)
-        )
+        return answer.problems, answer.suspicious_template_ids, answer.n_persons, answer.n_templates
 
-    def set_target(self, rate: float) -> str:
-        """See :class:`Operator`."""
-        with_values(Config(), {TARGET: rate})  # says what is expected
+    def _set_target(self, rate: float) -> None:
         value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=rate)
         request = SetParameters.Request(parameters=[Parameter(name=TARGET, value=value)])
         result = self._ask(SetParameters, f"{self._node}/set_parameters", request).results[0]
         if not result.successful:
-            raise UnavailableError(result.reason)
+            raise RemoteError(result.reason)
         self._settings += 1
-        return f"Target false-accept rate: {rate:.3%}"
-
-
-def _label(person: PersonInfo) -> str:
-    return str(person.name or person.person_id)
 
 
 def _capital(text: str) -> str:
@@ -486,10 +366,12 @@ def _directions(coverage: Any) -> tuple[str, ...]:
     return tuple(name for name in DIRECTIONS if getattr(coverage, name))
 
 
+def _time(stamp: Any) -> float | None:
+    return stamp_to_seconds(stamp) or None
+
+
 def _card(person: PersonInfo) -> Card:
-    times = (person.created, person.last_seen, person.expires)
-    created, last_seen, expires = (stamp_to_seconds(time) or None for time in times)
     return Card(
         person.person_id, person.name, person.is_stranger, person.n_templates, person.n_adapted,
-        person.session, created, last_seen, expires,
+        person.session, _time(person.created), _time(person.last_seen), _time(person.expires),
     )  # fmt: skip

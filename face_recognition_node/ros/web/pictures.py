@@ -36,14 +36,14 @@ class WebPictures:
     Args:
         node: In whose name and namespace it happens.
         recognition: Full name of the recognition node.
+        on_picture: Called, from the companion's thread, after each new picture.
 
     Attributes:
-        followers: Called, from the companion's thread, after each new picture.
         picture: The newest one, or None.
     """
 
-    def __init__(self, node: Node, recognition: str) -> None:
-        self.followers: list[Callable[[], None]] = []
+    def __init__(self, node: Node, recognition: str, on_picture: Callable[[], None]) -> None:
+        self._on_picture = on_picture
         self.picture: Picture | None = None
         self._faces_topic = FACES.name.replace("~", recognition, 1)
         self._lock = threading.Lock()
@@ -120,8 +120,7 @@ class WebPictures:
         except FrameError:  # the node counts it and says so in its diagnostics
             return
         self.picture = Picture(image_bgr, tuple(_face(face) for face in faces.faces))
-        for tell in self.followers:
-            tell()
+        self._on_picture()
 
 
 def _face(face: Any) -> Face:

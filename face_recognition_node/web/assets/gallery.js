@@ -3,18 +3,16 @@
 import { act, ask, clock, el, percent, post, sentence, toast } from "./dom.js";
 
 export function showHistory(overview) {
-  const off = overview.unavailable;
   const steps = [...overview.history].reverse();
-  const last = steps.find((step) => step.is_done), next = [...overview.history].find((step) => !step.is_done);
+  const last = steps.find((step) => step.is_done), next = overview.history.find((step) => !step.is_done);
   return [
     el("div", { className: "row" },
-      el("button", { id: "undo", disabled: Boolean(off.undo) || (!off.history && !last), title: off.undo || "", onclick: () => act("undo") }, "↶ Undo"),
-      el("button", { id: "redo", disabled: Boolean(off.redo) || (!off.history && !next), title: off.redo || "", onclick: () => act("redo") }, "↷ Redo")),
-    off.history ? el("p", { className: "muted small" }, off.history) : null,
+      el("button", { id: "undo", disabled: !last, title: last ? `Undo: ${last.sentence} (u)` : "", onclick: () => act("undo") }, "↶ Undo"),
+      el("button", { id: "redo", disabled: !next, title: next ? `Do again: ${next.sentence} (r)` : "", onclick: () => act("redo") }, "↷ Redo")),
     steps.length ? el("ul", { className: "steps" }, steps.map((step) => el("li", {},
         el("span", { className: step.is_done ? "" : "undone" }, sentence(step.sentence)),
         el("span", { className: "muted small" }, clock(step.made)),
-        step.deadline && step.is_done ? el("span", { className: "muted small" }, `can be undone until ${clock(step.deadline)}`) : null)))
+        step.deadline ? el("span", { className: "muted small" }, `can be ${step.is_done ? "undone" : "done again"} until ${clock(step.deadline)}`) : null)))
       : el("div", { className: "box empty" }, "Nothing was changed yet that could be undone."),
   ];
 }
@@ -22,41 +20,41 @@ export function showHistory(overview) {
 const KINDS = { permanent: "until forgotten by request", event: "for an event", run: "until the next start" };
 
 export function showGallery(overview) {
-  const off = overview.unavailable;
   return [
     el("div", { className: "box" }, el("h2", {}, "Sessions"),
       el("p", { className: "muted small" }, "Newcomers are stored under the current session, and can be forgotten together."),
-      off.sessions ? el("p", { className: "note" }, off.sessions) : null,
-      el("ul", { className: "steps" }, overview.sessions.map((session) => el("li", {},
-        el("span", {}, session.name || "Default", session.name === overview.session ? el("span", { className: "count" }, "current") : null),
-        el("span", { className: "muted small" }, [`${session.n_people} people`, KINDS[session.kind]].filter(Boolean).join(", "),
-          forgetSession(overview, session))))),
+      el("ul", { className: "steps" }, overview.sessions.map((session) => showSession(overview, session))),
       el("div", { className: "row", style: { marginTop: "10px" } },
-        el("button", { disabled: Boolean(off.start_session), title: off.start_session || "", onclick: () => startSession(overview) }, "Start or continue a session"))),
+        el("button", { onclick: () => startSession(overview) }, "Start or continue a session"))),
     el("div", { className: "box" }, el("h2", {}, "Files"),
       el("p", { className: "muted small" }, `Gallery: ${overview.gallery}. Files are on the robot's machine, not on this one.`),
-      fileForm("export", "Export everybody to", "Export", off.export), fileForm("import", "Import from", "Import", off.import)),
+      fileForm("export", "Export everybody to", "Export"), fileForm("import", "Import from", "Import")),
     el("div", { className: "box" }, el("h2", {}, "Check"),
       el("p", { className: "muted small" }, "Checks the file, its rows, the keys and the index, and looks for views that may show somebody else."),
-      el("button", { id: "verify", disabled: Boolean(off.verify), title: off.verify || "", onclick: verify }, "Check the gallery"),
+      el("button", { id: "verify", onclick: verify }, "Check the gallery"),
       el("div", { id: "verification" })),
   ];
 }
 
-function fileForm(action, label, text, whyNot) {
+function fileForm(action, label, text) {
   const input = el("input", { className: "fill", placeholder: "/home/robot/people.db", "aria-label": label, spellcheck: false, id: `${action}-path` });
   return el("form", { className: "row", onsubmit: (event) => { event.preventDefault(); act(action, { path: input.value.trim() }, action === "import"); } },
-    input, el("button", { type: "submit", disabled: Boolean(whyNot), title: whyNot || "" }, text));
+    input, el("button", { type: "submit" }, text));
 }
 
-function forgetSession(overview, session) {
+function showSession(overview, session) {
   const ids = overview.people.filter((person) => person.session === session.name).map((person) => person.person_id);
-  return ids.length === 0 ? null : el("button", {
-    className: "quiet danger", onclick: async () => {
-      const isSure = await ask({ title: `Forget all ${ids.length} of “${session.name || "Default"}”?`, confirm: "Forget", isDanger: true });
-      if (isSure) act("forget", { person_ids: ids }, true);
-    },
-  }, "Forget them");
+  const hours = session.time_to_live_s && `newcomers for ${+(session.time_to_live_s / 3600).toFixed(2)} h`;
+  const name = session.name || "Default";
+  return el("li", {},
+    el("span", {}, name, session.name === overview.session ? el("span", { className: "count" }, "current") : null),
+    el("span", { className: "muted small" }, [`${ids.length} ${ids.length === 1 ? "person" : "people"}`, KINDS[session.kind], hours].filter(Boolean).join(", "),
+      ids.length === 0 ? null : el("button", {
+        className: "quiet danger", onclick: async () => {
+          const isSure = await ask({ title: `Forget all ${ids.length} of “${name}”?`, confirm: "Forget", isDanger: true });
+          if (isSure) act("forget", { person_ids: ids }, true);
+        },
+      }, "Forget them")));
 }
 
 async function startSession(overview) {
@@ -89,14 +87,13 @@ async function verify() {
 const RATES = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2];
 
 export function showAccuracy(overview) {
-  const point = overview.operating_point, off = overview.unavailable;
-  if (!point) return el("div", { className: "box empty" }, off.operating_point || "Not known here.");
+  const point = overview.operating_point, n_people = overview.people.filter((person) => !person.is_stranger).length;
+  if (!point) return el("div", { className: "box empty" }, "Not known yet.");
   const near = RATES.reduce((best, rate, k) => (Math.abs(Math.log(rate / point.target)) < Math.abs(Math.log(RATES[best] / point.target)) ? k : best), 0);
   const words = (rate) => `1 in ${Math.round(1 / rate).toLocaleString()}`;
   const shown = el("span", { className: "bignum", id: "target" }, words(point.target));
   const slider = el("input", {
     type: "range", min: 0, max: RATES.length - 1, step: 1, value: near, "aria-label": "Target false-accept rate", id: "knob",
-    disabled: Boolean(off.set_target), title: off.set_target || "",
     oninput: (event) => { shown.textContent = words(RATES[event.target.value]); },
     onchange: (event) => act("set_target", { rate: RATES[event.target.value] }),
   });
@@ -105,7 +102,7 @@ export function showAccuracy(overview) {
     el("div", { className: "box" }, el("h2", {}, "How easily names are given"),
       el("p", { className: "muted" }, "At most so many strangers are ever called by somebody's name:"), shown, slider,
       el("div", { className: "row small muted", style: { justifyContent: "space-between" } }, el("span", {}, "seldom wrong, more “stranger”"), el("span", {}, "more names, more mistakes"))),
-    el("div", { className: "box" }, el("h2", {}, `What to expect with ${point.n_people} ${point.n_people === 1 ? "person" : "people"} enrolled`),
+    el("div", { className: "box" }, el("h2", {}, `What to expect with ${n_people} ${n_people === 1 ? "person" : "people"} enrolled`),
       el("div", { className: "pair" },
         el("div", {}, el("div", { className: "bignum" }, share(point.strangers_named)), "of strangers are given a name"),
         el("div", {}, el("div", { className: "bignum" }, share(point.people_named)), "of enrolled people are named from a single good view; more in a video")),

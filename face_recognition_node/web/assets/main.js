@@ -6,7 +6,7 @@ import { showAccuracy, showGallery, showHistory } from "./gallery.js";
 import { connect, live, select, showStatus } from "./live.js";
 import { markInView, showPeople } from "./people.js";
 
-const EMPTY = { version: -1, people: [], pairs: [], history: [], sessions: [], session: "", gallery: "", operating_point: null, unavailable: {} };
+const EMPTY = { version: -1, people: [], pairs: [], history: [], sessions: [], session: "", gallery: "", operating_point: null };
 let overview = EMPTY, current = "people", isAsking = false, isStale = false;
 
 const TABS = {

@@ -11,15 +11,13 @@ export function showPeople(overview, isStrangers, redraw) {
   for (const id of chosen) if (!overview.people.some((person) => person.person_id === id)) chosen.delete(id);
   const found = all.filter((person) => labelOf(person).toLowerCase().includes(filter.toLowerCase()))
     .sort((a, b) => (isStrangers ? (b.last_seen ?? b.created) - (a.last_seen ?? a.created) : labelOf(a).localeCompare(labelOf(b))));
-  const off = overview.unavailable;
   const picked = overview.people.filter((person) => chosen.has(person.person_id));
   const search = el("input", {
     id: "search", type: "search", className: "fill", placeholder: `Search ${isStrangers ? "strangers" : "people"}  ( / )`, value: filter,
     "aria-label": "Search", oninput: (event) => { filter = event.target.value; redraw(); },
   });
   return [
-    isStrangers ? overview.pairs.map((pair) => showPair(overview, pair)) : null,
-    isStrangers && off.pairs ? el("p", { className: "muted small" }, off.pairs) : null,
+    overview.pairs.map((pair) => showPair(overview, pair, isStrangers)),
     el("div", { className: "row", style: { marginBottom: "10px" } }, search,
       el("button", { disabled: picked.length < 2, id: "merge", title: "Choose two cards that show one person", onclick: () => merge(picked) },
         picked.length < 2 ? "Merge" : `Merge ${picked.length}`)),
@@ -39,9 +37,7 @@ function card(overview, person, redraw) {
     `${person.n_templates} view${person.n_templates === 1 ? "" : "s"}${person.n_adapted ? ` (${person.n_adapted} learned)` : ""}`,
     person.session || null, person.last_seen ? `seen ${ago(person.last_seen)}` : null,
   ].filter(Boolean).join(" · ");
-  const off = overview.unavailable;
-  const button = (text, why, run, kind = "") =>
-    el("button", { className: kind, disabled: Boolean(why), title: why || "", onclick: run }, text);
+  const button = (text, run, kind = "") => el("button", { className: kind, onclick: run }, text);
   return el("article", { className: chosen.has(id) ? "box card chosen" : "box card", "data-person": id },
     el("div", { className: "face", style: { background: person.is_stranger ? "var(--undecided)" : colorOf(id) }, "aria-hidden": "true" },
       person.is_stranger ? "?" : initials(label), person.picture === null ? null : picture(person.picture)),
@@ -53,13 +49,13 @@ function card(overview, person, redraw) {
       })),
     el("div", { className: "facts" }, facts),
     el("div", { className: "row tight acts" },
-      button(person.is_stranger ? "Give a name" : "Rename", off.rename, async () => {
+      button(person.is_stranger ? "Give a name" : "Rename", async () => {
         const name = await askName(person.is_stranger ? "Who is it?" : `Rename ${label}`, person.name);
         if (name) act("rename", { person_id: id, name }, true);
       }),
-      button("Views", off.views, () => split(person, off.split)),
-      button("Forget", off.forget, () => act("forget", { person_ids: [id] }, true)),
-      button("Forget for good", off.forget, async () => {
+      button("Views", () => split(person)),
+      button("Forget", () => act("forget", { person_ids: [id] }, true)),
+      button("Forget for good", async () => {
         const isSure = await ask({
           title: `Forget ${label} for good?`, confirm: "Forget for good", isDanger: true,
           content: el("p", {}, `${person.n_templates} views are destroyed at once and cannot be brought back.`),
@@ -68,13 +64,13 @@ function card(overview, person, redraw) {
       }, "danger")));
 }
 
-function showPair(overview, pair) {
+function showPair(overview, pair, isStrangers) {
   const of = (id) => overview.people.find((person) => person.person_id === id);
   const first = of(pair.first_id), second = of(pair.second_id);
-  if (!first || !second) return null;
+  if (!first || !second || second.is_stranger !== isStrangers) return null;
   return el("div", { className: "note", style: { marginBottom: "10px" } },
     el("b", {}, `${labelOf(first)} and ${labelOf(second)} may be one person`),
-    el("div", { className: "row", style: { marginTop: "6px" } }, pair.probability === null ? null : el("span", { className: "muted" }, probability(pair.probability)),
+    el("div", { className: "row", style: { marginTop: "6px" } }, el("span", { className: "muted" }, probability(pair.probability)),
       el("button", { onclick: () => act("merge", { keep_id: pair.first_id, other_ids: [pair.second_id] }, true) }, "Merge")));
 }
 
@@ -93,16 +89,16 @@ async function merge(picked) {
   if (await act("merge", { keep_id: id, other_ids: others }, true)) chosen.clear();
 }
 
-async function split(person, whyNot) {
+async function split(person) {
   let views;
   try { ({ views } = await post("views", { person_id: person.person_id })); } catch (error) { return toast(error.message, null, true); }
-  const boxes = views.map((view) => el("input", { type: "checkbox", value: view.template_id, disabled: Boolean(whyNot) }));
+  const boxes = views.map((view) => el("input", { type: "checkbox", value: view.template_id }));
   const name = el("input", { placeholder: "Empty: a stranger without a name", maxLength: 200, autocomplete: "off" });
   const side = ({ yaw, pitch }) => [Math.abs(yaw) < 14 ? "frontal" : yaw < 0 ? "to the left" : "to the right",
     Math.abs(pitch) < 12 ? null : pitch > 0 ? "up" : "down"].filter(Boolean).join(", ");
   const result = await ask({
     title: `Views of ${labelOf(person)}`, confirm: "Split off the chosen",
-    content: [el("p", { className: "muted" }, whyNot || "Choose those that show somebody else; they become a person of their own."),
+    content: [el("p", { className: "muted" }, "Choose those that show somebody else; they become a person of their own."),
       el("div", { className: "list" }, views.map((view, k) => el("label", {}, boxes[k],
         person.picture === null ? null : picture(view.template_id), el("span", {}, `${view.provenance}, ${side(view)}, quality ${percent(view.quality)}${view.is_set_aside ? ", set aside" : ""}`),
         el("span", { className: "grow" }), el("span", { className: "muted small" }, ago(view.created))))),
