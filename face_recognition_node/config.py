@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from face_recognition_node.enrollment.goal import EnrollmentConfig
-from face_recognition_node.gallery.config import GalleryConfig
+from face_recognition_node.gallery.values import GalleryConfig
 from face_recognition_node.identity.adaptation_values import AdaptationConfig
 from face_recognition_node.identity.identity import IdentityConfig
 from face_recognition_node.identity.strangers import StrangersConfig

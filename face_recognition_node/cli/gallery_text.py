@@ -19,7 +19,7 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
     Raises:
         PersonNotFoundError: Nobody, or more than one, can be meant.
     """
-    from face_recognition_node.gallery.edits import composed, folded
+    from face_recognition_node.gallery.values import composed, folded
 
     if text in snapshot.persons or text in snapshot.aliases:
         return snapshot.person(text)

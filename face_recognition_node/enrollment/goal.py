@@ -11,7 +11,7 @@ from types import MappingProxyType
 from face_recognition_node.common.errors import ConfigurationError, InputError
 from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.enrollment.coverage import PoseCoverage
-from face_recognition_node.gallery.edits import checked_name
+from face_recognition_node.gallery.values import checked_name
 from face_recognition_node.vision.faces import Candidate
 
 

@@ -1,8 +1,8 @@
-"""Changes of single rows, which can be applied, inverted and written down, and the transaction they run in.
+"""Changes of single rows, which can be made, taken back and written down, and the transaction they run in.
 
-Applying a list of changes yields the list that takes them back, so that one mechanism serves every edit,
-its undo, and its redo. An inverse holds only what the database no longer holds: the inverse of an insert is
-a key, the inverse of a delete is the row.
+A transaction notes of each change what would take it back, so that one mechanism serves every edit, its
+undo, and its redo. An inverse holds only what the database no longer holds: the inverse of an insert is a
+key, the inverse of a delete is the row.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,124 +44,112 @@ class Change:
         return self.kind != "delete" and ("embedding" in self.values or "sealed" in self.values)
 
 
-def apply_changes(connection: sqlite3.Connection, changes: Sequence[Change]) -> list[Change]:
-    """Make the changes inside the running transaction and return those that take them back, in their order.
-
-    Raises:
-        GalleryConflictError: A row to insert exists, or one to change does not; roll the transaction back.
-    """
-    inverse: list[Change] = []
-    for change in changes:
-        inverse += _apply(connection, change)
-    inverse.reverse()
-    return inverse
-
-
-def _apply(connection: sqlite3.Connection, change: Change) -> list[Change]:
-    key_column = KEY_COLUMNS[change.table]
-    if change.kind == "insert":
-        columns = [key_column, *change.values]
-        marks = ", ".join("?" * len(columns))
-        is_session = change.table == "sessions"
-        verb = "INSERT OR IGNORE" if is_session else "INSERT"
-        try:
-            connection.execute(
-                f"{verb} INTO {change.table} ({', '.join(columns)}) VALUES ({marks})",
-                (change.key, *change.values.values()),
-            )
-        except sqlite3.IntegrityError as error:
-            raise _conflict(change, "is there already") from error
-        return [change if is_session else Change("delete", change.table, change.key)]
-    columns = [name for name in COLUMNS[change.table] if name != key_column]
-    if change.kind == "update":
-        columns = [name for name in columns if name in change.values]
-    where = f"WHERE {key_column} = ?"
-    row = connection.execute(
-        f"SELECT {', '.join(columns)} FROM {change.table} {where}", (change.key,)
-    ).fetchone()
-    if row is None:
-        raise _conflict(change, "is not there any more")
-    old = dict(zip(columns, row, strict=True))
-    if change.kind == "delete":
-        connection.execute(f"DELETE FROM {change.table} {where}", (change.key,))
-        return [Change("insert", change.table, change.key, old), *_session_of(connection, old)]
-    assignments = ", ".join(f"{name} = ?" for name in columns)
-    values = [change.values[name] for name in columns]
-    connection.execute(f"UPDATE {change.table} SET {assignments} {where}", (*values, change.key))
-    return [Change("update", change.table, change.key, old), *_session_of(connection, old)]
-
-
-def _session_of(connection: sqlite3.Connection, row: Mapping[str, Cell]) -> list[Change]:
-    """Return what makes sure that a row's session is there when the row comes back: it may go with others."""
-    if "session" not in row:
-        return []
-    columns = COLUMNS["sessions"]
-    query = f"SELECT {', '.join(columns)} FROM sessions WHERE name = ?"
-    found = connection.execute(query, (row["session"],)).fetchone()
-    values = dict(zip(columns[1:], found[1:], strict=True))
-    return [Change("insert", "sessions", found[0], values)]
-
-
-def _conflict(change: Change, what: str) -> GalleryConflictError:
-    return GalleryConflictError(
-        f"cannot {change.kind} {change.key!r} in {change.table}: it {what}; the gallery was changed since"
-    )
-
-
-def encode_changes(changes: Iterable[Change]) -> bytes:
-    """Return the changes as JSON; bytes become base64."""
-
-    def plain(cell: Cell) -> object:
-        return {"base64": base64.b64encode(cell).decode("ascii")} if isinstance(cell, bytes) else cell
-
-    rows = [[c.kind, c.table, c.key, {name: plain(cell) for name, cell in c.values.items()}] for c in changes]
-    return json.dumps(rows, separators=(",", ":")).encode()
-
-
-def decode_changes(payload: bytes) -> list[Change]:
-    """Return what :func:`encode_changes` wrote."""
-
-    def cell(value: Any) -> Cell:
-        return base64.b64decode(value["base64"]) if isinstance(value, dict) else value
-
-    return [
-        Change(kind, table, key, {name: cell(value) for name, value in values.items()})
-        for kind, table, key, values in json.loads(payload)
-    ]
-
-
 LOGGED_ROWS = 5000
 LOGGED_VERSIONS = 2000
 """Versions whose row log is kept for readers that follow."""
 
 
 class Transaction:
-    """A running change."""
+    """A running change: it makes changes of rows and notes what was touched and what takes them back."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self._back: list[Change] = []
         self._touched: set[tuple[str, str | int]] = set()
         self.removed_texts: set[str] = set()
         """Names and ids in row changes that are to leave no trace."""
         self.is_text_lost = False
         """There are more of them, in what can be read no more."""
 
-    def apply(self, changes: Sequence[Change]) -> list[Change]:
-        """Make the row changes and return those that take them back."""
-        inverse = apply_changes(self.connection, changes)
-        for change in changes:
-            self._touch(change)
-        for change in inverse:
-            self._touch(change)
-        return inverse
+    @property
+    def inverse(self) -> list[Change]:
+        """What takes back all that was done, in the order to do it."""
+        return self._back[::-1]
 
-    def _touch(self, change: Change) -> None:
-        if change.table == "persons":
-            self._touched.add(("p", change.key))
-        elif change.table == "templates":
-            self._touched.add(("t", change.key))
-        if "person_id" in change.values:
-            self._touched.add(("p", str(change.values["person_id"])))
+    def removed_embeddings(self) -> list[bytes]:
+        """Return the embeddings of the rows that are gone."""
+        values = (change.values.get("embedding") for change in self._back if change.kind == "insert")
+        return [value for value in values if isinstance(value, bytes)]
+
+    def apply(self, changes: Iterable[Change]) -> list[Change]:
+        """Make changes and return those that take them back, in the order to do them.
+
+        Raises:
+            GalleryConflictError: A row to insert is there, or one to change is not; roll it all back.
+        """
+        start = len(self._back)
+        for change in changes:
+            back = self._make(change)
+            self._back += back
+            for one in (change, *back):
+                if one.table in ("persons", "templates"):
+                    self._touched.add((one.table[0], one.key))  # "p" or "t", as the log says
+                if "person_id" in one.values:
+                    self._touched.add(("p", str(one.values["person_id"])))
+        return self._back[start:][::-1]
+
+    def insert(self, table: str, key: Key, values: Mapping[str, Cell]) -> None:
+        """Add a row, which must not be there; of a session it is enough that it is."""
+        self.apply([Change("insert", table, key, values)])
+
+    def update(self, table: str, key: Key, values: Mapping[str, Cell]) -> None:
+        """Change some columns of a row, which must be there."""
+        self.apply([Change("update", table, key, values)])
+
+    def delete(self, table: str, key: Key) -> None:
+        """Remove a row, which must be there."""
+        self.apply([Change("delete", table, key)])
+
+    def delete_template(self, template_id: int) -> None:
+        """Remove a template and its crop, where one is kept."""
+        if self.has("crops", template_id):
+            self.delete("crops", template_id)
+        self.delete("templates", template_id)
+
+    def has(self, table: str, key: Key) -> bool:
+        """Return whether there is a row of this key."""
+        query = f"SELECT 1 FROM {table} WHERE {KEY_COLUMNS[table]} = ?"
+        return self.connection.execute(query, (key,)).fetchone() is not None
+
+    def _make(self, change: Change) -> list[Change]:
+        """Make one change and return what takes it back, last first."""
+        execute, table, key_column = self.connection.execute, change.table, KEY_COLUMNS[change.table]
+        if change.kind == "insert":
+            columns = [key_column, *change.values]
+            marks = ", ".join("?" * len(columns))
+            is_session = table == "sessions"
+            verb = "INSERT OR IGNORE" if is_session else "INSERT"
+            try:
+                execute(
+                    f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})",
+                    (change.key, *change.values.values()),
+                )
+            except sqlite3.IntegrityError as error:
+                raise _conflict(change, "is there already") from error
+            return [change if is_session else Change("delete", table, change.key)]
+        is_update, where = change.kind == "update", f"WHERE {key_column} = ?"
+        columns = [name for name in COLUMNS[table] if name != key_column]
+        if is_update:
+            columns = [name for name in columns if name in change.values]
+        row = execute(f"SELECT {', '.join(columns)} FROM {table} {where}", (change.key,)).fetchone()
+        if row is None:
+            raise _conflict(change, "is not there any more")
+        old = dict(zip(columns, row, strict=True))
+        if is_update:
+            assignments = ", ".join(f"{name} = ?" for name in columns)
+            values = [change.values[name] for name in columns]
+            execute(f"UPDATE {table} SET {assignments} {where}", (*values, change.key))
+            back = Change("update", table, change.key, old)
+        else:
+            execute(f"DELETE FROM {table} {where}", (change.key,))
+            back = Change("insert", table, change.key, old)
+        if "session" not in old:
+            return [back]
+        # The row's session may go with others: it must be there again when the row comes back.
+        query = f"SELECT {', '.join(COLUMNS['sessions'])} FROM sessions WHERE name = ?"
+        name, *rest = execute(query, (old["session"],)).fetchone()
+        session = dict(zip(COLUMNS["sessions"][1:], rest, strict=True))
+        return [back, Change("insert", "sessions", name, session)]
 
     def allocate(self, counter: str, n: int = 1) -> range:
         """Return the next ``n`` numbers of a counter in meta; a number is never given out twice."""
@@ -221,3 +209,31 @@ class Transaction:
         self.connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
         self.connection.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
         return version
+
+
+def _conflict(change: Change, what: str) -> GalleryConflictError:
+    return GalleryConflictError(
+        f"cannot {change.kind} {change.key!r} in {change.table}: it {what}; the gallery was changed since"
+    )
+
+
+def encode_changes(changes: Iterable[Change]) -> bytes:
+    """Return the changes as JSON; bytes become base64."""
+
+    def plain(cell: Cell) -> object:
+        return {"base64": base64.b64encode(cell).decode("ascii")} if isinstance(cell, bytes) else cell
+
+    rows = [[c.kind, c.table, c.key, {name: plain(cell) for name, cell in c.values.items()}] for c in changes]
+    return json.dumps(rows, separators=(",", ":")).encode()
+
+
+def decode_changes(payload: bytes) -> list[Change]:
+    """Return what :func:`encode_changes` wrote."""
+
+    def cell(value: Any) -> Cell:
+        return base64.b64decode(value["base64"]) if isinstance(value, dict) else value
+
+    return [
+        Change(kind, table, key, {name: cell(value) for name, value in values.items()})
+        for kind, table, key, values in json.loads(payload)
+    ]

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from face_recognition_node.common.errors import GalleryUnavailableError, InputError
-from face_recognition_node.gallery.edits import checked_name
 from face_recognition_node.gallery.keys import KeyRing
 from face_recognition_node.gallery.rows import KEY_COLUMNS, unit_rows
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.values import PRECISIONS, Provenance
+from face_recognition_node.gallery.values import PRECISIONS, Provenance, checked_name
 from face_recognition_node.vision.faces import FloatArray, IntArray
 
 UNIT_TOLERANCE = 1e-3

@@ -1,36 +1,53 @@
 """The gallery: who is known, found by face, changed while the robot runs.
 
-An SQLite file is the truth (:mod:`store`); readers work on immutable snapshots and never wait for a writer.
-Every change is durable before its method returns, and the next :meth:`Gallery.snapshot` shows it.
+An SQLite file is the truth (:mod:`store`); readers pick up immutable snapshots and never wait for a writer;
+writers take turns on one lock. Every change is durable before its method returns, and the next
+:meth:`Gallery.snapshot` shows it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
+from typing import TypeVar
 
-from face_recognition_node.gallery import edits, retention
+import numpy as np
+
+from face_recognition_node.common.errors import (
+    FaceRecognitionError,
+    GalleryConflictError,
+    GalleryMismatchError,
+    GalleryUnavailableError,
+    InputError,
+)
+from face_recognition_node.gallery import edits
+from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.check import VerificationReport, verify
-from face_recognition_node.gallery.config import GalleryConfig
 from face_recognition_node.gallery.edits import Context, Edit
-from face_recognition_node.gallery.engine import UNDO_WINDOW, GalleryEngine, Plan
+from face_recognition_node.gallery.erasure import Erasure
 from face_recognition_node.gallery.files import choose_keys_folder
-from face_recognition_node.gallery.history import HistoryEntry
-from face_recognition_node.gallery.keys import KeyRing
-from face_recognition_node.gallery.reembedding import ReembeddingReport, reembed
-from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.history import History, HistoryEntry, ended_by
+from face_recognition_node.gallery.index import CellIndex, FlatIndex
+from face_recognition_node.gallery.keys import CropSafe, KeyRing
+from face_recognition_node.gallery.snapshot import Snapshot, first_snapshot, next_snapshot
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.transfer import (
     ExportReport,
     ImportConflict,
     ImportReport,
-    import_report,
-    plan_import,
+    ReembeddingReport,
+    import_people,
     read_export,
+    reembed,
     write_export,
 )
 from face_recognition_node.gallery.values import (
+    GalleryConfig,
     Match,
     NewTemplate,
     Person,
@@ -47,8 +64,16 @@ __all__ = [
     "Snapshot", "Template",
 ]  # fmt: skip
 
+LOGGER = logging.getLogger(__name__)
+UNDO_WINDOW = "undo_window_s"
+"""The setting of the node that the file keeps, in the table meta, for commands."""
+WRITE_TROUBLE_S = 60.0
+"""What is wrong with the disk is believed for so long, or until the next change is stored."""
+Answer = TypeVar("Answer")
 Check = Callable[[Snapshot], None]
 """Refuses a change by raising, given the gallery as it is in the transaction."""
+Plan = Callable[[Context], Edit[Answer]]
+"""Makes a change inside of a transaction; what it raises leaves everything as it was."""
 
 
 class Gallery:
@@ -57,8 +82,40 @@ class Gallery:
     Open one with :meth:`open`; use it as a context manager or call :meth:`close`.
     """
 
-    def __init__(self, engine: GalleryEngine) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        store: Store,
+        keys: KeyRing,
+        config: GalleryConfig,
+        clock: Callable[[], float],
+        read_only: bool = False,
+    ) -> None:
+        self._store, self._keys, self._config, self._clock = store, keys, config, clock
+        gallery_id = str(store.meta("gallery_id"))
+        self._lock = threading.RLock()
+        self._crops = CropSafe(keys, gallery_id)
+        self._history = History(gallery_id, keys, config.undo_window_s, config.history_length)
+        self._erasure = Erasure(store)
+        self._snapshot: Snapshot
+        self._is_open = True
+        self._write_trouble_ends = 0.0
+        self._indexes: weakref.WeakSet[FlatIndex | CellIndex] = weakref.WeakSet()
+        self._data_version = store.data_version()
+        self._read_everything()
+        self._next_deadline: float | None = None
+        if read_only:
+            return
+        self._destroy_orphans()
+        self._end_what_is_late()
+        if note := self._erasure.pending():  # a crash may have come between a forget and its scrubbing
+            self._erasure.scrub(note)
+        if store.path is not None and config.poll_interval_s > 0:
+            threading.Thread(
+                target=_follow,
+                args=(weakref.ref(self), store.closing, config.poll_interval_s),
+                name="gallery-follow",
+                daemon=True,
+            ).start()
 
     @classmethod
     def open(
@@ -98,7 +155,7 @@ class Gallery:
             if config is None:
                 window_s = store.setting(UNDO_WINDOW)
                 config = GalleryConfig() if window_s is None else GalleryConfig(undo_window_s=window_s)
-            return cls(GalleryEngine(store, KeyRing(folder), config, clock, read_only))
+            return cls(store, KeyRing(folder), config, clock, read_only)
         except BaseException:
             store.close()
             raise
@@ -111,49 +168,87 @@ class Gallery:
 
     def close(self) -> None:
         """Close the file; snapshots already taken stay usable."""
-        self._engine.close()
+        self._store.closing.set()  # who waits for another process gives up
+        with self._lock:
+            if self._is_open:
+                self._is_open = False
+                self._store.close()
 
     @property
     def path(self) -> Path | None:
         """The file, or None in memory."""
-        return self._engine.store.path
+        return self._store.path
 
     @property
     def fingerprint(self) -> str:
         """Of the model and alignment the embeddings come from."""
-        return self._engine.snapshot.fingerprint
+        return self._snapshot.fingerprint
 
     @property
     def config(self) -> GalleryConfig:
         """The parameters in force."""
-        return self._engine.config
+        return self._config
 
     @property
     def trouble(self) -> str:
         """What is wrong with the file at present, in words; empty if nothing is known to be."""
-        return self._engine.trouble
+        return self._store.troubles.all
 
     @property
     def unfinished(self) -> str:
         """What is still to be done after people were removed, in words; empty if no byte of them is left."""
-        return self._engine.unfinished
+        return self._store.troubles.of("scrub")
 
     def follow(self) -> None:
-        """Take over now what another process has changed; the gallery's own thread does it now and then."""
-        self._engine.follow()
+        """Take over what another process has changed, and end what has to end; skipped while one is made.
+
+        The gallery's own thread does it now and then.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not self._is_open:
+                return
+            self._store.require_same_file()
+            data_version = self._store.data_version()
+            if data_version != self._data_version:
+                self._catch_up()
+                self._data_version = data_version
+                # The other may have begun an undo window.
+                self._next_deadline = self._history.next_deadline(Transaction(self._store.connection))
+            self._end_what_is_late()
+            self._erasure.tidy()
+            self._store.troubles.note("read", "")
+            is_over = "check the disk" not in self._store.troubles.of("write")
+            if (is_over or time.monotonic() > self._write_trouble_ends) and not self._store.is_locked():
+                self._store.troubles.note("write", "")
+        except FaceRecognitionError as error:
+            self._store.troubles.note("read", str(error))
+            raise
+        finally:
+            self._lock.release()
 
     def update_config(self, config: GalleryConfig) -> None:
-        """Use other parameters from the next change on (those that may change while running)."""
-        self._engine.use_config(config)
+        """Use other parameters from the next change on (those that may change while running).
+
+        Commands, which have none of their own, follow the undo window.
+        """
+        with self._opened():
+            if self._store.setting(UNDO_WINDOW) != config.undo_window_s:
+                with self._store.transaction() as transaction:
+                    statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+                    transaction.connection.execute(statement, (UNDO_WINDOW, config.undo_window_s))
+            self._config = config
+            self._history.use_limits(config.undo_window_s, config.history_length)
 
     def snapshot(self) -> Snapshot:
         """Return the present version; never waits."""
-        return self._engine.snapshot
+        return self._snapshot
 
     @property
     def session(self) -> Session:
         """The session under which newcomers are stored."""
-        snapshot = self._engine.snapshot
+        snapshot = self._snapshot
         return snapshot.sessions[snapshot.session]
 
     # Changes. Each returns when it is durable, or raises and has changed nothing.
@@ -245,8 +340,7 @@ class Gallery:
 
     def rollback_adaptation(self, person_id: str | None = None) -> int:
         """Remove the templates the node added by itself, of one person or of all; return how many."""
-        edit = self._engine.commit(lambda at: edits.rollback_adaptation(at, person_id))
-        return sum(change.table == "templates" for change in edit.changes)
+        return self._commit(lambda at: edits.rollback_adaptation(at, person_id))
 
     def forget(
         self, person_ids: str | Iterable[str], final: bool = False, *, session: str | None = None
@@ -259,7 +353,7 @@ class Gallery:
         wanted = [person_ids] if isinstance(person_ids, str) else list(person_ids)
 
         def choose(snapshot: Snapshot) -> list[str]:
-            members = [] if session is None else retention.members_of(snapshot, session)
+            members = [] if session is None else edits.members_of(snapshot, session)
             return [*wanted, *members]
 
         return self._forget(choose, final)
@@ -270,9 +364,9 @@ class Gallery:
         Whoever has been named or joined with somebody in the meantime stays.
         """
         wanted = list(person_ids)
-        if not retention.strangers_among(self._engine.snapshot, wanted):
+        if not edits.strangers_among(self._snapshot, wanted):
             return ()
-        return self._forget(lambda snapshot: retention.strangers_among(snapshot, wanted), final=True)
+        return self._forget(lambda snapshot: edits.strangers_among(snapshot, wanted), final=True)
 
     def forget_session(self, session: str, final: bool = False) -> tuple[Person, ...]:
         """Forget everybody of a session."""
@@ -284,30 +378,30 @@ class Gallery:
 
     def start_run(self) -> tuple[Person, ...]:
         """Forget for good who was stored for an earlier run of the node only; the node calls it at start."""
-        return self._forget(retention.members_of_runs, final=True)
+        return self._forget(edits.members_of_runs, final=True)
 
     def expire(self, now: float | None = None) -> tuple[Person, ...]:
         """Forget, for good, persons and undoable removals whose time is over; return the persons."""
-        moment = self._engine.clock() if now is None else now
+        moment = self._clock() if now is None else now
         gone: tuple[Person, ...] = ()
-        if retention.expired(self._engine.snapshot, moment):
-            gone = self._forget(lambda snapshot: retention.expired(snapshot, moment), final=True)
-        self._engine.end_removals(moment)
+        if edits.expired(self._snapshot, moment):
+            gone = self._forget(lambda snapshot: edits.expired(snapshot, moment), final=True)
+        self._end_removals(moment)
         return gone
 
     def set_session(
         self, name: str, kind: SessionKind | None = None, time_to_live_s: float | None = None
     ) -> Session:
         """Store newcomers under this session from now on; without a kind a known session is continued."""
-        self._engine.commit(lambda at: retention.set_session(at, name, kind, time_to_live_s))
+        self._commit(lambda at: edits.set_session(at, name, kind, time_to_live_s))
         return self.session
 
     def mark_seen(self, person_ids: Iterable[str], now: float | None = None) -> None:
         """Note that persons were recognised; written once a minute each, and lets strangers live on."""
-        moment = self._engine.clock() if now is None else now
+        moment = self._clock() if now is None else now
         ids = list(person_ids)
-        if retention.due_to_be_seen(self._engine.snapshot, ids, moment, self._engine.config):
-            self._engine.commit(lambda at: retention.mark_seen(at, ids, moment))
+        if edits.due_to_be_seen(self._snapshot, ids, moment, self._config):
+            self._commit(lambda at: edits.mark_seen(at, ids, moment))
 
     def import_from(
         self,
@@ -324,20 +418,17 @@ class Gallery:
             GalleryConflictError: Somebody is here already and that is to be refused; or an unknown session.
         """
         export = read_export(Path(path).expanduser(), self.fingerprint)
-        gallery_id = str(self._engine.store.meta("gallery_id"))
-        edit = self._engine.commit(lambda at: plan_import(at, export, gallery_id, session, on_conflict))
-        return import_report(edit, export)
+        gallery_id = str(self._store.meta("gallery_id"))
+        return self._commit(lambda at: import_people(at, export, gallery_id, session, on_conflict))
 
     def export_to(
         self, path: str | Path, *, person_ids: Iterable[str] | None = None, overwrite: bool = False
     ) -> ExportReport:
         """Write everybody, or some persons, to a file that :meth:`import_from` reads; whole or not at all."""
-        engine = self._engine
-        with engine.lock:
-            engine.require_open()
-            rows = engine.store.read_since(-1)
+        with self._opened():
+            rows = self._store.read_since(-1)
             wanted = None if person_ids is None else {self.snapshot().resolve(key) for key in person_ids}
-            return write_export(engine.store, rows, Path(path).expanduser().absolute(), wanted, overwrite)
+            return write_export(self._store, rows, Path(path).expanduser().absolute(), wanted, overwrite)
 
     def crop(self, template_id: int) -> ImageArray | None:
         """Return the (112, 112, 3) BGR crop of a template, or None if none is kept.
@@ -345,19 +436,15 @@ class Gallery:
         Raises:
             GalleryUnavailableError: Its key is not on this machine, or it is damaged.
         """
-        engine = self._engine
-        with engine.lock:
-            engine.require_open()
+        with self._opened():
             query = "SELECT sealed FROM crops WHERE template_id = ?"
-            row = engine.store.connection.execute(query, (template_id,)).fetchone()
-        return None if row is None else engine.crops.open(template_id, row[0])
+            row = self._store.connection.execute(query, (template_id,)).fetchone()
+        return None if row is None else self._crops.open(template_id, row[0])
 
     def verify(self) -> VerificationReport:
         """Check the file, its rows, the keys and the search index; changes nothing."""
-        engine = self._engine
-        with engine.lock:
-            engine.require_open(may_be_lost=True)
-            return verify(engine.store, engine.snapshot, engine.catch_up, engine.keys)
+        with self._opened(may_be_lost=True):
+            return verify(self._store, self._snapshot, self._catch_up, self._keys)
 
     def reembed(
         self,
@@ -366,21 +453,15 @@ class Gallery:
         remove_without_crop: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> ReembeddingReport:
-        """Carry the gallery over to another model (see :func:`reembedding.reembed`); this ends undo."""
-        engine = self._engine
+        """Carry the gallery over to another model (see :func:`transfer.reembed`); this ends undo."""
         report = reembed(
-            engine.store,
-            engine.crops,
-            embedder,
-            engine.lock,
-            remove_without_crop=remove_without_crop,
-            progress=progress,
-        )
-        with engine.lock:
-            engine.require_open()
-            engine.read_everything()
-            engine.destroy_orphans()
-            engine.scrub(engine.store.residue())
+            self._store, self._crops, embedder, self._lock, self._erasure.note,
+            remove_without_crop=remove_without_crop, progress=progress,
+        )  # fmt: skip
+        with self._opened():
+            self._read_everything()
+            self._destroy_orphans()
+            self._erasure.scrub(self._erasure.pending())
         return report
 
     def undo(self, steps: int = 1) -> tuple[str, ...]:
@@ -389,32 +470,187 @@ class Gallery:
         Raises:
             GalleryConflictError: There are not so many, or a later change stands in the way.
         """
-        return self._engine.step(steps, is_redo=False)
+        return self._step(steps, is_redo=False)
 
     def redo(self, steps: int = 1) -> tuple[str, ...]:
         """Do again what was undone last, like :meth:`undo`."""
-        return self._engine.step(steps, is_redo=True)
+        return self._step(steps, is_redo=True)
 
     def history(self) -> list[HistoryEntry]:
         """Return the changes that can be undone or done again, oldest first."""
-        return self._engine.history()
+        with self._opened():
+            entries = self._history.entries(Transaction(self._store.connection))
+            ended = ended_by(entries, self._clock())
+            return [entry for entry in entries if entry not in ended]
 
-    def _forget(self, choose: Callable[[Snapshot], list[str]], final: bool) -> tuple[Person, ...]:
-        is_final = final or self._engine.config.undo_window_s == 0
-        edit = self._engine.commit(lambda at: edits.forget(at, choose(at.snapshot)), is_final=is_final)
-        return edit.forgotten
+    # How a change is made.
 
-    def _person(self, plan: Plan, check: Check | None = None) -> Person:
+    @contextlib.contextmanager
+    def _opened(self, may_be_lost: bool = False) -> Iterator[None]:
+        """Hold the lock; raise GalleryUnavailableError once closed, or if the file holds another gallery."""
+        with self._lock:
+            if not self._is_open:
+                raise GalleryUnavailableError(f"the gallery {self.path} was closed; open it again")
+            if not may_be_lost:
+                self._store.require_usable()
+            yield
+
+    def _person(self, plan: Plan[str], check: Check | None = None) -> Person:
         """Make a change and return the person that it is about, as it is then."""
 
-        def checked(at: Context) -> Edit:
+        def checked(at: Context) -> Edit[str]:
             if check is not None:
                 check(at.snapshot)
             return plan(at)
 
-        edit = self._engine.commit(checked)
-        return self._engine.snapshot.person(edit.persons[0])
+        person_id = self._commit(checked)
+        return self._snapshot.person(person_id)
 
-    def _owners(self, plan: Plan) -> tuple[Person, ...]:
-        persons = self._engine.commit(plan).persons
-        return tuple(self._engine.snapshot.persons[person_id] for person_id in persons)
+    def _owners(self, plan: Plan[tuple[str, ...]]) -> tuple[Person, ...]:
+        ids = self._commit(plan)
+        return tuple(self._snapshot.persons[person_id] for person_id in ids)
+
+    def _forget(self, choose: Callable[[Snapshot], list[str]], final: bool) -> tuple[Person, ...]:
+        is_final = final or self._config.undo_window_s == 0
+        return self._commit(lambda at: edits.forget(at, choose(at.snapshot)), is_final=is_final)
+
+    def _commit(self, plan: Plan[Answer], *, is_final: bool = False) -> Answer:
+        """Make a change and return its answer; it is durable and visible on return.
+
+        ``is_final``: nothing is kept to undo it, nor earlier changes of the same persons.
+        """
+
+        def work(rows: Transaction) -> Answer:
+            edit = plan(self._context(rows))
+            if is_final:
+                self._history.forget(rows, edit.persons)
+                rows.note_removed(rows.inverse)
+            elif edit.is_recorded and rows.inverse:
+                self._history.record(rows, edit.sentence, edit.persons, rows.inverse, self._clock())
+            return edit.answer
+
+        return self._change(work)
+
+    def _step(self, steps: int, is_redo: bool) -> tuple[str, ...]:
+        """Undo or redo changes, all asked for or none, and return what each did."""
+        if steps < 1:
+            raise InputError(f"steps: expected at least 1, got {steps}")
+
+        def work(rows: Transaction) -> tuple[str, ...]:
+            sentences: list[str] = []
+            n_able = sum(entry.is_done != is_redo for entry in self._history.entries(rows))
+            if 0 < n_able < steps:
+                done = "done again" if is_redo else "undone"
+                raise GalleryConflictError(f"only {n_able} changes can be {done}, {steps} were asked for")
+            for _ in range(steps):
+                entry = self._history.step(rows, is_redo, self._clock())
+                sentences.append(entry.sentence)
+                edits.revive(self._context(rows), entry.persons)
+            return tuple(sentences)
+
+        return self._change(work)
+
+    def _context(self, rows: Transaction) -> Context:
+        return Context(self._snapshot, rows, self._config, self._clock(), self._crops)
+
+    def _change(self, work: Callable[[Transaction], Answer]) -> Answer:
+        """Do ``work`` in one transaction, show its outcome to readers and clear what it removed."""
+        with self._opened():
+            try:
+                with self._store.transaction() as rows:
+                    self._catch_up()
+                    is_more_left = self._erasure.pending() > 0
+                    ended = self._history.expire(rows, self._clock())
+                    answer = work(rows)
+                    removed, texts = rows.removed_embeddings(), rows.erase_texts()
+                    note = self._erasure.note() if removed or ended or texts else 0
+                    rows.bump_version()
+                    self._next_deadline = self._history.next_deadline(rows)
+            except BaseException as error:
+                self._history.abandon_keys()
+                if isinstance(error, GalleryUnavailableError | GalleryMismatchError):
+                    self._store.troubles.note("write", str(error))
+                    self._write_trouble_ends = time.monotonic() + WRITE_TROUBLE_S
+                raise
+            self._store.troubles.note("write", "")
+            self._show(note, is_more_left or rows.is_text_lost, [*removed, *texts])
+            return answer
+
+    def _end_removals(self, now: float) -> None:
+        """Destroy what could bring back removals whose undo window is over."""
+        with self._opened():
+            with self._store.transaction() as rows:
+                is_more_left = self._erasure.pending() > 0
+                note = self._erasure.note() if self._history.expire(rows, now) else 0
+                texts = rows.erase_texts()
+                if texts:  # of a session, too, perhaps
+                    rows.bump_version()
+                self._next_deadline = self._history.next_deadline(rows)
+            self._show(note, is_more_left or rows.is_text_lost, texts)
+
+    def _end_what_is_late(self) -> None:
+        if self._next_deadline is not None and self._next_deadline <= self._clock():
+            self._end_removals(self._clock())
+
+    def _show(self, note: int, must_rewrite: bool, removed: Sequence[bytes | str]) -> None:
+        """Show a change that is durable, and clear what it removed."""
+        try:
+            self._catch_up()
+        except GalleryUnavailableError as error:
+            raise GalleryUnavailableError(
+                f"the change is stored, but cannot be read back: {error}"
+            ) from error
+        if note:
+            self._erasure.scrub(note, removed, must_rewrite)
+        self._history.destroy_keys()
+
+    def _catch_up(self) -> Snapshot:
+        """Bring the snapshot to the version in the file and return it; call it with the lock held."""
+        before = self._snapshot
+        rows = self._store.read_since(before.version)
+        if rows.version == before.version:
+            return before
+        ids = set(rows.templates.template_ids.tolist())
+        if rows.is_everything:
+            self._store.check_fingerprint(before.fingerprint, before.dimension)
+            after = first_snapshot(rows, before.fingerprint, before.dimension, self._config)
+            gone = set(before.columns.template_ids.tolist()) - ids
+        else:
+            after = next_snapshot(before, rows, self._config)
+            gone = set(rows.touched_templates) - ids
+        self._install(after, gone)
+        return after
+
+    def _read_everything(self) -> None:
+        """Make the snapshot anew from the file."""
+        rows = self._store.read_since(-1)
+        fingerprint, dimension = str(self._store.meta("fingerprint")), int(self._store.meta("dimension"))
+        self._install(first_snapshot(rows, fingerprint, dimension, self._config), frozenset())
+
+    def _install(self, snapshot: Snapshot, gone: Set[int]) -> None:
+        """Show a snapshot to readers, and wipe templates that are gone wherever they are still held."""
+        self._snapshot = snapshot
+        self._indexes.add(snapshot.index)
+        for index in list(self._indexes) if gone else ():
+            index.wipe(np.array(sorted(gone), np.int64))
+
+    def _destroy_orphans(self) -> None:
+        """Destroy keys of changes that are not in the history any more."""
+        with self._lock:
+            rows = Transaction(self._store.connection)
+            self._history.destroy_orphans(rows)
+            self._next_deadline = self._history.next_deadline(rows)
+
+
+def _follow(reference: weakref.ref[Gallery], stop: threading.Event, interval_s: float) -> None:
+    while not stop.wait(interval_s):
+        gallery = reference()
+        if gallery is None:
+            return
+        try:
+            gallery.follow()
+        except FaceRecognitionError:
+            pass  # noted, and logged once
+        except Exception:  # the thread must outlive a full disk, a lock, a file of another model
+            LOGGER.exception("could not follow changes of the gallery %s", gallery.path)
+        del gallery

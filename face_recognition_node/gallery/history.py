@@ -11,10 +11,9 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError
-from face_recognition_node.gallery.changes import Change, Key, Transaction, decode_changes, encode_changes
+from face_recognition_node.gallery.changes import Change, Transaction, decode_changes, encode_changes
 from face_recognition_node.gallery.keys import KeyRing
 from face_recognition_node.gallery.values import Provenance
 
@@ -46,13 +45,6 @@ class HistoryEntry:
     persons: frozenset[str]
     seal: str | None
     deadline: float | None
-
-
-class _Key(NamedTuple):
-    """What must be known of an entry to drop it."""
-
-    entry_id: int
-    seal: str | None
 
 
 class History:
@@ -97,10 +89,9 @@ class History:
         now: float,
     ) -> None:
         """Add a change that was just made; what had been undone before can no longer be done again."""
-        rows = transaction.connection.execute("SELECT entry_id, seal, is_done FROM history ORDER BY entry_id")
-        entries = [(_Key(entry_id, seal), is_done) for entry_id, seal, is_done in rows]
-        self._drop(transaction, [entry for entry, is_done in entries if not is_done])
-        done = [entry for entry, is_done in entries if is_done]
+        entries = self.entries(transaction)
+        done = [entry for entry in entries if entry.is_done]
+        self._drop(transaction, [entry for entry in entries if not entry.is_done])
         self._drop(transaction, done[: max(0, len(done) + 1 - self._length)])
         carries = any(change.is_biometric for change in inverse)
         if self._length == 0 or (carries and self._window_s == 0):
@@ -112,8 +103,8 @@ class History:
         )
         self._write(transaction, int(cursor.lastrowid or 0), inverse, now)
 
-    def step(self, transaction: Transaction, redo: bool, now: float) -> tuple[HistoryEntry, list[Change]]:
-        """Undo the latest change, or redo the latest undone one; return it and what would revert that.
+    def step(self, transaction: Transaction, redo: bool, now: float) -> HistoryEntry:
+        """Undo the latest change, or redo the latest undone one, and return it.
 
         Raises:
             GalleryConflictError: There is none.
@@ -123,7 +114,7 @@ class History:
             what = "there is nothing to do again" if redo else "there is nothing to undo"
             raise GalleryConflictError(f"{what} (removed faces can be brought back for {self._window_s:g} s)")
         entry = fitting[0] if redo else fitting[-1]
-        changes = _past_learning(transaction.connection, self._read(transaction, entry))
+        changes = _past_learning(transaction, self._read(transaction, entry))
         inverse = transaction.apply(changes)
         _require_templates(transaction.connection, entry)
         self._erase_parts(transaction, entry)
@@ -134,7 +125,7 @@ class History:
                 "UPDATE history SET is_done = ? WHERE entry_id = ?", (int(redo), entry.entry_id)
             )
             self._write(transaction, entry.entry_id, inverse, now)
-        return entry, inverse
+        return entry
 
     def forget(self, transaction: Transaction, persons: Iterable[str]) -> bool:
         """Drop all that is remembered of these persons, and what cannot be undone without it."""
@@ -201,7 +192,7 @@ class History:
                 "INSERT INTO history_parts VALUES (?, ?, ?)", (entry_id, part, payload)
             )
 
-    def _read(self, transaction: Transaction, entry: HistoryEntry | _Key) -> list[Change]:
+    def _read(self, transaction: Transaction, entry: HistoryEntry) -> list[Change]:
         changes: list[Change] = []
         for part, payload in transaction.connection.execute(
             "SELECT part, payload FROM history_parts WHERE entry_id = ? ORDER BY part", (entry.entry_id,)
@@ -214,12 +205,12 @@ class History:
     def _purpose(self, entry_id: int, part: int) -> str:
         return f"history {self._gallery_id} {entry_id} {part}"
 
-    def _erase_parts(self, transaction: Transaction, entry: HistoryEntry | _Key) -> None:
+    def _erase_parts(self, transaction: Transaction, entry: HistoryEntry) -> None:
         transaction.connection.execute("DELETE FROM history_parts WHERE entry_id = ?", (entry.entry_id,))
         if entry.seal is not None:
             self._doomed_keys.append(entry.seal)
 
-    def _drop(self, transaction: Transaction, entries: Sequence[HistoryEntry | _Key]) -> None:
+    def _drop(self, transaction: Transaction, entries: Sequence[HistoryEntry]) -> None:
         for entry in entries:
             try:
                 transaction.note_removed(self._read(transaction, entry))
@@ -244,10 +235,10 @@ def ended_by(entries: Sequence[HistoryEntry], now: float) -> list[HistoryEntry]:
     return ended
 
 
-def _past_learning(connection: sqlite3.Connection, changes: Sequence[Change]) -> list[Change]:
+def _past_learning(transaction: Transaction, changes: Sequence[Change]) -> list[Change]:
     """Return the changes of a step as the templates that the node learned and replaced since let them be."""
     ids = {change.key for change in changes if change.table == "templates" and change.kind != "insert"}
-    gone = {key for key in ids if not _exists(connection, "templates", key)}
+    gone = {key for key in ids if not transaction.has("templates", key)}
     kept = [
         c for c in changes if not (c.table in ("templates", "crops") and c.kind != "insert" and c.key in gone)
     ]
@@ -255,16 +246,12 @@ def _past_learning(connection: sqlite3.Connection, changes: Sequence[Change]) ->
     for change in kept:
         if change.table == "persons" and change.kind == "delete":
             query = "SELECT template_id FROM templates WHERE person_id = ? AND provenance = ?"
-            for (key,) in connection.execute(query, (change.key, Provenance.ADAPTED.value)).fetchall():
+            owned = transaction.connection.execute(query, (change.key, Provenance.ADAPTED.value))
+            for (key,) in owned.fetchall():
                 if key not in ids:
-                    tables = ("crops", "templates") if _exists(connection, "crops", key) else ("templates",)
+                    tables = ("crops", "templates") if transaction.has("crops", key) else ("templates",)
                     learned += [Change("delete", table, key) for table in tables]
     return [*learned, *kept]
-
-
-def _exists(connection: sqlite3.Connection, table: str, key: Key) -> bool:
-    query = f"SELECT 1 FROM {table} WHERE template_id = ?"
-    return connection.execute(query, (key,)).fetchone() is not None
 
 
 def _require_templates(connection: sqlite3.Connection, entry: HistoryEntry) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 import weakref
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -20,25 +20,6 @@ MINIMUM_CELLS = 96
 """So many cells are searched for a query, or three for every person asked for if that is more."""
 SPARE_CELLS = 1000
 """A new cell index has room for so many persons more, or for a quarter more if that is more."""
-
-
-class Index(Protocol):
-    """Finds templates by similarity; changes nothing but by ``wipe``."""
-
-    def search(self, queries: FloatArray, k: int, n_persons: int) -> tuple[FloatArray, IntArray]:
-        """Return (Q, k) similarities and template ids for (Q, D) unit vectors, best first; id -1: no more.
-
-        ``n_persons`` is how many different persons are wanted.
-        """
-        ...
-
-    def embeddings(self, template_ids: IntArray) -> FloatArray:
-        """Return the (n, D) embeddings of templates that are in the index; a copy."""
-        ...
-
-    def wipe(self, template_ids: IntArray) -> None:
-        """Zero the embeddings of those of the templates that are here, also for readers of older versions."""
-        ...
 
 
 class FlatIndex:
@@ -61,7 +42,10 @@ class FlatIndex:
         weakref.finalize(self, _zero_flat, self._index).atexit = False
 
     def search(self, queries: FloatArray, k: int, n_persons: int) -> tuple[FloatArray, IntArray]:
-        """See :class:`Index`; exact."""
+        """Return (Q, k) similarities and template ids for (Q, D) unit vectors, best first; id -1: no more.
+
+        ``n_persons`` is how many different persons are wanted.
+        """
         self._faiss.omp_set_num_threads(self.threads)  # a setting of the calling thread
         similarities, rows = self._index.search(queries, k)
         ids = np.full(rows.shape, -1, np.int64)
@@ -73,11 +57,11 @@ class FlatIndex:
         return _flat_vectors(self._index)
 
     def embeddings(self, template_ids: IntArray) -> FloatArray:
-        """See :class:`Index`."""
+        """Return the (n, D) embeddings of templates that are in the index; a copy."""
         return self.vectors()[np.searchsorted(self.template_ids, template_ids)]
 
     def wipe(self, template_ids: IntArray) -> None:
-        """See :class:`Index`."""
+        """Zero the embeddings of those of the templates that are here, also for readers of older versions."""
         self.vectors()[np.isin(self.template_ids, template_ids)] = 0.0
 
 
@@ -134,7 +118,7 @@ class CellIndex:
         return True
 
     def search(self, queries: FloatArray, k: int, n_persons: int) -> tuple[FloatArray, IntArray]:
-        """See :class:`Index`."""
+        """See :meth:`FlatIndex.search`; not exact, but for many times as many templates."""
         with self._lock:
             self._faiss.omp_set_num_threads(self.threads)
             self._index.nprobe = min(max(MINIMUM_CELLS, 3 * n_persons), len(self._cells))
@@ -142,12 +126,12 @@ class CellIndex:
         return similarities, ids
 
     def embeddings(self, template_ids: IntArray) -> FloatArray:
-        """See :class:`Index`."""
+        """See :meth:`FlatIndex.embeddings`."""
         with self._lock:
             return np.asarray(self._index.reconstruct_batch(np.ascontiguousarray(template_ids)), np.float32)
 
     def wipe(self, template_ids: IntArray) -> None:
-        """See :class:`Index`; the centroids are computed anew without them."""
+        """Zero embeddings as :meth:`FlatIndex.wipe` does, and compute the centroids anew without them."""
         with self._lock:
             cells = set()
             for template_id in template_ids.tolist():

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,6 @@ from face_recognition_node.common.errors import (
 )
 from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.files import journal_paths, make_private_file, make_private_folder
-from face_recognition_node.gallery.residue import has_residue
 from face_recognition_node.gallery.rows import (
     APPLICATION_ID,
     FORMAT_VERSION,
@@ -39,7 +38,6 @@ from face_recognition_node.gallery.rows import (
 LOGGER = logging.getLogger(__name__)
 BUSY_SECONDS, IMPATIENT_SECONDS = 2.0, 0.1
 """How long a change waits for another process that writes, and how long the next ones if that was in vain."""
-SCRUB_SECONDS = 2.0
 LOOKS, LOOK_SECONDS = 5, 0.02
 """How often, and how far apart, a file whose content seems to be another's is looked at."""
 _CURE = (
@@ -48,6 +46,33 @@ _CURE = (
 )
 QUICK_CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked page by page when opened."""
+
+
+class Troubles:
+    """What is wrong with a gallery's file at present, for diagnostics; logged when it begins and ends."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._sentences: dict[str, str] = {}
+
+    @property
+    def all(self) -> str:
+        """Everything that is wrong, in words, or empty."""
+        return "; ".join(dict.fromkeys(self._sentences.values()))
+
+    def of(self, kind: str) -> str:
+        """What is wrong of one kind, in words, or empty."""
+        return self._sentences.get(kind, "")
+
+    def note(self, kind: str, sentence: str) -> None:
+        """Remember what is wrong (``read``, ``write``, ``scrub``); an empty sentence: nothing is any more."""
+        if sentence and sentence not in self._sentences.values():
+            LOGGER.warning("%s", sentence)
+        before = self._sentences.pop(kind, "")
+        if sentence:
+            self._sentences[kind] = sentence
+        elif before and not self._sentences:
+            LOGGER.info("the gallery %s can be used again", self._path)
 
 
 class Store:
@@ -74,6 +99,7 @@ class Store:
         read_only: bool = False,
     ) -> None:
         self.path = path
+        self.troubles = Troubles(path)
         if path is not None:
             if not path.exists() and (must_exist or fingerprint is None):
                 raise GalleryUnavailableError(
@@ -362,53 +388,6 @@ class Store:
             finally:
                 if not nested:
                     execute("COMMIT")
-
-    def scrub(self, removed: Sequence[bytes | str] = (), must_rewrite: bool = False) -> str:
-        """Make removed bytes leave the files; return why it could not be done, in words, or ``""``.
-
-        The write-ahead log is folded into the database and cut to nothing. ``secure_delete`` has zeroed the
-        removed cells, but SQLite may have left an older copy of a cell in the slack of a page it had moved;
-        where a trace of ``removed`` (embeddings; names and ids as text) is found, the database is rewritten.
-        """
-        if self.path is None:
-            return ""
-        try:
-            self.require_same_file()
-            self._truncate_log()
-            if must_rewrite or has_residue((self.path, journal_paths(self.path)[0]), removed):
-                self._connection.execute("VACUUM")
-                self._truncate_log()
-        except (GalleryUnavailableError, sqlite3.Error, OSError) as error:
-            return str(error)
-        return ""
-
-    def residue(self) -> int:
-        """Return the latest note that removed bytes may still be in the files; 0: there is none."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = 'residue'").fetchone()
-        return 0 if row is None else int(row[0])
-
-    def note_residue(self) -> int:
-        """Note for every process that removed bytes may be left; call it in the transaction that removes."""
-        note = secrets.randbelow(2**62) + 1
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('residue', ?)", (note,))
-        return note
-
-    def end_residue(self, note: int) -> None:
-        """Take a note away when its bytes are gone, unless another process has made one since."""
-        try:
-            self._connection.execute("DELETE FROM meta WHERE key = 'residue' AND value = ?", (note,))
-        except sqlite3.OperationalError as error:  # nothing is lost: the files are cleared once more
-            LOGGER.warning("%s: a note could not be removed (%s)", self.path, error)
-
-    def _truncate_log(self) -> None:
-        """Fold the write-ahead log into the database, or raise sqlite3.OperationalError."""
-        execute = self._connection.execute
-        execute(f"PRAGMA busy_timeout = {int(1000 * SCRUB_SECONDS)}")
-        try:
-            if execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                raise sqlite3.OperationalError("another process is reading it")
-        finally:
-            execute(f"PRAGMA busy_timeout = {int(1000 * IMPATIENT_SECONDS)}")
 
     @property
     def connection(self) -> sqlite3.Connection:

@@ -1,4 +1,4 @@
-"""Write people of a gallery to one file, read and check such a file, and take its people in."""
+"""Carry people over: to a file, from a file, and to another model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import secrets
 import sqlite3
 import stat
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+import numpy as np
 
 from face_recognition_node.common.errors import (
     GalleryConflictError,
@@ -24,17 +26,16 @@ from face_recognition_node.common.errors import (
     InputError,
 )
 from face_recognition_node.common.files import PRIVATE, in_words
-from face_recognition_node.gallery.changes import Cell, Change
+from face_recognition_node.gallery.changes import Cell, Transaction
 from face_recognition_node.gallery.check import row_problems, unit_problems
 from face_recognition_node.gallery.edits import (
     Context,
     Edit,
     check_limit,
-    checked_name,
-    naming,
+    expiry,
+    give_name,
+    insert_person,
     new_person_id,
-    person_row,
-    stranger_end,
 )
 from face_recognition_node.gallery.files import (
     journal_paths,
@@ -42,6 +43,7 @@ from face_recognition_node.gallery.files import (
     warn_if_in_source_tree,
     write_private,
 )
+from face_recognition_node.gallery.keys import CropSafe
 from face_recognition_node.gallery.rows import (
     APPLICATION_ID,
     COLUMNS,
@@ -52,7 +54,8 @@ from face_recognition_node.gallery.rows import (
     require_schema,
 )
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.values import Provenance, Session
+from face_recognition_node.gallery.values import Provenance, Session, checked_name
+from face_recognition_node.vision.detector import Embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,10 +320,10 @@ class ImportReport:
     n_skipped: int
 
 
-def plan_import(
+def import_people(
     at: Context, export: ExportFile, gallery_id: str, session: str | None, on_conflict: ImportConflict
-) -> Edit:
-    """Return the change that stores the people of a file under a session, by default the current one.
+) -> Edit[ImportReport]:
+    """Store the people of a file under a session, by default the current one.
 
     A stranger of another gallery gets a new number here: "stranger-7" there is not "stranger-7" here. Whoever
     has a view that is stored here already, to the last bit, is the person who has it here, whatever the ids
@@ -346,28 +349,17 @@ def plan_import(
         importer.add(person, templates.get(str(person[0]), []), on_conflict)
     for alias, person_id in export.aliases:
         importer.add_alias(str(alias), str(person_id))
-    ids = tuple(dict.fromkeys(importer.ids.values()))
-    n_templates = sum(change.table == "templates" for change in _inserted(importer.changes))
-    return Edit(f"import {len(ids)} persons with {n_templates} templates", tuple(importer.changes), ids)
-
-
-def import_report(edit: Edit, export: ExportFile) -> ImportReport:
-    """Return what an import stored."""
-    tables = Counter(change.table for change in _inserted(edit.changes))
-    n_templates = tables["templates"]
-    return ImportReport(edit.persons, tables["persons"], n_templates, len(export.templates) - n_templates)
-
-
-def _inserted(changes: Iterable[Change]) -> list[Change]:
-    return [change for change in changes if change.kind == "insert"]
+    ids, n = tuple(dict.fromkeys(importer.ids.values())), importer.n_templates
+    report = ImportReport(ids, importer.n_persons, n, len(export.templates) - n)
+    return Edit(report, f"import {len(ids)} persons with {n} templates", ids)
 
 
 class _Import:
     def __init__(self, at: Context, is_same_gallery: bool, session: Session) -> None:
         self._at, self._snapshot, snapshot = at, at.snapshot, at.snapshot
         self._is_same_gallery, self._session = is_same_gallery, session
-        self.changes: list[Change] = []
         self.ids: dict[str, str] = {}
+        self.n_persons = self.n_templates = 0
         self._named: set[str] = set()
         self._owners: dict[object, str] = {
             template.embedding.tobytes(): person_id
@@ -376,54 +368,143 @@ class _Import:
         }
 
     def add(self, row: Row, templates: list[Row], on_conflict: ImportConflict) -> None:
-        person = dict(zip(COLUMNS["persons"], row, strict=True))
-        old_id, is_stranger = str(person["person_id"]), bool(person["is_stranger"])
-        name = checked_name(str(person["name"]), may_be_empty=True)
-        label = name or old_id
-        is_foreign_number = old_id.startswith("stranger-") and not self._is_same_gallery
-        here = None if is_foreign_number else self._snapshot.aliases.get(old_id, old_id)
+        old_id, is_stranger = str(row[0]), bool(row[2])
+        name = checked_name(str(row[1]), may_be_empty=True)
+        here = None if self._is_foreign_number(old_id) else self._snapshot.aliases.get(old_id, old_id)
         if here not in self._snapshot.persons:
             owners = [owner for row in templates if (owner := self._owners.get(row[2]))]
             here = max(owners, key=owners.count, default=here)
-        if here in self._snapshot.persons and here is not None:
-            if on_conflict is ImportConflict.REFUSE:
-                raise GalleryConflictError(
-                    f"{label} ({old_id}) is here already; import with merge, skip or copy"
-                )
-            if on_conflict is ImportConflict.SKIP:
-                return
-            if on_conflict is ImportConflict.MERGE:
-                known = self._snapshot.persons[here]
-                if known.is_stranger and not is_stranger and here not in self._named:
-                    self._named.add(here)
-                    self.changes += naming(self._snapshot, known, name)
-                self._add_templates(old_id, here, templates, self._owners)
-                return
-        if here is None or here in self._snapshot.persons or here in self._snapshot.aliases:
+        known = None if here is None else self._snapshot.persons.get(here)
+        if known is not None and on_conflict is ImportConflict.REFUSE:
+            label = name or old_id
+            raise GalleryConflictError(f"{label} ({old_id}) is here already; import with merge, skip or copy")
+        if known is not None and on_conflict is ImportConflict.SKIP:
+            return
+        if known is not None and on_conflict is ImportConflict.MERGE:
+            here = known.person_id
+            if known.is_stranger and not is_stranger and here not in self._named:
+                self._named.add(here)
+                give_name(self._at, known, name)
+            self._add_templates(old_id, here, [row for row in templates if row[2] not in self._owners])
+            return
+        if here is None or known is not None or here in self._snapshot.aliases:
             here = new_person_id(self._at, is_stranger)
-        now = self._at.now
-        ends = [self._session.expiry(now), stranger_end(self._at.config, now) if is_stranger else None]
-        expires = min((end for end in ends if end is not None), default=None)
-        values = person_row(name, is_stranger, self._session.name, now, expires)
-        self.changes.append(Change("insert", "persons", here, values))
-        self._add_templates(old_id, here, templates, {})
+        expires = expiry(self._at, self._session, is_stranger)
+        insert_person(self._at, here, name, is_stranger, self._session.name, expires)
+        self.n_persons += 1
+        self._add_templates(old_id, here, templates)
 
-    def _add_templates(
-        self, old_id: str, here: str, templates: list[Row], present: Collection[object]
-    ) -> None:
+    def _add_templates(self, old_id: str, here: str, new: list[Row]) -> None:
         known = self._snapshot.persons.get(here)
-        new = [row for row in templates if row[2] not in present]
         check_limit(here, 0 if known is None else known.n_templates, len(new), self._at)
-        ids = self._at.transaction.allocate("next_template", len(new))
+        ids = self._at.rows.allocate("next_template", len(new))
         for template_id, row in zip(ids, new, strict=True):
             values: dict[str, Cell] = dict(zip(COLUMNS["templates"], row, strict=True))
             del values["template_id"]
             values |= {"person_id": here, "provenance": Provenance.IMPORTED.value}
-            self.changes.append(Change("insert", "templates", template_id, values))
+            self._at.rows.insert("templates", template_id, values)
+        self.n_templates += len(new)
         self.ids[old_id] = here
 
     def add_alias(self, alias: str, old_id: str) -> None:
         here = self.ids.get(old_id)
-        is_foreign_number = alias.startswith("stranger-") and not self._is_same_gallery
-        if here and not is_foreign_number and alias not in {*self._snapshot.persons, *self._snapshot.aliases}:
-            self.changes.append(Change("insert", "aliases", alias, {"person_id": here}))
+        is_taken = alias in {*self._snapshot.persons, *self._snapshot.aliases}
+        if here and not self._is_foreign_number(alias) and not is_taken:
+            self._at.rows.insert("aliases", alias, {"person_id": here})
+
+    def _is_foreign_number(self, person_id: str) -> bool:
+        return person_id.startswith("stranger-") and not self._is_same_gallery
+
+
+BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ReembeddingReport:
+    """What became of the templates.
+
+    Attributes:
+        n_embedded: Templates with a new embedding.
+        n_removed: Templates removed because no crop of them was kept.
+        removed_persons: Names (or ids) of persons who had no crop at all and were removed.
+    """
+
+    n_embedded: int
+    n_removed: int
+    removed_persons: tuple[str, ...]
+
+
+def reembed(
+    store: Store,
+    crops: CropSafe,
+    embedder: Embedder,
+    lock: AbstractContextManager[object],
+    note_residue: Callable[[], int],
+    *,
+    remove_without_crop: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ReembeddingReport:
+    """Replace all embeddings by those of another model, in one change that cannot be undone.
+
+    Args:
+        store: The gallery.
+        crops: Opens its crops.
+        embedder: The new model.
+        lock: Held while the file is read or written, not while the network runs.
+        note_residue: Called in the transaction that removes the old embeddings.
+        remove_without_crop: Remove templates of which no crop was kept; otherwise they are an error.
+        progress: Called with the number of templates done and to do.
+
+    Raises:
+        GalleryConflictError: Crops are missing and may not be removed, or none was kept; nothing was changed.
+        GalleryUnavailableError: The key is not on this machine.
+    """
+    embedded: dict[int, bytes] = {}
+    while True:
+        with lock:
+            execute = store.connection.execute
+            n_all = execute("SELECT count(*) FROM templates").fetchone()[0]
+            kept = execute("SELECT template_id, sealed FROM crops ORDER BY template_id").fetchall()
+        if len(kept) < n_all and (not remove_without_crop or not kept):
+            raise GalleryConflictError(
+                f"{n_all - len(kept)} of {n_all} templates have no crop and cannot be embedded again; "
+                "allow their removal (--remove-without-crop) or enroll these people again"
+            )
+        new = [(template_id, sealed) for template_id, sealed in kept if template_id not in embedded]
+        for start in range(0, len(new), BATCH):  # without the lock: the network takes its time
+            batch = new[start : start + BATCH]
+            images = np.stack([crops.open(template_id, sealed) for template_id, sealed in batch])
+            vectors = np.asarray(embedder.embed(images), "<f4")
+            embedded |= {key: one.tobytes() for one, (key, _) in zip(vectors, batch, strict=True)}
+            progress(len(embedded), len(kept))
+        with lock, store.transaction() as transaction:
+            found = transaction.connection.execute("SELECT template_id FROM crops ORDER BY template_id")
+            if [key for (key,) in found] == [key for key, _ in kept]:
+                names, n_removed = _replace(transaction, embedder, embedded)
+                note_residue()
+                break
+    return ReembeddingReport(len(kept), n_removed, names)
+
+
+def _replace(
+    transaction: Transaction, embedder: Embedder, embedded: dict[int, bytes]
+) -> tuple[tuple[str, ...], int]:
+    """Write the new embeddings; return the names of who is gone, and how many templates went."""
+    execute = transaction.connection.execute
+    transaction.connection.executemany(
+        "UPDATE templates SET embedding = ?, precision = ? WHERE template_id = ?",
+        [(vector, embedder.precision, template_id) for template_id, vector in embedded.items()],
+    )
+    n_removed = execute(
+        "DELETE FROM templates WHERE template_id NOT IN (SELECT template_id FROM crops)"
+    ).rowcount
+    empty = "person_id NOT IN (SELECT person_id FROM templates)"
+    gone = execute(f"SELECT CASE name WHEN '' THEN person_id ELSE name END FROM persons WHERE {empty}")
+    names = tuple(str(row[0]) for row in gone.fetchall())
+    execute(f"DELETE FROM aliases WHERE {empty}")
+    execute(f"DELETE FROM persons WHERE {empty}")
+    execute("DELETE FROM history")  # what it would bring back are embeddings of the other model
+    transaction.set_meta("fingerprint", embedder.fingerprint)
+    transaction.set_meta("dimension", embedder.dimension)
+    transaction.bump_version(is_everything=True)
+    return names, n_removed

@@ -1,8 +1,10 @@
-"""What a gallery holds: persons, templates, sessions, and the answer to a search."""
+"""What a gallery holds and how it is kept: parameters, persons and their names, templates, sessions."""
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -10,10 +12,59 @@ from typing import NamedTuple
 import numpy as np
 
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.vision.faces import FloatArray, HeadPose, ImageArray
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """Arithmetic an embedding can have been computed in; stored as the position in this tuple, so only append."""
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryConfig:
+    """How the gallery keeps, finds and forgets people."""
+
+    keep_crops: bool = parameter(
+        False,
+        "Also keep each template's face crop, encrypted, so that a new model can embed it again.",
+        read_only=True,
+    )
+    undo_window_s: float = parameter(
+        600.0,
+        "Seconds for which forgotten or removed templates can be brought back; 0: they never can.",
+        minimum=0.0,
+        maximum=86400.0,
+    )
+    history_length: int = parameter(100, "Number of changes that can be undone.", minimum=0, maximum=10000)
+    max_templates_per_person: int = parameter(
+        100, "More templates than this are refused for one person.", minimum=1, maximum=10000
+    )
+    stranger_time_to_live_s: float = parameter(
+        3600.0,
+        "Seconds after which a stranger who was not seen again and got no name is forgotten; 0: never.",
+        minimum=0.0,
+        maximum=31536000.0,
+    )
+    exact_limit: int = parameter(
+        50000, "Up to this many templates every one is compared; beyond, an index is searched.",
+        minimum=1000, maximum=2000000, read_only=True,
+    )  # fmt: skip
+    index_threads: int = parameter(
+        1,
+        "Threads that build and search the index beyond exact_limit.",
+        minimum=1,
+        maximum=64,
+        read_only=True,
+    )
+    poll_interval_s: float = parameter(
+        0.2,
+        "Seconds between looks for changes made to the file by another process; 0: never look.",
+        minimum=0.0,
+        maximum=60.0,
+        read_only=True,
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self)
 
 
 class Provenance(str, Enum):
@@ -178,3 +229,38 @@ class Match(NamedTuple):
     similarity: float
     template_id: int
     template_quality: float
+
+
+def folded(name: str) -> str:
+    """Return a name as names are compared: in one Unicode form, without regard to case."""
+    return composed(name).casefold()
+
+
+def composed(name: str) -> str:
+    """Return a name in one of the forms that Unicode has for the same letters."""
+    return unicodedata.normalize("NFC", name)
+
+
+_BLANK_LETTERS = " \u115f\u1160\u2800\u3164\uffa0"
+"""The space, and what Unicode counts as a letter or symbol but every font draws as nothing."""
+_JOINER = re.compile(
+    "(?<=[^\\W\\d_])[\u200c\u200d](?=[^\\W\\d_])|(?<=[\u0d4d\u0dca\u094d\u09cd])[\u200c\u200d]"
+)
+
+
+def checked_name(name: str, may_be_empty: bool = False) -> str:
+    """Return a display name, every run of blanks in it one space, or raise InputError.
+
+    Joiners (U+200C, U+200D) belong to the spelling of Persian, Sinhala and Malayalam names and are kept
+    after a letter; elsewhere they would only make two names that look the same.
+    """
+    given = name.strip()
+    name = composed(" ".join(given.split()))
+    if not name.strip(_BLANK_LETTERS):
+        if name or not may_be_empty:
+            raise InputError("name: expected at least one letter, got an empty name")
+        return name
+    has_control = any(unicodedata.category(letter) == "Cc" for letter in given)
+    if has_control or len(name) > 200 or not _JOINER.sub("", name).isprintable():
+        raise InputError(f"name: expected up to 200 printable characters, got {given[:40]!r}")
+    return name

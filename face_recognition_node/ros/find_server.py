@@ -13,8 +13,8 @@ from std_msgs.msg import Header
 
 from face_recognition_interfaces.action import FindPerson
 from face_recognition_interfaces.msg import Face
-from face_recognition_node.gallery.edits import folded
 from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import folded
 from face_recognition_node.ros.conversions import seconds_to_stamp
 from face_recognition_node.ros.lifecycle import LoudNode
 from face_recognition_node.ros.messages import FIND_PERSON, to_duration, to_face, to_seconds

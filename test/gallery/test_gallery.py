@@ -14,8 +14,8 @@ from face_recognition_node.common.errors import (
     PersonNotFoundError,
 )
 from face_recognition_node.enrollment.goal import EnrollmentGoal
-from face_recognition_node.gallery.edits import checked_name
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Provenance, SessionKind
+from face_recognition_node.gallery.values import checked_name
 from face_recognition_node.vision.faces import HeadPose
 
 

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from gallery_helpers import Clock, content, face, open_gallery, sql, template, templates, unit
 
+from face_recognition_node.gallery.erasure import Erasure, has_residue
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.residue import has_residue
-from face_recognition_node.gallery.store import Store
 
 NOTE = "SELECT value FROM meta WHERE key = 'residue'"
 """It says that removed bytes may be left."""
@@ -286,7 +285,7 @@ def test_somebody_else_who_has_the_file_open_is_no_hindrance(tmp_path, rng):
 
 
 def test_a_read_that_goes_on_delays_the_scrubbing_but_does_not_prevent_it(tmp_path, rng, caplog, monkeypatch):
-    monkeypatch.setattr("face_recognition_node.gallery.store.SCRUB_SECONDS", 0.05)
+    monkeypatch.setattr("face_recognition_node.gallery.erasure.SCRUB_SECONDS", 0.05)
     path = tmp_path / "data" / "gallery.db"
     vectors = face(rng, 3)
     with open_gallery(path) as gallery:
@@ -331,7 +330,7 @@ def test_residue_is_found_at_any_position_whole_or_cut(tmp_path, rng):
 
 
 def test_what_one_process_could_not_clear_another_does(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr("face_recognition_node.gallery.store.SCRUB_SECONDS", 0.05)
+    monkeypatch.setattr("face_recognition_node.gallery.erasure.SCRUB_SECONDS", 0.05)
     path = tmp_path / "data" / "gallery.db"
     vectors = face(rng, 3)
     with open_gallery(path) as node:
@@ -352,18 +351,18 @@ def test_what_one_process_could_not_clear_another_does(tmp_path, rng, monkeypatc
 
 
 def test_a_removal_clears_what_an_earlier_one_had_to_leave(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr("face_recognition_node.gallery.store.SCRUB_SECONDS", 0.05)
+    monkeypatch.setattr("face_recognition_node.gallery.erasure.SCRUB_SECONDS", 0.05)
     path = tmp_path / "data" / "gallery.db"
     with open_gallery(path) as gallery:
         anna, bob = (gallery.add_person(name, [template(face(rng))]) for name in ("Anna", "Bob"))
         rewritten = []
-        scrub = Store.scrub
+        scrub = Erasure.scrub
 
-        def record(store, removed=(), must_rewrite=False):
+        def record(erasure, note, removed=(), must_rewrite=True):
             rewritten.append(must_rewrite)
-            return scrub(store, removed, must_rewrite)
+            return scrub(erasure, note, removed, must_rewrite)
 
-        monkeypatch.setattr(Store, "scrub", record)
+        monkeypatch.setattr(Erasure, "scrub", record)
         reader = sqlite3.connect(path, isolation_level=None)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM templates").fetchone()

@@ -11,7 +11,7 @@ import pytest
 from gallery_helpers import Clock, face, open_gallery, template, templates
 
 from face_recognition_node.common.errors import GalleryUnavailableError
-from face_recognition_node.gallery import store
+from face_recognition_node.gallery import erasure, store
 from face_recognition_node.gallery.gallery import Gallery
 
 
@@ -130,7 +130,7 @@ def test_a_locked_gallery_is_followed_all_the_same(path, rng):
 def test_a_removal_that_cannot_be_finished_is_done_and_said(path, rng, monkeypatch, caplog, kind):
     """The person is gone; what is still to do is told, once, and done later."""
     vector = face(rng)
-    monkeypatch.setattr("face_recognition_node.gallery.engine.SCRUB_AGAIN_S", 0.0)
+    monkeypatch.setattr("face_recognition_node.gallery.erasure.SCRUB_AGAIN_S", 0.0)
 
     def fail(*_):
         raise kind("disk full")
@@ -139,8 +139,8 @@ def test_a_removal_that_cannot_be_finished_is_done_and_said(path, rng, monkeypat
         gallery.add_person("Stays", templates(rng, 1))
         anna = gallery.add_person("Anna", [template(vector)])
         with monkeypatch.context() as patched:
-            patched.setattr(store, "has_residue", fail)
-            patched.setattr(store.Store, "_truncate_log", fail)
+            patched.setattr(erasure, "has_residue", fail)
+            patched.setattr(erasure.Erasure, "_truncate_log", fail)
             assert [person.name for person in gallery.forget(anna.person_id, final=True)] == ["Anna"]
             assert "a little later" in gallery.unfinished
             for _ in range(3):
@@ -155,7 +155,7 @@ def test_a_removal_that_cannot_be_finished_is_done_and_said(path, rng, monkeypat
 
 
 def test_a_command_says_what_it_could_not_finish_and_the_next_one_does_it(path, rng, monkeypatch):
-    monkeypatch.setattr(store, "SCRUB_SECONDS", 0.05)
+    monkeypatch.setattr(erasure, "SCRUB_SECONDS", 0.05)
     vector = face(rng)
     with open_gallery(path) as gallery:
         gallery.add_person("Stays", templates(rng, 1))

@@ -1,0 +1,172 @@
+"""Removed bytes leave the files of a gallery: at once, or as soon as nothing stands in the way.
+
+The write-ahead log is folded into the database and cut to nothing. ``secure_delete`` has zeroed the removed
+cells, but SQLite may have left an older copy of a cell in the slack of a page it had moved: where a trace of
+what was removed is found, at whatever position, the database is rewritten.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import mmap
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_recognition_node.common.errors import GalleryUnavailableError
+from face_recognition_node.gallery.files import journal_paths
+from face_recognition_node.gallery.store import IMPATIENT_SECONDS, Store
+
+LOGGER = logging.getLogger(__name__)
+SCRUB_SECONDS, SCRUB_AGAIN_S = 2.0, 10.0
+"""How long to wait for another process that reads the file, and when to try again if that was in vain."""
+WORD = 8
+CHUNK_BYTES = 2**24
+MOST_TEXTS = 200
+"""To rewrite a file is quicker than to look for more texts than these."""
+
+
+class Erasure:
+    """Clears the files of one gallery; a note in it says, also after a crash, that there is work left."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seen_note, self._try_again_at = 0, 0.0
+        self._is_mine = False
+
+    def pending(self) -> int:
+        """Return the latest note that removed bytes may still be in the files; 0: there is none."""
+        query = "SELECT value FROM meta WHERE key = 'residue'"
+        row = self._store.connection.execute(query).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def note(self) -> int:
+        """Note for every process that removed bytes may be left; call it in the transaction that removes."""
+        note = secrets.randbelow(2**62) + 1
+        self._store.connection.execute("INSERT OR REPLACE INTO meta VALUES ('residue', ?)", (note,))
+        return note
+
+    def tidy(self) -> None:
+        """Clear what is left to do, here or by another process; who is at it has until the second look."""
+        note = self.pending()
+        is_due = self._is_mine or (note > 0 and note == self._seen_note)
+        self._seen_note = note
+        if not note:  # another process has done it
+            self._is_mine = False
+            self._store.troubles.note("scrub", "")
+        elif is_due and time.monotonic() >= self._try_again_at and not self.scrub(note):
+            self._try_again_at = time.monotonic() + SCRUB_AGAIN_S
+
+    def scrub(self, note: int, removed: Sequence[bytes | str] = (), must_rewrite: bool = True) -> bool:
+        """Clear the files, or leave it for later where that cannot be done now; return whether it is done.
+
+        Args:
+            note: Is taken away when all is done, unless another process has made one since.
+            removed: Embeddings, and names and ids as text.
+            must_rewrite: There may be more than these.
+        """
+        reason = self._clear(removed, must_rewrite)
+        self._is_mine = bool(reason)
+        if not reason:
+            try:
+                query = "DELETE FROM meta WHERE key = 'residue' AND value = ?"
+                self._store.connection.execute(query, (note,))
+            except sqlite3.OperationalError as error:  # nothing is lost: the files are cleared once more
+                LOGGER.warning("%s: a note could not be removed (%s)", self._store.path, error)
+        sentence = (
+            f"{self._store.path}: what was removed is found no more, but its bytes leave the file or its log "
+            f"only a little later ({reason}); it is tried again by itself"
+        )
+        self._store.troubles.note("scrub", sentence if reason else "")
+        return not reason
+
+    def _clear(self, removed: Sequence[bytes | str], must_rewrite: bool) -> str:
+        """Do it; return why it could not be done, in words, or ``""``."""
+        path = self._store.path
+        if path is None:
+            return ""
+        try:
+            self._store.require_same_file()
+            self._truncate_log()
+            if must_rewrite or has_residue((path, journal_paths(path)[0]), removed):
+                self._store.connection.execute("VACUUM")
+                self._truncate_log()
+        except (GalleryUnavailableError, sqlite3.Error, OSError) as error:
+            return str(error)
+        return ""
+
+    def _truncate_log(self) -> None:
+        """Fold the write-ahead log into the database, or raise sqlite3.OperationalError."""
+        execute = self._store.connection.execute
+        execute(f"PRAGMA busy_timeout = {int(1000 * SCRUB_SECONDS)}")
+        try:
+            if execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise sqlite3.OperationalError("another process is reading it")
+        finally:
+            execute(f"PRAGMA busy_timeout = {int(1000 * IMPATIENT_SECONDS)}")
+
+
+def has_residue(paths: Iterable[Path], removed: Sequence[bytes | str]) -> bool:
+    """Return whether any file holds a piece of removed bytes, or a removed text, at whatever position.
+
+    A file is read once, as aligned words of eight bytes: whatever its position, a copy of 15 bytes or more
+    covers one of them. The words looked for are those at the start, in the middle and near the end of each
+    removed item, because a copy may be cut at either side.
+    """
+    existing = [path for path in paths if path.exists()]
+    texts = {form for item in removed if isinstance(item, str) and item for form in _text_forms(item)}
+    if len(texts) > MOST_TEXTS or any(_file_has_text(path, texts) for path in existing if texts):
+        return True
+    words = _words([item for item in removed if isinstance(item, bytes)])
+    if len(words) == 0:
+        return False
+    is_ending = np.zeros(2**16, bool)
+    is_ending[(words >> np.uint64(48)).astype(np.int64)] = True
+    return any(_file_has(path, words, is_ending) for path in existing)
+
+
+def _text_forms(text: str) -> Iterator[bytes]:
+    """Yield the bytes to look for: a text as columns and the list of changes hold it, whole or cut in two."""
+    for form in {text.encode(), json.dumps(text)[1:-1].encode()}:
+        yield form
+        if len(form) >= 12 and not text.startswith("stranger-"):  # half of which is everywhere
+            yield form[: len(form) // 2]
+            yield form[len(form) // 2 :]
+
+
+def _file_has_text(path: Path, texts: Iterable[bytes]) -> bool:
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return any(content.find(text) >= 0 for text in texts)
+
+
+def _words(removed: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Return the words of eight bytes to look for: eight phases at three places of each item."""
+    found: set[bytes] = set()
+    for item in removed:
+        last = len(item) - 2 * WORD
+        for place in {0, max(0, last // 2), max(0, last)}:
+            pieces = (item[place + phase : place + phase + WORD] for phase in range(WORD))
+            # Zeros are everywhere in a file, and no trace of anybody.
+            found.update(piece for piece in pieces if len(piece) == WORD and piece.count(0) <= 2)
+    return np.sort(np.frombuffer(b"".join(found), "<u8"))
+
+
+def _file_has(path: Path, words: NDArray[np.uint64], is_ending: NDArray[np.bool_]) -> bool:
+    with path.open("rb") as file:
+        while content := file.read(CHUNK_BYTES):
+            here = np.frombuffer(content[: len(content) // WORD * WORD], "<u8")
+            endings = here.view("<u2")[WORD // 2 - 1 :: WORD // 2]
+            likely = here[is_ending[endings]]
+            at = np.minimum(np.searchsorted(words, likely), len(words) - 1)
+            if (words[at] == likely).any():
+                return True
+    return False
