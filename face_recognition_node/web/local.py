@@ -64,7 +64,6 @@ class LocalOperator(Operator):
         self._gallery, self._calibration = pipeline.gallery, pipeline.models.calibration
         self._fresh = threading.Condition(self._lock)
         self._frame: tuple[Frame, float] | None = None
-        self._picture: Picture | None = None
         self._received: deque[float] = deque()
         self._answers: deque[tuple[float, float]] = deque()
         self._dropped, self._trouble = 0, ""
@@ -154,18 +153,17 @@ class LocalOperator(Operator):
             except FaceRecognitionError as error:
                 self._trouble = str(error)
                 continue
-            self._show(frame, result, arrived)
+            self._answer(frame, result, arrived)
 
-    def _show(self, frame: Frame, result: RecognitionResult, arrived: float) -> None:
+    def _answer(self, frame: Frame, result: RecognitionResult, arrived: float) -> None:
         picture = Picture(frame.image_bgr, tuple(_face(face) for face in result.faces))
         now = time.monotonic()
         with self._lock:
-            self._picture = picture
             self._answers.append((now, now - arrived))
             self._seen.update(
                 face.person_id for face in picture.faces if face.person_id and face.state != "undecided"
             )
-        self._tell_followers()
+        self._show(picture)
 
     def _tidy(self) -> None:
         """Store when people were last seen and forget those whose time is over, away from the frames."""
@@ -179,11 +177,6 @@ class LocalOperator(Operator):
         self._pipeline.writer.submit(work)
 
     # --- what the page sees ---------------------------------------------------------------------------
-
-    def picture(self) -> Picture | None:
-        """See :class:`Operator`."""
-        with self._lock:
-            return self._picture
 
     def status(self) -> Status:
         """See :class:`Operator`."""
@@ -262,8 +255,7 @@ class LocalOperator(Operator):
             message=message,
         )
 
-    def overview(self) -> Overview:
-        """See :class:`Operator`."""
+    def _overview(self) -> Overview:
         version, snapshot = self._version(), self._gallery.snapshot()
         if self._pairs[0] != snapshot.version:
             self._pairs = (snapshot.version, pairs_that_may_be_one(self._calibration, snapshot))

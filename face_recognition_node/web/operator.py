@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from face_recognition_node.common.errors import InputError
@@ -254,29 +255,38 @@ class Operator(ABC):
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._followers: list[Callable[[], None]] = []
+        self._picture: Picture | None = None
+        self._apart: set[frozenset[str]] = set()
 
     def follow(self, on_picture: Callable[[], None]) -> None:
         """Also call ``on_picture`` from now on, from any thread, whenever :meth:`picture` has changed."""
         self._followers.append(on_picture)
 
-    def _tell_followers(self) -> None:
+    def _show(self, picture: Picture) -> None:
+        """Take a new picture; whoever is in it side by side is not one person."""
+        seen = sorted(face.person_id for face in picture.faces if face.person_id)
+        with self._lock:
+            self._picture = picture
+            self._apart.update(map(frozenset, itertools.combinations(seen, 2)))
         for tell in self._followers:
             tell()
 
     def watch(self, is_watched: bool) -> None:  # noqa: B027  # most need not know
         """Take note whether anybody looks at the live picture."""
 
-    @abstractmethod
     def picture(self) -> Picture | None:
         """Return the newest picture; None: there is none yet."""
+        return self._picture
 
     @abstractmethod
     def status(self) -> Status:
         """Return how recognition is doing."""
 
-    @abstractmethod
     def overview(self) -> Overview:
         """Return who is known, and what belongs to that."""
+        overview = self._overview()
+        pairs = [pair for pair in overview.pairs if {pair.first_id, pair.second_id} not in self._apart]
+        return replace(overview, pairs=tuple(pairs))
 
     def views(self, person_id: str) -> tuple[StoredView, ...]:
         """Return the templates of a person."""
@@ -387,6 +397,9 @@ class Operator(ABC):
         return next((one.label for one in people if one.person_id == person_id), person_id)
 
     # What each backend adds: everything of the gallery in plain values.
+
+    @abstractmethod
+    def _overview(self) -> Overview: ...
 
     @abstractmethod
     def _people(self) -> Sequence[Card]: ...

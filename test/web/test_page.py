@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 import aiohttp
 import numpy as np
 import pytest
-from gallery_helpers import face, template
+from gallery_helpers import face, template, unit
 
 from face_recognition_node.assembly import Models, Pipeline, load_models
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.config import Config
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.web.local import LocalOperator
+from face_recognition_node.web.operator import Face, Picture
 from face_recognition_node.web.server import ACTIONS, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -190,6 +191,26 @@ def test_a_picture_is_shown_only_where_the_owner_keeps_crops(
             assert ask(server.address, "crop/999")[0] == 404
 
 
+def test_two_entries_alike_are_named_unless_they_were_seen_side_by_side(models: Models) -> None:
+    rng = np.random.default_rng(7)
+    anna, other = face(rng), face(rng)
+    alike = [template(unit(anna + 0.3 * face(rng))) for _ in range(3)]
+    with Pipeline.open(Config(), None, models=models) as pipeline:
+        operator = LocalOperator(pipeline, open_source("sample"))
+        gallery = pipeline.gallery
+        first = gallery.add_person("Anna", alike)
+        second = gallery.add_person("", alike, is_stranger=True)
+        gallery.add_person("Bob", [template(other)])
+        ids = (first.person_id, second.person_id)
+        assert [(one.first_id, one.second_id) for one in operator.overview().pairs] == [ids]
+        sentence = f"Anna and {second.person_id} look like one person"
+        assert sentence in [one.what for one in operator.verify().problems]
+        together = tuple(Face(k, (0, 0, 9, 9), "known", who, "", 1, 1, "solid") for k, who in enumerate(ids))
+        operator._show(Picture(np.zeros((9, 9, 3), np.uint8), together))
+        assert not operator.overview().pairs
+        assert sentence not in [one.what for one in operator.verify().problems]
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None or DRIVER is None:
@@ -351,8 +372,11 @@ class TestInTheBrowser:
     def test_forget_can_be_undone_and_all_outlives_a_reload(self, desk: Desk) -> None:
         desk.click(".card .acts button", "Forget")
         desk.wait(lambda: desk.names() == [])
+        desk.wait(lambda: desk.find(".toast.undo"))
         desk.open("history")
+        desk.wait(lambda: desk.find(".steps li", "can be undone until"))
         desk.click("#undo:enabled")
+        desk.wait(lambda: not desk.find(".toast.undo"))  # it would undo another change now
         desk.browser.refresh()
         desk.wait(lambda: desk.names() == ["Anna"])
         assert not desk.find("#outcome")  # what ended before the page was opened is old news
@@ -403,6 +427,9 @@ class TestInTheBrowser:
         desk.wait(lambda: desk.find(".steps li", "party"))
         desk.click("#verify")
         desk.wait(lambda: desk.find("#verification .good", "no problem"))
+        desk.open("people")
+        desk.open("gallery")
+        assert desk.find("#verification .good", "no problem")
         desk.open("accuracy")
         desk.wait(lambda: desk.find("#target", "1 in 100"))
         desk.find("#knob")[0].send_keys("\ue012")  # arrow left

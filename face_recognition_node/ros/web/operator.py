@@ -40,7 +40,6 @@ from face_recognition_node.web.operator import (
     Operator,
     Overview,
     Pair,
-    Picture,
     Problem,
     SessionInfo,
     Status,
@@ -78,7 +77,7 @@ class RobotOperator(Operator):
     def __init__(self, remote: Remote, node: str) -> None:
         super().__init__()
         self._remote, self._node = remote, node
-        self._pictures = WebPictures(remote.node, node, self._tell_followers)
+        self._pictures = WebPictures(remote.node, node, self._show)
         self._is_watched = False
         self._heard, self._diagnostics = 0.0, dict[str, DiagnosticStatus]()
         self._gallery: GalleryInfo | None = None
@@ -112,10 +111,6 @@ class RobotOperator(Operator):
         """See :class:`Operator`; the node works for us only while somebody looks."""
         self._is_watched = is_watched
         self._pictures.subscribe(is_watched, self._value("stream", "image topic"))
-
-    def picture(self) -> Picture | None:
-        """See :class:`Operator`."""
-        return self._pictures.picture
 
     # --- how it is doing ------------------------------------------------------------------------------
 
@@ -198,8 +193,7 @@ class RobotOperator(Operator):
     def _people(self) -> tuple[Card, ...]:
         return tuple(map(_card, self._known().persons))
 
-    def overview(self) -> Overview:
-        """See :class:`Operator`."""
+    def _overview(self) -> Overview:
         version, gallery, people = self._version(), self._known(), self._people()
         review = self._call("review_gallery")
         ids = review.twin_person_ids

@@ -36,15 +36,11 @@ class WebPictures:
     Args:
         node: In whose name and namespace it happens.
         recognition: Full name of the recognition node.
-        on_picture: Called, from the companion's thread, after each new picture.
-
-    Attributes:
-        picture: The newest one, or None.
+        on_picture: Called, from the companion's thread, with each new picture.
     """
 
-    def __init__(self, node: Node, recognition: str, on_picture: Callable[[], None]) -> None:
+    def __init__(self, node: Node, recognition: str, on_picture: Callable[[Picture], None]) -> None:
         self._on_picture = on_picture
-        self.picture: Picture | None = None
         self._faces_topic = FACES.name.replace("~", recognition, 1)
         self._lock = threading.Lock()
         self._subscriptions: list[Any] = []
@@ -119,8 +115,7 @@ class WebPictures:
             image_bgr = compressed_to_bgr(image) if is_compressed else image_to_bgr(image)
         except FrameError:  # the node counts it and says so in its diagnostics
             return
-        self.picture = Picture(image_bgr, tuple(_face(face) for face in faces.faces))
-        self._on_picture()
+        self._on_picture(Picture(image_bgr, tuple(_face(face) for face in faces.faces)))
 
 
 def _face(face: Any) -> Face:

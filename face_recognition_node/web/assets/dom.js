@@ -37,6 +37,7 @@ export async function post(name, body = {}) {
 export async function act(name, body, undo = false) {
   try {
     const { message } = await post(name, body);
+    for (const old of document.querySelectorAll(".toast.undo")) old.remove(); // it would undo another change now
     toast(message, undo ? { label: "Undo", run: () => act("undo", {}) } : null);
     document.dispatchEvent(new Event("changed"));
     return true;
@@ -47,7 +48,7 @@ export async function act(name, body, undo = false) {
 }
 
 export function toast(text, action = null, isBad = false) {
-  const note = el("div", { className: isBad ? "toast bad" : "toast" }, el("span", {}, text));
+  const note = el("div", { className: `toast${isBad ? " bad" : ""}${action ? " undo" : ""}` }, el("span", {}, text));
   const close = () => note.remove();
   if (action) note.append(el("button", { onclick: () => { close(); action.run(); } }, action.label));
   $("toasts").append(note);
@@ -56,14 +57,14 @@ export function toast(text, action = null, isBad = false) {
 }
 
 // Ask in a dialog; resolves to what `answer()` says, or null. The form's content comes from `content`.
-export function ask({ title, content = [], confirm = "OK", isDanger = false, answer = () => true }) {
+export function ask({ title, content = [], confirm = "OK", isDanger = false, isQuestion = true, answer = () => true }) {
   const dialog = $("dialog");
   return new Promise((resolve) => {
     let result = null;
     const form = el("form", { method: "dialog", onsubmit: () => { result = answer(); } },
       el("h2", {}, title), content,
       el("div", { className: "row foot" },
-        el("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+        isQuestion ? el("button", { type: "button", onclick: () => dialog.close() }, "Cancel") : "",
         el("button", { className: isDanger ? "main danger" : "main", type: "submit" }, confirm)));
     dialog.replaceChildren(form);
     dialog.onclose = () => { dialog.replaceChildren(); resolve(result); };
@@ -93,8 +94,10 @@ export function ago(seconds) {
 
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-export const clock = (seconds) =>
-  new Date(1000 * seconds).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+export function clock(seconds) {
+  const time = new Date(1000 * seconds), isToday = time.toDateString() === new Date().toDateString();
+  return time.toLocaleString([], { ...(isToday ? {} : { day: "numeric", month: "short" }), hour: "2-digit", minute: "2-digit" });
+}
 
 export const labelOf = (person) => person.name || person.person_id;
 
@@ -107,5 +110,5 @@ export function initials(name) {
 export function colorOf(id) {
   let hash = 0;
   for (const character of id) hash = (hash * 31 + character.codePointAt(0)) >>> 0;
-  return `hsl(${hash % 360} 46% 40%)`;
+  return `hsl(${(hash * 137.508) % 360} 46% 40%)`;
 }

@@ -32,13 +32,13 @@ export function showGallery(overview) {
     el("div", { className: "box" }, el("h2", {}, "Check"),
       el("p", { className: "muted small" }, "Checks the file, its rows, the keys and the index, and looks for views that may show somebody else."),
       el("button", { id: "verify", onclick: verify }, "Check the gallery"),
-      el("div", { id: "verification" })),
+      el("div", { id: "verification" }, checked)),
   ];
 }
 
 function fileForm(action, label, text) {
   const input = el("input", { className: "fill", placeholder: "/home/robot/people.db", "aria-label": label, spellcheck: false, id: `${action}-path` });
-  return el("form", { className: "row", onsubmit: (event) => { event.preventDefault(); act(action, { path: input.value.trim() }, action === "import"); } },
+  return el("form", { className: "row", onsubmit: (event) => { event.preventDefault(); act(action, { path: input.value.trim() }); } },
     input, el("button", { type: "submit" }, text));
 }
 
@@ -48,13 +48,13 @@ function showSession(overview, session) {
   const name = session.name || "Default";
   return el("li", {},
     el("span", {}, name, session.name === overview.session ? el("span", { className: "count" }, "current") : null),
-    el("span", { className: "muted small" }, [`${ids.length} ${ids.length === 1 ? "person" : "people"}`, KINDS[session.kind], hours].filter(Boolean).join(", "),
-      ids.length === 0 ? null : el("button", {
-        className: "quiet danger", onclick: async () => {
-          const isSure = await ask({ title: `Forget all ${ids.length} of “${name}”?`, confirm: "Forget", isDanger: true });
-          if (isSure) act("forget", { person_ids: ids }, true);
-        },
-      }, "Forget them")));
+    ids.length === 0 ? el("span") : el("button", {
+      className: "quiet danger small", onclick: async () => {
+        const isSure = await ask({ title: `Forget all ${ids.length} of “${name}”?`, confirm: "Forget", isDanger: true });
+        if (isSure) act("forget", { person_ids: ids }, true);
+      },
+    }, "Forget them"),
+    el("span", { className: "muted small" }, [`${ids.length} ${ids.length === 1 ? "person" : "people"}`, KINDS[session.kind], hours].filter(Boolean).join(", ")));
 }
 
 async function startSession(overview) {
@@ -71,15 +71,17 @@ async function startSession(overview) {
   if (result) act("start_session", result);
 }
 
+let checked = []; // what the latest check found; it outlives that the view is drawn again
+
 async function verify() {
-  const place = document.getElementById("verification");
-  place.replaceChildren(el("p", { className: "muted" }, "Checking …"));
+  const show = (...nodes) => { checked = nodes; document.getElementById("verification")?.replaceChildren(...nodes); };
+  show(el("p", { className: "muted" }, "Checking …"));
   try {
     const { is_sound, summary, problems } = await post("verify");
-    place.replaceChildren(el("p", { className: is_sound && !problems.length ? "note good" : "note" }, summary),
+    show(el("p", { className: is_sound && !problems.length ? "note good" : "note" }, `${summary} (${clock(Date.now() / 1000)})`),
       ...problems.map(({ what, cure, is_error }) => el("div", { className: is_error ? "note error" : "note", style: { marginTop: "8px" } }, el("b", {}, what), cure ? el("p", {}, cure) : null)));
   } catch (error) {
-    place.replaceChildren();
+    show();
     toast(error.message, null, true);
   }
 }

@@ -169,7 +169,7 @@ function figure(name, value, title = "", isWide = false) {
     dd = el("dd");
     figures.set(name, dd);
     $("figures").append(el("div", { className: isWide ? "wide" : "" }, el("dt", {}, name), dd));
-    if (isWide) dd.after(el("dd", { className: "why one-line" }));
+    if (isWide) dd.after(el("dd", { className: "why" }));
   }
   put(dd, value);
   if (dd.title !== title) dd.title = title;

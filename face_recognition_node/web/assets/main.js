@@ -37,7 +37,16 @@ function open(name) {
   drawView();
 }
 
+let isPressed = false, isLate = false; // a button drawn anew between press and release would not be clicked
+document.addEventListener("pointerdown", () => { isPressed = true; }, true);
+for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, () => {
+  isPressed = false;
+  if (isLate) setTimeout(drawView);
+}, true);
+
 function drawView() {
+  isLate = isPressed;
+  if (isLate) return;
   const focus = document.activeElement;
   const [id, place] = [focus?.id, focus?.selectionStart];
   const person = focus?.closest?.("[data-person]")?.dataset.person;
@@ -81,7 +90,7 @@ const KEYS = [["1 … 9", "choose a face, from the left"], ["Esc", "close the fa
   ["u", "undo"], ["r", "redo"], ["t", "light or dark"], ["?", "these keys"]];
 
 function showKeys() {
-  ask({ title: "Keys", confirm: "Close", content: el("ul", { className: "steps" }, KEYS.map(([key, text]) => el("li", {}, el("span", {}, text), el("kbd", {}, key)))) });
+  ask({ title: "Keys", confirm: "Close", isQuestion: false, content: el("ul", { className: "steps" }, KEYS.map(([key, text]) => el("li", {}, el("span", {}, text), el("kbd", {}, key)))) });
 }
 
 function setTheme(theme) {
