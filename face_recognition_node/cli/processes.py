@@ -79,6 +79,11 @@ class Children:
                     f"the {name} ended unexpectedly with exit code {code}; see its messages above"
                 )
 
+    def kill(self) -> None:
+        """Send SIGKILL to all children."""
+        for child in self._running.values():
+            child.kill()
+
     def end(self, *names: str) -> dict[str, int]:
         """End the named children, or all, and return their exit codes."""
         chosen = {name: self._running.pop(name) for name in (names or tuple(self._running))}

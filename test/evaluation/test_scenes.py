@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import zipfile
 from pathlib import Path
@@ -188,11 +189,27 @@ def test_an_unknown_scenario_is_refused(photographs: Path, capsys) -> None:
     assert "expected some of A1" in capsys.readouterr().err
 
 
-def test_what_is_not_composed_is_named_with_the_reason(photographs: Path, capsys) -> None:
-    assert main(["evaluate", "scenarios", str(photographs), "--only", "A9,A12", "--no-progress"]) == 0
-    first, _, second, *_ = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert first.startswith("A9   not run")
-    assert second.startswith("A12  not run")
+@pytest.mark.ros
+def test_scenarios_ask_the_running_node(photographs: Path, capsys) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
+    pytest.importorskip("face_recognition_interfaces.msg", reason="needs the built interface package")
+    arguments = ["evaluate", "scenarios", str(photographs), "--short", "--only", "A9,A13", "--no-progress"]
+    main([*arguments, "--json"])  # how fast it answers is the machine's matter
+    names, forgetting = json.loads(capsys.readouterr().out)
+    assert "4 seen in the faces" in names["measured"]
+    assert "ids unchanged; both live as Jayne" in names["measured"]
+    assert (forgetting["verdict"], forgetting["figures"]["known"]) == ("pass", 0)
+    assert forgetting["figures"]["before"] > 8
+
+
+def test_without_ros_the_nodes_scenarios_are_not_run(photographs: Path, capsys, monkeypatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rclpy" else find(name))
+    assert main(["evaluate", "scenarios", str(photographs), "--only", "A12,A15", "--no-progress"]) == 0
+    first, reason, second, *_ = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert first.startswith("A12  not run")
+    assert "ROS 2 is not there" in reason
+    assert second.startswith("A15  not run")
 
 
 def test_people_are_met_frontal_and_nobody_plays_two(shared_data: Path, models: Models) -> None:

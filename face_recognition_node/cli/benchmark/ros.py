@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "/face_recognition_benchmark"
 NODE = f"{NAMESPACE}/face_recognition"
+NODE_ENTRY = "face_recognition_node.ros.main:main"
 _QUIET = ["--log-level", "error", "-r", f"__ns:={NAMESPACE}"]
 
 
@@ -66,10 +67,12 @@ def prepare_images(folder: Path, size: tuple[int, int], faces: int, empty: int =
         cv2.imwrite(str(folder / f"{index:03d}.png"), frame)
 
 
-def start_node(children: Children, gallery: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
+def start_node(
+    children: Children, gallery: Path, settings: Sequence[str] = (), entry: str = NODE_ENTRY
+) -> subprocess.Popen[bytes]:
     """Start the recognition node with its gallery in a file and ``NAME:=VALUE`` parameters."""
     given = [part for item in settings for part in ("-p", item)]
-    return children.start("recognition node", "face_recognition_node.ros.main:main", [
+    return children.start("recognition node", entry, [
         *_QUIET, "-p", "autostart:=true", "-p", f"gallery_path:={gallery}", *given,
     ])  # fmt: skip
 
@@ -124,6 +127,7 @@ class RosFigures:
         start_s: From the start of the process until the node says that it is active.
         stages_ms: Mean time by stage, as the node tells in its diagnostics.
         backends: What runs the networks.
+        told_hz: Answers per second as the node tells in its diagnostics; empty: it does not.
         cores: Of this machine.
         load: Load average of this machine at the end, one minute.
     """
@@ -148,6 +152,7 @@ class RosFigures:
     start_s: float
     stages_ms: dict[str, float]
     backends: dict[str, str]
+    told_hz: str
     cores: int
     load: float
 
@@ -194,12 +199,13 @@ def run(arguments: argparse.Namespace) -> int:
     enter_own_network()
     with tempfile.TemporaryDirectory(prefix="face_recognition_benchmark_") as folder:
         prepare_images(Path(folder) / "images", size, arguments.faces)
-        figures = _measure(arguments, Path(folder))
+        figures = measure(arguments, Path(folder))
     report(str(figures), asdict(figures), arguments.json)
     return 0 if figures.answered else 1
 
 
-def _measure(arguments: argparse.Namespace, folder: Path) -> RosFigures:
+def measure(arguments: argparse.Namespace, folder: Path) -> RosFigures:
+    """Measure a node that sees the images of ``folder / "images"``; arguments: those of the verb."""
     from face_recognition_node.ros.remote import Remote
 
     with Children() as children, Remote("face_recognition_benchmark", children.check) as remote:
@@ -278,6 +284,7 @@ class _Watch:
             backends={
                 key: value for key, value in values.items() if key in ("detector backend", "embedder backend")
             },
+            told_hz=values.get("answered [Hz]", ""),
             cores=os.cpu_count() or 1,
             load=os.getloadavg()[0],
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
-    from face_recognition_node.evaluation.scenes.stage import ScenarioOutcome
+    from face_recognition_node.evaluation.scenes.stage import Measured, ScenarioOutcome
 
 EPILOG = """\
 DATA is a folder of clips, a zip of LFW, ORL or RAP3DF faces, or a folder that holds them.
@@ -41,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Play the scenarios and print the table."""
     from face_recognition_node.assembly import load_models
+    from face_recognition_node.cli.evaluate.live import LIVE, play_live
     from face_recognition_node.evaluation.scenes.cast import Cast
     from face_recognition_node.evaluation.scenes.scenarios import SCENARIOS, run_scenario
     from face_recognition_node.evaluation.scenes.stage import ScenarioOutcome, Stage
@@ -63,14 +65,35 @@ def run(arguments: argparse.Namespace) -> int:
             if wanted and scenario.number not in wanted:
                 continue
             stage = Stage(cast, models, config, is_short=arguments.short, on_frame=on_frame)
-            outcomes.append(ScenarioOutcome(scenario, *run_scenario(scenario, stage)))
-            if not arguments.json:  # all of them take a quarter of an hour and more
+            measured, reason = run_scenario(scenario, stage)
+            if scenario.number in LIVE and not reason:
+                bar.set_description(f"{scenario.number} with the node")
+                live, reason = play_live(scenario.number, stage)
+                measured = _both(measured, live, reason)
+            outcomes.append(ScenarioOutcome(scenario, measured, reason))
+            if not arguments.json:
                 print(table(outcomes[-1:]), flush=True)
     if arguments.report is not None:
         _write_report(arguments.report, outcomes)
     if arguments.json:
         print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2, ensure_ascii=False))
     return int(any(outcome.verdict == "FAIL" for outcome in outcomes))
+
+
+def _both(composed: Measured | None, live: Measured | None, reason: str) -> Measured | None:
+    """Join what the pipeline and what the running node came to."""
+    from face_recognition_node.evaluation.scenes.stage import Measured
+
+    if composed is None:
+        return live
+    if live is None:
+        return replace(composed, text=f"{composed.text}\nwith the node: not run: {reason}")
+    return Measured(
+        f"{composed.text}\n{live.text}",
+        composed.passed and live.passed,
+        {**composed.figures, **live.figures},
+        composed.pictures,
+    )
 
 
 def table(outcomes: list[ScenarioOutcome]) -> str:

@@ -114,30 +114,28 @@ class Cast:
             apart by what is in them, or a folder that holds some of these.
         detector: Says where the face is in a picture.
 
+    Attributes:
+        sources: Folder or archive by what it holds: clips, heads, portraits or photographs.
+
     Raises:
         SourceError: If a source is none of these.
     """
 
     def __init__(self, sources: Sequence[Path], detector: Detector) -> None:
         self._detector = detector
-        self._sources: dict[str, Path] = {}
+        self.sources: dict[str, Path] = {}
         self._people: dict[str, list[Person]] = {}
         self._pending: dict[str, Iterator[Person]] = {}
         for source in sources:
             self._add(source)
 
-    @property
-    def kinds(self) -> frozenset[str]:
-        """What there is: some of clips, heads, portraits and photographs."""
-        return frozenset(self._sources)
-
     def people(self, kind: str, at_most: int) -> list[Person]:
         """Return up to so many people of a kind, always the same first ones; none if it is not there."""
-        if kind not in self._sources:
+        if kind not in self.sources:
             return []
         found = self._people.setdefault(kind, [])
         if kind not in self._pending:
-            path = self._sources[kind]
+            path = self.sources[kind]
             self._pending[kind] = (
                 _clip_people(path, self._detector) if kind == "clips"
                 else _picture_people(path, kind, self._detector)
@@ -150,7 +148,7 @@ class Cast:
         if source.is_dir():
             inside = sorted(source.iterdir())
             if any(path.suffix in _CLIP_SUFFIXES for path in inside):
-                self._sources["clips"] = source
+                self.sources["clips"] = source
                 return
             kinds = [(path, _kind(path)) for path in inside]
             for path in [path for path, kind in kinds if kind is not None]:
@@ -161,7 +159,7 @@ class Cast:
         kind = _kind(source)
         if kind is None:
             raise SourceError(f"{source}: expected RAP3DF heads, ORL portraits or aligned LFW faces in a zip")
-        self._sources[kind] = source
+        self.sources[kind] = source
 
 
 def soften(mask: FloatArray, feather_px: float) -> FloatArray:

@@ -58,7 +58,7 @@ class StagedScenario:
         must: What must hold.
         play: Plays and judges it, or None.
         needs: Kinds of people it is composed of; one of them is enough.
-        reason: Why it is not run, where it has no ``play``.
+        reason: Why it is not run; a scenario without ``play`` and reason asks the running node.
     """
 
     number: str
