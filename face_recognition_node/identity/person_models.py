@@ -95,14 +95,9 @@ class PersonModels:
         """Say whether two entries of the gallery show one person, by the centres of their templates."""
         if frozenset((first_id, second_id)) in self._different:
             return False
-        first, second = self._model(first_id, snapshot), self._model(second_id, snapshot)
-        chance = self._calibration.log_false_match(
-            float(first.center @ second.center),
-            first.quality,
-            second.quality,
-            (first.commonness + second.commonness) / 2,
-        )
-        return float(chance) <= _LOG_CHANCE_OF_TWO
+        first, second = self._model(first_id, snapshot), snapshot.persons[second_id]
+        (match,) = self._judge(first.center, first.quality, first.commonness, [second], snapshot)
+        return match.log_false_match <= _LOG_CHANCE_OF_TWO
 
     def tell_apart(self, first_id: str, second_id: str) -> None:
         """Take note that two entries are different people, whatever they look like."""

@@ -100,5 +100,23 @@ def test_a_name_given_to_a_shared_id_is_claimed_by_the_names_own_rule(world: Fac
 def test_each_comparison_of_a_track_with_each_stranger_counts(world: FaceWorld) -> None:
     """Taken for a stranger falsely at the stated rate: more strangers, or more comparisons, ask for more."""
     desk = Desk(world, calibration=replace(made_up_calibration(), looks=4.0))
-    assert desk.calibration.log_limit(0.02, 1) == math.log(0.02) - math.log(4)
-    assert desk.calibration.log_limit(0.02, 10) == pytest.approx(math.log(0.02 / 40))
+    assert desk.calibration.log_name_limit(0.02, 1) == pytest.approx(math.log(0.02 / 2 / 4))
+    assert desk.calibration.log_name_limit(0.02, 10) == pytest.approx(math.log(0.02 / 2 / 40))
+
+
+def test_two_people_of_a_place_where_all_are_alike_are_not_one(world: FaceWorld) -> None:
+    """Elsewhere so alike a pair would be one face stored twice, and one track be named after either."""
+    common = world.axis(40)
+    faces = [unit(world.axis(k) + common) for k in range(12)]
+    faces.append(unit(np.float32(0.4) * world.axis(0) + world.axis(20) + common))
+    desk = Desk(world)
+    ids = [desk.gallery.add_person(f"P{k}", [a_view(face)]).person_id for k, face in enumerate(faces)]
+    models, snapshot = PersonModels(made_up_calibration()), desk.gallery.snapshot()
+    models.follow(snapshot)
+    cosine = float(faces[0] @ faces[-1])
+    assert float(made_up_calibration().log_false_match(cosine, 0.9, 0.9)) < math.log(1e-4)
+    assert not models.are_one(ids[0], ids[-1], snapshot)
+    again = desk.gallery.add_person("P0 again", [a_view(faces[0])]).person_id
+    snapshot = desk.gallery.snapshot()
+    models.follow(snapshot)
+    assert models.are_one(ids[0], again, snapshot)
