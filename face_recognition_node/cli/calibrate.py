@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     judged_on = faces.take(np.flatnonzero(~is_fitting))
     judgement = judge_calibration(calibration, judged_on, arguments.seed)
     rates = [
-        play_tracks(calibration, judged_on, size, seed=arguments.seed).rate_at(0.01, calibration.looks)
+        play_tracks(calibration, judged_on, size, seed=arguments.seed).rate_at(0.01, calibration)
         for size in _possible_sizes(judged_on)
     ]
     figures = _figures(arguments.faces, calibration, judgement, rates)

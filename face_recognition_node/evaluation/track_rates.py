@@ -48,9 +48,9 @@ class TrackScores:
     n_enrolled: int
     who: IntArray
 
-    def rate_at(self, target: float, looks: float) -> TrackRate:
-        """Return what a target false accept rate gives."""
-        limit = np.log(target / self.n_enrolled / looks)
+    def rate_at(self, target: float, calibration: Calibration) -> TrackRate:
+        """Return what a target false accept rate gives, at the node's own limit."""
+        limit = calibration.log_name_limit(target, self.n_enrolled)
         return TrackRate(
             self.n_enrolled,
             target,

@@ -51,8 +51,9 @@ class _Card(Protocol):
 
 
 SAFETY_FACTOR = 2.0
-"""A name is given at the target divided by this: what a cohort of other people promises need not hold for the
-people before a robot. Without it 1.2 % of 600 tracks of strangers in ORL were named at a target of 1 %."""
+"""A name, or a stranger's id, is given at the target divided by this: what a cohort of other people promises
+need not hold for the people before a robot. Without it 1.2 % of 600 tracks of strangers in ORL were named at
+a target of 1 %."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,22 +177,17 @@ class Calibration:
         }
         return said, {name: np.asarray(table, np.float32) for name, table in tables.items()}
 
-    def log_limit(self, rate: float, n_persons: int) -> float:
-        """Return the natural log of the false match rate at which a whole track is mistaken at ``rate``.
-
-        That is ``ln(rate / (N L))``, the union bound over N persons compared with (none counts as one) and
-        the ``looks`` L.
-        """
-        return math.log(rate) - math.log(max(n_persons, 1)) - math.log(self.looks)
-
     def log_name_limit(self, target: float, n_persons: int) -> float:
-        """Return the natural log of the false match rate at which a track is given a name.
+        """Return the natural log of the false match rate at which a whole track is given a name, or an id.
+
+        That is ``ln(target / (2 N L))``: the union bound over the N persons compared with (none counts as
+        one) and the ``looks`` L, with the safety factor.
 
         Args:
-            target: The operator's chance that a stranger's track is ever given a name.
-            n_persons: Persons enrolled.
+            target: Chance that the track of somebody who is none of them is ever taken for one.
+            n_persons: Persons enrolled; for an id, strangers known.
         """
-        return self.log_limit(target / SAFETY_FACTOR, n_persons)
+        return math.log(target / SAFETY_FACTOR) - math.log(max(n_persons, 1)) - math.log(self.looks)
 
     def commonness(self, embeddings: ArrayLike) -> FloatArray:
         """Return (N,) how much each of (N, D) unit vectors looks like everybody: ``h`` above, a cosine."""

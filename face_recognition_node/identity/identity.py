@@ -149,7 +149,7 @@ class IdentityResolver:
         posteriors = [self._posterior(track.claim.matches, len(snapshot.persons)) for track in visible]
         limits = (
             self.log_limit(n_enrolled),
-            self.calibration.log_limit(self.stranger_false_match_rate, n_strangers),
+            self.calibration.log_name_limit(self.stranger_false_match_rate, n_strangers),
         )
         options = [
             self._options(track, posterior, limits, snapshot, stamp)

@@ -61,7 +61,7 @@ class StrangersConfig:
         minimum=0.5, maximum=600.0,
     )  # fmt: skip
     false_match_rate: float = parameter(
-        0.02, "chance that somebody new is taken for one of the known strangers", minimum=1e-6, maximum=0.5
+        0.01, "chance that somebody new is taken for one of the known strangers", minimum=1e-6, maximum=0.5
     )
     maximum_views: int = parameter(10, "views stored of one stranger", minimum=1, maximum=50)
     maximum_strangers: int = parameter(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from calibration_people import population
+from face_world import made_up_calibration
 
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.calibration import (
@@ -42,7 +44,7 @@ class TestTracks:
         assert 1.0 <= looks < 6.0
         for size in (5, 20):
             scores = play_tracks(fitted, people, size, n_galleries=2, n_strangers=100)
-            rate = scores.rate_at(0.02, looks)
+            rate = scores.rate_at(0.02, replace(fitted, looks=looks))
             assert rate.strangers_named <= 0.02 + 3 * math.sqrt(0.02 * 0.98 / rate.n_strangers)
             assert rate.enrolled_named > 0.8
             assert rate.enrolled_mistaken == 0.0
@@ -52,7 +54,7 @@ class TestTracks:
             np.array([-9.5, -9.0, -2.0, -3.0]), np.array([-9.5, -1.0]), np.array([-9.0, -9.6]), 10,
             np.arange(4),
         )  # fmt: skip
-        rate = scores.rate_at(0.001, looks=1.0)  # limit ln(0.001 / 10) = -9.2
+        rate = scores.rate_at(0.002, made_up_calibration())  # limit ln(0.002 / 2 / 10) = -9.2
         assert (rate.strangers_named, rate.enrolled_named, rate.enrolled_mistaken) == (0.25, 0.5, 0.5)
 
     @pytest.mark.slow
@@ -70,7 +72,7 @@ class TestTracks:
         who = np.repeat(np.arange(people), 2000 // people)
         named = np.arange(2000) < 40
         scores = TrackScores(np.where(named, -12.0, 0.0), np.zeros(1), np.zeros(1), 1, who)
-        assert scores.rate_at(0.02, 1.0).strangers_named == 0.02
+        assert scores.rate_at(0.02, made_up_calibration()).strangers_named == 0.02
         assert least <= measure_looks(scores, target=0.02) <= most
         assert measure_looks(scores, target=0.5) == 1.0
 
