@@ -99,6 +99,7 @@ class Claim:
         matches: The persons it may be, highest ratio first.
         supported: When a view last spoke for a person by itself, seconds, by person_id of whom was claimed.
         is_stranger: Whether that person was a stranger when the claim was made.
+        new_probability: Posterior that it is somebody who is not in the gallery.
         others: How strongly another face in the same frame was held to be a stranger, by the stranger's id:
             the log-likelihood ratio, infinite where the stranger was created from that very face.
     """
@@ -109,6 +110,7 @@ class Claim:
     matches: tuple[PersonMatch, ...] = ()
     supported: dict[str, float] = field(default_factory=dict)
     is_stranger: bool = False
+    new_probability: float = 0.0
     others: dict[str, float] = field(default_factory=dict)
 
 
@@ -146,20 +148,22 @@ class IdentityResolver:
         self._ask(visible, snapshot)
         n_strangers = sum(person.is_stranger for person in snapshot.persons.values())
         n_enrolled = len(snapshot.persons) - n_strangers
-        posteriors = [self._posterior(track.claim.matches, len(snapshot.persons)) for track in visible]
+        matches = [_possible(track) for track in visible]
+        posteriors = [self._posterior(found, len(snapshot.persons)) for found in matches]
         limits = (
             self.log_limit(n_enrolled),
             self.calibration.log_name_limit(self.stranger_false_match_rate, n_strangers),
         )
         options = [
-            self._options(track, posterior, limits, snapshot, stamp)
-            for track, posterior in zip(visible, posteriors, strict=True)
+            self._options(track, found, posterior, limits, snapshot, stamp)
+            for track, found, posterior in zip(visible, matches, posteriors, strict=True)
         ]
         chosen = _assign(options, [track.claim.person_id for track in visible])
         identities = []
         for k, (posterior, option) in enumerate(zip(posteriors, chosen, strict=True)):
+            visible[k].claim.new_probability = math.exp(posterior[None])
             visible[k] = self._take(visible[k], option, renew, snapshot)
-            identities.append(self._describe(visible[k], option, posterior, snapshot, stamp))
+            identities.append(self._describe(visible[k], matches[k], option, posterior, snapshot, stamp))
         self._tell_apart(visible, chosen, snapshot)
         return visible, identities
 
@@ -240,8 +244,8 @@ class IdentityResolver:
         return {person_id: value - total for person_id, value in logs.items()}
 
     def _options(
-        self, track: Track, posterior: dict[str | None, float], limits: tuple[float, float],
-        snapshot: Snapshot, stamp: float,
+        self, track: Track, matches: Sequence[PersonMatch], posterior: dict[str | None, float],
+        limits: tuple[float, float], snapshot: Snapshot, stamp: float,
     ) -> dict[str, _Option]:  # fmt: skip
         """Return the persons that the track may be claimed to be."""
         claim: Claim = track.claim
@@ -254,13 +258,10 @@ class IdentityResolver:
             return {}
         options = {}
         timeout_s = self.config.claim_timeout_s
-        enrolled = [h for h in claim.matches if not h.is_stranger and h.log_false_match <= limits[0]]
-        for match in claim.matches:
+        enrolled = [h for h in matches if not h.is_stranger and h.log_false_match <= limits[0]]
+        for match in matches:
             limit = limits[1] if match.is_stranger else limits[0]
             needed = math.log(self.config.minimum_probability)
-            beaten = claim.others.get(match.person_id, -math.inf)
-            if match.log_ratio <= beaten and match.person_id != track.own_stranger_id:
-                continue  # seen in one frame with another face that fits better
             has_got_a_name = claim.is_stranger and not match.is_stranger
             if match.person_id == claim.person_id and not has_got_a_name:
                 limit, needed = limit + math.log(self.config.release_factor), math.log(0.5)
@@ -327,11 +328,11 @@ class IdentityResolver:
         return track
 
     def _describe(
-        self, track: Track, option: _Option | None, posterior: dict[str | None, float], snapshot: Snapshot,
-        stamp: float,
+        self, track: Track, matches: Sequence[PersonMatch], option: _Option | None,
+        posterior: dict[str | None, float], snapshot: Snapshot, stamp: float,
     ) -> Identity:  # fmt: skip
         claim: Claim = track.claim
-        ranked = sorted(claim.matches, key=lambda h: -posterior[h.person_id])
+        ranked = sorted(matches, key=lambda h: -posterior[h.person_id])
         claimed = claim.person_id
         others = [
             h
@@ -352,7 +353,7 @@ class IdentityResolver:
                 option.match.distance, age,
             )  # fmt: skip
         nobody_enrolled = math.exp(posterior[None]) + sum(
-            math.exp(posterior[h.person_id]) for h in claim.matches if h.is_stranger
+            math.exp(posterior[h.person_id]) for h in matches if h.is_stranger
         )
         seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion == 0.0 and not track.is_flat
         # Each enrolled person is ruled out alone: among many, what speaks for one is lost in their prior.
@@ -360,7 +361,7 @@ class IdentityResolver:
         stranger = (
             seen_enough
             and nobody_enrolled >= self.config.minimum_probability
-            and all(h.log_ratio <= ruled_out for h in claim.matches if not h.is_stranger)
+            and all(h.log_ratio <= ruled_out for h in matches if not h.is_stranger)
         )
         return Identity(
             IdentityState.STRANGER if stranger else IdentityState.UNDECIDED,
@@ -369,6 +370,16 @@ class IdentityResolver:
             distance=ranked[0].distance if ranked else None,
             evidence_age=age,
         )
+
+
+def _possible(track: Track) -> list[PersonMatch]:
+    """Return the persons that a track may be: no stranger seen in one frame with it who fits better there."""
+    claim: Claim = track.claim
+    return [
+        h
+        for h in claim.matches
+        if h.person_id == track.own_stranger_id or h.log_ratio > claim.others.get(h.person_id, -math.inf)
+    ]
 
 
 def _overlap(first: Track, second: Track) -> bool:

@@ -41,6 +41,8 @@ _UNLIKE = math.log(0.01)
 _UNLIKE_PATIENCE_S = 0.5
 """A face that is undecided, but no more like anybody known than one stranger in a hundred is, will hardly
 get a name: it waits this long only, in place of ``patience_s``."""
+_NEW_PROBABILITY = 0.5
+"""A face that is less probably somebody new than this may be one of the strangers: it waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,12 @@ class StrangerBook:
             return False
         # Since the first good view, whatever came after: a head that turns away for good still gets its id.
         waited = track.last_stamp - record.first_stamp
-        patience = self.config.patience_s if _is_like_somebody(track) else _UNLIKE_PATIENCE_S
-        return identity.state is IdentityState.STRANGER or waited >= patience
+        claim: Claim | None = track.claim
+        if claim is None or waited >= self.config.patience_s:
+            return waited >= self.config.patience_s
+        is_unlike = all(h.log_false_match > _UNLIKE for h in claim.matches)
+        is_nobody = identity.state is IdentityState.STRANGER or (is_unlike and waited >= _UNLIKE_PATIENCE_S)
+        return is_nobody and claim.new_probability >= _NEW_PROBABILITY
 
     def _mint(self, record: StrangerRecord) -> None:
         templates = [record.store(view) for view in record.views]
@@ -229,12 +235,6 @@ class StrangerBook:
                 LOGGER.warning("stranger %s could not be forgotten: %s", minted, error)
 
         self._writer.submit(commit)
-
-
-def _is_like_somebody(track: Track) -> bool:
-    """Whether it is so like somebody known that more views may well make it a name or an id."""
-    claim: Claim | None = track.claim
-    return claim is not None and any(h.log_false_match <= _UNLIKE for h in claim.matches)
 
 
 def _longest_unseen(snapshot: Snapshot, limit: int) -> list[str]:

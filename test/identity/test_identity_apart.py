@@ -120,3 +120,16 @@ def test_two_people_of_a_place_where_all_are_alike_are_not_one(world: FaceWorld)
     snapshot = desk.gallery.snapshot()
     models.follow(snapshot)
     assert models.are_one(ids[0], again, snapshot)
+
+
+def test_who_is_seen_beside_a_stranger_is_somebody_new_however_alike(world: FaceWorld) -> None:
+    desk = Desk(world)
+    stranger = desk.gallery.add_person("", [a_view(world.axis(0))], is_stranger=True).person_id
+    look_alike = desk.track(*[between(world, 0, 1, 0.45)] * 4)
+    desk.ask(look_alike)
+    assert look_alike.claim.new_probability < 0.5
+    one = beside(desk.track(world.axis(0)))
+    one.own_stranger_id = stranger
+    for _ in range(2):
+        desk.ask(one, look_alike)
+    assert look_alike.claim.new_probability > 0.9

@@ -172,6 +172,21 @@ def test_whoever_is_like_nobody_waits_less(door: Door) -> None:
     assert len(door.strangers) == 1
 
 
+@pytest.mark.parametrize(("turns_back", "n_strangers"), [(True, 1), (False, 2)])
+def test_no_new_id_while_it_may_be_a_known_stranger(door: Door, turns_back: bool, n_strangers: int) -> None:
+    """Seen from another side at first; the wait ends with the views that tell, or with the patience."""
+    first = door.watch(0, 1.0).person_id
+    door.pause()
+    from_aside = at_cosine(0.45, door.world.axis(0), door.world.axis(8))
+    identity = door.watch(0, 1.0, embedding=from_aside)
+    assert (identity.state, identity.person_id) == (IdentityState.STRANGER, None)
+    assert door.strangers == [first]
+    identity = door.watch(0, 3.0, **({} if turns_back else {"embedding": from_aside}))
+    assert (identity.person_id == first) is turns_back
+    assert identity.person_id is not None
+    assert len(door.strangers) == n_strangers
+
+
 def test_an_enrolled_person_is_not_minted(door: Door) -> None:
     door.gallery.add_person("Anna", door.world.templates(0))
     assert door.watch(0, 5.0).name == "Anna"
