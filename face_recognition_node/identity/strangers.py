@@ -26,13 +26,13 @@ from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import log_likelihood_ratios, pool
-from face_recognition_node.identity.identity import Claim
 from face_recognition_node.identity.stranger_record import StrangerRecord
 from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import FaceView, Identity, IdentityState, RecognitionResult
 
 if TYPE_CHECKING:
     from face_recognition_node.gallery.gallery import Gallery
+    from face_recognition_node.identity.identity import Claim
 
 LOGGER = logging.getLogger(__name__)
 
