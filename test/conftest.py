@@ -91,6 +91,19 @@ def two_faces_bgr() -> np.ndarray:
     return sample_frame(size=(640, 480), faces=2)
 
 
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the sample video as a folder of pictures: ten a second, of half the pixels."""
+    import cv2
+
+    from face_recognition_node.media.sample import DURATION_S, render
+
+    folder = tmp_path_factory.mktemp("sample")
+    for number in range(int(10 * DURATION_S)):
+        cv2.imwrite(str(folder / f"{number:03d}.jpg"), render(number / 10, (480, 360)))
+    return folder
+
+
 @pytest.fixture
 def gallery() -> Iterator[Gallery]:
     """Open a gallery in memory that holds nobody."""

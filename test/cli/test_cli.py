@@ -123,7 +123,7 @@ def test_values_follow_the_default() -> None:
 def sample_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a gallery in which the sample's guest is enrolled from the sample's first seconds."""
     path = tmp_path_factory.mktemp("gallery") / "guest.db"
-    assert main(["enroll", "Eileen", "sample", "--end", "4", "--gallery", str(path)]) == 0
+    assert main(["enroll", "Eileen", "sample", "--rate", "10", "--end", "4", "--gallery", str(path)]) == 0
     return path
 
 

@@ -32,10 +32,10 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gallery(tmp_path_factory: pytest.TempPathFactory, sample_folder: Path) -> Path:
     """A gallery with the guest of the sample video, made by the example that enrolls."""
     path = tmp_path_factory.mktemp("examples") / "people.db"
-    assert load("enroll_from_camera").main(GUEST, "sample", str(path))
+    assert load("enroll_from_camera").main(GUEST, str(sample_folder), str(path))
     return path
 
 
@@ -51,15 +51,19 @@ def test_an_example_is_short_and_uses_the_public_api_only(path: Path) -> None:
     assert not inner
 
 
-def test_the_enrolled_guest_is_recognized(gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load("recognize_video").main("sample", str(gallery))
+def test_the_enrolled_guest_is_recognized(
+    gallery: Path, sample_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("recognize_video").main(str(sample_folder), str(gallery))
     printed = capsys.readouterr().out
     assert GUEST in printed
     assert "stranger" in printed or "undecided" in printed
 
 
-def test_without_a_gallery_nobody_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    load("recognize_video").main("sample")
+def test_without_a_gallery_nobody_is_named(
+    sample_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("recognize_video").main(str(sample_folder))
     assert GUEST not in capsys.readouterr().out
 
 
