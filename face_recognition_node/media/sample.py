@@ -9,7 +9,7 @@ frame is a function of its number alone. Demo, tests and benchmarks use it, and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -17,8 +17,7 @@ import numpy as np
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.media.lettering import ASSETS
-from face_recognition_node.media.wall import Picture, build_wall, hang_in_rows
-from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.faces import ImageArray
 
 RATE_HZ = 30.0
 DURATION_S = 12.0
@@ -31,9 +30,12 @@ FACE_BOXES: dict[str, tuple[float, float, float, float]] = {
     "stranger": (178.0, 107.0, 354.0, 328.0),
 }
 """x1, y1, x2, y2 of the face in each portrait, pixels; where RetinaFace finds it."""
-_CROPS = {"guest": (36, 0, 416, 400), "stranger": (0, 0, 512, 600)}
+CROPS = {"guest": (36, 0, 416, 400), "stranger": (0, 0, 512, 600)}
+"""The part of each portrait that hangs on the wall."""
+PLACES = (("guest", 520.0, 400.0, 1.0), ("stranger", 1090.0, 400.0, 0.64), ("guest", 1730.0, 400.0, 0.95))
+"""Who hangs where: the centre on the wall, pixels, and the scale."""
 _WALL_SIZE = (2300, 1000)
-_PLACES = (("guest", 520.0, 400.0, 1.0), ("stranger", 1090.0, 400.0, 0.64), ("guest", 1730.0, 400.0, 0.95))
+_WALL_COLOR, _MAT_COLOR, _WOOD_COLOR = (166, 160, 148), (232, 238, 240), (34, 46, 62)
 
 # seconds, look-at x, y on the wall, width of wall in view, and the camera's turn to the side, degrees
 _PATH = np.array(
@@ -50,19 +52,6 @@ _PATH = np.array(
         (12.0, 1560, 385, 900, 10),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TrueFace:
-    """A face that is in view of the sample.
-
-    Attributes:
-        who: "guest" or "stranger".
-        box_xyxy: (4,) float32 pixels around the face, the rectangle about its projected corners.
-    """
-
-    who: str
-    box_xyxy: FloatArray
 
 
 @lru_cache(maxsize=4)
@@ -88,23 +77,6 @@ def render(time: float, size: tuple[int, int] = SIZE) -> ImageArray:
     return _with_noise(lit, round(time * 1000))
 
 
-def true_faces(time: float, size: tuple[int, int] = SIZE) -> list[TrueFace]:
-    """Return the faces whose box lies by at least 60 % in the frame that :func:`render` gives."""
-    matrix = camera_matrix(time, size)
-    seen = []
-    for who, x, y, scale in _PLACES:
-        box = _on_wall(who, x, y, scale)
-        corners = np.array(
-            [[box[0], box[1]], [box[2], box[1]], [box[2], box[3]], [box[0], box[3]]], np.float64
-        )
-        projected = cv2.perspectiveTransform(corners[None], matrix)[0]
-        low, high = projected.min(axis=0), projected.max(axis=0)
-        inside = np.clip(np.minimum(high, size) - np.maximum(low, 0), 0, None)
-        if inside.prod() >= 0.6 * (high - low).prod():
-            seen.append(TrueFace(who, np.concatenate([low, high]).astype(np.float32)))
-    return seen
-
-
 def sample_frame(size: tuple[int, int] = SIZE, faces: int = 2) -> ImageArray:
     """Return one still picture with a known number of faces, for tests and benchmarks.
 
@@ -116,10 +88,17 @@ def sample_frame(size: tuple[int, int] = SIZE, faces: int = 2) -> ImageArray:
     _require_size(size)
     if not 0 <= faces <= 12:
         raise InputError(f"faces: expected 0 to 12, got {faces}")
-    order = [("guest", "stranger")[index % 2] for index in range(faces)]
-    pictures = [_picture(who, is_mirrored=index % 4 >= 2) for index, who in enumerate(order)]
-    still = hang_in_rows(pictures, size)
-    return _with_noise(still, 0)
+    # hung in the rows that keep them largest
+    cell, rows = max((min(size[0] / math.ceil(max(faces, 1) / n), size[1] / n), n) for n in (1, 2, 3))
+    columns = math.ceil(faces / rows)
+    hanging = []
+    for index in range(faces):
+        image = _picture(("guest", "stranger")[index % 2])[:, :: -1 if index % 4 >= 2 else 1]
+        row, column = divmod(index, columns)
+        in_row = min(columns, faces - row * columns)
+        x = size[0] / 2 + (column - (in_row - 1) / 2) * size[0] / columns
+        hanging.append((_scaled(image, 0.74 * cell / max(image.shape[:2])), x, (row + 0.48) * size[1] / rows))
+    return _with_noise(_build_wall(size, hanging), 0)
 
 
 def camera_matrix(time: float, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -162,38 +141,38 @@ def _along_path(time: float) -> tuple[float, float, float, float]:
     return float(point[0]), float(point[1]), float(point[2]), float(point[3])
 
 
-def _picture(who: str, *, is_mirrored: bool = False) -> Picture:
-    x1, y1, x2, y2 = _CROPS[who]
-    image = portrait(who)[y1:y2, x1:x2]
-    if who == "stranger":
-        image = cv2.resize(image, None, fx=0.62, fy=0.62, interpolation=cv2.INTER_AREA).astype(
-            np.uint8, copy=False
-        )
-    return Picture(image[:, ::-1].copy() if is_mirrored else image, NAMES[who])
+def _picture(who: str) -> ImageArray:
+    x1, y1, x2, y2 = CROPS[who]
+    return portrait(who)[y1:y2, x1:x2]
 
 
-def _on_wall(who: str, x: float, y: float, scale: float) -> tuple[float, float, float, float]:
-    """Return the box of a hanging portrait's face in pixels of the wall."""
-    crop, face = _CROPS[who], FACE_BOXES[who]
-    left, top = x - scale * (crop[2] - crop[0]) / 2, y - scale * (crop[3] - crop[1]) / 2
-    return (
-        left + scale * (face[0] - crop[0]),
-        top + scale * (face[1] - crop[1]),
-        left + scale * (face[2] - crop[0]),
-        top + scale * (face[3] - crop[1]),
-    )
+def _scaled(image: ImageArray, scale: float) -> ImageArray:
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=method).astype(np.uint8, copy=False)
 
 
 @lru_cache(maxsize=1)
 def _wall() -> ImageArray:
-    hanging = []
-    for who, x, y, scale in _PLACES:
-        x1, y1, x2, y2 = _CROPS[who]
-        image = cv2.resize(
-            portrait(who)[y1:y2, x1:x2], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
-        )
-        hanging.append((Picture(image.astype(np.uint8, copy=False), NAMES[who]), x, y))
-    return build_wall(_WALL_SIZE, hanging)
+    return _build_wall(_WALL_SIZE, [(_scaled(_picture(who), scale), x, y) for who, x, y, scale in PLACES])
+
+
+def _build_wall(size: tuple[int, int], hanging: Sequence[tuple[ImageArray, float, float]]) -> ImageArray:
+    """Return an uneven (height, width, 3) wall with framed pictures centred at the given pixels."""
+    width, height = size
+    rough = np.random.default_rng(3).standard_normal((height // 24 + 2, width // 24 + 2), np.float32)
+    relief = 4 * cv2.resize(rough, size, interpolation=cv2.INTER_CUBIC)
+    wall = np.clip(relief[..., None] + np.array(_WALL_COLOR, np.float32), 0, 255).astype(np.uint8)
+    for image, x, y in hanging:
+        h, w = image.shape[:2]
+        left, top = round(x - w / 2), round(y - h / 2)
+        for border, color in ((h // 12, _WOOD_COLOR), (h // 22, _MAT_COLOR)):
+            cv2.rectangle(
+                wall, (left - border, top - border), (left + w + border, top + h + border), color, -1
+            )
+        x1, y1 = max(left, 0), max(top, 0)
+        part = wall[y1 : top + h, x1 : left + w]
+        part[:] = image[y1 - top :, x1 - left :][: part.shape[0], : part.shape[1]]
+    return wall
 
 
 @lru_cache(maxsize=4)

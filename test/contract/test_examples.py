@@ -60,9 +60,7 @@ def test_the_enrolled_guest_is_recognized(
     assert "stranger" in printed or "undecided" in printed
 
 
-def test_without_a_gallery_nobody_is_named(
-    sample_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_gallery_nobody_is_named(sample_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load("recognize_video").main(str(sample_folder))
     assert GUEST not in capsys.readouterr().out
 

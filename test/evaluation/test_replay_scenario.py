@@ -10,12 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from sample_truth import true_faces
 
 from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.evaluation.replay.scenario import Enrolment, FaceRule
 from face_recognition_node.evaluation.replay.scenario_file import parse_scenario, read_scenario
 from face_recognition_node.evaluation.replay.sequences import list_people, open_sequence
-from face_recognition_node.media.sample import true_faces
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "config" / "scenarios"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sample_truth import true_faces
 
 from face_recognition_node.backends import load_detector
 from face_recognition_node.common.errors import InputError
@@ -15,7 +16,6 @@ from face_recognition_node.media.sample import (
     portrait,
     render,
     sample_frame,
-    true_faces,
 )
 from face_recognition_node.media.sources import open_source, sample_source
 from face_recognition_node.vision.detector import Detector
