@@ -25,8 +25,8 @@ from face_recognition_node.cli.benchmark.frames import (
 )
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.faces import ImageArray
-from face_recognition_node.vision.model_card import ModelsConfig
 
 if TYPE_CHECKING:
     from face_recognition_node.evaluation.timing import Contestant
@@ -68,7 +68,7 @@ def haar_cascade() -> Callable[[ImageArray], Any]:
 def detectors(threads: int, with_peers: bool, frame: ImageArray) -> list[tuple[str, Detect, str]]:
     """Return name, function and note of every detector that can run here on such a frame; ours first."""
     from face_recognition_node.backends import load_detector
-    from face_recognition_node.vision.detector import DetectorConfig
+    from face_recognition_node.config import DetectorConfig
 
     found: list[tuple[str, Detect, str]] = []
     opened = open_runtimes(

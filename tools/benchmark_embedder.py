@@ -19,8 +19,8 @@ from runtimes import open_runtimes
 from face_recognition_node.cli.benchmark.frames import add_benchmark_options
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.faces import ImageArray
-from face_recognition_node.vision.model_card import ModelsConfig
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -75,9 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _faces() -> tuple[ImageArray, ImageArray]:
     """Return a portrait and the aligned faces of both portraits that the package carries."""
     from face_recognition_node.backends import load_detector
+    from face_recognition_node.config import DetectorConfig
     from face_recognition_node.media.sample import portrait
     from face_recognition_node.vision.alignment import align_faces
-    from face_recognition_node.vision.detector import DetectorConfig
 
     detector = load_detector(ModelsConfig(), DetectorConfig())
     portraits = [portrait(who) for who in ("guest", "stranger")]

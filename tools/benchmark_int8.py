@@ -26,9 +26,10 @@ from face_recognition_node.cli.benchmark.frames import add_benchmark_options
 from face_recognition_node.cli.json_output import report
 from face_recognition_node.cli.options import progress
 from face_recognition_node.common.errors import BackendUnavailableError, InputError
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.embedding import CropEmbedder
 from face_recognition_node.vision.faces import ImageArray
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.runner import BackendReport
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from face_recognition_node.cli.benchmark.gallery import made_up_means
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import add_progress
 from face_recognition_node.common.progress import progress_bar
-from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate
+from face_recognition_node.config import GalleryConfig
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate
 from face_recognition_node.vision.faces import FloatArray, HeadPose
 
 PIECE = 12

@@ -31,13 +31,12 @@ import numpy as np
 from face_collections import embed_people
 
 from face_recognition_node.assembly import Models, load_models
-from face_recognition_node.config import Config
+from face_recognition_node.config import Config, StrangersConfig
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Template
 from face_recognition_node.identity.comparison import pool
 from face_recognition_node.identity.identity import IdentityResolver
-from face_recognition_node.identity.strangers import StrangersConfig
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import Detection, FloatArray, Identity, IdentityState, embedding_of

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.common.resources import adopted_models_directory, models_directory
-from face_recognition_node.vision.detector import DetectorConfig
+from face_recognition_node.config import DetectorConfig, ModelsConfig
 from face_recognition_node.vision.embedding import CropEmbedder
-from face_recognition_node.vision.model_card import ADOPTED, ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ADOPTED, ModelCard
 from face_recognition_node.vision.retinaface import RetinaFaceDetector
 from face_recognition_node.vision.runner import ModelRunner
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from face_recognition_node.backends.preprocessing import network_input, require_batch, thread_count
 from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.faces import FloatArray, ImageArray
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.runner import BackendReport
 
 NAME = "onnxruntime"

@@ -19,8 +19,9 @@ from face_recognition_node.backends.preprocessing import require_batch, thread_c
 from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.common.files import file_sha256, write_text
 from face_recognition_node.common.resources import cache_directory
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.faces import FloatArray, ImageArray
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.runner import BackendReport
 
 NAME = "openvino"

@@ -12,7 +12,8 @@ from typing import Any
 from face_recognition_node.backends.torch_runner import TorchRunner, import_torch
 from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import file_sha256
-from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig
+from face_recognition_node.config import ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard, ModelInput
 from face_recognition_node.vision.retinaface_decoding import ANCHORS, STRIDES
 
 NAME = "retinaface_resnet50"

@@ -37,9 +37,10 @@ from face_recognition_node.backends.torch_runner import (
 )
 from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.common.resources import cache_directory
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.alignment import align_faces
 from face_recognition_node.vision.faces import FloatArray, ImageArray
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.retinaface_decoding import Cells, Placement
 from face_recognition_node.vision.runner import BackendReport, ModelRunner
 

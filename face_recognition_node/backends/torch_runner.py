@@ -18,9 +18,10 @@ from numpy.typing import ArrayLike
 
 from face_recognition_node.backends.preprocessing import require_batch, thread_count
 from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.alignment import CROP_SIZE, Warp, align_faces, plan_warps
 from face_recognition_node.vision.faces import FloatArray, ImageArray
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.retinaface_decoding import (
     ANCHORS,
     AVERAGED_FROM,

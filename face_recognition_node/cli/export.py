@@ -14,7 +14,8 @@ from typing import Any
 from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.common.errors import InputError, ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import write_bytes
-from face_recognition_node.vision.model_card import CALIBRATION, ModelCard, ModelsConfig
+from face_recognition_node.config import ModelsConfig
+from face_recognition_node.vision.model_card import CALIBRATION, ModelCard
 
 LEAST_COSINE = 0.9999
 """Below this the runtimes disagree, and nothing is written."""

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import BoolArray
 from face_recognition_node.evaluation.picture_archive import embed_in_batches
 from face_recognition_node.vision.detector import Embedder
 from face_recognition_node.vision.faces import FloatArray, ImageArray
-from face_recognition_node.vision.model_card import ModelsConfig
 
 YAW_EDGES = (0, 15, 30, 45, 90)
 
@@ -127,7 +127,7 @@ def embed_faces(embedder: Embedder, faces: JudgedFaces, change: Change | None, n
 def estimate_yaws(faces: JudgedFaces, models: ModelsConfig) -> FloatArray:
     """Return (N,) head yaws in degrees from landmarks found again in the crops; nan where none was found."""
     from face_recognition_node.backends import load_detector
-    from face_recognition_node.vision.detector import DetectorConfig
+    from face_recognition_node.config import DetectorConfig
     from face_recognition_node.vision.pose import estimate_pose
 
     detector = load_detector(models, DetectorConfig())

@@ -14,9 +14,8 @@ from face_recognition_node.common.errors import ConfigurationError, GalleryUnava
 from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
-    from face_recognition_node.config import Config
+    from face_recognition_node.config import Config, ModelsConfig
     from face_recognition_node.media.sources import FrameSource
-    from face_recognition_node.vision.model_card import ModelsConfig
 
 ItemT = TypeVar("ItemT")
 DEFAULT_PORT = 8642
@@ -171,7 +170,7 @@ def parse_value(name: str, text: str, default: object) -> object:
 def add_model_options(parser: argparse.ArgumentParser, *, only: tuple[str, ...] = ()) -> None:
     """Add ``--models-dir``, ``--backend`` … to ``parser``; ``only`` names the wanted fields (none: all)."""
     from face_recognition_node.common.parameters import flatten
-    from face_recognition_node.vision.model_card import ModelsConfig
+    from face_recognition_node.config import ModelsConfig
 
     group = parser.add_argument_group("models")
     for name, declared, _ in flatten(ModelsConfig()):
@@ -189,7 +188,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, only: tuple[str, ...] 
 def models_config(arguments: argparse.Namespace) -> ModelsConfig:
     """Return the models that the command line asks for."""
     from face_recognition_node.common.parameters import with_values
-    from face_recognition_node.vision.model_card import ModelsConfig
+    from face_recognition_node.config import ModelsConfig
 
     names = [field.name for field in dataclasses.fields(ModelsConfig)]
     return with_values(

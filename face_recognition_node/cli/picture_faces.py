@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.config import DetectorConfig, ModelsConfig
 from face_recognition_node.vision.alignment import align_faces
-from face_recognition_node.vision.detector import Detector, DetectorConfig, Embedder
+from face_recognition_node.vision.detector import Detector, Embedder
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 
 _COMFORTABLE_SIDE = 320
 """Pictures smaller than this are enlarged before the detector looks, pixels."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from face_recognition_node.cli.options import add_model_options, models_config
 from face_recognition_node.common.errors import InputError
-from face_recognition_node.vision.model_card import ModelsConfig
+from face_recognition_node.config import ModelsConfig
 
 if TYPE_CHECKING:
     from face_recognition_node.training.preparation import PreparationLimits, Prepared
@@ -86,7 +86,7 @@ class _Worker:
         import cv2
 
         from face_recognition_node.backends import load_detector
-        from face_recognition_node.vision.detector import DetectorConfig
+        from face_recognition_node.config import DetectorConfig
 
         cv2.setNumThreads(1)
         self.detector = load_detector(models, DetectorConfig())

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.assembly import Pipeline
     from face_recognition_node.cli.records import frame_line
     from face_recognition_node.common.parameters import with_values
-    from face_recognition_node.identity.strangers import MOST_STRANGERS
+    from face_recognition_node.config import MOST_STRANGERS
     from face_recognition_node.media.annotate import draw_faces
     from face_recognition_node.media.writer import VideoWriter
 

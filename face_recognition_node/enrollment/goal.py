@@ -8,78 +8,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
-from face_recognition_node.common.errors import ConfigurationError, InputError
-from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.enrollment.coverage import PoseCoverage
 from face_recognition_node.gallery.values import checked_name
 from face_recognition_node.vision.faces import Candidate
-
-
-@dataclass(frozen=True, slots=True)
-class EnrollmentConfig:
-    """What makes a view good enough, how many are wanted, and how long to wait."""
-
-    wanted_views: int = parameter(6, "Views to keep unless the goal says otherwise.", minimum=1, maximum=50)
-    minimum_views: int = parameter(
-        3,
-        "Fewer views are not stored, unless the goal wants fewer; at most wanted_views.",
-        minimum=1,
-        maximum=50,
-    )
-    timeout_s: float = parameter(
-        15.0, "Seconds after which an enrollment ends with what it has.", minimum=1.0, maximum=600.0
-    )
-    selection_s: float = parameter(
-        0.3, "Seconds for which candidates are watched before one is chosen.", minimum=0.0, maximum=2.0
-    )
-    no_face_s: float = parameter(
-        2.0, "Seconds without the wanted face after which the reason is reported.", minimum=0.2, maximum=30.0
-    )
-    person_left_s: float = parameter(
-        2.0, "Seconds out of view after which the person counts as gone.", minimum=0.2, maximum=30.0
-    )
-    person_changed_s: float = parameter(
-        0.8, "Seconds of somebody else's face after which the enrollment ends.", minimum=0.1, maximum=10.0
-    )
-    pose_patience_s: float = parameter(
-        2.0, "Seconds for which places are kept free for poses still missing.", minimum=0.0, maximum=30.0
-    )
-    view_interval_s: float = parameter(
-        0.4, "Seconds after which a view much like an earlier one is taken too.", minimum=0.0, maximum=10.0
-    )
-    minimum_size_px: float = parameter(
-        36.0, "Smallest face, pixels (geometric mean of box width and height).", minimum=12.0, maximum=1000.0
-    )
-    minimum_score: float = parameter(0.8, "Smallest detection score in [0, 1].", minimum=0.0, maximum=1.0)
-    minimum_sharpness: float = parameter(0.6, "Least sharpness in [0, 1].", minimum=0.0, maximum=1.0)
-    minimum_exposure: float = parameter(0.6, "Least exposure in [0, 1].", minimum=0.0, maximum=1.0)
-    minimum_landmarks: float = parameter(
-        0.45, "Least plausibility of the landmarks in [0, 1].", minimum=0.0, maximum=1.0
-    )
-    maximum_yaw: float = parameter(
-        55.0, "Farthest turn of the head to the side, degrees.", minimum=5.0, maximum=90.0
-    )
-    maximum_pitch: float = parameter(
-        40.0, "Farthest turn of the head up or down, degrees.", minimum=5.0, maximum=90.0
-    )
-    new_look_similarity: float = parameter(
-        0.9, "A view more similar than this to a kept one is too similar.", minimum=0.0, maximum=1.0
-    )
-    ambiguity: float = parameter(
-        0.8, "The second face's share of the first one's prominence from which on they count as equal.",
-        minimum=0.1, maximum=1.0,
-    )  # fmt: skip
-    warn_probability: float = parameter(
-        0.5, "Probability from which on somebody is said to be known already.", minimum=0.0, maximum=1.0
-    )
-
-    def __post_init__(self) -> None:
-        check_section(self)
-        if self.minimum_views > self.wanted_views:
-            raise ConfigurationError(
-                f"minimum_views: expected at most wanted_views ({self.wanted_views}), got "
-                f"{self.minimum_views}; set both"
-            )
 
 
 class Rejection(str, Enum):

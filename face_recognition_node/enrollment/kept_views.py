@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.coverage import PoseCoverage, directions
-from face_recognition_node.enrollment.goal import EnrollmentConfig
 from face_recognition_node.vision.faces import FaceView, embedding_of
 
 NEW_POSE_DEGREES = 10.0

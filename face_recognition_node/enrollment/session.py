@@ -23,10 +23,10 @@ from types import MappingProxyType
 
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import EnrollmentError, PersonNotFoundError
+from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.candidates import find_candidates
 from face_recognition_node.enrollment.commit import Stored, mismatch, outliers, store
 from face_recognition_node.enrollment.goal import (
-    EnrollmentConfig,
     EnrollmentFeedback,
     EnrollmentGoal,
     EnrollmentResult,

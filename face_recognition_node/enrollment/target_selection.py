@@ -5,14 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
-from face_recognition_node.enrollment.goal import (
-    EnrollmentConfig,
-    MostCentral,
-    Outcome,
-    Region,
-    Selection,
-    Track,
-)
+from face_recognition_node.config import EnrollmentConfig
+from face_recognition_node.enrollment.goal import MostCentral, Outcome, Region, Selection, Track
 from face_recognition_node.vision.faces import IdentifiedFace, RecognitionResult
 
 UNDECIDED_S = 1.5

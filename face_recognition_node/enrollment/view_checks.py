@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from face_recognition_node.enrollment.goal import EnrollmentConfig, Rejection
+from face_recognition_node.config import EnrollmentConfig
+from face_recognition_node.enrollment.goal import Rejection
 from face_recognition_node.vision.faces import Detection, FaceView, IdentifiedFace
 from face_recognition_node.vision.quality import measure_exposure
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
+from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.changes import Cell, Transaction
 from face_recognition_node.gallery.keys import CropSafe
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import (
-    GalleryConfig,
     NewTemplate,
     Person,
     Provenance,

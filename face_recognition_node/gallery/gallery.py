@@ -25,6 +25,7 @@ from face_recognition_node.common.errors import (
     GalleryUnavailableError,
     InputError,
 )
+from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery import edits
 from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.check import VerificationReport, verify
@@ -47,7 +48,6 @@ from face_recognition_node.gallery.transfer import (
     write_export,
 )
 from face_recognition_node.gallery.values import (
-    GalleryConfig,
     Match,
     NewTemplate,
     Person,

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError, PersonNotFoundError
+from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
 from face_recognition_node.gallery.rows import PROVENANCES, Columns, Rows
 from face_recognition_node.gallery.values import (
     PRECISIONS,
-    GalleryConfig,
     Match,
     Person,
     Provenance,

@@ -27,16 +27,12 @@ import numpy as np
 
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryError
+from face_recognition_node.config import AdaptationConfig
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, SessionKind, Template
 from face_recognition_node.identity.adaptation_review import review
-from face_recognition_node.identity.adaptation_values import (
-    AdaptationConfig,
-    AdaptationReport,
-    Likeness,
-    Probation,
-)
+from face_recognition_node.identity.adaptation_values import AdaptationReport, Likeness, Probation
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import compare_with_templates
 from face_recognition_node.tracking.tracker import Track

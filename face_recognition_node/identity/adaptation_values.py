@@ -8,49 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from face_recognition_node.common.parameters import check_section, parameter
 from face_recognition_node.vision.faces import FaceView
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptationConfig:
-    """When a person's templates may follow a new look."""
-
-    enabled: bool = parameter(True, "Add templates of a new look of people recognised with certainty.")
-    in_events: bool = parameter(False, "Also for people of event and run sessions.")
-    maximum_templates: int = parameter(6, "Adapted templates of one person.", minimum=0, maximum=50)
-    minimum_probability: float = parameter(
-        0.99, "Probability of the track's identity from which on its views may be learned.",
-        minimum=0.9, maximum=1.0,
-    )  # fmt: skip
-    certain_log_ratio: float = parameter(
-        7.0, "Log-likelihood ratio against an enrolled template that counts as certain.",
-        minimum=3.0, maximum=20.0,
-    )  # fmt: skip
-    certain_views: int = parameter(
-        5, "Certain views a track must have shown before anything is learned from it.", minimum=1, maximum=100
-    )
-    certain_span_s: float = parameter(1.0, "Seconds that these views must span.", minimum=0.0, maximum=60.0)
-    minimum_log_ratio: float = parameter(
-        5.0, "Log-likelihood ratio against an enrolled template that a view to be learned must reach.",
-        minimum=2.0, maximum=20.0,
-    )  # fmt: skip
-    minimum_quality: float = parameter(
-        0.6, "Least quality of a view to be learned, in [0, 1].", minimum=0.0, maximum=1.0
-    )
-    new_look_similarity: float = parameter(
-        0.8, "A view more similar than this to one of the person's templates shows nothing new.",
-        minimum=0.0, maximum=1.0,
-    )  # fmt: skip
-    confirming_views: int = parameter(
-        3, "Certain views that must follow a view before it is stored.", minimum=1, maximum=100
-    )
-    interval_s: float = parameter(
-        5.0, "Seconds between two templates learned of one person.", minimum=0.0, maximum=3600.0
-    )
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 @dataclass(frozen=True, slots=True)

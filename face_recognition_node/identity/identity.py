@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.config import IdentityConfig
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.person_models import PersonMatch, PersonModels
@@ -44,48 +44,6 @@ from face_recognition_node.tracking.assignment import linear_sum_assignment
 from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import Candidate, FloatArray, Identity, IdentityState
 from face_recognition_node.vision.geometry import intersection_matrix
-
-
-@dataclass(frozen=True, slots=True)
-class IdentityConfig:
-    """When a name is claimed."""
-
-    target_false_accept_rate: float = parameter(
-        0.01, "chance that a stranger's whole track is ever given a name", minimum=1e-6, maximum=0.5
-    )
-    minimum_probability: float = parameter(
-        0.9, "posterior that a person must reach before the name is claimed", minimum=0.5, maximum=0.9999
-    )
-    new_person_prior: float = parameter(
-        0.5,
-        "probability, before looking, that a face belongs to nobody in the gallery",
-        minimum=0.01,
-        maximum=0.99,
-    )
-    release_factor: float = parameter(
-        10.0,
-        "a claim stands until its false match rate is this many times the allowed one",
-        minimum=1.0,
-        maximum=1e4,
-    )
-    claim_timeout_s: float = parameter(
-        10.0, "seconds without a supporting look after which a claim lapses", minimum=0.5, maximum=600.0
-    )
-    minimum_quality: float = parameter(
-        0.15, "views of lower quality are followed but count for nothing", minimum=0.0, maximum=1.0
-    )
-    minimum_face_px: float = parameter(
-        18.0,
-        "faces smaller than this (root of width times height of the box) are followed but count for nothing",
-        minimum=0.0,
-        maximum=1000.0,
-    )
-    minimum_detection_score: float = parameter(
-        0.8, "views the detector is less sure of are followed but count for nothing", minimum=0.0, maximum=1.0
-    )
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 @dataclass(slots=True)

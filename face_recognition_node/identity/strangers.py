@@ -13,7 +13,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryChangedError, GalleryError
-from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.config import MOST_STRANGERS, StrangersConfig
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person
 from face_recognition_node.identity.calibration import Calibration
@@ -36,42 +35,12 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-MOST_STRANGERS = 100_000
 _UNLIKE = math.log(0.01)
 _UNLIKE_PATIENCE_S = 0.5
 """A face that is undecided, but no more like anybody known than one stranger in a hundred is, will hardly
 get a name: it waits this long only, in place of ``patience_s``."""
 _NEW_PROBABILITY = 0.5
 """A face that is less probably somebody new than this may be one of the strangers: it waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class StrangersConfig:
-    """When an unknown person gets an id."""
-
-    enabled: bool = parameter(True, "whether unknown people get an id by which they are found again")
-    minimum_views: int = parameter(
-        4, "good views needed before a stranger gets an id", minimum=2, maximum=100
-    )
-    minimum_span_s: float = parameter(0.1, "seconds that these views must span", minimum=0.0, maximum=60.0)
-    minimum_quality: float = parameter(0.5, "quality of a good view", minimum=0.1, maximum=1.0)
-    minimum_detection_score: float = parameter(
-        0.9, "how sure the detector must be of a good view", minimum=0.0, maximum=1.0
-    )
-    patience_s: float = parameter(
-        3.0, "seconds after which a face that stays between a name and nobody gets a stranger's id",
-        minimum=0.5, maximum=600.0,
-    )  # fmt: skip
-    false_match_rate: float = parameter(
-        0.01, "chance that somebody new is taken for one of the known strangers", minimum=1e-6, maximum=0.5
-    )
-    maximum_views: int = parameter(10, "views stored of one stranger", minimum=1, maximum=50)
-    maximum_strangers: int = parameter(
-        200, "strangers kept; the one longest unseen makes room", minimum=1, maximum=MOST_STRANGERS
-    )
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 class StrangerBook:

@@ -15,47 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.config import TrackerConfig
 from face_recognition_node.tracking.association import Costs, contested, position_costs, reachable, solve
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import Detection, FloatArray
 from face_recognition_node.vision.flatness import FLAT, ReliefEvidence
-
-
-@dataclass(frozen=True, slots=True)
-class TrackerConfig:
-    """How faces are followed."""
-
-    lost_after_s: float = parameter(
-        2.0,
-        "seconds after which an unseen face is given up and no longer found again",
-        minimum=0.1,
-        maximum=30.0,
-    )
-    continuity_s: float = parameter(
-        0.25,
-        "seconds a face may be missed and still be continued by position; after that its look must match",
-        minimum=0.0,
-        maximum=2.0,
-    )
-    continuity_odds: float = parameter(
-        4.0,
-        "natural log of the odds that a face continued by position is the same; more contradiction splits",
-        minimum=1.0,
-        maximum=12.0,
-    )
-    relink_odds: float = parameter(
-        4.0, "natural log-likelihood ratio needed to find a lost face again", minimum=0.0, maximum=12.0
-    )
-    recheck_frames: int = parameter(
-        5,
-        "a face whose identity is certain is looked at again every this many frames",
-        minimum=1,
-        maximum=100,
-    )
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 class Comparison(Protocol):

@@ -15,57 +15,12 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import file_sha256, write_text, written_whole
-from face_recognition_node.common.parameters import check_section, parameter
 
 CALIBRATION = ".calibration.npz"
 """Ending of the file beside a card that holds the tables of its calibration."""
 
 ADOPTED = "adopted"
 """What a card calls the network of an ONNX file that comes from elsewhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelsConfig:
-    """Which models run, and on what."""
-
-    models_dir: str = parameter("", "folder of model files; empty: the one installed", read_only=True)
-    detector: str = parameter(
-        "retinaface_mobilenet025",
-        "face detector: its card's name in the models folder",
-        choices=("retinaface_mobilenet025", "retinaface_resnet50"),
-        read_only=True,
-    )
-    embedder: str = parameter(
-        "efficientnet_b0_64", "face embedder: its card's name in the models folder", read_only=True
-    )
-    backend: str = parameter(
-        "auto",
-        "what runs the networks; auto takes the fastest one that is installed and says why",
-        choices=("auto", "openvino", "onnxruntime", "torch", "torch_tensorrt"),
-        read_only=True,
-    )
-    device: str = parameter(
-        "",
-        "device as the backend names it (CPU, GPU, cuda:0); empty: the backend's own choice",
-        read_only=True,
-    )
-    precision: str = parameter(
-        "auto",
-        "number format of the networks; auto: fp16 with TensorRT, and bfloat16 with OpenVINO on a CPU that "
-        "multiplies in it, at half the time; fp32 elsewhere",
-        choices=("auto", "fp32"),
-        read_only=True,
-    )
-    threads: int = parameter(
-        0,
-        "CPU threads of a network; 0: one per core but one, at most 4",
-        minimum=0,
-        maximum=64,
-        read_only=True,
-    )
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recognition_node.common.stages import StageClock
+from face_recognition_node.config import DetectorConfig
 from face_recognition_node.vision.alignment import align_faces
-from face_recognition_node.vision.detector import DetectorConfig
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray, require_image
 from face_recognition_node.vision.geometry import box_areas, intersection_matrix, suppress_overlaps
 from face_recognition_node.vision.model_card import ModelCard

@@ -23,9 +23,9 @@ from face_recognition_node.common.errors import (
 )
 from face_recognition_node.common.files import file_sha256
 from face_recognition_node.common.resources import cache_directory, models_directory
+from face_recognition_node.config import DetectorConfig, ModelsConfig
 from face_recognition_node.vision.alignment import align_faces
-from face_recognition_node.vision.detector import DetectorConfig
-from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig, write_card
+from face_recognition_node.vision.model_card import ModelCard, ModelInput, write_card
 
 NAMES = ("openvino", "onnxruntime", "torch")
 

@@ -10,8 +10,7 @@ import pytest
 
 from face_recognition_node.backends import load_detector
 from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
-from face_recognition_node.vision.detector import DetectorConfig
-from face_recognition_node.vision.model_card import ModelsConfig
+from face_recognition_node.config import DetectorConfig, ModelsConfig
 
 torch = pytest.importorskip("torch", reason="this detector runs on torch only")
 

@@ -11,7 +11,8 @@ import pytest
 from face_recognition_node.backends.tensorrt import LEAST_COSINE, engine_file_name, least_cosine
 from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.common.resources import models_directory
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.config import ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 
 torch = pytest.importorskip("torch", reason="the TensorRT backend is written in torch")
 

@@ -9,13 +9,12 @@ from face_recognition_node.assembly import Models, Pipeline
 from face_recognition_node.backends import load_detector, load_embedder
 from face_recognition_node.common.errors import ModelError
 from face_recognition_node.common.resources import models_directory
-from face_recognition_node.config import Config
+from face_recognition_node.config import Config, DetectorConfig, ModelsConfig
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.media.sample import sample_frame
 from face_recognition_node.vision.alignment import CROP_SIZE, align_faces
-from face_recognition_node.vision.detector import DetectorConfig
 from face_recognition_node.vision.faces import Frame
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.retinaface import RetinaFaceDetector
 from face_recognition_node.vision.retinaface_decoding import Placement
 from face_recognition_node.vision.runner import BackendReport

@@ -47,30 +47,30 @@ class Room:
 ARRAYS = words("numpy cv2")
 TABLE = {
     "common": Room(words(""), ARRAYS, late_libraries=words("yaml tqdm")),
-    "vision": Room(words("common"), ARRAYS),
-    "tracking": Room(words("common vision"), ARRAYS),
-    "gallery": Room(words("common vision"), ARRAYS, late_libraries=words("cryptography faiss")),
-    "identity": Room(words("common vision tracking gallery"), ARRAYS),
-    "enrollment": Room(words("common vision tracking gallery identity"), ARRAYS),
-    # All parameters of the rooms above in one tree.
-    "config": Room(words("common vision tracking gallery identity enrollment"), ARRAYS),
-    "recognizer": Room(words("common vision tracking gallery identity config"), ARRAYS),
+    # All parameters in one tree: it declares, and every room may import it.
+    "config": Room(words("common"), ARRAYS),
+    "vision": Room(words("common config"), ARRAYS),
+    "tracking": Room(words("common config vision"), ARRAYS),
+    "gallery": Room(words("common config vision"), ARRAYS, late_libraries=words("cryptography faiss")),
+    "identity": Room(words("common config vision tracking gallery"), ARRAYS),
+    "enrollment": Room(words("common config vision tracking gallery identity"), ARRAYS),
+    "recognizer": Room(words("common config vision tracking gallery identity"), ARRAYS),
     "media": Room(words("common vision"), ARRAYS, late_libraries=words("rosbags pillow_heif PIL")),
     "backends": Room(
-        words("common vision"),
+        words("common config vision"),
         ARRAYS,
         late_rooms=words("networks"),
         late_libraries=words("openvino onnxruntime torch torch_tensorrt tensorrt safetensors retinaface"),
     ),
     # The one place that puts models, configuration and objects together for whoever runs them.
     "assembly": Room(
-        words("common vision tracking gallery identity enrollment config recognizer"),
+        words("common config vision tracking gallery identity enrollment recognizer"),
         ARRAYS,
         late_rooms=words("backends"),
     ),
     # The operator's page; it knows a robot by one interface, which ros implements, too.
     "web": Room(
-        words("common vision gallery identity enrollment config media assembly"),
+        words("common config vision gallery identity enrollment media assembly"),
         ARRAYS | words("aiohttp"),
     ),
     "networks": Room(
@@ -79,24 +79,24 @@ TABLE = {
         late_libraries=words("onnx onnxruntime safetensors retinaface"),
     ),
     "evaluation": Room(
-        words("common vision tracking gallery identity enrollment config recognizer backends media assembly"),
+        words("common config vision tracking gallery identity enrollment recognizer backends media assembly"),
         ARRAYS,
         late_libraries=words("sklearn yaml tqdm psutil onnxruntime openvino torch") | PLOTS | PEERS,
     ),
     "training": Room(
-        words("common vision identity networks evaluation"),
+        words("common config vision identity networks evaluation"),
         ARRAYS | words("torch lightning pytorch_metric_learning msgspec tqdm yaml"),
         late_rooms=words("media backends assembly"),
         late_libraries=words("sklearn onnx onnxruntime openvino pymilvus") | PLOTS,
     ),
     "systems": Room(
-        words("common vision identity networks evaluation training"),
+        words("common config vision identity networks evaluation training"),
         ARRAYS | words("torch lightning pytorch_metric_learning msgspec tqdm yaml"),
         late_rooms=words("media backends assembly"),
         late_libraries=words("sklearn onnx onnxruntime") | PLOTS,
     ),
     "ros": Room(
-        words("common vision tracking gallery identity enrollment config recognizer media assembly web"),
+        words("common config vision tracking gallery identity enrollment recognizer media assembly web"),
         ARRAYS | words("rclpy") | MESSAGES,
         late_rooms=words("backends"),
         late_libraries=words("ament_index_python cv_bridge vision_msgs hri_msgs yaml"),

@@ -12,9 +12,10 @@ from enrollment_plays import CALIBRATION, play, session, turning
 from face_world import FaceWorld, unit
 
 from face_recognition_node.common.background import BackgroundWriter
+from face_recognition_node.config import GalleryConfig
 from face_recognition_node.enrollment import commit
 from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentSession, Outcome
-from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate
 from face_recognition_node.vision.faces import Candidate, HeadPose, RecognitionResult
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from face_recognition_node.common.errors import ConfigurationError, InputError
+from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.coverage import DIRECTIONS, PoseCoverage, directions
 from face_recognition_node.enrollment.goal import (
-    EnrollmentConfig,
     EnrollmentGoal,
     MostCentral,
     Outcome,

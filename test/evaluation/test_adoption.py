@@ -11,6 +11,7 @@ import pytest
 from face_recognition_node.backends import load_embedder
 from face_recognition_node.cli import calibrate, main
 from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.evaluation.adoption import (
     EmbedderFile,
     candidate_inputs,
@@ -18,7 +19,7 @@ from face_recognition_node.evaluation.adoption import (
     inspect_embedder,
     try_inputs,
 )
-from face_recognition_node.vision.model_card import ModelInput, ModelsConfig
+from face_recognition_node.vision.model_card import ModelInput
 
 onnx = pytest.importorskip("onnx")
 

@@ -140,8 +140,7 @@ def test_a_missing_table_or_photograph_is_refused(tmp_path):
 def test_real_photographs(shared_data):
     """Every tenth labelled photograph; all of them: `face-recognition evaluate detector`."""
     from face_recognition_node.backends import load_detector
-    from face_recognition_node.vision.detector import DetectorConfig
-    from face_recognition_node.vision.model_card import ModelsConfig
+    from face_recognition_node.config import DetectorConfig, ModelsConfig
 
     file = shared_data / "detector_lfw.zip"
     if not file.is_file():

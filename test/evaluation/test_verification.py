@@ -261,7 +261,7 @@ def test_the_command_judges_an_archive(archive, tmp_path, capsys):
 def test_some_real_pairs_are_told_apart(shared_data):
     """A slice of the official protocol; the whole is `face-recognition evaluate verification`."""
     from face_recognition_node.backends import load_embedder
-    from face_recognition_node.vision.model_card import ModelsConfig
+    from face_recognition_node.config import ModelsConfig
 
     file = shared_data / "lfw_pairs_112.zip"
     if not file.is_file():

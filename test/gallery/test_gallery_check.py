@@ -7,8 +7,9 @@ import pytest
 from gallery_helpers import FINGERPRINT, face, open_gallery, sql, template, templates, unit
 
 from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError
+from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.check import doubtful_templates
-from face_recognition_node.gallery.gallery import Gallery, GalleryConfig
+from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.keys import CropSafe, KeyRing
 
 

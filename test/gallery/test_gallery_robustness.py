@@ -13,7 +13,7 @@ from gallery_helpers import face, open_gallery, template, templates, unit
 from scipy.stats import beta
 
 from face_recognition_node.cli.benchmark.gallery import DIMENSION
-from face_recognition_node.gallery.gallery import GalleryConfig
+from face_recognition_node.config import GalleryConfig
 
 
 @pytest.mark.slow

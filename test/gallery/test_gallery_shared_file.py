@@ -11,7 +11,8 @@ import pytest
 from gallery_helpers import Clock, content, face, open_gallery, template, templates, unit
 
 from face_recognition_node.common.errors import GalleryMismatchError, GalleryUnavailableError
-from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, SessionKind
+from face_recognition_node.config import GalleryConfig
+from face_recognition_node.gallery.gallery import Gallery, SessionKind
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from identity_desk import between
 
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryUnavailableError
+from face_recognition_node.config import AdaptationConfig
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Provenance, SessionKind
-from face_recognition_node.identity.adaptation import AdaptationConfig, Adapter, most_redundant
+from face_recognition_node.identity.adaptation import Adapter, most_redundant
 from face_recognition_node.identity.adaptation_review import review, templates_of_two
 from face_recognition_node.vision.faces import FloatArray, HeadPose, Identity, IdentityState
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from identity_desk import Desk, between
 
+from face_recognition_node.config import IdentityConfig
 from face_recognition_node.identity.calibration import SAFETY_FACTOR
-from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
+from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import IdentityState
 

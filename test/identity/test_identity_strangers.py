@@ -16,13 +16,14 @@ from face_world import FaceWorld, empty_gallery, face, frame, made_up_calibratio
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryUnavailableError
 from face_recognition_node.common.parameters import with_values
-from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate
+from face_recognition_node.config import GalleryConfig, IdentityConfig, StrangersConfig, TrackerConfig
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate
 from face_recognition_node.gallery.values import Provenance
 from face_recognition_node.identity.comparison import log_likelihood_ratios
-from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
+from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.identity.stranger_record import select_views
-from face_recognition_node.identity.strangers import StrangerBook, StrangersConfig
-from face_recognition_node.tracking.tracker import Observation, Track, Tracker, TrackerConfig
+from face_recognition_node.identity.strangers import StrangerBook
+from face_recognition_node.tracking.tracker import Observation, Track, Tracker
 from face_recognition_node.vision.faces import FaceView, FloatArray, HeadPose, Identity, IdentityState
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, NewTemplate, Provenance, Snapshot
+from face_recognition_node.config import GalleryConfig
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Provenance, Snapshot
 from face_recognition_node.vision.faces import HeadPose
 
 FINGERPRINT = "model-a/alignment-1"

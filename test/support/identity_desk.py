@@ -7,8 +7,9 @@ import math
 import numpy as np
 from face_world import FaceWorld, empty_gallery, made_up_calibration, unit
 
+from face_recognition_node.config import IdentityConfig
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.identity import IdentityConfig, IdentityResolver
+from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import Detection, FloatArray, Identity

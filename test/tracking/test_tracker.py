@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.parameters import with_values
+from face_recognition_node.config import TrackerConfig
 from face_recognition_node.identity.comparison import log_likelihood_ratios
 from face_recognition_node.tracking.association import GATE, contested, position_costs, solve
 from face_recognition_node.tracking.evidence import TrackEvidence
-from face_recognition_node.tracking.tracker import Observation, Track, Tracker, TrackerConfig
+from face_recognition_node.tracking.tracker import Observation, Track, Tracker
 from face_recognition_node.vision.faces import Detection
 
 EYES = np.array([[-0.2, -0.1], [0.2, -0.1], [0.0, 0.1], [-0.15, 0.27], [0.15, 0.27]])

@@ -28,8 +28,7 @@ def face_at(x: float, y: float, side: float, turn: float = 0.0) -> Detection:
 def portrait(guest_bgr) -> np.ndarray:
     """Return a real face of 96 x 96 pixels; flow on noise alone would be too easy or too hard."""
     from face_recognition_node.backends import load_detector
-    from face_recognition_node.vision.detector import DetectorConfig
-    from face_recognition_node.vision.model_card import ModelsConfig
+    from face_recognition_node.config import DetectorConfig, ModelsConfig
 
     face = load_detector(ModelsConfig(), DetectorConfig()).detect(guest_bgr)[0]
     x, y = (float(value) for value in face.center_xy)

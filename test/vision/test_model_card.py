@@ -11,8 +11,9 @@ import pytest
 from face_recognition_node.common.errors import ConfigurationError, ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.common.resources import cache_directory, config_directory, models_directory
+from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.alignment import ALIGNMENT_FINGERPRINT
-from face_recognition_node.vision.model_card import ModelCard, ModelInput, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard, ModelInput
 
 ROOT = Path(__file__).resolve().parents[2]
 

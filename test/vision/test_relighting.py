@@ -7,10 +7,9 @@ import pytest
 
 from face_recognition_node.backends import load_detector, load_embedder
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.config import DetectorConfig, ModelsConfig
 from face_recognition_node.evaluation.degradation import darken_face
 from face_recognition_node.vision.alignment import align_faces
-from face_recognition_node.vision.detector import DetectorConfig
-from face_recognition_node.vision.model_card import ModelsConfig
 from face_recognition_node.vision.relighting import (
     LIT_LEVEL,
     MOST_GAIN,

@@ -11,9 +11,9 @@ import pytest
 from face_recognition_node.backends import load_detector
 from face_recognition_node.common.errors import ConfigurationError, FrameError
 from face_recognition_node.common.resources import models_directory
-from face_recognition_node.vision.detector import DetectorConfig
+from face_recognition_node.config import DetectorConfig, ModelsConfig
 from face_recognition_node.vision.geometry import iou_matrix, transform_points
-from face_recognition_node.vision.model_card import ModelCard, ModelsConfig
+from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.retinaface import Placement, RetinaFaceDetector, select_faces
 from face_recognition_node.vision.retinaface_decoding import Candidates
 from face_recognition_node.vision.runner import BackendReport

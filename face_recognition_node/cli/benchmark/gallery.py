@@ -20,7 +20,8 @@ from face_recognition_node.cli.options import add_progress, progress
 from face_recognition_node.vision.faces import FloatArray, HeadPose
 
 if TYPE_CHECKING:
-    from face_recognition_node.gallery.gallery import Gallery, GalleryConfig, Snapshot
+    from face_recognition_node.config import GalleryConfig
+    from face_recognition_node.gallery.gallery import Gallery, Snapshot
 
 EPILOG = """\
 Faces are made up: people of about 20 views, each with a cosine of 0.6 to 0.8 to the person's mean.

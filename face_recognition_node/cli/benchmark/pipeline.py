@@ -87,9 +87,8 @@ def run(
         peers: Returns what else takes part.
     """
     from face_recognition_node.assembly import load_models
-    from face_recognition_node.config import Config
+    from face_recognition_node.config import Config, ModelsConfig
     from face_recognition_node.evaluation.timing import Machine, resident_mb
-    from face_recognition_node.vision.model_card import ModelsConfig
 
     machine = Machine.here()
     config = Config(models=ModelsConfig(backend=arguments.backend, threads=arguments.threads))

@@ -13,7 +13,7 @@ from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import add_model_options, models_config
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.common.progress import progress_bar
-from face_recognition_node.vision.detector import DetectorConfig
+from face_recognition_node.config import DetectorConfig
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
