@@ -33,8 +33,8 @@ from face_recognition_node.cli.options import add_progress
 from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.config import GalleryConfig
+from face_recognition_node.gallery.files import KEY_BYTES
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Snapshot
-from face_recognition_node.gallery.keys import KEY_BYTES
 from face_recognition_node.gallery.transfer import read_export
 from face_recognition_node.vision.faces import HeadPose
 

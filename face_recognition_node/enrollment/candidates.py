@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.values import Template
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import (
     compare_with_templates,
     embeddings_of,
@@ -28,6 +26,11 @@ from face_recognition_node.identity.comparison import (
 )
 from face_recognition_node.identity.person_models import PersonModels
 from face_recognition_node.vision.faces import Candidate, FaceView
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.gallery.values import Template
+    from face_recognition_node.identity.calibration import Calibration
 
 NEW_PRIOR = 0.9
 """``nu``: probability, before any comparison, that a face to be enrolled is nobody in the gallery."""

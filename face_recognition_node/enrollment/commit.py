@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,12 +23,14 @@ from face_recognition_node.enrollment.candidates import (
     log_ratio_of_person,
 )
 from face_recognition_node.enrollment.goal import EnrollmentGoal, Outcome
-from face_recognition_node.gallery.gallery import Gallery
-from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, checked_name, folded
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import log_likelihood_ratios, pool_views
 from face_recognition_node.vision.faces import Candidate, FaceView, embedding_of
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.gallery import Gallery
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.identity.calibration import Calibration
 
 LOGGER = logging.getLogger(__name__)
 

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.enrollment.coverage import PoseCoverage
 from face_recognition_node.gallery.values import checked_name
-from face_recognition_node.vision.faces import Candidate
+
+if TYPE_CHECKING:
+    from face_recognition_node.vision.faces import Candidate
 
 
 class Rejection(str, Enum):

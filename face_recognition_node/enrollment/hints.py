@@ -7,11 +7,14 @@ towards the *right* edge of the image turns the head to the person's own *left*.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
-from face_recognition_node.enrollment.coverage import PoseCoverage
 from face_recognition_node.enrollment.goal import Rejection
-from face_recognition_node.vision.faces import Detection
 from face_recognition_node.vision.rotation import rotate_box
+
+if TYPE_CHECKING:
+    from face_recognition_node.enrollment.coverage import PoseCoverage
+    from face_recognition_node.vision.faces import Detection
 
 STEP_IN_FRONT = "Please come in front of me and look at me."
 ONE_AT_A_TIME = "I see several of you. Please let one person come closer."

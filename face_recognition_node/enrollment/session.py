@@ -20,6 +20,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import EnrollmentError, PersonNotFoundError
@@ -47,9 +48,6 @@ from face_recognition_node.enrollment.kept_views import KeptViews
 from face_recognition_node.enrollment.same_person import SamePerson
 from face_recognition_node.enrollment.target_selection import TargetSelector
 from face_recognition_node.enrollment.view_checks import check_view
-from face_recognition_node.gallery.gallery import Gallery
-from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.vision.faces import (
     CLOCK_JUMP_S,
     Candidate,
@@ -57,6 +55,11 @@ from face_recognition_node.vision.faces import (
     IdentifiedFace,
     RecognitionResult,
 )
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.gallery import Gallery
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.identity.calibration import Calibration
 
 LOGGER = logging.getLogger(__name__)
 

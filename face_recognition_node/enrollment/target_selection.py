@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
-from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.goal import MostCentral, Outcome, Region, Selection, Track
-from face_recognition_node.vision.faces import IdentifiedFace, RecognitionResult
+
+if TYPE_CHECKING:
+    from face_recognition_node.config import EnrollmentConfig
+    from face_recognition_node.vision.faces import IdentifiedFace, RecognitionResult
 
 UNDECIDED_S = 1.5
 """Seconds of equally prominent faces after which they are reported as ambiguous."""

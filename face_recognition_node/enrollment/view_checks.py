@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.goal import Rejection
-from face_recognition_node.vision.faces import Detection, FaceView, IdentifiedFace
+from face_recognition_node.vision.geometry import covered_share
 from face_recognition_node.vision.quality import measure_exposure
+
+if TYPE_CHECKING:
+    from face_recognition_node.config import EnrollmentConfig
+    from face_recognition_node.vision.faces import Detection, FaceView, IdentifiedFace
 
 _MOST_OUTSIDE = 0.1
 """Share of the box that may lie outside the image."""
@@ -52,20 +56,6 @@ def outside_share(detection: Detection, image_size: tuple[int, int]) -> float:
     width = max(0.0, min(x2, image_size[0]) - max(x1, 0.0))
     height = max(0.0, min(y2, image_size[1]) - max(y1, 0.0))
     return 1.0 - float(width * height) / (detection.width * detection.height)
-
-
-def covered_share(detection: Detection, other: Detection) -> float:
-    """Return the share in [0, 1] of the first box that the other box covers."""
-    x1, y1, x2, y2 = detection.box_xyxy.tolist()
-    u1, v1, u2, v2 = other.box_xyxy.tolist()
-    width, height = max(0.0, min(x2, u2) - max(x1, u1)), max(0.0, min(y2, v2) - max(y1, v1))
-    return float(width * height) / (detection.width * detection.height)
-
-
-def overlap(first: Detection, second: Detection) -> float:
-    """Return the intersection over union of two boxes, in [0, 1]."""
-    shared = covered_share(first, second) * first.width * first.height
-    return shared / (first.width * first.height + second.width * second.height - shared)
 
 
 def _exposure_fault(view: FaceView) -> Rejection:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from face_recognition_node.common.errors import GalleryConflictError
-from face_recognition_node.gallery.rows import COLUMNS, KEY_COLUMNS
+from face_recognition_node.gallery.schema import COLUMNS, KEY_COLUMNS
 
 Key = str | int
 Cell = str | int | float | bytes | None

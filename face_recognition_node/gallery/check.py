@@ -7,16 +7,20 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from face_recognition_node.common.errors import GalleryUnavailableError, InputError
-from face_recognition_node.gallery.keys import KeyRing
-from face_recognition_node.gallery.rows import KEY_COLUMNS, unit_rows
-from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.values import PRECISIONS, Provenance, checked_name
-from face_recognition_node.vision.faces import FloatArray, IntArray
+from face_recognition_node.gallery.index import unit_rows
+from face_recognition_node.gallery.schema import KEY_COLUMNS, PRECISIONS, PROVENANCES
+from face_recognition_node.gallery.values import checked_name
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.files import KeyRing
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.gallery.store import Store
+    from face_recognition_node.vision.faces import FloatArray, IntArray
 
 UNIT_TOLERANCE = 1e-3
 DOUBT_SIMILARITY = 0.4
@@ -128,7 +132,7 @@ _RULES = (
     ),
     ("templates", f"NOT {_is_number('created')}", "template {}: its time of creation is no time"),
     (
-        "templates", f"provenance NOT IN ({', '.join(repr(one.value) for one in Provenance)})",
+        "templates", f"provenance NOT IN {PROVENANCES!r}",
         "template {}: its provenance is unknown",
     ),
     ("templates", f"precision NOT IN {PRECISIONS!r}", "template {}: its precision is unknown"),

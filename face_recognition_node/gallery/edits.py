@@ -8,13 +8,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
-from face_recognition_node.config import GalleryConfig
-from face_recognition_node.gallery.changes import Cell, Transaction
-from face_recognition_node.gallery.keys import CropSafe
-from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import (
     NewTemplate,
     Person,
@@ -23,6 +19,12 @@ from face_recognition_node.gallery.values import (
     SessionKind,
     checked_name,
 )
+
+if TYPE_CHECKING:
+    from face_recognition_node.config import GalleryConfig
+    from face_recognition_node.gallery.changes import Cell, Transaction
+    from face_recognition_node.gallery.files import CropSafe
+    from face_recognition_node.gallery.snapshot import Snapshot
 
 SEEN_INTERVAL_S = 60.0
 """``last_seen`` is written at most this often for one person."""

@@ -31,10 +31,9 @@ from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.check import VerificationReport, verify
 from face_recognition_node.gallery.edits import Context, Edit
 from face_recognition_node.gallery.erasure import Erasure
-from face_recognition_node.gallery.files import choose_keys_folder
+from face_recognition_node.gallery.files import CropSafe, KeyRing, choose_keys_folder
 from face_recognition_node.gallery.history import History, HistoryEntry, ended_by
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.keys import CropSafe, KeyRing
 from face_recognition_node.gallery.snapshot import Snapshot, first_snapshot, next_snapshot
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.transfer import (

@@ -11,11 +11,14 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError
 from face_recognition_node.gallery.changes import Change, Transaction, decode_changes, encode_changes
-from face_recognition_node.gallery.keys import KeyRing
 from face_recognition_node.gallery.values import Provenance
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.files import KeyRing
 
 LOGGER = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from face_recognition_node.gallery.rows import unit_rows
 from face_recognition_node.vision.faces import FloatArray, IntArray
 
 # FAISS is imported late, for it takes a while. That it is missing must be reported at the start.
@@ -158,6 +157,12 @@ class CellIndex:
         centroids = _flat_vectors(self._centroids)
         for cell in cells.tolist():
             centroids[cell] = unit_rows(self._members(cell).sum(axis=0, keepdims=True))[0]
+
+
+def unit_rows(vectors: FloatArray) -> FloatArray:
+    """Return (n, D) vectors at unit length; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
 def _flat_vectors(index: Any) -> FloatArray:

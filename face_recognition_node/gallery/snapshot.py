@@ -14,16 +14,9 @@ from numpy.typing import ArrayLike
 from face_recognition_node.common.errors import GalleryConflictError, InputError, PersonNotFoundError
 from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.rows import PROVENANCES, Columns, Rows
-from face_recognition_node.gallery.values import (
-    PRECISIONS,
-    Match,
-    Person,
-    Provenance,
-    Session,
-    SessionKind,
-    Template,
-)
+from face_recognition_node.gallery.rows import Columns, Rows
+from face_recognition_node.gallery.schema import PRECISIONS, PROVENANCES
+from face_recognition_node.gallery.values import Match, Person, Provenance, Session, SessionKind, Template
 from face_recognition_node.vision.faces import FloatArray, HeadPose, IntArray
 
 TEMPLATES_PER_PERSON = 4
@@ -107,7 +100,7 @@ class Snapshot:
                 embedding=embedding,
                 quality=float(columns.quality[row]),
                 pose=HeadPose(*columns.pose[row].tolist()),
-                provenance=PROVENANCES[columns.codes[row, 0]],
+                provenance=Provenance(PROVENANCES[columns.codes[row, 0]]),
                 created=float(columns.created[row]),
                 precision=PRECISIONS[columns.codes[row, 1]],
                 is_set_aside=bool(columns.codes[row, 2]),
@@ -295,13 +288,12 @@ def _memberships(rows: Rows) -> Iterator[tuple[list[str], list[int], list[str]]]
             [str(row[2]) for row in rows.memberships],
         )
         return
-    names = [provenance.value for provenance in PROVENANCES]
     for start in range(0, len(rows.templates), 20000):
         part = slice(start, start + 20000)
         yield (
             rows.templates.person_ids[part].tolist(),
             rows.templates.template_ids[part].tolist(),
-            [names[code] for code in rows.templates.codes[part, 0].tolist()],
+            [PROVENANCES[code] for code in rows.templates.codes[part, 0].tolist()],
         )
 
 

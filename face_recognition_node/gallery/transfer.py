@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +27,6 @@ from face_recognition_node.common.errors import (
     InputError,
 )
 from face_recognition_node.common.files import PRIVATE, in_words
-from face_recognition_node.gallery.changes import Cell, Transaction
 from face_recognition_node.gallery.check import row_problems, unit_problems
 from face_recognition_node.gallery.edits import (
     Context,
@@ -38,24 +38,20 @@ from face_recognition_node.gallery.edits import (
     new_person_id,
 )
 from face_recognition_node.gallery.files import (
+    CropSafe,
     journal_paths,
     make_private_folder,
     warn_if_in_source_tree,
     write_private,
 )
-from face_recognition_node.gallery.keys import CropSafe
-from face_recognition_node.gallery.rows import (
-    APPLICATION_ID,
-    COLUMNS,
-    FORMAT_VERSION,
-    Row,
-    Rows,
-    read_columns,
-    require_schema,
-)
+from face_recognition_node.gallery.rows import Rows, read_columns
+from face_recognition_node.gallery.schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION, Row, require_schema
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.values import Provenance, Session, checked_name
-from face_recognition_node.vision.detector import Embedder
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.changes import Cell, Transaction
+    from face_recognition_node.vision.detector import Embedder
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.gallery.schema import PRECISIONS
 from face_recognition_node.vision.faces import FloatArray, HeadPose, ImageArray
-
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""Arithmetic an embedding can have been computed in; stored as the position in this tuple, so only append."""
 
 
 class Provenance(str, Enum):
@@ -66,7 +64,7 @@ class NewTemplate:
         quality: Of the view, in [0, 1].
         pose: Of the head, degrees.
         provenance: Where it comes from.
-        precision: One of :data:`PRECISIONS`.
+        precision: One of :data:`schema.PRECISIONS`.
         crop_bgr: The aligned (112, 112, 3) uint8 crop; kept only if the owner chose ``gallery.keep_crops``.
     """
 
@@ -108,7 +106,7 @@ class Template:
         pose: Of the head, degrees.
         provenance: Where it comes from.
         created: When it was stored, Unix seconds.
-        precision: One of :data:`PRECISIONS`.
+        precision: One of :data:`schema.PRECISIONS`.
         is_set_aside: Kept, but not searched (an outlier, or too like somebody else).
     """
 

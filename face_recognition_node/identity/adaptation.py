@@ -22,20 +22,17 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.config import AdaptationConfig
-from face_recognition_node.gallery.gallery import Gallery
-from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, SessionKind, Template
 from face_recognition_node.identity.adaptation_review import review
 from face_recognition_node.identity.adaptation_values import AdaptationReport, Likeness, Probation
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import compare_with_templates
-from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import (
     FaceView,
     IdentifiedFace,
@@ -43,6 +40,12 @@ from face_recognition_node.vision.faces import (
     RecognitionResult,
     embedding_of,
 )
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.gallery import Gallery
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.identity.calibration import Calibration
+    from face_recognition_node.tracking.tracker import Track
 
 __all__ = ["AdaptationConfig", "AdaptationReport", "Adapter"]
 

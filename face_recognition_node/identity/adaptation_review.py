@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Provenance, Template
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import compare_with_templates, log_likelihood_ratios
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.identity.calibration import Calibration
 
 OUTLIER_LOG_RATIO = 1.0
 """An adapted template that is less like the enrolled ones than this, natural log, is an outlier."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from face_recognition_node.vision.faces import FaceView
+if TYPE_CHECKING:
+    from face_recognition_node.vision.faces import FaceView
 
 
 @dataclass(frozen=True, slots=True)

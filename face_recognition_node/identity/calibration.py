@@ -23,13 +23,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recognition_node.common.errors import ModelMismatchError
-from face_recognition_node.vision.faces import FloatArray
+
+if TYPE_CHECKING:
+    from face_recognition_node.vision.faces import FloatArray
 
 FORMAT = 2
 _CURE = "run `face-recognition calibrate` for these weights"

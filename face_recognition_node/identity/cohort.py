@@ -32,12 +32,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.vision.faces import FloatArray
+if TYPE_CHECKING:
+    from face_recognition_node.identity.calibration import Calibration
+    from face_recognition_node.vision.faces import FloatArray
 
 LARGEST = 64
 """Persons that are enough to measure by."""

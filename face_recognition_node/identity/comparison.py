@@ -18,14 +18,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.values import Template
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.vision.faces import FaceView, FloatArray, embedding_of
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.gallery.values import Template
+    from face_recognition_node.identity.calibration import Calibration
 
 _LEAST_QUALITY = 1e-3
 """Views of quality 0 still have a direction where there is nothing better."""

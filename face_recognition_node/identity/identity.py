@@ -33,17 +33,20 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from face_recognition_node.config import IdentityConfig
-from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.person_models import PersonMatch, PersonModels
 from face_recognition_node.tracking.assignment import linear_sum_assignment
-from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import Candidate, FloatArray, Identity, IdentityState
 from face_recognition_node.vision.geometry import intersection_matrix
+
+if TYPE_CHECKING:
+    from face_recognition_node.config import IdentityConfig
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.identity.calibration import Calibration
+    from face_recognition_node.tracking.tracker import Track
 
 
 @dataclass(slots=True)

@@ -12,15 +12,18 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.values import Person
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.cohort import LARGEST, Cohort
 from face_recognition_node.identity.comparison import pool
-from face_recognition_node.vision.faces import FloatArray
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.gallery.values import Person
+    from face_recognition_node.identity.calibration import Calibration
+    from face_recognition_node.vision.faces import FloatArray
 
 _LOG_CHANCE_OF_TWO = math.log(1e-4)
 """Entries as alike as different people are with a smaller chance than this are taken for one person."""

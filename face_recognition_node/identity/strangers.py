@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import GalleryChangedError, GalleryError
 from face_recognition_node.config import MOST_STRANGERS, StrangersConfig
-from face_recognition_node.gallery.snapshot import Snapshot
-from face_recognition_node.gallery.values import NewTemplate, Person
-from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import log_likelihood_ratios, pool
 from face_recognition_node.identity.stranger_record import StrangerRecord
-from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import FaceView, Identity, IdentityState, RecognitionResult
 
 if TYPE_CHECKING:
+    from face_recognition_node.common.background import BackgroundWriter
     from face_recognition_node.gallery.gallery import Gallery
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.gallery.values import NewTemplate, Person
+    from face_recognition_node.identity.calibration import Calibration
     from face_recognition_node.identity.identity import Claim
+    from face_recognition_node.tracking.tracker import Track
 
 LOGGER = logging.getLogger(__name__)
 

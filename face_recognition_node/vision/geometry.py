@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recognition_node.common.errors import InputError
-from face_recognition_node.vision.faces import FloatArray
+from face_recognition_node.vision.faces import Detection, FloatArray
 
 
 def as_rows(name: str, value: ArrayLike, row_shape: tuple[int, ...]) -> FloatArray:
@@ -47,6 +47,20 @@ def iou_matrix(boxes_a: ArrayLike, boxes_b: ArrayLike) -> FloatArray:
     shared = intersection_matrix(boxes_a, boxes_b)
     union = box_areas(boxes_a)[:, None] + box_areas(boxes_b)[None, :] - shared
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0), dtype=np.float32)
+
+
+def covered_share(detection: Detection, other: Detection) -> float:
+    """Return the share in [0, 1] of the first box that the other box covers."""
+    x1, y1, x2, y2 = detection.box_xyxy.tolist()
+    u1, v1, u2, v2 = other.box_xyxy.tolist()
+    width, height = max(0.0, min(x2, u2) - max(x1, u1)), max(0.0, min(y2, v2) - max(y1, v1))
+    return float(width * height) / (detection.width * detection.height)
+
+
+def overlap(first: Detection, second: Detection) -> float:
+    """Return the intersection over union of two boxes, in [0, 1]."""
+    shared = covered_share(first, second) * first.width * first.height
+    return shared / (first.width * first.height + second.width * second.height - shared)
 
 
 def suppress_overlaps(boxes_xyxy: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np.intp]:

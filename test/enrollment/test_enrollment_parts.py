@@ -22,9 +22,10 @@ from face_recognition_node.enrollment.goal import (
 from face_recognition_node.enrollment.hints import FOR_MISSING_POSE, HintChooser, cut_off_hint
 from face_recognition_node.enrollment.kept_views import KeptViews
 from face_recognition_node.enrollment.target_selection import TargetSelector
-from face_recognition_node.enrollment.view_checks import check_view, covered_share, outside_share, overlap
+from face_recognition_node.enrollment.view_checks import check_view, outside_share
 from face_recognition_node.identity.comparison import compare_views
 from face_recognition_node.vision.faces import Detection, HeadPose
+from face_recognition_node.vision.geometry import covered_share, overlap
 from face_recognition_node.vision.rotation import rotate_box
 
 CONFIG = EnrollmentConfig()

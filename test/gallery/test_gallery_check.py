@@ -9,8 +9,8 @@ from gallery_helpers import FINGERPRINT, face, open_gallery, sql, template, temp
 from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError
 from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.check import doubtful_templates
+from face_recognition_node.gallery.files import CropSafe, KeyRing
 from face_recognition_node.gallery.gallery import Gallery
-from face_recognition_node.gallery.keys import CropSafe, KeyRing
 
 
 @pytest.fixture

@@ -350,7 +350,7 @@ def test_a_key_that_cannot_be_destroyed_holds_up_nothing_and_is_tried_again(tmp_
             raise OSError("read-only file system")
 
         with monkeypatch.context() as patched:
-            patched.setattr("face_recognition_node.gallery.keys.KeyRing.destroy", refuse)
+            patched.setattr("face_recognition_node.gallery.files.KeyRing.destroy", refuse)
             gallery.undo()
         assert list(gallery.snapshot().persons) == [anna.person_id]
         assert list((tmp_path / "keys").rglob("undo-*.key")) != []
