@@ -27,7 +27,6 @@ from face_recognition_node.cli.benchmark.ros import NAMESPACE, NODE
 from face_recognition_node.cli.processes import ChildError, Children
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
 from face_recognition_node.evaluation.scenes.cast import Person
-from face_recognition_node.evaluation.scenes.scenarios import introduce, search_scenes
 from face_recognition_node.evaluation.scenes.scene import Scene, stand
 from face_recognition_node.evaluation.scenes.stage import Measured, Stage
 
@@ -101,6 +100,8 @@ class Robot:
 
     def enroll(self, person: Person, name: str) -> str:
         """Add the pictures for enrolling; return the person_id."""
+        from face_recognition_node.evaluation.scenes.scenarios import introduce
+
         person_id, told = "", ""
         scene = introduce(person).source
         assert isinstance(scene, Scene)
@@ -425,6 +426,7 @@ def play_edits(stage: Stage, folder: Path) -> Measured:
 def play_find(stage: Stage, folder: Path) -> Measured:
     """A6 by the action: the camera turns to the room; found how long after the face shows 40 px or more?"""
     from face_recognition_interfaces.action import FindPerson
+    from face_recognition_node.evaluation.scenes.scenarios import search_scenes
     from face_recognition_node.ros.messages import to_duration
 
     people = stage.cast.people("heads", 8)
