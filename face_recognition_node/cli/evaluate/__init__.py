@@ -8,7 +8,6 @@ from face_recognition_node.cli.verbs import add_verbs
 
 WHAT = {
     "verification": "official LFW folds: accuracy, ROC, TAR at FAR, F1",
-    "detector": "recall and landmark error on labelled photographs",
     "identification": "open-set identification: DIR at FPIR",
     "replay": "a scenario of tracks with ground truth: right, wrong and late names",
     "scenarios": "scenes composed of real faces: door, seat swap, crossing, strangers, posters …",

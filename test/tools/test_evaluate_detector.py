@@ -9,16 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from face_recognition_node.cli import main
-from face_recognition_node.common.errors import InputError, SourceError
-from face_recognition_node.evaluation.detection import (
+from evaluate_detector import (
     DetectionArchive,
     LabelledFace,
     compare,
+    main,
     parse_labels,
     summarize,
 )
+
+from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.vision.faces import Detection
 
 HEADER = "path,x1,y1,x2,y2,le_x,le_y,re_x,re_y,nose_x,nose_y,lm_x,lm_y,rm_x,rm_y\n"
@@ -120,7 +120,7 @@ def archive(tmp_path: Path, guest_bgr) -> Path:
 
 
 def test_the_command_looks_at_an_archive(archive, capsys):
-    assert main(["evaluate", "detector", str(archive), "--json"]) == 0
+    assert main([str(archive), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["photographs"] == 2
     assert figures["doubled"] == 1
@@ -138,7 +138,7 @@ def test_a_missing_table_or_photograph_is_refused(tmp_path):
 
 
 def test_real_photographs(shared_data):
-    """Every tenth labelled photograph; all of them: `face-recognition evaluate detector`."""
+    """Every tenth labelled photograph; all of them: `tools/evaluate_detector.py`."""
     from face_recognition_node.backends import load_detector
     from face_recognition_node.config import DetectorConfig, ModelsConfig
 

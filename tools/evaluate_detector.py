@@ -1,4 +1,6 @@
-"""Detection: are labelled faces found, and how far off are the landmarks?
+"""Is each labelled face found, and how far off are its landmarks?
+
+    ./run exec python tools/evaluate_detector.py ARCHIVE
 
 One labelled face a photograph; other faces in it are not labelled, so false detections cannot be counted.
 A landmark's error is given in parts of the labelled eye distance, as is usual for face alignment.
@@ -6,16 +8,25 @@ A landmark's error is given in parts of the labelled eye distance, as is usual f
 
 from __future__ import annotations
 
+import argparse
 import csv
+import dataclasses
 import io
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from command import run_tool
 
+from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.options import add_model_options, models_config
 from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.common.parameters import with_values
+from face_recognition_node.common.progress import progress_bar
+from face_recognition_node.config import DetectorConfig
 from face_recognition_node.evaluation.bootstrap import Estimate, estimate
 from face_recognition_node.evaluation.picture_archive import decode_image, open_files
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
@@ -28,7 +39,7 @@ LANDMARKS = ("right eye", "left eye", "nose", "right mouth corner", "left mouth 
 _LANDMARK_COLUMNS = ("le", "re", "nose", "lm", "rm")  # "left" and "right" as seen in the image
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LabelledFace:
     """One labelled face of one photograph.
 
@@ -54,7 +65,7 @@ class LabelledFace:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class DetectionArchive:
     """Labelled photographs.
 
@@ -112,7 +123,7 @@ def parse_labels(text: str) -> tuple[LabelledFace, ...]:
     return tuple(faces)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class FaceOutcome:
     """What became of one labelled face.
 
@@ -155,7 +166,7 @@ def compare(label: LabelledFace, detections: Sequence[Detection]) -> FaceOutcome
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class DetectionResult:
     """What the labelled photographs gave.
 
@@ -194,7 +205,7 @@ class DetectionResult:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
-            **asdict(self),
+            **dataclasses.asdict(self),
             "recall": self.recall.to_dict(),
             "landmark_error": self.landmark_error.to_dict(),
         }
@@ -221,3 +232,68 @@ def summarize(outcomes: Sequence[FaceOutcome]) -> DetectionResult:
         iou=float(np.mean([outcome.iou for outcome in found])) if found else nan,
         missed=tuple(outcome.name for outcome in outcomes if not outcome.is_found),
     )
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("archive", type=Path, help="zip or folder: ground_truth.csv and images/")
+    parser.add_argument(
+        "--double-below",
+        type=int,
+        default=256,
+        metavar="N",
+        help="photographs whose longer side is shorter than N pixels are doubled first (default %(default)s)",
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=DetectorConfig().score_threshold,
+        metavar="P",
+        help="smallest score of a near face (default %(default)s)",
+    )
+    add_json_option(parser)
+    add_model_options(parser, only=("models_dir", "detector", "backend", "device", "precision", "threads"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look for the face of every photograph, compare with its label, report."""
+    from face_recognition_node.backends import load_detector
+
+    archive = DetectionArchive.open(arguments.archive)
+    near = arguments.score_threshold
+    far = min(near, DetectorConfig().far_score_threshold)
+    config = with_values(DetectorConfig(), {"score_threshold": near, "far_score_threshold": far})
+    detector = load_detector(models_config(arguments), config)
+    outcomes, faces, doubled = [], 0, 0
+    for number, label in enumerate(progress_bar(archive.faces, unit="photo", title="detecting")):
+        image = archive.read(number)
+        if max(image.shape[:2]) < arguments.double_below:
+            enlarged = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+            image, label = np.asarray(enlarged, np.uint8), label.scaled(2)
+            doubled += 1
+        detections = detector.detect(image)
+        faces += len(detections)
+        outcomes.append(compare(label, detections))
+    result = summarize(outcomes)
+    backend = detector.backend
+    figures = {
+        "model": detector.card.name,
+        "backend": {"name": backend.name, "device": backend.device, "precision": backend.precision},
+        "config": dataclasses.asdict(config),
+        "photographs": len(outcomes),
+        "doubled": doubled,
+        "faces_found_in_all": faces,
+        **result.to_dict(),
+    }
+    head = f"{detector.card.name} on {backend.name}, {len(outcomes)} photographs, {doubled} of them doubled"
+    report(f"{head}\n{result}", figures, arguments.json)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool and return the exit code."""
+    return run_tool(__doc__, configure, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
