@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.training.recipe import RunOptions
+from face_recognition_node.vision.faces import FloatArray
 
 LAST = "last.ckpt"
 
@@ -60,6 +62,15 @@ def fit(
     )
     trainer.fit(module, training, validation, ckpt_path=str(last) if last.is_file() else None)
     trainer.save_checkpoint(last)  # an epoch that ended early leaves no checkpoint of its end
+
+
+def equal_error(owners: FloatArray, strangers: FloatArray) -> tuple[float, float]:
+    """Return the score at which as many owners lie below as strangers do not, and how many."""
+    limits = np.sort(np.concatenate([owners, strangers]))
+    refused = np.array([(owners < limit).mean() for limit in limits])
+    accepted = np.array([(strangers >= limit).mean() for limit in limits])
+    at = int(np.abs(refused - accepted).argmin())
+    return float(limits[at]), float((refused[at] + accepted[at]) / 2)
 
 
 def mean_or_nan(values: Sequence[float]) -> float:

@@ -56,35 +56,27 @@ def build_miner(kind: str, loss: str, margin: float) -> Any | None:
     """Return the miner that picks a batch's pairs or triplets; None takes all of them.
 
     Args:
-        kind: ``all``; ``semihard`` (Schroff et al. 2015, section 3.2: the negative is further than the
-            positive, but within the margin); ``hard`` (every triplet that violates the margin, or every pair
-            on the wrong side of it); ``multi_similarity`` (pairs that are hard relative to others of the
-            batch).
+        kind: ``all``, or ``semihard`` (Schroff et al. 2015, section 3.2: the negative is further than the
+            positive, but within the margin).
         loss: ``triplet`` or ``contrastive``.
         margin: The loss's margin.
     """
     if kind == "all":
         return None
-    if kind == "multi_similarity":
-        return miners.MultiSimilarityMiner(epsilon=0.1)
-    if kind in ("semihard", "hard") and loss == "triplet":
-        squared = distances.LpDistance(p=2, power=2)
-        return miners.TripletMarginMiner(
-            margin=margin, type_of_triplets="semihard" if kind == "semihard" else "all", distance=squared
-        )
-    if kind == "hard":
-        return miners.PairMarginMiner(0.5 * margin, margin, distance=distances.LpDistance(p=2))
-    raise ConfigurationError(f"miner: {kind!r} is for triplets, not for {loss} losses")
+    if loss != "triplet":
+        raise ConfigurationError(f"miner: {kind!r} is for triplets, not for {loss} losses")
+    squared = distances.LpDistance(p=2, power=2)
+    return miners.TripletMarginMiner(margin=margin, type_of_triplets="semihard", distance=squared)
 
 
 class IdentityHead(nn.Module):
-    """Classifies identities: a plain linear layer, or unit centres with CosFace's or ArcFace's margin.
+    """Classifies identities: a plain linear layer, or unit centres with CosFace's margin.
 
     Args:
-        kind: ``cross_entropy``, ``cosface`` (Wang et al. 2018) or ``arcface`` (Deng et al. 2019).
+        kind: ``cross_entropy`` or ``cosface`` (Wang et al. 2018).
         inputs: Length of the vectors classified.
         n_classes: Identities.
-        margin: CosFace: cosine; ArcFace: degrees; not used by cross_entropy.
+        margin: Of CosFace's cosine; not used by cross_entropy.
         scale: Factor on the cosines; not used by cross_entropy.
         smoothing: Label smoothing in [0, 1).
     """
@@ -105,8 +97,9 @@ class IdentityHead(nn.Module):
             self.classify = nn.Linear(inputs, n_classes)
             self.loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
         else:
-            margined = losses.CosFaceLoss if kind == "cosface" else losses.ArcFaceLoss
-            self.loss = margined(num_classes=n_classes, embedding_size=inputs, margin=margin, scale=scale)
+            self.loss = losses.CosFaceLoss(
+                num_classes=n_classes, embedding_size=inputs, margin=margin, scale=scale
+            )
             self.loss.cross_entropy.label_smoothing = smoothing
 
     def centres(self) -> nn.Parameter | None:

@@ -115,12 +115,12 @@ class IdentityObjective(Section, frozen=True):
         vectors: ``features`` (1280 numbers, a layer of its own that the next stage drops) or ``embedding``
             (64).
         weight: Factor of this loss.
-        margin: Of cosface (cosine) or arcface (degrees).
-        scale: Of cosface and arcface.
+        margin: Of cosface, a cosine.
+        scale: Of cosface.
         smoothing: Label smoothing.
     """
 
-    kind: Literal["cross_entropy", "cosface", "arcface"] = "cross_entropy"
+    kind: Literal["cross_entropy", "cosface"] = "cross_entropy"
     vectors: Literal["features", "embedding"] = "features"
     weight: float = 1.0
     margin: float = 0.2
@@ -141,7 +141,7 @@ class MetricObjective(Section, frozen=True):
     kind: Literal["contrastive", "triplet"] = "triplet"
     weight: float = 1.0
     margin: float = 0.2
-    miner: Literal["all", "semihard", "hard", "multi_similarity"] = "semihard"
+    miner: Literal["all", "semihard"] = "semihard"
 
 
 class Distillation(Section, frozen=True):

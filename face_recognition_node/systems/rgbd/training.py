@@ -23,7 +23,7 @@ from face_recognition_node.networks.loading import read_weights, write_checkpoin
 from face_recognition_node.systems.rgbd.data import augment_rgbd, read_rgbd
 from face_recognition_node.systems.rgbd.network import SqueezeEncoder
 from face_recognition_node.systems.rgbd.owner import Owner
-from face_recognition_node.systems.runs import fit, mean_or_nan, set_up
+from face_recognition_node.systems.runs import equal_error, fit, mean_or_nan, set_up
 from face_recognition_node.training.recipe import RunOptions, Section, plain_values
 from face_recognition_node.vision.faces import FloatArray
 
@@ -288,17 +288,9 @@ def try_lock(embeddings: FloatArray, labels: LabelArray, recipe: RgbdRecipe) -> 
         own["adapting"] += [single.unlocks(one, adapt=True) for one in attempts]
         foreign["adapting"] += [single.unlocks(one) for one in strangers]
     same, different = pair_distances(embeddings, labels)
-    limit, error = _equal_error(np.array(owner_distances), np.array(stranger_distances))
+    nearness, error = equal_error(-np.array(owner_distances), -np.array(stranger_distances))
     return RgbdReport(
         len(np.unique(labels)), float(same.mean()), float(different.mean()), recipe.threshold,
         mean_or_nan(own["several"]), mean_or_nan(foreign["several"]), mean_or_nan(own["one"]),
-        mean_or_nan(own["adapting"]), mean_or_nan(foreign["adapting"]), limit, error,
+        mean_or_nan(own["adapting"]), mean_or_nan(foreign["adapting"]), -nearness, error,
     )  # fmt: skip
-
-
-def _equal_error(owners: FloatArray, strangers: FloatArray) -> tuple[float, float]:
-    limits = np.sort(np.concatenate([owners, strangers]))
-    refused = np.array([(owners >= limit).mean() for limit in limits])
-    accepted = np.array([(strangers < limit).mean() for limit in limits])
-    at = int(np.abs(refused - accepted).argmin())
-    return float(limits[at]), float((refused[at] + accepted[at]) / 2)

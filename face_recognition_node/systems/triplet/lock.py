@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.networks.loading import read_weights, write_checkpoint
-from face_recognition_node.systems.runs import set_up
+from face_recognition_node.systems.runs import equal_error, set_up
 from face_recognition_node.systems.siamese import GREY_FACE_SIZE, SiameseEncoder
 from face_recognition_node.training.augmentation import Augmentation
 from face_recognition_node.training.recipe import RunOptions, Section
@@ -267,10 +267,7 @@ def try_lock(
     """Show a lock new faces of its owner and of people it has never seen."""
     mine, theirs = lock.margins(me_tests), lock.margins(not_me_tests)
     limit_in_use = lock.settings.production_alpha
-    limits = np.sort(np.concatenate([mine, theirs]))
-    refused = np.array([(mine < limit).mean() for limit in limits])
-    accepted = np.array([(theirs >= limit).mean() for limit in limits])
-    at = int(np.abs(refused - accepted).argmin())
+    limit, error = equal_error(mine, theirs)
     a, p, n = all_triplets(len(lock.me), len(lock.not_me)).numpy().T
     known = np.concatenate([lock.me, lock.not_me])
     gaps = np.linalg.norm(known[a] - known[p], axis=1) - np.linalg.norm(known[a] - known[n], axis=1)
@@ -283,6 +280,6 @@ def try_lock(
         bool((gaps + lock.settings.alpha <= 1e-6).all()),
         float((mine >= limit_in_use).mean()),
         float((theirs >= limit_in_use).mean()),
-        float((refused[at] + accepted[at]) / 2),
-        float(limits[at]),
+        error,
+        limit,
     )
