@@ -157,8 +157,6 @@ class Fuzzer:
         }
         self.publishers = {name: remote.node.create_publisher(*topic, 10) for name, topic in topics.items()}
         self.answers: set[str] = set()
-        remote.node.create_subscription(FaceArray, f"{NODE}/faces", self._on_faces, 50)
-        remote.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.picture = cv2.resize(sample_frame(size=(320, 240), faces=2), (160, 120))
         self.pictures = [
             cv2.imencode(ending, self.picture)[1].tobytes() for ending in (".jpg", ".png", ".webp", ".bmp")
@@ -166,6 +164,9 @@ class Fuzzer:
         self.export = b""
         self._serial = 0
         self._n_diagnostics = 0
+        # last: from here on their callbacks run on the executor's thread
+        remote.node.create_subscription(FaceArray, f"{NODE}/faces", self._on_faces, 50)
+        remote.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def _on_faces(self, message: Any) -> None:
         self.answers.add(message.header.frame_id)
@@ -183,7 +184,7 @@ class Fuzzer:
     def wait_for_diagnostics(self) -> None:
         """Wait until the node has reported everything sent so far; a report may already be under way."""
         wanted = self._n_diagnostics + 2
-        self.remote.wait_until(lambda: self._n_diagnostics >= wanted, 15.0, "the node's diagnostics")
+        self.remote.wait_until(lambda: self._n_diagnostics >= wanted, 60.0, "the node's diagnostics")
 
     def good(self, transport: str) -> Any:
         """Return a good image with a frame_id of its own."""

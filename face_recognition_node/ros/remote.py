@@ -41,6 +41,7 @@ class Remote:
         self._name, self._options = name, options
         self._is_alive = is_alive
         self._clients: dict[str, Any] = {}
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Remote:
         """Create the node and start to spin."""
@@ -65,6 +66,8 @@ class Remote:
             self._executor.spin()
         except ExternalShutdownException:
             return
+        except Exception as error:  # of a callback; whoever waits is told
+            self._failure = error
 
     def action_client(self, type_: Any, name: str) -> Any:
         """Return a client of an action.
@@ -83,6 +86,8 @@ class Remote:
             if value:
                 return value
             self._is_alive()
+            if self._failure is not None:
+                raise RemoteError(f"a callback failed: {self._failure!r}") from self._failure
             if time.monotonic() > deadline:
                 raise RemoteError(f"waited {timeout:g} s for {what}, in vain")
             time.sleep(POLL_S)
