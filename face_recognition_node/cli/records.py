@@ -13,7 +13,8 @@ def frame_record(index: int, result: RecognitionResult) -> dict[str, Any]:
     """Return ``{"frame", "stamp", "faces": [...]}`` of plain numbers and strings, ready for JSON.
 
     Boxes and landmarks are pixels, ``stamp`` is seconds, ``score``, ``quality`` and ``probability`` lie in
-    [0, 1], ``distance`` in [0, 2] or null where no template was compared.
+    [0, 1], ``distance`` in [0, 2] or null where no template was compared. ``flatness`` is "unverified", "solid"
+    or "flat"; ``position`` is in metres (x right, y down, z ahead of the camera), null without a camera model.
     """
     return {
         "frame": index,
@@ -24,7 +25,7 @@ def frame_record(index: int, result: RecognitionResult) -> dict[str, Any]:
 
 def face_record(face: IdentifiedFace) -> dict[str, Any]:
     """Return one face of :func:`frame_record`."""
-    detection, identity = face.view.detection, face.identity
+    detection, identity, position = face.view.detection, face.identity, face.position
     return {
         "track_id": face.track_id,
         "box": [_rounded(value, 2) for value in detection.box_xyxy],
@@ -36,6 +37,8 @@ def face_record(face: IdentifiedFace) -> dict[str, Any]:
         "name": identity.name,
         "probability": _rounded(identity.probability, 4),
         "distance": None if identity.distance is None else _rounded(identity.distance, 4),
+        "flatness": face.flatness,
+        "position": None if position is None else [_rounded(value, 3) for value in position.xyz_m],
     }
 
 

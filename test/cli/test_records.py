@@ -49,6 +49,8 @@ def test_a_line_has_exactly_the_agreed_form() -> None:
                 "name": "Renée",
                 "probability": 0.9877,
                 "distance": 0.7123,
+                "flatness": "unverified",
+                "position": None,
             }
         ],
     }
