@@ -88,19 +88,6 @@ def draw_faces(
     return canvas
 
 
-def draw_status(image_bgr: ImageArray, text: str) -> ImageArray:
-    """Write one line (rate, latency …) into the lower left corner, in place, and return the image."""
-    height, width = require_image(image_bgr).shape[:2]
-    size = _Style.of(height).small + 2
-    pad = size // 2
-    line = shorten(text, size, width - 4 * pad)
-    if line:
-        box = (pad, height - pad - size - pad, text_width(line, size) + 2 * pad, size + pad)
-        _darken(image_bgr, box)
-        paint(image_bgr, letter(line, size), 2 * pad, box[1] + pad // 2, (240, 240, 240))
-    return image_bgr
-
-
 def _draw_frame(canvas: ImageArray, face: IdentifiedFace, style: _Style) -> None:
     detection = face.view.detection
     color = STATE_COLORS[face.identity.state]
@@ -235,12 +222,6 @@ def _unit(vector: FloatArray) -> FloatArray:
 def _fixed(points: FloatArray) -> np.ndarray:
     """Return points in OpenCV's fixed-point form, kept within the range it can draw."""
     return np.clip(np.rint(points * (1 << _SHIFT)), -(2**24), 2**24).astype(np.int32)[:, None]
-
-
-def _darken(canvas: ImageArray, box_xywh: Box) -> None:
-    x, y, w, h = box_xywh
-    region = canvas[max(y, 0) : y + h, max(x, 0) : x + w]
-    np.multiply(region, 0.35, out=region, casting="unsafe")
 
 
 def _overlap(first: Box, second: Box) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from face_recognition_node.common.errors import FrameError, InputError, SourceError
 from face_recognition_node.media import annotate
-from face_recognition_node.media.annotate import STATE_COLORS, draw_faces, draw_status, label_of
+from face_recognition_node.media.annotate import STATE_COLORS, draw_faces, label_of
 from face_recognition_node.media.lettering import letter, paint, shorten, spell, text_width
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.media.writer import VideoWriter
@@ -97,7 +97,7 @@ def test_any_box_name_and_image_size_can_be_drawn(
 ) -> None:
     x, y, w, h = box
     image = np.full((height, width, 3), 120, np.uint8)
-    drawn = draw_status(draw_faces(image, [face((x, y, x + w, y + h), state, name)]), name)
+    drawn = draw_faces(image, [face((x, y, x + w, y + h), state, name)])
     assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
 
