@@ -127,6 +127,7 @@ def sample_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_recording_is_recognised_from_end_to_end(
     sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,6 +254,7 @@ def test_pictures_of_several_sizes_are_annotated_and_a_bad_one_is_named(
     assert [frame.image_bgr.shape for frame in open_source(str(video))] == [(120, 160, 3)] * 3
 
 
+@pytest.mark.slow
 def test_a_part_without_frames_is_an_error(sample_gallery: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recognize", "sample", "--start", "100", "--gallery", str(sample_gallery)]) == 2
     assert "no frame in the part chosen" in capsys.readouterr().err
@@ -360,6 +362,7 @@ NO_HOME = (
 )
 
 
+@pytest.mark.slow
 def test_a_user_without_a_home_folder_can_recognize_and_forget(sample_gallery: Path, tmp_path: Path) -> None:
     gallery = tmp_path / "gallery.db"
     gallery.write_bytes(sample_gallery.read_bytes())
@@ -387,6 +390,7 @@ def test_a_user_without_a_home_folder_can_recognize_and_forget(sample_gallery: P
     assert "--gallery" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_rehearsal_is_one_page_with_ten_sentences(
     sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

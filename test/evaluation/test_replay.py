@@ -55,6 +55,7 @@ def test_truth_is_assigned_by_the_first_rule_that_fits_and_once_a_frame() -> Non
     assert assign_truth(changed(result, faces=()), play, 0.0) == []
 
 
+@pytest.mark.slow
 def test_the_sample_is_enrolled_on_the_fly_and_told_apart(models: Models, tmp_path: Path) -> None:
     scenario = read_scenario(SCENARIOS / "sample.yaml", tmp_path)
     (episode,) = scenario.episodes
@@ -119,6 +120,7 @@ def test_an_enrollment_behind_the_end_of_its_recording_is_an_error(models: Model
         replay(scenario, tmp_path, lambda settings: make_bench(models, Config()))
 
 
+@pytest.mark.slow
 def test_overlapping_enrollments_all_have_every_face_embedded(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_short_scenario_on_the_samples_people(photographs: Path, tmp_path: Path, capsys) -> None:
     page = tmp_path / "page.html"
     arguments = ["evaluate", "scenarios", str(photographs), "--short", "--only", "A7,A8,A15", "--no-progress"]

@@ -49,8 +49,9 @@ def gallery(request, tmp_path, rng):
     """A gallery with some people, searched exactly or through the index."""
     limit = {} if request.param == "small" else {"exact_limit": 1000}
     with open_gallery(tmp_path / "data" / "gallery.db", **limit) as opened:
-        for number in range(5 if request.param == "small" else 220):
-            opened.add_person(f"n{number}", [template(vector) for vector in face(rng, 5)])
+        people, views = (5, 5) if request.param == "small" else (22, 50)
+        for number in range(people):
+            opened.add_person(f"n{number}", [template(vector) for vector in face(rng, views)])
         assert opened.snapshot().is_exact == (request.param == "small")
         yield opened
 

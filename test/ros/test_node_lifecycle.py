@@ -29,6 +29,7 @@ from face_recognition_node.ros.lifecycle import shut_down, state_label
 from face_recognition_node.ros.node import FaceRecognitionNode
 from face_recognition_node.vision.faces import HeadPose
 
+pytestmark = pytest.mark.ros
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 

@@ -7,6 +7,8 @@ import ros_world  # a network of the test's own
 
 from face_recognition_node.ros.remote import Remote, RemoteError
 
+pytestmark = pytest.mark.ros
+
 
 def test_a_callback_that_fails_is_told_to_whoever_waits() -> None:
     with Remote("test_remote") as remote:

@@ -19,6 +19,8 @@ from face_recognition_node.common.errors import SourceError
 from face_recognition_node.ros import video_source
 from face_recognition_node.vision.faces import Frame
 
+pytestmark = pytest.mark.ros
+
 
 class Camera:
     """Gives three pictures and breaks."""
