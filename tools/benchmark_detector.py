@@ -23,8 +23,7 @@ from face_recognition_node.cli.benchmark.frames import (
     parse_size,
     swaying_frames,
 )
-from face_recognition_node.cli.json_output import report
-from face_recognition_node.cli.options import progress
+from face_recognition_node.cli.options import progress, report
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.faces import ImageArray
 

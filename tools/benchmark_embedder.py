@@ -17,8 +17,7 @@ from command import run_tool
 from runtimes import open_runtimes
 
 from face_recognition_node.cli.benchmark.frames import add_benchmark_options
-from face_recognition_node.cli.json_output import report
-from face_recognition_node.cli.options import progress
+from face_recognition_node.cli.options import progress, report
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.faces import ImageArray
 

@@ -27,7 +27,7 @@ from face_recognition_node.cli.benchmark.gallery import (
     made_up_views,
     measure_size,
 )
-from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.options import add_json_option, report
 from face_recognition_node.gallery.gallery import Snapshot
 from face_recognition_node.vision.faces import FloatArray
 

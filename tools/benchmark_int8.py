@@ -23,8 +23,7 @@ from command import run_tool
 from face_recognition_node.backends.loading import load_card
 from face_recognition_node.backends.openvino_runner import OpenVinoRunner
 from face_recognition_node.cli.benchmark.frames import add_benchmark_options
-from face_recognition_node.cli.json_output import report
-from face_recognition_node.cli.options import progress
+from face_recognition_node.cli.options import progress, report
 from face_recognition_node.common.errors import BackendUnavailableError, InputError
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.embedding import CropEmbedder

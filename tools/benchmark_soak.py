@@ -36,8 +36,7 @@ from face_recognition_node.cli.benchmark.ros import (
     start_camera,
     start_node,
 )
-from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.options import add_progress, file_to_write, progress
+from face_recognition_node.cli.options import add_json_option, add_progress, file_to_write, progress, report
 from face_recognition_node.cli.processes import Children, process_usage
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.evaluation.bootstrap import TAILS

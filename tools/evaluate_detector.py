@@ -21,8 +21,7 @@ import cv2
 import numpy as np
 from command import run_tool
 
-from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.options import add_model_options, models_config
+from face_recognition_node.cli.options import add_json_option, add_model_options, models_config, report
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.common.progress import progress_bar

@@ -19,7 +19,7 @@ import numpy as np
 from command import run_tool
 
 from face_recognition_node.cli.benchmark.gallery import made_up_means, made_up_views
-from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.options import add_json_option, report
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Snapshot
 from face_recognition_node.vision.faces import FloatArray, HeadPose
 

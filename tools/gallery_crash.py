@@ -28,8 +28,7 @@ from typing import Any
 import numpy as np
 from command import run_tool
 
-from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.options import add_progress
+from face_recognition_node.cli.options import add_json_option, add_progress, report
 from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.config import GalleryConfig

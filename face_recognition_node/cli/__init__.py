@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from face_recognition_node import __version__
-from face_recognition_node.cli.verbs import add_verbs
+from face_recognition_node.cli.options import add_verbs
 from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.common.files import in_words
 from face_recognition_node.common.libraries import missing_library
@@ -40,6 +40,8 @@ VERBS: dict[str, str] = {
     "web": "show the page of the operator in the browser: live picture, enrollment, people",
 }
 """Verb and the line that ``--help`` prints for it; ``evaluate`` and ``benchmark`` have verbs of their own."""
+MODULES = {verb: f"models.{verb}" for verb in ("adopt", "calibrate", "export", "prepare", "teacher", "train")}
+"""Verbs that make a model have a folder of their own."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--log-level", default="warning", choices=["debug", "info", "warning", "error"])
-    add_verbs(parser, VERBS, dest="verb", metavar="VERB")
+    add_verbs(parser, VERBS, MODULES, dest="verb", metavar="VERB")
     return parser
 
 

@@ -21,7 +21,7 @@ from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.media.sources import FrameSource, is_url, open_source
 
 if TYPE_CHECKING:
-    from face_recognition_node.cli.identity_watch import IdentityWatch, Screen
+    from face_recognition_node.cli.demo_outputs import IdentityWatch, Screen
     from face_recognition_node.ros.remote import Remote
 
 NAMESPACE = "/face_recognition_demo"
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     source = _look_at(arguments.source)
     os.environ.update(isolated_environment(os.environ))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from face_recognition_node.cli.identity_watch import IdentityWatch, Screen
+    from face_recognition_node.cli.demo_outputs import IdentityWatch, Screen
 
     screen = Screen()
     watch = IdentityWatch(screen)
@@ -282,7 +282,7 @@ def _video(arguments: argparse.Namespace, source: FrameSource | None, remote: Re
         return
     from sensor_msgs.msg import Image
 
-    from face_recognition_node.cli.annotated_video import AnnotatedVideo
+    from face_recognition_node.cli.demo_outputs import AnnotatedVideo
 
     rate = source.rate_hz if source is not None else 30.0
     with AnnotatedVideo(arguments.annotated, rate) as video:

@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.json_output import add_json_option, report
 from face_recognition_node.cli.options import (
     add_gallery,
+    add_json_option,
     add_progress,
     add_settings,
     add_source,
     config_from,
     gallery_path_from,
     progress,
+    report,
     require_frames,
     source_from,
 )

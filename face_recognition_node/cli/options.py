@@ -1,16 +1,19 @@
-"""Arguments that several verbs share, and the progress bar."""
+"""What several verbs share: how they are found, arguments, JSON for programs, the progress bar."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
+import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from face_recognition_node.common.errors import ConfigurationError, GalleryUnavailableError, SourceError
+from face_recognition_node.common.files import PRIVATE, write_json
 from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -19,7 +22,38 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 DEFAULT_PORT = 8642
+STANDARD_OUTPUT = "-"
 SOURCE_HELP = "camera number (0), video, gif, image, folder of images, ROS 2 bag, URL, or 'sample'"
+
+
+class VerbParser(argparse.ArgumentParser):
+    """A parser that fills itself from its verb's module the moment it is used."""
+
+    module: str | None = None
+
+    def parse_known_args(  # type: ignore[override]  # argparse overloads it for namespaces nobody passes here
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Import and ask the verb's module for its arguments, then parse."""
+        if self.module is not None:
+            module, self.module = importlib.import_module(self.module), None
+            module.configure(self)
+            if hasattr(module, "run"):
+                self.set_defaults(run=module.run)
+        return super().parse_known_args(args, namespace)
+
+
+def add_verbs(
+    parser: argparse.ArgumentParser, verbs: Mapping[str, str], modules: Mapping[str, str], **options: Any
+) -> None:
+    """Give ``parser`` one verb per entry.
+
+    ``modules`` says which module of this folder a verb is, where it is not called as the verb.
+    """
+    subparsers = parser.add_subparsers(required=True, parser_class=VerbParser, **options)
+    for verb, summary in verbs.items():
+        sub = subparsers.add_parser(verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        sub.module = f"face_recognition_node.cli.{modules.get(verb, verb)}"
 
 
 def file_to_write(text: str) -> Path:
@@ -225,3 +259,27 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help=f"port; 0: any (default {DEFAULT_PORT})"
     )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json [FILE]``."""
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const=STANDARD_OUTPUT,
+        type=file_or_stream,
+        metavar="FILE",
+        help="print the figures as JSON instead of text, or write them to FILE",
+    )
+
+
+def report(text: str, figures: Mapping[str, Any], target: str | None) -> None:
+    """Print ``text``, or the figures as JSON; with a file, write them there and print the text."""
+    if target == STANDARD_OUTPUT:
+        print(json.dumps(figures, indent=1, ensure_ascii=False))
+        return
+    if target is not None and is_stream(target):
+        Path(target).expanduser().write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    elif target is not None:
+        write_json(Path(target), figures, PRIVATE)
+    print(text)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import math
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from face_recognition_node.cli.options import (
     add_gallery,
@@ -26,7 +28,7 @@ from face_recognition_node.cli.options import (
 )
 from face_recognition_node.common.errors import GalleryUnavailableError, InputError
 from face_recognition_node.common.files import PRIVATE
-from face_recognition_node.vision.faces import IdentityState, RecognitionResult
+from face_recognition_node.vision.faces import IdentifiedFace, IdentityState, RecognitionResult
 
 if TYPE_CHECKING:
     from face_recognition_node.media.bag_writer import BagWriter
@@ -78,7 +80,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Recognise every frame; print who was seen."""
     from face_recognition_node.assembly import Pipeline
-    from face_recognition_node.cli.records import frame_line
     from face_recognition_node.common.parameters import with_values
     from face_recognition_node.config import MOST_STRANGERS
     from face_recognition_node.media.annotate import draw_faces
@@ -274,3 +275,48 @@ class Sightings:
                 f"  {found.frames:>6}  {found.probability:>11.3f}  {found.person_id or '-'}"
             )
         return "\n".join(lines)
+
+
+def frame_record(index: int, result: RecognitionResult) -> dict[str, Any]:
+    """Return ``{"frame", "stamp", "faces": [...]}`` of plain numbers and strings, ready for JSON.
+
+    Boxes and landmarks are pixels, ``stamp`` is seconds, ``score``, ``quality`` and ``probability`` lie in
+    [0, 1], ``distance`` in [0, 2] or null where no template was compared. ``flatness`` is "unverified",
+    "solid" or "flat"; ``position`` is in metres (x right, y down, z ahead of the camera), null without a
+    camera model.
+    """
+    return {
+        "frame": index,
+        "stamp": _rounded(result.stamp, 6),
+        "faces": [face_record(face) for face in result.faces],
+    }
+
+
+def face_record(face: IdentifiedFace) -> dict[str, Any]:
+    """Return one face of :func:`frame_record`."""
+    detection, identity, position = face.view.detection, face.identity, face.position
+    return {
+        "track_id": face.track_id,
+        "box": [_rounded(value, 2) for value in detection.box_xyxy],
+        "landmarks": [[_rounded(x, 2), _rounded(y, 2)] for x, y in detection.landmarks_xy],
+        "score": _rounded(detection.score, 4),
+        "quality": _rounded(face.view.quality.overall, 4),
+        "state": identity.state.value,
+        "person_id": identity.person_id,
+        "name": identity.name,
+        "probability": _rounded(identity.probability, 4),
+        "distance": None if identity.distance is None else _rounded(identity.distance, 4),
+        "flatness": face.flatness,
+        "position": None if position is None else [_rounded(value, 3) for value in position.xyz_m],
+    }
+
+
+def frame_line(index: int, result: RecognitionResult) -> str:
+    """Return :func:`frame_record` as one line of JSON without its line end."""
+    return json.dumps(frame_record(index, result), ensure_ascii=False, allow_nan=False)
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """Return a Python float of few digits; JSON has no NaN, so what is not finite becomes null."""
+    number = float(value)
+    return round(number, digits) if math.isfinite(number) else None

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _triplet(folder: Path, pictures: list[Path], alpha: float | None) -> int:
-    from face_recognition_node.cli.picture_faces import crop_face, embed_crops
+    from face_recognition_node.systems.pictures import crop_face, embed_crops
     from face_recognition_node.systems.triplet.lock import HEAD, TripletLock
     from face_recognition_node.systems.triplet.runs import read_face
 

@@ -14,8 +14,8 @@ pytest.importorskip("sensor_msgs", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
-from face_recognition_node.cli import annotated_video
-from face_recognition_node.cli.annotated_video import AnnotatedVideo
+from face_recognition_node.cli import demo_outputs
+from face_recognition_node.cli.demo_outputs import AnnotatedVideo
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.ros.conversions import bgr_to_image
 
@@ -44,17 +44,17 @@ def test_a_missing_image_is_made_up_for_by_the_next(tmp_path: Path) -> None:
 def test_a_slow_disk_delays_nobody_and_the_end_waits_for_it(tmp_path: Path, monkeypatch) -> None:
     go_on = threading.Event()
 
-    class SlowWriter(annotated_video.VideoWriter):
+    class SlowWriter(demo_outputs.VideoWriter):
         def write(self, image_bgr) -> None:
             assert go_on.wait(60)
             super().write(image_bgr)
 
-    monkeypatch.setattr(annotated_video, "VideoWriter", SlowWriter)
+    monkeypatch.setattr(demo_outputs, "VideoWriter", SlowWriter)
     path = tmp_path / "seen.avi"
     with AnnotatedVideo(str(path), 10.0) as video:
         for tenths in range(9):
             video.take(image(tenths))
-        for _ in range(2 * annotated_video.WAITING_IMAGES):
+        for _ in range(2 * demo_outputs.WAITING_IMAGES):
             video.take(image(9))
         go_on.set()
     assert len(greys(path)) == 10

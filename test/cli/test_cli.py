@@ -20,8 +20,7 @@ import pytest
 from face_recognition_node.cli import VERBS, build_parser, main, run_guarded
 from face_recognition_node.cli.benchmark import WHAT as BENCHMARKS
 from face_recognition_node.cli.evaluate import WHAT as EVALUATIONS
-from face_recognition_node.cli.json_output import report
-from face_recognition_node.cli.options import add_settings, config_from, file_to_write, parse_value
+from face_recognition_node.cli.options import add_settings, config_from, file_to_write, parse_value, report
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.media.writer import VideoWriter

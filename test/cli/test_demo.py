@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
 pytest.importorskip("face_recognition_interfaces.msg", reason="needs the built interface package")
 
-from face_recognition_node.cli.identity_watch import IdentityWatch, Screen
+from face_recognition_node.cli.demo_outputs import IdentityWatch, Screen
 from face_recognition_node.cli.processes import Children, isolated_environment, process_usage
 from face_recognition_node.media.sample import render
 

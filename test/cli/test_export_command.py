@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from face_recognition_node.cli import export as verb
 from face_recognition_node.cli import main
+from face_recognition_node.cli.models import export as verb
 from face_recognition_node.common.files import file_sha256
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.vision.model_card import ModelCard

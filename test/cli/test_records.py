@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from face_recognition_node.cli.records import frame_line
+from face_recognition_node.cli.recognize import frame_line
 from face_recognition_node.vision.faces import (
     Detection,
     FaceQuality,

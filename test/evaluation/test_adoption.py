@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from face_recognition_node.backends import load_embedder
-from face_recognition_node.cli import calibrate, main
+from face_recognition_node.cli import main
+from face_recognition_node.cli.models import calibrate
 from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.evaluation.adoption import (

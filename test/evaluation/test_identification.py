@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from face_recognition_node.cli import main
-from face_recognition_node.cli.identification_faces import open_judged_faces
+from face_recognition_node.cli.evaluate.identification import open_judged_faces
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import merge_doubles
 from face_recognition_node.evaluation.identification import (

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from face_world import FaceWorld, face, frame, made_up_calibration, random_calibration, unit
 
-from face_recognition_node.cli import picture_faces
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, Provenance
 from face_recognition_node.identity.adaptation import Adapter
@@ -22,6 +21,7 @@ from face_recognition_node.identity.comparison import (
     pool,
     pool_views,
 )
+from face_recognition_node.systems import pictures
 from face_recognition_node.vision.faces import Detection, HeadPose, Identity, IdentityState, ImageArray
 
 
@@ -120,11 +120,11 @@ def test_two_pictures_are_compared_with_the_hubness_of_their_faces(monkeypatch: 
     def largest_face(_: ImageArray) -> Detection:
         return detection
 
-    monkeypatch.setattr(picture_faces, "robot_embedder", Embedder)
-    monkeypatch.setattr(picture_faces, "largest_face", largest_face)
-    monkeypatch.setattr(picture_faces, "robot_card", lambda: None)
+    monkeypatch.setattr(pictures, "robot_embedder", Embedder)
+    monkeypatch.setattr(pictures, "largest_face", largest_face)
+    monkeypatch.setattr(pictures, "robot_card", lambda: None)
     monkeypatch.setattr(Calibration, "from_card", lambda _: calibration_with_a_hub())
     pictures = [np.full((480, 640, 3), 90, np.uint8)] * 2
-    probabilities = picture_faces.same_person_probabilities(pictures, 0.5)
+    probabilities = pictures.same_person_probabilities(pictures, 0.5)
     corrected = 0.6 - 2.0 * (0.0 + 0.8) / 2
     assert probabilities[0, 1] == pytest.approx(1 / (1 + np.exp(-16.0 * (corrected - 0.3))), abs=1e-4)

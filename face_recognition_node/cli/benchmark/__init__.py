@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from face_recognition_node.cli.verbs import add_verbs
+from face_recognition_node.cli.options import add_verbs
 
 WHAT = {
     "pipeline": "frames per second of the whole path, without ROS",
@@ -15,4 +15,4 @@ WHAT = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the kinds of benchmark."""
-    add_verbs(parser, WHAT, prefix="benchmark.", dest="what", metavar="WHAT")
+    add_verbs(parser, WHAT, {what: f"benchmark.{what}" for what in WHAT}, dest="what", metavar="WHAT")

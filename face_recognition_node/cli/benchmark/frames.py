@@ -10,8 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from face_recognition_node.cli.json_output import add_json_option
-from face_recognition_node.cli.options import add_progress
+from face_recognition_node.cli.options import add_json_option, add_progress
 from face_recognition_node.common.errors import BackendUnavailableError, InputError
 from face_recognition_node.vision.faces import ImageArray
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.options import add_progress, progress
+from face_recognition_node.cli.options import add_json_option, add_progress, progress, report
 from face_recognition_node.vision.faces import FloatArray, HeadPose
 
 if TYPE_CHECKING:

@@ -26,8 +26,7 @@ from face_recognition_node.cli.benchmark.frames import (
     parse_size,
     swaying_frames,
 )
-from face_recognition_node.cli.json_output import report
-from face_recognition_node.cli.options import progress
+from face_recognition_node.cli.options import progress, report
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.vision.faces import Frame, ImageArray, RecognitionResult

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.cli.benchmark.frames import parse_size, sway
-from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.options import add_json_option, report
 from face_recognition_node.cli.processes import Children, isolated_environment, process_usage
 from face_recognition_node.common.errors import BackendUnavailableError, InputError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from face_recognition_node.cli.verbs import add_verbs
+from face_recognition_node.cli.options import add_verbs
 
 WHAT = {
     "verification": "official LFW folds: accuracy, ROC, TAR at FAR, F1",
@@ -16,4 +16,4 @@ WHAT = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the kinds of evaluation."""
-    add_verbs(parser, WHAT, prefix="evaluate.", dest="what", metavar="WHAT")
+    add_verbs(parser, WHAT, {what: f"evaluate.{what}" for what in WHAT}, dest="what", metavar="WHAT")

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.options import add_model_options, file_to_write, models_config
+from face_recognition_node.cli.options import (
+    add_json_option,
+    add_model_options,
+    file_to_write,
+    models_config,
+    report,
+)
 from face_recognition_node.evaluation.degradation import darken_face, reduce_face
 from face_recognition_node.evaluation.picture_archive import LabelledPairs, embed_in_batches
 from face_recognition_node.vision.alignment import CROP_SIZE

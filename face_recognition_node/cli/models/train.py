@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.picture_faces import (
+from face_recognition_node.common.errors import ConfigurationError, FaceRecognitionError
+from face_recognition_node.systems.pictures import (
     crop_face,
     embed_crops,
     read_newcomer,
     same_person_probabilities,
 )
-from face_recognition_node.common.errors import ConfigurationError, FaceRecognitionError
 
 if TYPE_CHECKING:
     from face_recognition_node.training.recipe import RunOptions

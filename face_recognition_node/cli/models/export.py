@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from face_recognition_node.cli.json_output import add_json_option, report
+from face_recognition_node.cli.options import add_json_option, report
 from face_recognition_node.common.errors import InputError, ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import write_bytes
 from face_recognition_node.config import ModelsConfig

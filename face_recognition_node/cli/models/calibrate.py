@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from face_recognition_node.cli.json_output import add_json_option, report
-from face_recognition_node.cli.options import add_model_options, file_to_write, models_config
+from face_recognition_node.cli.options import (
+    add_json_option,
+    add_model_options,
+    file_to_write,
+    models_config,
+    report,
+)
 from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from face_recognition_node.cli import calibrate
-from face_recognition_node.cli.json_output import add_json_option
-from face_recognition_node.cli.options import add_model_options
+from face_recognition_node.cli.models import calibrate
+from face_recognition_node.cli.options import add_json_option, add_model_options
 from face_recognition_node.common.errors import InputError
 
 _NAME = "abcdefghijklmnopqrstuvwxyz0123456789_"
