@@ -124,7 +124,7 @@ def test_two_pictures_are_compared_with_the_hubness_of_their_faces(monkeypatch: 
     monkeypatch.setattr(pictures, "largest_face", largest_face)
     monkeypatch.setattr(pictures, "robot_card", lambda: None)
     monkeypatch.setattr(Calibration, "from_card", lambda _: calibration_with_a_hub())
-    pictures = [np.full((480, 640, 3), 90, np.uint8)] * 2
-    probabilities = pictures.same_person_probabilities(pictures, 0.5)
+    images = [np.full((480, 640, 3), 90, np.uint8)] * 2
+    probabilities = pictures.same_person_probabilities(images, 0.5)
     corrected = 0.6 - 2.0 * (0.0 + 0.8) / 2
     assert probabilities[0, 1] == pytest.approx(1 / (1 + np.exp(-16.0 * (corrected - 0.3))), abs=1e-4)
