@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from face_recognition_node.gallery.values import Provenance, Template
-from face_recognition_node.identity.comparison import compare_with_templates, log_likelihood_ratios
+from face_recognition_node.identity.comparison import compare_with_templates, log_likelihood_ratios, pool
 
 if TYPE_CHECKING:
     from face_recognition_node.gallery.snapshot import Snapshot
@@ -54,39 +53,40 @@ def review(snapshot: Snapshot, calibration: Calibration) -> list[Issue]:
 
 
 def templates_of_two(snapshot: Snapshot, calibration: Calibration) -> tuple[int, ...]:
-    """Return the smaller part of each entry that falls into parts which do not fit each other.
+    """Return the ids of the templates of :func:`second_person`, over all persons, at even odds."""
+    found = (second_person(snapshot.templates_of(key), calibration) for key in snapshot.persons)
+    return tuple(sorted(template_id for ids in found for template_id in ids))
 
-    Two templates fit if they show one person more likely than two (log-likelihood ratio above 0), and so do
-    those that others connect: a head from the left and from the right. A part has two templates or more; a
-    single poor view is no second person.
+
+def second_person(
+    templates: Sequence[Template], calibration: Calibration, log_ratio: float = 0.0
+) -> list[int]:
+    """Return the ids of the smaller part of an entry's templates, if its two parts show two people.
+
+    The parts are those of two means (Lloyd 1982), begun along the direction in which the templates differ
+    most; each has two templates or more, for a single poor view is no second person. Compared as two faces,
+    their pools have a log-likelihood ratio below ``log_ratio`` (natural log) of showing one person.
     """
-    found: list[int] = []
-    for person in snapshot.persons.values():
-        templates = [t for t in snapshot.templates_of(person.person_id) if not t.is_set_aside]
-        if len(templates) < 4:
-            continue
-        vectors = np.stack([template.embedding for template in templates])
-        qualities = [template.quality for template in templates]
-        fits = log_likelihood_ratios(calibration, vectors, qualities, vectors, qualities) > 0.0
-        parts = _parts(fits)
-        if len(parts) > 1:
-            found += [templates[k].template_id for part in parts[1:] if len(part) > 1 for k in part]
-    return tuple(sorted(found))
-
-
-def _parts(fits: NDArray[np.bool_]) -> list[list[int]]:
-    """Return the connected parts of a (N, N) symmetric relation, largest first."""
-    pending, parts = set(range(len(fits))), []
-    while pending:
-        part, edge = [], [min(pending)]
-        while edge:
-            k = edge.pop()
-            if k in pending:
-                pending.remove(k)
-                part.append(k)
-                edge += np.flatnonzero(fits[k]).tolist()
-        parts.append(sorted(part))
-    return sorted(parts, key=len, reverse=True)
+    searched = [template for template in templates if not template.is_set_aside]
+    if len(searched) < 4:
+        return []
+    vectors = np.stack([template.embedding for template in searched])
+    qualities = np.array([template.quality for template in searched])
+    parts = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[0][:, 0] > 0.0
+    for _ in range(len(searched)):
+        if not 2 <= parts.sum() <= len(parts) - 2:
+            return []
+        first, second = (pool(vectors[part], qualities[part]) for part in (parts, ~parts))
+        moved = vectors @ first[0] > vectors @ second[0]
+        if (moved == parts).all():
+            break
+        parts = moved
+    ratio = log_likelihood_ratios(calibration, first[0][None], first[1], second[0][None], second[1])
+    if ratio[0, 0] >= log_ratio:
+        return []
+    size = int(parts.sum())
+    is_smaller = parts if size < len(parts) - size or (2 * size == len(parts) and not parts[0]) else ~parts
+    return [template.template_id for template, is_in in zip(searched, is_smaller, strict=True) if is_in]
 
 
 def _issue(

@@ -125,16 +125,15 @@ class IdentityResolver:
             visible[k].claim.new_probability = math.exp(posterior[None])
             visible[k] = self._take(visible[k], option, renew, snapshot)
             identities.append(self._describe(visible[k], matches[k], option, posterior, snapshot, stamp))
-        self._tell_apart(visible, chosen, snapshot)
+        self._tell_apart(visible, chosen)
         return visible, identities
 
-    def _tell_apart(
-        self, tracks: Sequence[Track], chosen: Sequence[_Option | None], snapshot: Snapshot
-    ) -> None:
+    def _tell_apart(self, tracks: Sequence[Track], chosen: Sequence[_Option | None]) -> None:
         """Remember that faces of one frame are different people, for as long as tracks and strangers live.
 
         A track seen beside a stranger is not that stranger when the other face has gone, unless it fits
-        better than the other did. Two strangers created from two tracks of one frame are different entries.
+        better than the other did. An entry created from one of the tracks and whoever the other is claimed to
+        be are different entries.
         """
         seen = [
             (track, option)
@@ -149,7 +148,7 @@ class IdentityResolver:
             strength = math.inf if is_own else one.match.log_ratio
             held = second.claim.others
             held[person_id] = max(held.get(person_id, -math.inf), strength)
-            if is_own and other is not None and second.own_stranger_id == other.match.person_id:
+            if is_own and other is not None:
                 self._models.tell_apart(person_id, other.match.person_id)
 
     def log_limit(self, n_enrolled: int) -> float:

@@ -34,6 +34,7 @@ class StrangerRecord:
         stored: (D,) vectors of the views that the gallery was given.
         last_addition: When the last of them was given to it, seconds.
         last_update: When the track was last in view, seconds, or None.
+        passed_as: Whom the track was taken for before, or None.
         is_broken: Whether the track was out of view for so long that it may be somebody else's since.
     """
 
@@ -47,6 +48,7 @@ class StrangerRecord:
     stored: list[FloatArray] = field(default_factory=list)
     last_addition: float = 0.0
     last_update: float | None = None
+    passed_as: str | None = None
     is_broken: bool = False
 
     @property

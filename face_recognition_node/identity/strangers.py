@@ -20,6 +20,7 @@ import numpy as np
 
 from face_recognition_node.common.errors import GalleryChangedError, GalleryError
 from face_recognition_node.config import MOST_STRANGERS, StrangersConfig
+from face_recognition_node.identity.adaptation_review import second_person
 from face_recognition_node.identity.comparison import log_likelihood_ratios, pool
 from face_recognition_node.identity.stranger_record import StrangerRecord
 from face_recognition_node.vision.faces import FaceView, Identity, IdentityState, RecognitionResult
@@ -39,6 +40,8 @@ _UNLIKE = math.log(0.01)
 _UNLIKE_PATIENCE_S = 0.5
 """A face that is undecided, but no more like anybody known than one stranger in a hundred is, will hardly
 get a name: it waits this long only, in place of ``patience_s``."""
+_TWO_PEOPLE = math.log(1 / 9)
+"""Log-likelihood ratio of being one person below which two parts of an entry are made two entries."""
 _NEW_PROBABILITY = 0.5
 """A face that is less probably somebody new than this may be one of the strangers: it waits."""
 
@@ -48,6 +51,7 @@ class StrangerBook:
 
     Attributes:
         minted: Ids given here, the latest of them, whether they are still in the gallery or not.
+        n_separated: How often one stranger turned out to be two, for diagnostics.
 
     Args:
         gallery: Where they are written.
@@ -65,6 +69,8 @@ class StrangerBook:
         self._writer = writer
         self._calibration = calibration
         self._judged = gallery.snapshot()
+        self.n_separated = 0
+        self._split: set[str] = set()
 
     def observe(self, result: RecognitionResult, tracks: Sequence[Track]) -> None:
         """Note the views that count, mint the strangers that are due and take back ids that proved wrong."""
@@ -93,12 +99,12 @@ class StrangerBook:
         if identity.person_id is not None and record.minted_id is None and record.pending is None:
             # An id that is lost again is not to be had anew from the views it was borne with: the person
             # would be stored twice, and two equals are never told apart.
-            track.stranger = StrangerRecord()
+            track.stranger = StrangerRecord(passed_as=identity.person_id)
         elif record.minted_id is not None and record.minted_id not in self._gallery.snapshot().persons:
             # forgotten by somebody: whoever is still there has to earn an id anew
             track.stranger = StrangerRecord()
         elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
-            self._mint(record)
+            self._mint(record, track.claim)
         elif self.config.enabled and record.minted_id == identity.person_id and track.suspicion == 0.0:
             self._add_other_side(record)
         record.latest = None
@@ -131,7 +137,7 @@ class StrangerBook:
         is_nobody = identity.state is IdentityState.STRANGER or (is_unlike and waited >= _UNLIKE_PATIENCE_S)
         return is_nobody and claim.new_probability >= _NEW_PROBABILITY
 
-    def _mint(self, record: StrangerRecord) -> None:
+    def _mint(self, record: StrangerRecord, claim: Claim | None) -> None:
         templates = [record.store(view) for view in record.views]
         judged = self._judged
         outgoing = _longest_unseen(self._gallery.snapshot(), self.config.maximum_strangers - 1)
@@ -143,6 +149,8 @@ class StrangerBook:
                 "", templates, is_stranger=True, check=partial(self._require_new, templates, judged)
             )
             self.minted.append(person.person_id)
+            if claim is not None and record.passed_as in claim.others:  # seen beside whom it was taken for
+                self._report_two(str(record.passed_as), person.person_id)
             return person
 
         self._commit(record, commit)
@@ -171,7 +179,32 @@ class StrangerBook:
         if minted is None or view is None:
             return
         template = record.store(view)
-        self._commit(record, lambda: self._gallery.add_templates(minted, [template]))
+
+        def commit() -> Person:
+            person = self._gallery.add_templates(minted, [template])
+            record.is_broken |= self._split_in_two(person)
+            return person
+
+        self._commit(record, commit)
+
+    def _split_in_two(self, person: Person) -> bool:
+        """Split an entry that has come to show two people; once only, for who puts it together knows better.
+
+        It is a step of the gallery's history, which can be undone.
+        """
+        if person.aliases or person.person_id in self._split:
+            return False
+        templates = self._gallery.snapshot().templates_of(person.person_id)
+        second = second_person(templates, self._calibration, _TWO_PEOPLE)
+        if not second:
+            return False
+        self._split.add(person.person_id)
+        self._report_two(person.person_id, self._gallery.split(second).person_id)
+        return True
+
+    def _report_two(self, known_id: str, new_id: str) -> None:
+        self.n_separated += 1
+        LOGGER.info("%s was two people; the other one is %s now", known_id, new_id)
 
     def _commit(self, record: StrangerRecord, commit: Callable[[], Person]) -> None:
         """Write to the gallery, and note the person when it is done."""

@@ -120,6 +120,7 @@ class Runtime(Pipeline):
             "version": snapshot.version,
             "persons": len(snapshot.persons) - strangers,
             "strangers": strangers,
+            "strangers found to be two": self.strangers.n_separated,
             "templates": snapshot.n_templates,
             "session": snapshot.session or "(default)",
             "trouble": self.gallery.trouble,
