@@ -164,7 +164,7 @@ class StrangerBook:
             now: The gallery as it is.
         """
         vector, quality = pool(np.stack([t.embedding for t in templates]), [t.quality for t in templates])
-        for person_id in now.persons.keys() - judged.persons.keys():
+        for person_id in now.persons.keys() - judged.persons.keys() - set(self.minted):
             stored = now.templates_of(person_id)
             other, other_quality = pool(np.stack([t.embedding for t in stored]), [t.quality for t in stored])
             ratios = log_likelihood_ratios(

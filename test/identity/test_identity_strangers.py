@@ -225,6 +225,18 @@ def test_an_entry_that_turns_out_to_be_two_is_split_once(
     assert door.book.own_id(track) is None
 
 
+def test_two_alike_who_arrive_together_get_their_ids_at_once(door: Door) -> None:
+    """What this very node stored a moment ago was seen in the same frame: it is somebody else."""
+    alike = at_cosine(0.5, door.world.axis(0), door.world.axis(1))
+    for _ in range(5):
+        door.stamp += 0.1
+        door.show_all(
+            door.world.view(door.stamp, embedding=alike),
+            door.world.view(door.stamp, embedding=door.world.axis(0), center=(120.0, 240.0)),
+        )
+    assert len(door.strangers) == 2
+
+
 def test_two_who_passed_for_one_stranger_are_two_once_seen_together(
     door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
