@@ -18,7 +18,7 @@ from face_recognition_node.enrollment.coverage import PoseCoverage
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Person
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.comparison import pairs_of_one_person
+from face_recognition_node.identity.person_models import pairs_of_one_person
 from face_recognition_node.media.annotate import draw_faces
 from face_recognition_node.vision.faces import (
     Frame,

@@ -16,8 +16,7 @@ ratios are not independent and must not be added:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,14 +25,11 @@ from numpy.typing import ArrayLike, NDArray
 from face_recognition_node.vision.faces import FaceView, FloatArray, embedding_of
 
 if TYPE_CHECKING:
-    from face_recognition_node.gallery.snapshot import Snapshot
     from face_recognition_node.gallery.values import Template
     from face_recognition_node.identity.calibration import Calibration
 
 _LEAST_QUALITY = 1e-3
 """Views of quality 0 still have a direction where there is nothing better."""
-MOST_ENTRIES = 500
-"""Of larger galleries the latest are compared with one another."""
 
 
 def log_likelihood_ratios(
@@ -112,40 +108,6 @@ def embeddings_of(views: Sequence[FaceView]) -> FloatArray:
 def qualities_of(views: Sequence[FaceView]) -> FloatArray:
     """Return the (N,) overall qualities of views."""
     return np.array([view.quality.overall for view in views], np.float32)
-
-
-def pairs_of_one_person(
-    calibration: Calibration, snapshot: Snapshot, least_probability: float
-) -> Iterator[tuple[str, str, float]]:
-    """Yield (id, id, probability) of entries that look like one person, most probable first.
-
-    The pooled templates of the entries are compared; beforehand, any other entry is as likely to be the same
-    person. An enrolled person comes before a stranger, the older entry before the newer one.
-    """
-    entries = sorted(
-        list(snapshot.persons.values())[-MOST_ENTRIES:], key=lambda p: (p.is_stranger, p.created)
-    )
-    searched = [
-        (person, [t for t in snapshot.templates_of(person.person_id) if not t.is_set_aside])
-        for person in entries
-    ]
-    pooled = [
-        (person.person_id, *pool(np.stack([t.embedding for t in templates]), [t.quality for t in templates]))
-        for person, templates in searched
-        if templates
-    ]
-    if len(pooled) < 2:
-        return
-    ids, vectors, qualities = zip(*pooled, strict=True)
-    centers = np.stack(vectors)
-    ratios = log_likelihood_ratios(calibration, centers, qualities, centers, qualities)
-    logits = np.clip(ratios - math.log(len(ids)), -50.0, 50.0)
-    first, second = np.triu_indices(len(ids), 1)
-    probabilities = 1.0 / (1.0 + np.exp(-logits[first, second]))
-    for k in np.argsort(-probabilities, kind="stable"):
-        if probabilities[k] < least_probability:
-            return
-        yield ids[first[k]], ids[second[k]], float(probabilities[k])
 
 
 def _column(qualities: ArrayLike) -> FloatArray:

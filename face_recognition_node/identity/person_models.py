@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from face_recognition_node.identity.cohort import LARGEST, Cohort
 from face_recognition_node.identity.comparison import pool
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _LOG_CHANCE_OF_TWO = math.log(1e-4)
 """Entries as alike as different people are with a smaller chance than this are taken for one person."""
+MOST_ENTRIES = 500
+"""Of larger galleries the latest are compared with one another."""
 CANDIDATES = 8
 """Persons compared in full for one query; those further down the search cannot be named."""
 
@@ -122,10 +125,7 @@ class PersonModels:
         if not persons:
             return ()
         models = [self._model(person.person_id, snapshot) for person in persons]
-        similarity = np.stack([model.center for model in models]) @ query
-        common = np.array([model.commonness for model in models])
-        corrected = self._calibration.correct(similarity, (common + own) / 2).astype(np.float64)
-        normalized = self._cohort.normalize(corrected, query, own, [person.person_id for person in persons])
+        similarity, normalized = self._compare(query, own, models, [person.person_id for person in persons])
         qualities = [model.quality for model in models]
         ratios = self._calibration.log_likelihood_ratio(normalized, quality, qualities)
         false_matches = self._calibration.log_false_match(normalized, quality, qualities)
@@ -137,6 +137,38 @@ class PersonModels:
             for person, *values in zip(persons, *columns, strict=True)
         ]
         return tuple(sorted(matches, key=lambda h: (-h.log_ratio, -h.similarity)))
+
+    def _compare(
+        self, query: FloatArray, own: float, models: Sequence[_Model], person_ids: Sequence[str]
+    ) -> tuple[FloatArray, NDArray[np.float64]]:
+        """Return the cosines of models to a query, and what the tables are asked for instead."""
+        similarity = np.stack([model.center for model in models]) @ query
+        common = np.array([model.commonness for model in models])
+        corrected = self._calibration.correct(similarity, (common + own) / 2).astype(np.float64)
+        return similarity, self._cohort.normalize(corrected, query, own, person_ids)
+
+    def pairs_of_one(self, snapshot: Snapshot) -> list[tuple[str, str, float]]:
+        """Return every (id, id, probability) of two entries; see :func:`pairs_of_one_person`."""
+        self.follow(snapshot)
+        latest = list(snapshot.persons.values())[-MOST_ENTRIES:]
+        entries = sorted(
+            (one for one in latest if any(not t.is_set_aside for t in snapshot.templates_of(one.person_id))),
+            key=lambda one: (one.is_stranger, one.created),
+        )
+        ids = [entry.person_id for entry in entries]
+        models = [self._model(person_id, snapshot) for person_id in ids]
+        found = []
+        for k, model in enumerate(models[:-1]):
+            rest = slice(k + 1, None)
+            _, normalized = self._compare(model.center, model.commonness, models[rest], ids[rest])
+            qualities = [other.quality for other in models[rest]]
+            ratios = self._calibration.log_likelihood_ratio(normalized, model.quality, qualities)
+            logits = np.clip(ratios - math.log(len(ids)), -50.0, 50.0)
+            found += [
+                (ids[k], other, float(p))
+                for other, p in zip(ids[rest], 1 / (1 + np.exp(-logits)), strict=True)
+            ]
+        return found
 
     def _model(self, person_id: str, snapshot: Snapshot) -> _Model:
         model = self._models.get(person_id)
@@ -201,6 +233,19 @@ class PersonModels:
             if (chances[k, unsure] > _LOG_CHANCE_OF_TWO).all():
                 kept.append(k)
         return {ids[k]: members[k].center for k in kept}
+
+
+def pairs_of_one_person(
+    calibration: Calibration, snapshot: Snapshot, least_probability: float
+) -> list[tuple[str, str, float]]:
+    """Return (id, id, probability) of entries that look like one person, most probable first.
+
+    The pooled templates of two entries are compared as those of a track and an entry are; beforehand, any
+    other entry is as likely to be the same person. An enrolled person comes before a stranger, the older
+    entry before the newer one.
+    """
+    pairs = PersonModels(calibration).pairs_of_one(snapshot)
+    return sorted((pair for pair in pairs if pair[2] >= least_probability), key=lambda pair: -pair[2])
 
 
 def _choose(snapshot: Snapshot) -> list[Person]:

@@ -14,7 +14,7 @@ from face_recognition_node.assembly import Models, Pipeline
 from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
-from face_recognition_node.identity.comparison import pairs_of_one_person
+from face_recognition_node.identity.person_models import pairs_of_one_person
 from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.parameters import Settings
 from face_recognition_node.ros.pipeline import FramePipeline

@@ -9,7 +9,7 @@ import numpy as np
 from face_recognition_node.config import IdentityConfig
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.identity.calibration import Calibration
-from face_recognition_node.identity.comparison import pairs_of_one_person
+from face_recognition_node.identity.person_models import pairs_of_one_person
 from face_recognition_node.web.operator import TWIN_PROBABILITY, OperatingPoint, Pair
 
 _STRANGER_PROBABILITY = 0.3

@@ -10,8 +10,9 @@ import pytest
 from face_world import FaceWorld, made_up_calibration, unit
 from identity_desk import BOX, Desk, between
 
+from face_recognition_node.gallery.gallery import Gallery, GalleryConfig
 from face_recognition_node.gallery.values import NewTemplate
-from face_recognition_node.identity.person_models import PersonModels
+from face_recognition_node.identity.person_models import PersonModels, pairs_of_one_person
 from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import Detection, FloatArray, HeadPose, IdentityState
 
@@ -133,3 +134,21 @@ def test_who_is_seen_beside_a_stranger_is_somebody_new_however_alike(world: Face
     for _ in range(2):
         desk.ask(one, look_alike)
     assert look_alike.claim.new_probability > 0.9
+
+
+def test_where_everybody_is_alike_only_one_person_stored_twice_is_a_pair() -> None:
+    rng = np.random.default_rng(6)
+    calibration = made_up_calibration()
+    common, own = rng.normal(size=64), rng.normal(size=(8, 64))
+    gallery = Gallery.open(None, "model/alignment", GalleryConfig())
+
+    def add(name: str, k: int) -> str:
+        views = [unit(0.9 * common + own[k] + 0.2 * rng.normal(size=64)) for _ in range(4)]
+        return gallery.add_person(name, [a_view(view) for view in views]).person_id
+
+    ids = [add(f"P{k}", k) for k in range(8)]
+    twice = add("P3 again", 3)
+    snapshot = gallery.snapshot()
+    (pair,) = pairs_of_one_person(calibration, snapshot, 0.3)
+    assert pair[:2] == (ids[3], twice)
+    assert pair[2] > 0.9
