@@ -416,3 +416,30 @@ def test_identity_is_carried_between_searches(models: Models, portraits: dict[st
         stage.show(("guest", 120, 135, 150), wait=1 / 30, embed_all=True)
     assert detector.calls - searched == 10
     stage.gallery.close()
+
+
+def test_what_no_head_can_have_bears_no_name(models: Models, portraits: dict[str, np.ndarray]) -> None:
+    """A box between two faces: found where Anna's was, its mouth above its eyes."""
+
+    class Upset(CountingDetector):
+        is_upset = False
+
+        def search(self, lit_bgr: np.ndarray, clock: StageClock | None = None) -> list[Detection]:
+            found = super().search(lit_bgr, clock)
+            return [
+                replace(d, landmarks_xy=d.landmarks_xy[[3, 4, 2, 0, 1]]) if self.is_upset else d
+                for d in found
+            ]
+
+    detector = Upset(models)
+    stage = Stage(replace(models, detector=detector), portraits)
+    anna = stage.enroll("guest", "Anna")
+    named = stage.show(("guest", 200, 135, 180)).faces[0]
+    detector.is_upset = True
+    ghosts = [stage.show(("guest", 200, 135, 180), wait=1 / 30).faces[0] for _ in range(3)]
+    detector.is_upset = False
+    again = stage.show(("guest", 200, 135, 180), wait=1 / 30).faces[0]
+    assert [ghost.identity.state for ghost in ghosts] == [IdentityState.UNDECIDED] * 3
+    assert {named.track_id, again.track_id} == {named.track_id}
+    assert named.identity.person_id == again.identity.person_id == anna
+    stage.pipeline.close()

@@ -214,7 +214,7 @@ class IdentityResolver:
             claim.person_id = snapshot.aliases.get(claim.person_id, claim.person_id)
         if last is None or stamp - last > self.config.claim_timeout_s or track.suspicion < 0.0:
             return {}
-        if track.is_flat:  # a portrait may well be Anna's, but she is not there
+        if track.is_flat or track.is_ghost:  # a portrait may well be Anna's, but she is not there
             return {}
         options = {}
         timeout_s = self.config.claim_timeout_s
@@ -315,7 +315,8 @@ class IdentityResolver:
         nobody_enrolled = math.exp(posterior[None]) + sum(
             math.exp(posterior[h.person_id]) for h in matches if h.is_stranger
         )
-        seen_enough = track.evidence.effective_views >= 1.5 and track.suspicion == 0.0 and not track.is_flat
+        is_face = track.suspicion == 0.0 and not track.is_flat and not track.is_ghost
+        seen_enough = track.evidence.effective_views >= 1.5 and is_face
         # Each enrolled person is ruled out alone: among many, what speaks for one is lost in their prior.
         ruled_out = math.log((1.0 - self.config.minimum_probability) / self.config.minimum_probability)
         stranger = (

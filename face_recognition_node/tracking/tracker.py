@@ -55,6 +55,7 @@ class Track:
         claim: What the identity resolver claims of it (see ``identity.py``).
         stranger: What the stranger book keeps on it (see ``strangers.py``).
         own_stranger_id: The stranger that was created from it, while nothing has broken it.
+        is_ghost: Whether what it was continued with in the latest frame has landmarks that no head can have.
     """
 
     track_id: int
@@ -71,6 +72,7 @@ class Track:
     claim: Any = None
     stranger: Any = None
     own_stranger_id: str | None = None
+    is_ghost: bool = False
 
     @property
     def is_flat(self) -> bool:
