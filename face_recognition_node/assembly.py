@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 from face_recognition_node.common.background import BackgroundWriter
+from face_recognition_node.common.closing import Closing
 from face_recognition_node.config import Config
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.identity.adaptation import Adapter
@@ -60,7 +60,7 @@ def open_gallery(path: Path | None, models: Models, config: Config) -> Gallery:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pipeline:
+class Pipeline(Closing):
     """Everything that recognizes the faces of one camera, opened and closed as one.
 
     Attributes:
@@ -143,13 +143,3 @@ class Pipeline:
         with contextlib.ExitStack() as stack:
             stack.callback(self.gallery.close)
             stack.callback(self.writer.close)
-
-    def __enter__(self: PipelineT) -> PipelineT:
-        """Return the pipeline itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()

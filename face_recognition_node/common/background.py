@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import TypeVar
+
+from face_recognition_node.common.closing import Closing
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
-class BackgroundWriter:
+class BackgroundWriter(Closing):
     """Runs pieces of work one after the other: those of strangers, adaptation and enrollments share it.
 
     Args:
@@ -51,16 +52,6 @@ class BackgroundWriter:
         """Wait for what was submitted; may be called again."""
         if self._thread is not None:
             self._thread.shutdown(wait=True)
-
-    def __enter__(self) -> BackgroundWriter:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wait for what was submitted."""
-        self.close()
 
 
 def _log_failure(future: Future[Result]) -> None:

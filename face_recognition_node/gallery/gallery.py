@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from face_recognition_node.common.closing import Closing
 from face_recognition_node.common.errors import (
     FaceRecognitionError,
     GalleryConflictError,
@@ -75,7 +76,7 @@ Plan = Callable[[Context], Edit[Answer]]
 """Makes a change inside of a transaction; what it raises leaves everything as it was."""
 
 
-class Gallery:
+class Gallery(Closing):
     """Persons and their templates; safe to use from several threads, and from several processes on one file.
 
     Open one with :meth:`open`; use it as a context manager or call :meth:`close`.
@@ -158,12 +159,6 @@ class Gallery:
         except BaseException:
             store.close()
             raise
-
-    def __enter__(self) -> Gallery:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file; snapshots already taken stay usable."""

@@ -7,12 +7,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 
+from face_recognition_node.common.closing import Closing
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.common.files import PRIVATE, user_path
 from face_recognition_node.common.resources import interfaces_directory
@@ -52,7 +52,7 @@ _FLATNESS = {"unverified": 0, "solid": 1, "flat": 2}
 _JPEG_QUALITY = 90
 
 
-class BagWriter:
+class BagWriter(Closing):
     """An mcap file that appears under its name when the ``with`` block ends, also after an interrupt.
 
     Args:
@@ -136,19 +136,6 @@ class BagWriter:
 
     def _discard(self) -> None:
         shutil.rmtree(self._work, ignore_errors=True)
-
-    def __enter__(self) -> BagWriter:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the file, also after an interrupt; after an error leave an older one in its place."""
-        if isinstance(error, Exception):
-            self._discard()
-        else:
-            self.close()
 
     # --- messages -----------------------------------------------------------------------------------
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 
+from face_recognition_node.common.closing import Closing
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.common.files import PRIVATE, user_path
 from face_recognition_node.media.sources import IMAGE_SUFFIXES
@@ -18,7 +18,7 @@ CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 """Codecs that every build of OpenCV with FFmpeg can write; players beside browsers read them all."""
 
 
-class VideoWriter:
+class VideoWriter(Closing):
     """A video file that appears under its name when the ``with`` block ends, also after an interrupt.
 
     Args:
@@ -115,19 +115,6 @@ class VideoWriter:
             self._video = None
         self._partial.unlink(missing_ok=True)
         self._n_written = 0
-
-    def __enter__(self) -> VideoWriter:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the file, also after an interrupt; after an error leave an older one in its place."""
-        if isinstance(error, Exception):
-            self._discard()
-        else:
-            self.close()
 
 
 def _count_pictures(path: Path) -> int:

@@ -63,10 +63,8 @@ def crop_face(image_bgr: ImageArray) -> ImageArray:
 
 
 def embed_crops(crops_bgr: ImageArray) -> FloatArray:
-    """Return (N, 64) unit vectors of (N, 112, 112, 3) crops, 16 at once."""
-    embedder = robot_embedder()
-    parts = [embedder.embed(crops_bgr[start : start + 16]) for start in range(0, len(crops_bgr), 16)]
-    return np.concatenate(parts) if parts else np.empty((0, embedder.dimension), np.float32)
+    """Return (N, 64) unit vectors of (N, 112, 112, 3) crops."""
+    return robot_embedder().embed(crops_bgr)
 
 
 def same_person_probabilities(pictures: Sequence[ImageArray], prior: float) -> FloatArray:

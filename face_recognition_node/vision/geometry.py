@@ -123,16 +123,3 @@ def estimate_similarities(src_xy: ArrayLike, dst_xy: ArrayLike) -> NDArray[np.fl
     b = q_mean - a * p_mean[:, 0]
     rows = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
     return np.ascontiguousarray(np.moveaxis(rows, 2, 0))
-
-
-def estimate_similarity(src_xy: ArrayLike, dst_xy: ArrayLike) -> NDArray[np.float64]:
-    """Return the (2, 3) similarity that best maps (K, 2) points onto (K, 2) points; see the plural form."""
-    return np.asarray(estimate_similarities(np.asarray(src_xy, np.float64)[None], dst_xy)[0])
-
-
-def transform_points(matrix: ArrayLike, points_xy: ArrayLike) -> FloatArray:
-    """Return (..., 2) points moved by a (2, 3) affine matrix."""
-    affine = np.asarray(matrix, np.float64)
-    if affine.shape != (2, 3):
-        raise InputError(f"matrix: expected shape (2, 3), got {affine.shape}")
-    return np.asarray(np.asarray(points_xy, np.float64) @ affine[:, :2].T + affine[:, 2], dtype=np.float32)

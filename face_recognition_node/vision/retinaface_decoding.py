@@ -135,24 +135,16 @@ def least_logit(score: float) -> float:
     return math.log(score / (1 - score))
 
 
-def decode_maps(maps: Sequence[FloatArray], score_threshold: float) -> Candidates:
-    """Decode the candidates of one picture.
+def select_cells(maps: Sequence[FloatArray], least: float) -> Cells:
+    """Return the anchors of one picture whose face logit is at least ``least``.
 
     Args:
         maps: For each stride a (30, h, w) map: 2 face logits, 2 × 4 box and 2 × 10 landmark numbers.
-        score_threshold: Smallest score in (0, 1).
-
-    Returns:
-        All anchors that reach the threshold, not yet thinned out.
+        least: See :func:`least_logit`.
 
     Raises:
         ModelError: For maps of another shape.
     """
-    return decode_cells(select_cells(maps, least_logit(score_threshold)))
-
-
-def select_cells(maps: Sequence[FloatArray], least: float) -> Cells:
-    """Return the anchors of one picture whose face logit is at least ``least``; see :func:`decode_maps`."""
     require_maps([level.shape for level in maps])
     parts = []
     for index, level in enumerate(maps):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from point_sets import estimate_similarity
 
 from face_recognition_node.common.errors import FrameError, InputError
 from face_recognition_node.vision.alignment import (
@@ -15,7 +16,6 @@ from face_recognition_node.vision.alignment import (
     align_faces,
     require_crops,
 )
-from face_recognition_node.vision.geometry import estimate_similarity
 
 
 def smooth_picture(height: int, width: int) -> np.ndarray:

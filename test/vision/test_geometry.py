@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from point_sets import estimate_similarity, transform_points
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.vision.geometry import (
     box_areas,
     estimate_similarities,
-    estimate_similarity,
     iou_matrix,
     suppress_overlaps,
-    transform_points,
 )
 
 

@@ -7,12 +7,13 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from point_sets import transform_points
 
 from face_recognition_node.backends import load_detector
 from face_recognition_node.common.errors import ConfigurationError, FrameError
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.config import DetectorConfig, ModelsConfig
-from face_recognition_node.vision.geometry import iou_matrix, transform_points
+from face_recognition_node.vision.geometry import iou_matrix
 from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.retinaface import Placement, RetinaFaceDetector, select_faces
 from face_recognition_node.vision.retinaface_decoding import Candidates

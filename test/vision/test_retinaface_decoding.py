@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from face_recognition_node.common.errors import ModelError
-from face_recognition_node.vision.retinaface_decoding import Candidates, decode_maps
+from face_recognition_node.vision.retinaface_decoding import (
+    Candidates,
+    decode_cells,
+    least_logit,
+    select_cells,
+)
 
 SIZES = {8: (16, 32), 16: (64, 128), 32: (256, 512)}
 
@@ -39,6 +44,10 @@ def slow_decode(maps, threshold):
                     landmarks = [(cx + 0.1 * side * px, cy + 0.1 * side * py) for px, py in points.tolist()]
                     found.append((score, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), landmarks))
     return sorted(found, key=lambda item: -item[0])
+
+
+def decode_maps(maps, threshold) -> Candidates:
+    return decode_cells(select_cells(maps, least_logit(threshold)))
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.7])
