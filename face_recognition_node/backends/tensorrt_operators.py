@@ -15,50 +15,41 @@ if TYPE_CHECKING:
     import torch
 
 _CONVERTERS = """
-    _adaptive_avg_pool2d.default _adaptive_avg_pool3d.default _cdist_forward.default
-    _embedding_bag.default _native_batch_norm_legit.no_stats _native_batch_norm_legit_no_training.default
-    _pad_circular.default _pdist_forward.default _prelu_kernel.default _reshape_copy.default
-    _scaled_dot_product_cudnn_attention.default _scaled_dot_product_efficient_attention.default
-    _scaled_dot_product_flash_attention.default _softmax.default _to_copy.default abs.default acos.default
-    acosh.default adaptive_avg_pool1d.default adaptive_avg_pool2d.default adaptive_avg_pool3d.default
-    add.Scalar add.Tensor addmm.default amax.default amin.default any.default any.dim any.dims
-    arange.start_step argmax.default argmin.default as_strided.default asin.default asinh.default
-    atan.default atan2.default atan2.out atanh.default avg_pool1d.default avg_pool2d.default
-    avg_pool3d.default batch_norm.default bitwise_and.Scalar bitwise_and.Scalar_Tensor bitwise_and.Tensor
-    bitwise_not.default bitwise_or.Scalar bitwise_or.Scalar_Tensor bitwise_or.Tensor bitwise_xor.Scalar
-    bitwise_xor.Scalar_Tensor bitwise_xor.Tensor bmm.default cat.default ceil.default clamp.Tensor
-    clamp.default clip.Tensor clip.default clone.default constant_pad_nd.default convolution.default
-    copy.default cos.default cosh.default cumsum.default diagonal.default div.Scalar div.Scalar_mode
-    div.Tensor div.Tensor_mode dot.default elu.default embedding.default embedding_bag.default eq.Scalar
-    eq.Tensor erf.default exp.default expand.default expm1.default flip.default floor.default
-    floor_divide.Scalar floor_divide.default fmod.Scalar fmod.Tensor full.default gather.default ge.Scalar
-    ge.Tensor gelu.default grid_sampler.default grid_sampler_2d.default gt.Scalar gt.Tensor
-    hardsigmoid.default hardtanh.default index.Tensor index_copy.default index_put.default
-    index_select.default isinf.default isnan.default le.Scalar le.Tensor leaky_relu.default
-    linalg_cross.default linear.default log.default log10.default log1p.default log2.default
-    logical_and.default logical_not.default logical_or.default logical_xor.default lt.Scalar lt.Tensor
-    matmul.default max.default max.dim max_pool1d.default max_pool2d.default max_pool3d.default
-    maximum.default mean.default mean.dim min.default min.dim minimum.default mm.default mul.Scalar
-    mul.Tensor mv.default native_batch_norm.default native_dropout.default native_group_norm.default
-    native_layer_norm.default ne.Scalar ne.Tensor neg.default nonzero.default pad.default permute.default
-    pixel_shuffle.default pixel_unshuffle.default pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor
-    prod.default prod.dim_int reciprocal.default reflection_pad1d.default reflection_pad2d.default
-    reflection_pad3d.default relu.default remainder.Scalar remainder.Tensor repeat.default
-    replication_pad1d.default replication_pad2d.default replication_pad3d.default reshape.default
-    resize_.default roll.default round.default rsqrt.default scalar_tensor.default
-    scaled_dot_product_attention.default scatter.src scatter.value select.int sigmoid.default sign.default
-    sin.default sinh.default slice.Tensor slice_scatter.default softplus.default sort.default split.Tensor
-    split.sizes split_with_sizes.default sqrt.default squeeze.dim squeeze.dims sub.Scalar sub.Tensor
-    sum.default sum.dim_IntList sym_numel.default sym_size.int tan.default tanh.default tile.default
-    topk.default trunc.default unsqueeze.default upsample_bicubic2d.vec upsample_bilinear2d.vec
-    upsample_linear1d.vec upsample_nearest1d.vec upsample_nearest2d.vec upsample_nearest3d.vec
-    upsample_trilinear3d.vec view.default where.self
+    _adaptive_avg_pool2d _adaptive_avg_pool3d _cdist_forward _embedding_bag
+    _native_batch_norm_legit.no_stats _native_batch_norm_legit_no_training _pad_circular _pdist_forward
+    _prelu_kernel _reshape_copy _scaled_dot_product_cudnn_attention _scaled_dot_product_efficient_attention
+    _scaled_dot_product_flash_attention _softmax _to_copy abs acos acosh adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_avg_pool3d add.Scalar|Tensor addmm amax amin any.default|dim|dims
+    arange.start_step argmax argmin as_strided asin asinh atan atan2.default|out atanh avg_pool1d avg_pool2d
+    avg_pool3d batch_norm bitwise_and.Scalar|Scalar_Tensor|Tensor bitwise_not
+    bitwise_or.Scalar|Scalar_Tensor|Tensor bitwise_xor.Scalar|Scalar_Tensor|Tensor bmm cat ceil
+    clamp.Tensor|default clip.Tensor|default clone constant_pad_nd convolution copy cos cosh cumsum diagonal
+    div.Scalar|Scalar_mode|Tensor|Tensor_mode dot elu embedding embedding_bag eq.Scalar|Tensor erf exp
+    expand expm1 flip floor floor_divide.Scalar|default fmod.Scalar|Tensor full gather ge.Scalar|Tensor gelu
+    grid_sampler grid_sampler_2d gt.Scalar|Tensor hardsigmoid hardtanh index.Tensor index_copy index_put
+    index_select isinf isnan le.Scalar|Tensor leaky_relu linalg_cross linear log log10 log1p log2
+    logical_and logical_not logical_or logical_xor lt.Scalar|Tensor matmul max.default|dim max_pool1d
+    max_pool2d max_pool3d maximum mean.default|dim min.default|dim minimum mm mul.Scalar|Tensor mv
+    native_batch_norm native_dropout native_group_norm native_layer_norm ne.Scalar|Tensor neg nonzero pad
+    permute pixel_shuffle pixel_unshuffle pow.Scalar|Tensor_Scalar|Tensor_Tensor prod.default|dim_int
+    reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu remainder.Scalar|Tensor repeat
+    replication_pad1d replication_pad2d replication_pad3d reshape resize_ roll round rsqrt scalar_tensor
+    scaled_dot_product_attention scatter.src|value select.int sigmoid sign sin sinh slice.Tensor
+    slice_scatter softplus sort split.Tensor|sizes split_with_sizes sqrt squeeze.dim|dims sub.Scalar|Tensor
+    sum.default|dim_IntList sym_numel sym_size.int tan tanh tile topk trunc unsqueeze upsample_bicubic2d.vec
+    upsample_bilinear2d.vec upsample_linear1d.vec upsample_nearest1d.vec upsample_nearest2d.vec
+    upsample_nearest3d.vec upsample_trilinear3d.vec view where.self
 """
+"""Each with its overloads; no overload stands for ``default``."""
 
 REMOVED = frozenset({"_assert_scalar.default", "_assert_tensor_metadata.default"})
 """Checks that Torch-TensorRT takes out before it converts."""
 
-CONVERTED = frozenset(_CONVERTERS.split())
+CONVERTED = frozenset(
+    f"{name}.{overload}"
+    for name, _, overloads in (entry.partition(".") for entry in _CONVERTERS.split())
+    for overload in (overloads or "default").split("|")
+)
 """Names without the leading ``aten.``."""
 
 

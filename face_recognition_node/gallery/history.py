@@ -130,12 +130,9 @@ class History:
             self._write(transaction, entry.entry_id, inverse, now)
         return entry
 
-    def forget(self, transaction: Transaction, persons: Iterable[str]) -> bool:
+    def forget(self, transaction: Transaction, persons: Iterable[str]) -> None:
         """Drop all that is remembered of these persons, and what cannot be undone without it."""
-        entries = self.entries(transaction)
-        doomed = _with_dependants(entries, set(persons))
-        self._drop(transaction, doomed)
-        return bool(doomed)
+        self._drop(transaction, _with_dependants(self.entries(transaction), set(persons)))
 
     def expire(self, transaction: Transaction, now: float) -> list[HistoryEntry]:
         """Drop the entries whose time is over, and the older ones that depend on them."""

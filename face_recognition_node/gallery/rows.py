@@ -134,14 +134,6 @@ class Rows:
     touched_templates: frozenset[int] = frozenset()
 
 
-def _templates(
-    connection: sqlite3.Connection, dimension: int, where: str = "", values: tuple[int | str, ...] = ()
-) -> tuple[Columns, FloatArray]:
-    names = ", ".join(COLUMNS["templates"])
-    cursor = connection.execute(f"SELECT {names} FROM templates {where} ORDER BY template_id", values)
-    return read_columns(cursor.fetchmany, dimension)
-
-
 def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
     """Return the rows touched after ``version``, or everything where the log does not reach back.
 
@@ -150,47 +142,35 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
     """
     execute = connection.execute
     meta = dict(execute("SELECT key, value FROM meta").fetchall())
-    now, dimension = int(meta["version"]), int(meta["dimension"])
-    persons = f"SELECT {', '.join(COLUMNS['persons'])} FROM persons"
-    in_order = "ORDER BY created, person_id"
-    memberships = "SELECT person_id, template_id, provenance FROM templates"
-    sessions = execute("SELECT name, kind, time_to_live_s FROM sessions").fetchall()
-    session = str(meta["session"])
-    n_versions = execute(
-        "SELECT count(DISTINCT version) FROM changes WHERE version > ?", (version,)
-    ).fetchone()[0]
-    bulk = execute("SELECT 1 FROM changes WHERE version > ? AND kind = '*'", (version,)).fetchone()
-    if version < 0 or bulk or n_versions != now - version:
-        templates, embeddings = _templates(connection, dimension)
-        return Rows(
-            version=now,
-            is_everything=True,
-            persons=execute(f"{persons} {in_order}").fetchall(),
-            aliases=execute("SELECT alias, person_id FROM aliases").fetchall(),
-            templates=templates,
-            embeddings=embeddings,
-            memberships=[],
-            sessions=sessions,
-            session=session,
-        )
-    where = "WHERE template_id IN (SELECT key FROM changes WHERE version > ? AND kind = ?)"
-    templates, embeddings = _templates(connection, dimension, where, (version, "t"))
-    inside = "(SELECT DISTINCT key FROM changes WHERE version > ? AND kind = ?)"
-    touched = execute("SELECT DISTINCT kind, key FROM changes WHERE version > ?", (version,)).fetchall()
+    now = int(meta["version"])
+    logged = "SELECT count(DISTINCT version), total(kind = '*') FROM changes WHERE version > ?"
+    n_versions, n_bulk = execute(logged, (version,)).fetchone()
+    is_everything = version < 0 or n_bulk > 0 or n_versions != now - version
+
+    def rows(table: str, columns: Sequence[str], order: str, key: str, kind: str) -> sqlite3.Cursor:
+        """Read a table, or those rows of it whose key was touched as this kind."""
+        query = f"SELECT {', '.join(columns)} FROM {table}"
+        if is_everything:
+            return execute(f"{query} {order}")
+        touched = f"WHERE {key} IN (SELECT key FROM changes WHERE version > ? AND kind = ?)"
+        return execute(f"{query} {touched} {order}", (version, kind))
+
+    by_id, key = "ORDER BY template_id", "person_id"
+    cursor = rows("templates", COLUMNS["templates"], by_id, "template_id", "t")
+    templates, embeddings = read_columns(cursor.fetchmany, int(meta["dimension"]))
+    ids = (key, "template_id", "provenance")
+    log = [] if is_everything else execute("SELECT kind, key FROM changes WHERE version > ?", (version,))
+    touched = set(log)
     return Rows(
         version=now,
-        is_everything=False,
-        persons=execute(f"{persons} WHERE person_id IN {inside} {in_order}", (version, "p")).fetchall(),
-        aliases=execute(
-            f"SELECT alias, person_id FROM aliases WHERE person_id IN {inside}", (version, "p")
-        ).fetchall(),
+        is_everything=is_everything,
+        persons=rows("persons", COLUMNS["persons"], "ORDER BY created, person_id", key, "p").fetchall(),
+        aliases=rows("aliases", COLUMNS["aliases"], "", key, "p").fetchall(),
         templates=templates,
         embeddings=embeddings,
-        memberships=execute(
-            f"{memberships} WHERE person_id IN {inside} ORDER BY template_id", (version, "p")
-        ).fetchall(),
-        sessions=sessions,
-        session=session,
-        touched_persons=frozenset(str(key) for kind, key in touched if kind == "p"),
-        touched_templates=frozenset(int(key) for kind, key in touched if kind == "t"),
+        memberships=[] if is_everything else rows("templates", ids, by_id, key, "p").fetchall(),
+        sessions=execute(f"SELECT {', '.join(COLUMNS['sessions'])} FROM sessions").fetchall(),
+        session=str(meta["session"]),
+        touched_persons=frozenset(str(row_key) for kind, row_key in touched if kind == "p"),
+        touched_templates=frozenset(int(row_key) for kind, row_key in touched if kind == "t"),
     )
