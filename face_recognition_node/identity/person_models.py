@@ -30,6 +30,8 @@ _LOG_CHANCE_OF_TWO = math.log(1e-4)
 """Entries as alike as different people are with a smaller chance than this are taken for one person."""
 MOST_ENTRIES = 500
 """Of larger galleries the latest are compared with one another."""
+_LEAST_COSINE = 0.15
+"""Entries less alike are not one person, whatever the tables say, and need not be looked up in them."""
 CANDIDATES = 8
 """Persons compared in full for one query; those further down the search cannot be named."""
 
@@ -148,7 +150,7 @@ class PersonModels:
         return similarity, self._cohort.normalize(corrected, query, own, person_ids)
 
     def pairs_of_one(self, snapshot: Snapshot) -> list[tuple[str, str, float]]:
-        """Return every (id, id, probability) of two entries; see :func:`pairs_of_one_person`."""
+        """Return (id, id, probability) of entries somewhat alike; see :func:`pairs_of_one_person`."""
         self.follow(snapshot)
         latest = list(snapshot.persons.values())[-MOST_ENTRIES:]
         entries = sorted(
@@ -157,17 +159,19 @@ class PersonModels:
         )
         ids = [entry.person_id for entry in entries]
         models = [self._model(person_id, snapshot) for person_id in ids]
+        centers = np.stack([model.center for model in models]) if models else np.zeros((0, 1))
         found = []
-        for k, model in enumerate(models[:-1]):
-            rest = slice(k + 1, None)
-            _, normalized = self._compare(model.center, model.commonness, models[rest], ids[rest])
-            qualities = [other.quality for other in models[rest]]
+        for k, model in enumerate(models):
+            near = k + 1 + np.flatnonzero(centers[k + 1 :] @ model.center > _LEAST_COSINE)
+            if not near.size:
+                continue
+            others, theirs = [models[j] for j in near], [ids[j] for j in near]
+            _, normalized = self._compare(model.center, model.commonness, others, theirs)
+            qualities = [other.quality for other in others]
             ratios = self._calibration.log_likelihood_ratio(normalized, model.quality, qualities)
             logits = np.clip(ratios - math.log(len(ids)), -50.0, 50.0)
-            found += [
-                (ids[k], other, float(p))
-                for other, p in zip(ids[rest], 1 / (1 + np.exp(-logits)), strict=True)
-            ]
+            chances = (1 / (1 + np.exp(-logits))).tolist()
+            found += [(ids[k], other, chance) for other, chance in zip(theirs, chances, strict=True)]
         return found
 
     def _model(self, person_id: str, snapshot: Snapshot) -> _Model:
