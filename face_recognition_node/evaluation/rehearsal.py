@@ -112,7 +112,7 @@ class Rehearsal:
 
     def __init__(self) -> None:
         self.tracks: dict[tuple[str, int], Track] = {}
-        self.overviews: dict[str, tuple[int, ImageArray]] = {}
+        self.overviews: dict[str, tuple[tuple[int, int], ImageArray]] = {}
         self.seconds: list[float] = []
         self.rate_hz = 0.0
         self.problems: list[str] = []
@@ -132,11 +132,13 @@ class Rehearsal:
             track.flatness.add(face.flatness)
             if track.picture is None or detection.height > 1.15 * track.picture_px:
                 track.picture, track.picture_px = _cut(frame.image_bgr, face), detection.height
-        if source not in self.overviews or len(result.faces) > self.overviews[source][0]:
+        n_named = sum(face.identity.state is IdentityState.KNOWN for face in result.faces)
+        fullness = (len(result.faces), n_named)
+        if source not in self.overviews or fullness > self.overviews[source][0]:
             drawn = draw_faces(frame.image_bgr, result.faces)
             scale = min(1.0, 800 / drawn.shape[1])
             small = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            self.overviews[source] = (len(result.faces), np.asarray(small, np.uint8))
+            self.overviews[source] = (fullness, np.asarray(small, np.uint8))
 
     def findings(self, calibration: Calibration, snapshot: Snapshot, strangers_named: float) -> list[Finding]:
         """Return ten, the most urgent first.
