@@ -34,7 +34,7 @@ from face_recognition_node.vision.faces import (
     Intrinsics,
     RecognitionResult,
 )
-from face_recognition_node.vision.flatness import FaceDepth, measure_relief, sample_face_depth
+from face_recognition_node.vision.flatness import UNVERIFIED, FaceDepth, measure_relief, sample_face_depth
 from face_recognition_node.vision.following import FaceFinder
 from face_recognition_node.vision.pose import fit_heads
 from face_recognition_node.vision.position import position_from_depth, position_from_size
@@ -170,6 +170,8 @@ class Recognizer:
             for track, face_depth in zip(tracks, depths, strict=True):
                 if face_depth is not None and (relief := measure_relief(face_depth)) is not None:
                     track.relief.add(relief)
+                if track.relief.verdict == UNVERIFIED:
+                    track.motion.add(lit, track.detection, stamp)
             for track, thumbnail, view in zip(tracks, thumbnails, views, strict=True):
                 track.thumbnail = thumbnail
                 track.is_ghost = view.quality.landmarks < _LEAST_PLAUSIBLE
@@ -182,7 +184,7 @@ class Recognizer:
                 track.track_id,
                 view,
                 identity,
-                flatness=track.relief.verdict,
+                flatness=track.flatness,
             )
             for track, view, identity in zip(tracks, views, identities, strict=True)
         )

@@ -245,14 +245,13 @@ class Rehearsal:
     def _pictures(self) -> Finding:
         tracks = list(self.tracks.values())
         flat = [track for track in tracks if "flat" in track.flatness]
-        has_depth = any(track.flatness - {"unverified"} for track in tracks)
-        suspects = flat or ([] if has_depth else [track for track in tracks if track.is_still])
+        suspects = flat or [t for t in tracks if t.is_still and t.flatness <= {"unverified"}]
         if not suspects:
             return Finding("fine", "Pictures of faces", "No face looks like a poster or a screen.")
         named = _some(sorted({name for track in suspects for name in track.claims}))
         return Finding(
             "act" if named else "look", "Pictures of faces",
-            f"{len(suspects)} face(s) are {'flat by the depth image' if flat else 'without any motion'}"
+            f"{len(suspects)} face(s) are {'flat' if flat else 'without any motion'}"
             + (f", and were named {named}." if named else "."),
             "Take such posters down; with a depth camera (depth_topic) they are never named.",
             _show(suspects, lambda track: " / ".join(track.claims) or "no name"),

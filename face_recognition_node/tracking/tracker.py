@@ -19,7 +19,8 @@ from face_recognition_node.config import TrackerConfig
 from face_recognition_node.tracking.association import Costs, contested, position_costs, reachable, solve
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import Detection, FloatArray
-from face_recognition_node.vision.flatness import FLAT, ReliefEvidence
+from face_recognition_node.vision.flatness import FLAT, UNVERIFIED, ReliefEvidence
+from face_recognition_node.vision.parallax import MotionEvidence
 
 
 class Comparison(Protocol):
@@ -52,6 +53,7 @@ class Track:
         frames_unchecked: Frames since a view of it was evidence; 0: that of the latest frame.
         thumbnail: Small picture of the last aligned crop, to notice a sudden change of the face.
         relief: What depth says of it: a head or a picture of one.
+        motion: What the motion of its points says of the same.
         claim: What the identity resolver claims of it (see ``identity.py``).
         stranger: What the stranger book keeps on it (see ``strangers.py``).
         own_stranger_id: The stranger that was created from it, while nothing has broken it.
@@ -69,15 +71,21 @@ class Track:
     frames_unchecked: int = 0
     thumbnail: FloatArray | None = None
     relief: ReliefEvidence = field(default_factory=ReliefEvidence)
+    motion: MotionEvidence = field(default_factory=MotionEvidence)
     claim: Any = None
     stranger: Any = None
     own_stranger_id: str | None = None
     is_ghost: bool = False
 
     @property
+    def flatness(self) -> str:
+        """``solid``, ``flat`` or ``unverified``: by depth, else by motion."""
+        return self.motion.verdict if self.relief.verdict == UNVERIFIED else self.relief.verdict
+
+    @property
     def is_flat(self) -> bool:
-        """Whether depth shows a picture of a face."""
-        return self.relief.verdict == FLAT
+        """Whether it is a picture of a face."""
+        return self.flatness == FLAT
 
     def predict(self, stamp: float) -> FloatArray:
         """Return the (2,) expected centre at ``stamp``, pixels."""
@@ -209,6 +217,7 @@ class Tracker:
         split = Track(
             next(self._numbers), track.detection, track.first_stamp, track.last_stamp, track.evidence,
             velocity_xy=track.velocity_xy, thumbnail=track.thumbnail, relief=track.relief,
+            motion=track.motion,
         )  # fmt: skip
         self._tracks = [split if t is track else t for t in self._tracks]
         return split

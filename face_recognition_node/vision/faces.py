@@ -270,7 +270,7 @@ class IdentifiedFace:
         view: The face as seen in this frame.
         identity: What is claimed of its track.
         position: Where it is, if the camera's model is known.
-        flatness: "unverified", "solid" or "flat" (a picture of a face), from depth.
+        flatness: "unverified", "solid" or "flat" (a picture of a face), by depth or motion.
         own_stranger_id: The stranger that was created from this very track, while nothing has broken it.
     """
 
