@@ -39,7 +39,7 @@ def embed_people(archive: Path, models: Models) -> People:
     """Return the usable views of everybody with at least :data:`FEWEST`, by the name of the folder."""
     people: People = {}
     limits = Config().identity
-    for person, detection, crop in _faces(archive, models):
+    for person, detection, crop in find_faces(archive, models):
         head = fit_heads(detection.landmarks_xy[None])
         quality = assess_quality(crop[None], [detection], head)[0]
         if quality.overall < limits.minimum_quality or detection.score < limits.minimum_detection_score:
@@ -51,7 +51,8 @@ def embed_people(archive: Path, models: Models) -> People:
     return {person: views for person, views in people.items() if len(views) >= FEWEST}
 
 
-def _faces(archive: Path, models: Models) -> Iterator[tuple[str, Detection, ImageArray]]:
+def find_faces(archive: Path, models: Models) -> Iterator[tuple[str, Detection, ImageArray]]:
+    """Yield (person, detection, aligned crop) of each picture with a face."""
     with zipfile.ZipFile(archive) as pictures:
         names = sorted(pictures.namelist())
     if any(name.endswith(".webp") for name in names):
