@@ -298,7 +298,7 @@ def _reembed(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict
 
 
 def find_person(snapshot: Snapshot, text: str) -> Person:
-    """Return the person meant by an id, a former id, the beginning of an id, or a name.
+    """Return the person meant by an id, a former id, the beginning of one, or a name.
 
     Raises:
         PersonNotFoundError: Nobody, or more than one, can be meant.
@@ -311,7 +311,7 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
     for fits in (
         [p for p in people if composed(p.name) == composed(text)],
         [p for p in people if folded(p.name) == folded(text)],
-        [p for p in people if text and p.person_id.startswith(text)],
+        [p for p in people if text and any(one.startswith(text) for one in (p.person_id, *p.aliases))],
     ):
         if len(fits) == 1:
             return fits[0]

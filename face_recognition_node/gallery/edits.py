@@ -87,7 +87,7 @@ def add_person(
 def enroll(
     at: Context, name: str, templates: Sequence[NewTemplate], absorbed_ids: Sequence[str]
 ) -> Edit[str]:
-    """Make a person of strangers and new templates; the first stranger's id stays, the others lead to it."""
+    """Make a person of strangers and new templates; the ids of the strangers lead to it."""
     name = checked_name(name)
     _require_templates(name, templates)
     strangers = _distinct(at.snapshot, absorbed_ids)
@@ -96,15 +96,11 @@ def enroll(
             raise GalleryConflictError(f"{person.label} ({person.person_id}) is no stranger any more")
     check_limit(name, sum(person.n_templates for person in strangers), len(templates), at)
     session = at.snapshot.sessions[at.snapshot.session]
-    values: dict[str, Cell] = {"name": name, "is_stranger": 0, "session": session.name}
-    values |= {"expires": session.expiry(at.now), **_joined_times(strangers)}
-    first, *others = strangers
-    at.rows.update("persons", first.person_id, values)
-    _join(at.rows, first.person_id, others)
-    insert_templates(at, first.person_id, templates)
+    person_id = _name_strangers(at, strangers, name, session, session.expiry(at.now))
+    insert_templates(at, person_id, templates)
     known_as = ", ".join(person.label for person in strangers)
     sentence = f"add {name}, known as {known_as}, with {_counted(len(templates), 'template')}"
-    return Edit(first.person_id, sentence, tuple(person.person_id for person in strangers))
+    return Edit(person_id, sentence, (person_id, *(person.person_id for person in strangers)))
 
 
 def learn(
@@ -135,48 +131,63 @@ def add_templates(
 
 
 def rename(at: Context, person_id: str, name: str) -> Edit[str]:
-    """Give a person another name; a stranger becomes a person and keeps id and templates."""
+    """Give a person another name; a stranger becomes a person, as :func:`give_name` says."""
     person = at.snapshot.person(person_id)
     name = checked_name(name)
-    give_name(at, person, name)
-    return Edit(person.person_id, f"rename {person.label} to {name}", (person.person_id,))
+    person_id = give_name(at, person, name)
+    touched = dict.fromkeys((person_id, person.person_id))
+    return Edit(person_id, f"rename {person.label} to {name}", tuple(touched))
 
 
-def give_name(at: Context, person: Person, name: str) -> None:
-    """Change a person's name.
+def give_name(at: Context, person: Person, name: str) -> str:
+    """Change a person's name and return the id, which is a new one for a stranger.
 
-    Whoever names a stranger enrolls them: the templates count as enrolled from then on, so that adaptation
+    Whoever names a stranger enrolls them: the stranger's id leads to the person's, and the templates count as enrolled from then on, so that adaptation
     can go on from them and its rollback leaves them.
     """
-    values: dict[str, Cell] = {"name": name}
-    if person.is_stranger:
-        values |= {"is_stranger": 0, "expires": at.snapshot.sessions[person.session].expiry(person.created)}
-    at.rows.update("persons", person.person_id, values)
-    for template in at.snapshot.templates(person.template_ids) if person.is_stranger else ():
+    if not person.is_stranger:
+        at.rows.update("persons", person.person_id, {"name": name})
+        return person.person_id
+    session = at.snapshot.sessions[person.session]
+    person_id = _name_strangers(at, [person], name, session, session.expiry(person.created))
+    for template in at.snapshot.templates(person.template_ids):
         if template.provenance is Provenance.ADAPTED:
             at.rows.update("templates", template.template_id, {"provenance": Provenance.ENROLLED.value})
+    return person_id
+
+
+def _name_strangers(
+    at: Context, strangers: Sequence[Person], name: str, session: Session, expires: float | None
+) -> str:
+    """Make one person, whose id is returned, of strangers."""
+    person_id = new_person_id(at, is_stranger=False)
+    insert_person(at, person_id, name, False, session.name, expires)
+    at.rows.update("persons", person_id, _joined_times(strangers))
+    _join(at.rows, person_id, strangers)
+    return person_id
 
 
 def merge(at: Context, keep_id: str, other_ids: Sequence[str]) -> Edit[str]:
-    """Give all templates of the others to one person; their ids lead to it from now on."""
+    """Give all templates of the others to one person; their ids lead to it from now on.
+
+    If the one that is to stay is a stranger and another has a name, that other one stays.
+    """
     keep, others = at.snapshot.person(keep_id), _distinct(at.snapshot, other_ids)
     if not others or any(other.person_id == keep.person_id for other in others):
         raise GalleryConflictError(f"merge: expected other persons than {keep.label!r} itself")
-    check_limit(keep.label, keep.n_templates, sum(other.n_templates for other in others), at)
     people = [keep, *others]
+    if keep.is_stranger:
+        keep = next((person for person in others if not person.is_stranger), keep)
+        others = [person for person in people if person is not keep]
+    check_limit(keep.label, keep.n_templates, sum(other.n_templates for other in others), at)
     values = _joined_times(people)
-    named = [person for person in people if not person.is_stranger]
-    if keep.is_stranger and named:
-        values |= {
-            "name": named[0].name, "is_stranger": 0, "session": named[0].session, "expires": named[0].expires,
-        }  # fmt: skip
-    elif keep.is_stranger:
+    if keep.is_stranger:
         ends = [person.expires for person in people]
         values["expires"] = None if None in ends else max(end for end in ends if end is not None)
     at.rows.update("persons", keep.person_id, values)
     _join(at.rows, keep.person_id, others)
     sentence = f"merge {', '.join(other.label for other in others)} into {keep.label}"
-    return Edit(keep.person_id, sentence, tuple(person.person_id for person in people))
+    return Edit(keep.person_id, sentence, (keep.person_id, *(person.person_id for person in others)))
 
 
 def _distinct(snapshot: Snapshot, person_ids: Iterable[str]) -> list[Person]:

@@ -278,7 +278,7 @@ class Gallery(Closing):
         Args:
             name: The person's name.
             templates: Their new views.
-            absorb: Ids of strangers. The person keeps the first one's id and the others lead to it.
+            absorb: Ids of strangers, which lead to the person from then on.
             check: As of :meth:`add_person`.
 
         Raises:
@@ -304,7 +304,7 @@ class Gallery(Closing):
         return self._person(lambda at: edits.add_templates(at, person_id, templates))
 
     def rename(self, person_id: str, name: str) -> Person:
-        """Give a person another name; a stranger becomes a person and keeps its id."""
+        """Give a person another name; a stranger becomes a person with a new id, the old one leads to it."""
         return self._person(lambda at: edits.rename(at, person_id, name))
 
     def merge(self, keep_id: str, other_id: str | Sequence[str]) -> Person:

@@ -356,7 +356,7 @@ class _Import:
         self._is_same_gallery, self._session = is_same_gallery, session
         self.ids: dict[str, str] = {}
         self.n_persons = self.n_templates = 0
-        self._named: set[str] = set()
+        self._named: dict[str, str] = {}
         self._owners: dict[object, str] = {
             template.embedding.tobytes(): person_id
             for person_id in snapshot.persons
@@ -379,9 +379,10 @@ class _Import:
         if known is not None and on_conflict is ImportConflict.MERGE:
             here = known.person_id
             if known.is_stranger and not is_stranger and here not in self._named:
-                self._named.add(here)
-                give_name(self._at, known, name)
-            self._add_templates(old_id, here, [row for row in templates if row[2] not in self._owners])
+                self._named[here] = give_name(self._at, known, name)
+            here = self._named.get(here, here)
+            new = [row for row in templates if row[2] not in self._owners]
+            self._add_templates(old_id, here, new, known.n_templates)
             return
         if here is None or known is not None or here in self._snapshot.aliases:
             here = new_person_id(self._at, is_stranger)
@@ -390,9 +391,8 @@ class _Import:
         self.n_persons += 1
         self._add_templates(old_id, here, templates)
 
-    def _add_templates(self, old_id: str, here: str, new: list[Row]) -> None:
-        known = self._snapshot.persons.get(here)
-        check_limit(here, 0 if known is None else known.n_templates, len(new), self._at)
+    def _add_templates(self, old_id: str, here: str, new: list[Row], n_present: int = 0) -> None:
+        check_limit(here, n_present, len(new), self._at)
         ids = self._at.rows.allocate("next_template", len(new))
         for template_id, row in zip(ids, new, strict=True):
             values: dict[str, Cell] = dict(zip(COLUMNS["templates"], row, strict=True))

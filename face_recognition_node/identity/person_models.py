@@ -199,7 +199,8 @@ class PersonModels:
             return
         self._version = snapshot.version
         self._models.clear()
-        self._different = {pair for pair in self._different if all(one in snapshot.persons for one in pair)}
+        pairs = (frozenset(snapshot.aliases.get(one, one) for one in pair) for pair in self._different)
+        self._different = {pair for pair in pairs if len(pair) == 2 and pair <= snapshot.persons.keys()}
         known = self._members
         members: dict[str, _Member] = {}
         for person in _choose(snapshot):

@@ -94,13 +94,17 @@ class StrangerBook:
         record = self._record(track)
         record.follow(track.last_stamp)
         self._collect(record)
+        snapshot = self._gallery.snapshot()
+        persons = snapshot.persons
+        if record.minted_id is not None:  # who got a name has another id
+            record.minted_id = snapshot.aliases.get(record.minted_id, record.minted_id)
         if identity.state is IdentityState.KNOWN:
             self._take_back(record, identity)
         if identity.person_id is not None and record.minted_id is None and record.pending is None:
             # An id that is lost again is not to be had anew from the views it was borne with: the person
             # would be stored twice, and two equals are never told apart.
             track.stranger = StrangerRecord(passed_as=identity.person_id)
-        elif record.minted_id is not None and record.minted_id not in self._gallery.snapshot().persons:
+        elif record.minted_id is not None and record.minted_id not in persons:
             # forgotten by somebody: whoever is still there has to earn an id anew
             track.stranger = StrangerRecord()
         elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):

@@ -106,7 +106,7 @@ class FindServer:
                 wanted = _wanted_ids(goal, runtime.gallery.snapshot())
                 faces = [to_face(face) for face in result.faces]
                 for face in faces:
-                    if face.identity_state == Face.KNOWN and face.person_id in wanted:
+                    if face.person_id in wanted:
                         seen.pop(face.person_id, None)
                         return Result(
                             success=True,

@@ -25,7 +25,7 @@ RELIABILITIES = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": Relia
 
 
 _OVERRIDES = "qos_overrides."
-_POLICIES = {
+_POLICIES: dict[str, tuple[str, ...] | range] = {
     "history": ("keep_last", "keep_all", "system_default"),
     "reliability": ("best_effort", "reliable", "system_default"),
     "depth": range(100_001),

@@ -88,11 +88,11 @@ def test_only_who_is_a_stranger_still_is_forgotten_as_one(rng):
         named, joined, unknown = (
             gallery.add_person("", templates(rng, 1), is_stranger=True) for _ in range(3)
         )
-        gallery.rename(named.person_id, "Anna")
+        anna = gallery.rename(named.person_id, "Anna")
         gallery.merge(named.person_id, joined.person_id)
         ids = [person.person_id for person in (named, joined, unknown)]
         assert gallery.forget_strangers([*ids, "stranger-99"]) == (unknown,)
-        assert list(gallery.snapshot().persons) == [named.person_id]
+        assert list(gallery.snapshot().persons) == [anna.person_id]
 
 
 def test_people_of_a_run_end_with_it(tmp_path, rng):

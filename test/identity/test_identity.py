@@ -237,9 +237,9 @@ class TestGalleryEdits:
         track = desk.track(world.embedding(3))
         (identity,) = desk.ask(track)
         assert (identity.state, identity.person_id) == (IdentityState.STRANGER, stranger)
-        desk.gallery.rename(stranger, "Carl")
+        carl = desk.gallery.rename(stranger, "Carl").person_id
         (named,) = desk.ask(track)
-        assert (named.state, named.person_id, named.name) == (IdentityState.KNOWN, stranger, "Carl")
+        assert (named.state, named.person_id, named.name) == (IdentityState.KNOWN, carl, "Carl")
 
     def test_two_people_of_one_name(self, desk: Desk, world: FaceWorld) -> None:
         first, second = desk.enroll(0, "Alex"), desk.enroll(1, "Alex")
