@@ -11,6 +11,7 @@ from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 
+from face_recognition_interfaces.action import EnrollPerson
 from face_recognition_node.common.errors import FaceRecognitionError, GalleryUnavailableError, InputError
 from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
@@ -79,6 +80,7 @@ def _most_prominent(result: RecognitionResult) -> tuple[Any, ...]:
     return tuple(sorted(views, key=lambda view: -view.detection.size_px)[:1])
 
 
+Result = EnrollPerson.Result
 Handler = Callable[[Runtime, Any, Any], None]
 KINDS = {number: kind for kind, number in SESSION_KINDS.items()}
 
@@ -110,6 +112,7 @@ class GalleryServices:
                     setattr(response, field, number(None))
             if runtime is None:
                 response.message = f"the node is {state_label(self._node)}; configure it first"
+                _give_outcome(response, Result.NOT_ACTIVE)
                 return response
             response.success, version = True, runtime.gallery.snapshot().version
             try:
@@ -120,11 +123,14 @@ class GalleryServices:
                         self._node.get_logger().info(LOGGED[name](request, response))
             except FaceRecognitionError as error:
                 response.success, response.message = False, str(error)
+                is_refused = isinstance(error, InputError)
+                _give_outcome(response, Result.INVALID_GOAL if is_refused else Result.NOT_STORED)
                 if isinstance(error, GalleryUnavailableError):
                     self._host.report_gallery(error)
             except Exception as error:  # a service must answer, and must not end the executor
                 self._node.get_logger().error(traceback.format_exc())
                 response.success, response.message = False, f"internal error: {type(error).__name__}: {error}"
+                _give_outcome(response, Result.NOT_STORED)
             response.gallery_version = runtime.gallery.snapshot().version
             try:
                 self._host.publish_gallery()
@@ -133,6 +139,12 @@ class GalleryServices:
             return response
 
         return answer
+
+
+def _give_outcome(response: Any, word: str) -> None:
+    """Say in one word why nothing was done, where the service has one for it."""
+    if hasattr(response, "outcome"):
+        response.outcome = word
 
 
 def list_persons(runtime: Runtime, request: Any, response: Any) -> None:

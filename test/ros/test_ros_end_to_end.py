@@ -328,12 +328,15 @@ def test_services_refuse_with_a_reason(world, two_faces_bgr) -> None:
     assert "p-nobody" in unknown.message
     nobody = add(world, ros_world.noise(240, 320), name="Nobody")
     assert not nobody.success
+    assert nobody.outcome == EnrollPerson.Result.NO_FACE
     assert nobody.message
     assert math.isnan(nobody.nearest_similarity)
     assert math.isnan(nobody.nearest_probability)
     torn = CompressedImage(format="jpeg", data=cv2.imencode(".jpg", two_faces_bgr)[1].tobytes()[:5000])
     refused = call(world, AddFaceFromImage, "add_face_from_image", compressed_image=torn, name="Torn")
     assert not refused.success
+    assert refused.outcome == EnrollPerson.Result.INVALID_GOAL
+    assert math.isnan(refused.nearest_similarity)
     assert "end before the picture" in refused.message
     assert not call(world, UndoGallery, "undo_gallery", steps=1000).success
     assert not call(world, ImportGallery, "import_gallery", path="/no/such/file").success
