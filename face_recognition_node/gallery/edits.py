@@ -142,8 +142,8 @@ def rename(at: Context, person_id: str, name: str) -> Edit[str]:
 def give_name(at: Context, person: Person, name: str) -> str:
     """Change a person's name and return the id, which is a new one for a stranger.
 
-    Whoever names a stranger enrolls them: the stranger's id leads to the person's, and the templates count as enrolled from then on, so that adaptation
-    can go on from them and its rollback leaves them.
+    Whoever names a stranger enrolls them: the stranger's id leads to the person's, and the templates count as
+    enrolled from then on, so that adaptation can go on from them and its rollback leaves them.
     """
     if not person.is_stranger:
         at.rows.update("persons", person.person_id, {"name": name})

@@ -76,11 +76,15 @@ def _refuse(error: Exception) -> int:
 def stop_on_signals() -> threading.Event:
     """Catch SIGINT, SIGTERM and SIGHUP from now on; return the event that they set.
 
-    A parent that wants no signal lost before this point starts the process with them blocked.
+    A parent that wants no signal lost before this point starts the process with them blocked. Whatever comes
+    after the first one is ignored (a launch passes on the Ctrl-C that the terminal has sent already): setting
+    the event twice at once can block for ever, and Python puts back the handlers that kill when it ends.
     """
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
         stop.set()
 
     numbers = [signal.SIGINT, signal.SIGTERM]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -311,6 +313,27 @@ def test_a_bad_parameter_at_start_is_one_line_and_exit_code_2(
     (line,) = ended.stderr.splitlines()
     assert cure in line
     assert ended.returncode == 2
+
+
+def test_interrupts_of_the_whole_group_end_all_in_order(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal goes to the launch and the nodes, and the launch passes it on."""
+
+    processes: list[subprocess.Popen[str]] = []
+
+    def prepare() -> None:
+        os.setpgid(0, processes[0].pid if processes else 0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))  # until the process is ready for it
+
+    for executable in ("main", "video_source"):
+        code = f"import sys; from face_recognition_node.ros.main import {executable} as f; sys.exit(f())"
+        command = [sys.executable, "-c", code, "--ros-args", "-p", f"gallery_path:={tmp_path / 'people.db'}"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=prepare)
+        processes.append(process)
+    while any(process.poll() is None for process in processes):
+        os.killpg(processes[0].pid, signal.SIGINT)
+        time.sleep(0.005)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert ["Traceback" in process.communicate()[1] for process in processes] == [False, False]
 
 
 def test_overrides_of_quality_of_service_are_checked_at_start() -> None:
