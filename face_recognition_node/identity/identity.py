@@ -212,6 +212,8 @@ class IdentityResolver:
         last = track.evidence.last_stamp
         if claim.person_id is not None:
             claim.person_id = snapshot.aliases.get(claim.person_id, claim.person_id)
+        for former_id in claim.others.keys() & snapshot.aliases.keys():
+            claim.others[snapshot.aliases[former_id]] = claim.others.pop(former_id)
         if last is None or stamp - last > self.config.claim_timeout_s or track.suspicion < 0.0:
             return {}
         if track.is_flat or track.is_ghost:  # a portrait may well be Anna's, but she is not there
