@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import (
@@ -21,6 +20,7 @@ from face_recognition_node.cli.options import (
     source_from,
 )
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.files import user_path
 
 if TYPE_CHECKING:
     from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentResult, EnrollmentSession
@@ -122,7 +122,7 @@ def _goal(arguments: argparse.Namespace, source: FrameSource) -> EnrollmentGoal:
 
 def _is_stills(arguments: argparse.Namespace, source: FrameSource) -> bool:
     """Whether the source is a picture or a folder of pictures, and no recording."""
-    return source.n_frames == 1 or Path(arguments.source).expanduser().is_dir()
+    return source.n_frames == 1 or user_path(arguments.source, "any", name="source").is_dir()
 
 
 def _watch(

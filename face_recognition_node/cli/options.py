@@ -12,8 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from face_recognition_node.common.errors import ConfigurationError, GalleryUnavailableError, SourceError
-from face_recognition_node.common.files import PRIVATE, write_json
+from face_recognition_node.common.errors import (
+    ConfigurationError,
+    GalleryUnavailableError,
+    InputError,
+    SourceError,
+)
+from face_recognition_node.common.files import PRIVATE, user_path, write_json
 from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -62,7 +67,7 @@ def file_to_write(text: str) -> Path:
     Raises:
         argparse.ArgumentTypeError: If it is a folder, or lies where nothing can be written.
     """
-    path = Path(text).expanduser()
+    path = _path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; expected the name of a file in it")
     if path.exists() and not path.is_file():  # the file comes to its place whole, and a device would be gone
@@ -80,8 +85,15 @@ def file_or_stream(text: str) -> str:
 
 def is_stream(text: str) -> bool:
     """Say whether this is standard output, a device or a pipe: something to write to, and not to replace."""
-    path = Path(text).expanduser()
+    path = _path(text)
     return text == "-" or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _path(text: str) -> Path:
+    try:
+        return user_path(text, "any")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +151,9 @@ def gallery_path_from(arguments: argparse.Namespace, *, must_exist: bool = False
     """
     from face_recognition_node.gallery.files import default_gallery_path
 
-    path = Path(arguments.gallery or default_gallery_path()).expanduser()
+    path = user_path(
+        arguments.gallery or default_gallery_path(), "any", name="--gallery", error=GalleryUnavailableError
+    )
     if must_exist and not path.is_file():
         enroll = f"face-recognition enroll NAME SOURCE --gallery {path}"
         raise GalleryUnavailableError(f"there is no gallery at {path}; enroll somebody first: {enroll}")
@@ -279,7 +293,7 @@ def report(text: str, figures: Mapping[str, Any], target: str | None) -> None:
         print(json.dumps(figures, indent=1, ensure_ascii=False))
         return
     if target is not None and is_stream(target):
-        Path(target).expanduser().write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+        _path(target).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     elif target is not None:
         write_json(Path(target), figures, PRIVATE)
     print(text)

@@ -27,7 +27,7 @@ from face_recognition_node.cli.options import (
     source_from,
 )
 from face_recognition_node.common.errors import GalleryUnavailableError, InputError
-from face_recognition_node.common.files import PRIVATE
+from face_recognition_node.common.files import PRIVATE, user_path
 from face_recognition_node.vision.faces import IdentifiedFace, IdentityState, RecognitionResult
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = config_from(arguments)
     if not arguments.keep_strangers:  # looking at a video changes nothing: nobody makes room for who is met
         config = with_values(config, {"strangers.maximum_strangers": MOST_STRANGERS})
+    read = [user_path(arguments.source, "any", name="source"), *([] if path is None else [path])]
     for target in (arguments.json, arguments.annotated, arguments.bag):
-        _refuse_the_same(target, Path(arguments.source).expanduser(), *([] if path is None else [path]))
+        _refuse_the_same(target, *read)
     sightings = Sightings(source.origin)
     is_interrupted = False
     with contextlib.ExitStack() as stack:
@@ -171,7 +172,7 @@ def _refuse_the_same(target: str | Path | None, *sources: Path) -> None:
 
     if target is None or target == "-":
         return
-    path = Path(target).expanduser()
+    path = user_path(target, "any")
     for source in sources:
         is_picture = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         is_picture = is_picture and source.is_dir() and path.resolve().parent == source.resolve()
@@ -186,7 +187,7 @@ def _open_lines(target: str | None) -> Iterator[TextIO | None]:
     elif target == "-":
         yield sys.stdout
     else:
-        path = Path(target).expanduser()
+        path = user_path(target, "any", name="--json")
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
             if path.is_file():  # names are in it; an older file may be readable for all

@@ -111,7 +111,7 @@ def require_plain_text(
 
 def user_path(
     given: str | os.PathLike[str],
-    kind: Literal["file", "folder", "either"] = "either",
+    kind: Literal["file", "folder", "either", "any"] = "either",
     *,
     must_exist: bool = False,
     name: str = "path",
@@ -121,7 +121,8 @@ def user_path(
 
     Args:
         given: As it was typed or came in a message.
-        kind: What it has to be if there is something; devices and pipes are neither file nor folder.
+        kind: What it has to be if there is something; devices and pipes are neither file nor folder. "any":
+            the caller looks for itself.
         must_exist: Whether there has to be something.
         name: What the path is called where it was given, for the message.
         error: Raised for anything wrong.
@@ -135,6 +136,8 @@ def user_path(
         path = Path(text).expanduser()
     except RuntimeError:  # "~nobody/..."
         raise error(f"{name}: {text}: no such user's home folder") from None
+    if kind == "any":
+        return path
     try:
         mode: int | None = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from face_recognition_node.common.errors import ConfigurationError, ModelMissingError
-from face_recognition_node.common.files import user_folder
+from face_recognition_node.common.files import user_folder, user_path
 
 _log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ def models_directory(configured: str = "") -> Path:
     """
     explicit = configured or os.environ.get(MODELS_VARIABLE, "")
     if explicit:
-        folder = Path(explicit).expanduser()
+        origin = "models.models_dir" if configured else MODELS_VARIABLE
+        folder = user_path(explicit, "any", name=origin, error=ModelMissingError)
         if folder.is_dir():
             return folder
-        origin = "models.models_dir" if configured else MODELS_VARIABLE
         raise ModelMissingError(f"{origin}: expected a folder of models, got {folder}, which is no folder")
     tried = [share / "models" for share in _shares()]
     for folder in tried:

@@ -26,6 +26,7 @@ from face_recognition_node.common.errors import (
     GalleryUnavailableError,
     InputError,
 )
+from face_recognition_node.common.files import user_path
 from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery import edits
 from face_recognition_node.gallery.changes import Transaction
@@ -146,7 +147,7 @@ class Gallery(Closing):
             GalleryUnavailableError: It cannot be opened, is damaged, of a newer format, or no gallery.
             GalleryMismatchError: Its embeddings come from another model or alignment.
         """
-        file = None if path is None else Path(path).expanduser().absolute()
+        file = None if path is None else _path(path).absolute()
         store = Store(file, fingerprint or ("" if file is None else None), dimension, must_exist, read_only)
         try:
             folder = (
@@ -411,7 +412,7 @@ class Gallery(Closing):
             GalleryMismatchError: Its embeddings come from another model or alignment.
             GalleryConflictError: Somebody is here already and that is to be refused; or an unknown session.
         """
-        export = read_export(Path(path).expanduser(), self.fingerprint)
+        export = read_export(_path(path), self.fingerprint)
         gallery_id = str(self._store.meta("gallery_id"))
         return self._commit(lambda at: import_people(at, export, gallery_id, session, on_conflict))
 
@@ -422,7 +423,7 @@ class Gallery(Closing):
         with self._opened():
             rows = self._store.read_since(-1)
             wanted = None if person_ids is None else {self.snapshot().resolve(key) for key in person_ids}
-            return write_export(self._store, rows, Path(path).expanduser().absolute(), wanted, overwrite)
+            return write_export(self._store, rows, _path(path).absolute(), wanted, overwrite)
 
     def crop(self, template_id: int) -> ImageArray | None:
         """Return the (112, 112, 3) BGR crop of a template, or None if none is kept.
@@ -634,6 +635,10 @@ class Gallery(Closing):
             rows = Transaction(self._store.connection)
             self._history.destroy_orphans(rows)
             self._next_deadline = self._history.next_deadline(rows)
+
+
+def _path(path: str | Path) -> Path:
+    return user_path(path, "any", name="gallery", error=GalleryUnavailableError)
 
 
 def _follow(reference: weakref.ref[Gallery], stop: threading.Event, interval_s: float) -> None:

@@ -26,7 +26,7 @@ from face_recognition_node.common.errors import (
     GalleryUnavailableError,
     InputError,
 )
-from face_recognition_node.common.files import PRIVATE, in_words
+from face_recognition_node.common.files import PRIVATE, in_words, user_path
 from face_recognition_node.gallery.check import row_problems, unit_problems
 from face_recognition_node.gallery.edits import (
     Context,
@@ -266,7 +266,7 @@ def read_export(path: Path, fingerprint: str) -> ExportFile:
 
 def export_fingerprint(path: str | Path) -> str:
     """Return the fingerprint of the model and alignment that a file's embeddings come from."""
-    with _opened(Path(path).expanduser()) as connection:
+    with _opened(user_path(path, "any", error=GalleryUnavailableError)) as connection:
         return _fingerprint(connection)
 
 

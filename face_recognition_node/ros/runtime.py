@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from face_recognition_node.assembly import Models, Pipeline
-from face_recognition_node.common.errors import GalleryError
+from face_recognition_node.common.errors import GalleryError, GalleryUnavailableError
+from face_recognition_node.common.files import user_path
 from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
 from face_recognition_node.identity.person_models import pairs_of_one_person
@@ -189,7 +190,7 @@ def open_runtime(settings: Settings, runs_begun: set[Path]) -> Runtime:
         GalleryError: The gallery cannot be opened or written, or belongs to another model.
     """
     path = (
-        Path(settings.node.gallery_path).expanduser()
+        user_path(settings.node.gallery_path, "any", name="gallery_path", error=GalleryUnavailableError)
         if settings.node.gallery_path
         else default_gallery_path()
     )

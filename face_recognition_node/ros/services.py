@@ -13,6 +13,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 
 from face_recognition_interfaces.action import EnrollPerson
 from face_recognition_node.common.errors import FaceRecognitionError, GalleryUnavailableError, InputError
+from face_recognition_node.common.files import user_path
 from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.gallery.gallery import SessionKind
@@ -279,7 +280,7 @@ def rollback_adaptation(runtime: Runtime, request: Any, response: Any) -> None:
 
 
 def _absolute(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = user_path(text, "any")
     if not path.is_absolute():
         raise InputError(f"path: expected an absolute path on the node's machine, got {text!r}")
     return path

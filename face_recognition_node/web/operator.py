@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.files import user_path
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.config import Config
 from face_recognition_node.gallery.values import SessionKind
@@ -460,8 +461,8 @@ def _entries(n_people: int, n_views: int) -> str:
 
 
 def _absolute(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not text or not path.is_absolute():
+    path = user_path(text, "any")
+    if not path.is_absolute():
         raise InputError(f"path: expected an absolute path on the robot's machine, got {text!r}")
     return path
 

@@ -413,3 +413,26 @@ def test_a_rehearsal_is_one_page_with_ten_sentences(
     assert page.stat().st_mode & 0o777 == 0o600
     assert sample_gallery.read_bytes() == before
     assert main(["rehearse", "sample", "--gallery", str(tmp_path / "none.db")]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["recognize", "sample", "--bag", "~nobody_has_this_name/seen.mcap"],
+        ["recognize", "sample", "--json", "~nobody_has_this_name/seen.jsonl"],
+        ["gallery", "list", "--gallery", "~nobody_has_this_name/people.db"],
+        ["gallery", "import", "~nobody_has_this_name/people.db", "--gallery", "here.db"],
+        ["evaluate", "replay", "~nobody_has_this_name/scenario.yaml"],
+    ],
+)
+def test_a_home_folder_of_nobody_is_refused_in_one_line(arguments, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as ended:  # what argparse refuses
+        code = ended.code
+    told = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert "~nobody_has_this_name" in told[-1]
+    assert told[-1].endswith("no such user's home folder")
+    assert "unexpected" not in told[-1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import add_progress, add_settings, config_from, file_to_write
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.common.files import PRIVATE, write_text
+from face_recognition_node.common.files import PRIVATE, user_path, write_text
 from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -89,14 +89,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def find_data(named: Path | None) -> Path:
     """Return the data root; whether what is needed lies there shows when it is read."""
-    return Path(named or os.environ.get(DATA_VARIABLE) or Path("..") / "shared" / "data").expanduser()
+    given = named or os.environ.get(DATA_VARIABLE) or Path("..") / "shared" / "data"
+    return user_path(given, "any", name="--data")
 
 
 def find_scenario(text: str) -> Path:
     """Return the scenario file that ``text`` means: a path, or the name of a packaged one."""
     from face_recognition_node.common.resources import config_directory
 
-    path = Path(text).expanduser()
+    path = user_path(text, "any", name="scenario")
     if path.is_file():
         return path
     folder = config_directory() / "scenarios"
