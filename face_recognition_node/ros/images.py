@@ -49,7 +49,7 @@ def check_qos_overrides(given: Mapping[str, object], topics: Sequence[str]) -> l
         if name in names:
             allowed = _POLICIES[names[name]]
             if (value.lower() if isinstance(value, str) else value) not in allowed:
-                choices = "0 to 100000" if isinstance(allowed, range) else ", ".join(allowed)
+                choices = "0 to 100000" if isinstance(allowed, range) else ", ".join(map(str, allowed))
                 raise ConfigurationError(f"parameter {name}: expected {choices}, got {value!r}")
         elif name.startswith(_OVERRIDES):
             useless.append(f"{name} has no effect; there are {', '.join(names)}")
