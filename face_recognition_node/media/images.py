@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import re
 import struct
+import threading
 from pathlib import Path
 
 import cv2
@@ -17,6 +20,59 @@ MOST_PIXELS = 64_000_000
 """Larger pictures are refused: a file of 100 kB can unpack to gigabytes."""
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
 _PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)")
+
+
+_SAID_BY_LIBRARIES = re.compile(
+    rb"libpng (?:error|warning): |Corrupt JPEG data: |Premature end of JPEG file|Invalid SOS parameters"
+    rb"|Inconsistent progression sequence|Invalid (?:adaptation|color quantization)|Warning: unknown "
+    rb"|Unsupported marker|\[ ?(?:WARN|ERROR|INFO):\d"
+)
+"""How the lines begin that libjpeg, libpng and OpenCV write to stderr about a picture."""
+_STDERR = 2
+_decoding = threading.Lock()
+
+
+def decode_picture(data: bytes, flags: int) -> tuple[ImageArray | None, str]:
+    """Return what ``cv2.imdecode`` makes of bytes, or None, and what the libraries say about them.
+
+    They say it to the process's stderr, once a picture: a camera with a bad cable would flood the log. The
+    descriptor leads elsewhere while they work; what other threads write meanwhile is passed on afterwards.
+    """
+    if not hasattr(os, "memfd_create"):  # Linux has it
+        return _imdecode(data, flags)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_decoding)
+        try:
+            stderr = os.dup(_STDERR)
+        except OSError:  # closed, as some daemons do: nobody is disturbed
+            return _imdecode(data, flags)
+        stack.callback(os.close, stderr)
+        scratch = os.memfd_create("stderr")
+        stack.callback(os.close, scratch)
+        os.dup2(scratch, _STDERR)
+        try:
+            image, reason = _imdecode(data, flags)
+        finally:
+            os.dup2(stderr, _STDERR)
+        written = os.pread(scratch, 1 << 20, 0)
+        if not written:
+            return image, reason
+        said, others = b"", b""
+        for line in written.splitlines(keepends=True):
+            if _SAID_BY_LIBRARIES.match(line):
+                said = said or line
+            else:
+                others += line
+        with contextlib.suppress(OSError):
+            os.write(stderr, others)
+    return image, reason or said.decode(errors="replace").strip()[:200]
+
+
+def _imdecode(data: bytes, flags: int) -> tuple[ImageArray | None, str]:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags), ""  # type: ignore[return-value]  # 8 bits
+    except cv2.error as error:
+        return None, str(error.err)
 
 
 def picture_kind(head: bytes) -> str:
@@ -80,9 +136,10 @@ def read_image(path: Path) -> ImageArray:
         _require_moderate(path, size)
     if kind == "jpeg" and not _is_whole_jpeg(data):
         raise SourceError(f"{path}: expected a whole image, got a JPEG that breaks off; copy it again")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    image, reason = decode_picture(data, cv2.IMREAD_COLOR) if data else (None, "")
     if image is None:
-        raise SourceError(f"{path}: expected an image, got {len(data)} bytes that OpenCV cannot decode")
+        said = f" ({reason})" if reason else ""
+        raise SourceError(f"{path}: expected an image, got {len(data)} bytes that OpenCV cannot decode{said}")
     return image.astype(np.uint8, copy=False)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import FrameError, InputError
+from face_recognition_node.media.images import decode_picture
 from face_recognition_node.vision.faces import FloatArray, ImageArray, Intrinsics, require_image
 
 Pixels = NDArray[Any]
@@ -268,14 +269,12 @@ def compressed_to_bgr(message: Any, maximum_megapixels: float = MAXIMUM_MEGAPIXE
     size = encoded_size(data)
     if size is not None:
         _check_size(*size, maximum_megapixels)
-    try:
-        # A JPEG's orientation tag is ignored: the boxes must be those of the pixels that were sent.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise FrameError("format", f"compressed image: cannot be decoded ({error.err})") from error
+    # A JPEG's orientation tag is ignored: the boxes must be those of the pixels that were sent.
+    image, reason = decode_picture(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise FrameError("format", f"compressed image: {len(data)} bytes that cannot be decoded")
-    return require_image(image, "compressed image")  # type: ignore[arg-type]  # imdecode made 8-bit BGR
+        said = f" ({reason})" if reason else ""
+        raise FrameError("format", f"compressed image: {len(data)} bytes that cannot be decoded{said}")
+    return require_image(image, "compressed image")
 
 
 def depth_to_metres(message: Any) -> FloatArray:
