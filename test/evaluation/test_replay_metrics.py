@@ -74,6 +74,16 @@ def test_time_counts_from_the_enrolment_when_it_happens_in_the_track() -> None:
     assert (outcome.frames, outcome.enrolled_frames, outcome.right_frames) == (5, 3, 2)
 
 
+def test_somebody_enrolled_is_no_stranger() -> None:
+    """Before the enrollment it is the truth, after it a mistake, be a name said later or not."""
+    before = [Claim(0.0, 0.5, STRANGER, "stranger-1")]
+    states = [(0.5, UNDECIDED), (1.0, STRANGER), (1.5, STRANGER), (2.0, KNOWN)]
+    after = [Claim(t, 0.5, state, "p-a" if state is KNOWN else None, "", "p-a") for t, state in states]
+    report = report_of(TrueTrack("clip", "Anna", tuple(before + after)))
+    assert report.stranger_frames == 2
+    assert unmet(report, {"stranger_frames": 0}) == ["stranger_frames is 2.000, expected at most 0"]
+
+
 def test_an_empty_track_is_judged_too() -> None:
     outcome = judge(track())
     assert (outcome.frames, outcome.is_identified, outcome.is_named_at_end) == (0, False, False)

@@ -115,6 +115,11 @@ class ReplayReport:
         return sum(outcome.wrong_seconds for episode in self.episodes for outcome in episode.outcomes)
 
     @property
+    def stranger_frames(self) -> int:
+        """In how many frames somebody enrolled was called a stranger."""
+        return sum(outcome.stranger_frames for episode in self.episodes for outcome in episode.outcomes)
+
+    @property
     def swaps(self) -> int:
         """How often a face's name changed to another person's."""
         return sum(outcome.swaps for episode in self.episodes for outcome in episode.outcomes)
@@ -161,6 +166,7 @@ class ReplayReport:
             "false_positive_identification_rate": self.false_positive_rate.to_dict(),
             "seconds_to_name": self.seconds_to_name.to_dict(),
             "seconds_under_a_wrong_name": round(self.wrong_seconds, 4),
+            "enrolled_called_stranger_frames": self.stranger_frames,
             "swaps": self.swaps,
             "stranger_id_share": self.stranger_share.to_dict(),
             "stranger_id_consistency": self.id_consistency.to_dict(),
@@ -177,6 +183,7 @@ class ReplayReport:
             f"  named, strangers' tracks                {self.false_positive_rate}",
             f"  median seconds to the right name        {self.seconds_to_name}",
             f"  seconds under a wrong name              {self.wrong_seconds:.2f}",
+            f"  frames as a stranger, enrolled people   {self.stranger_frames}",
             f"  swaps                                   {self.swaps}",
             f"  strangers' frames under one id          {self.stranger_share}",
             f"  ... of their frames with an id          {self.id_consistency}",

@@ -21,6 +21,7 @@ AT_LEAST: dict[str, Callable[[ReplayReport], float]] = {
 AT_MOST: dict[str, Callable[[ReplayReport], float]] = {
     "false_positive_rate": lambda report: report.false_positive_rate.value,
     "wrong_seconds": lambda report: report.wrong_seconds,
+    "stranger_frames": lambda report: float(report.stranger_frames),
     "swaps": lambda report: float(report.swaps),
     "shared_ids": lambda report: float(report.shared_ids),
     "seconds_to_name": lambda report: report.seconds_to_name.value,

@@ -80,6 +80,7 @@ class TrackOutcome:
         enrolled_frames: Those of them in which the person was enrolled.
         right_frames: Frames under the right name.
         wrong_frames: Frames under a wrong name.
+        stranger_frames: Frames in which the person, although enrolled, was called a stranger.
         wrong_seconds: Time under a wrong name.
         wrong_names: The wrong names.
         seconds_to_name: From the first frame (as an enrolled person) to the first right name, or None.
@@ -95,6 +96,7 @@ class TrackOutcome:
     enrolled_frames: int
     right_frames: int
     wrong_frames: int
+    stranger_frames: int
     wrong_seconds: float
     wrong_names: tuple[str, ...]
     seconds_to_name: float | None
@@ -137,6 +139,7 @@ def judge(track: TrueTrack) -> TrackOutcome:
         enrolled_frames=len(enrolled),
         right_frames=len(right),
         wrong_frames=len(wrong),
+        stranger_frames=sum(claim.state is IdentityState.STRANGER for claim in enrolled),
         wrong_seconds=sum(claim.duration for claim in wrong),
         wrong_names=tuple(sorted({claim.name for claim in wrong})),
         seconds_to_name=right[0].stamp - enrolled[0].stamp if right else None,
