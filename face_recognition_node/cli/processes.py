@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from face_recognition_node.common.resources import config_directory
 PATIENCE_S = {signal.SIGINT: 8.0, signal.SIGTERM: 3.0, signal.SIGKILL: 3.0}
 """How long a child may take to end after each signal; the next one is stronger."""
 _PR_SET_PDEATHSIG = 1
+_claims: list[socket.socket] = []
 
 
 class ChildError(FaceRecognitionError):
@@ -30,12 +32,28 @@ def isolated_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
     What the user has set stays: ROS_DOMAIN_ID, ROS_AUTOMATIC_DISCOVERY_RANGE and Fast DDS's profile.
     """
-    wanted = {"ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 101))}
-    wanted["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    wanted = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    if not environment.get("ROS_DOMAIN_ID"):
+        wanted["ROS_DOMAIN_ID"] = str(_claim_domain())
     profile = fast_dds_profile()
     if profile is not None:
         wanted["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profile)
     return {name: value for name, value in wanted.items() if not environment.get(name)}
+
+
+def _claim_domain() -> int:
+    """Return a ROS domain that is this process's until it ends: no other one is given it meanwhile."""
+    domains = random.SystemRandom().sample(range(1, 102), 101)
+    for domain in domains:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0face_recognition_node.ros_domain.{domain}")  # a name that ends with the process
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return domain
+    return domains[0]
 
 
 def fast_dds_profile() -> Path | None:

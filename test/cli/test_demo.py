@@ -107,6 +107,16 @@ def test_what_the_user_has_set_is_left_alone() -> None:
     assert Path(fresh["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
 
 
+def test_a_domain_is_given_to_one_process_at_a_time(monkeypatch) -> None:
+    class Ordered:
+        def sample(self, domains, count):
+            return list(domains)[:count]
+
+    monkeypatch.setattr("face_recognition_node.cli.processes.random.SystemRandom", Ordered)
+    first, second = (isolated_environment({})["ROS_DOMAIN_ID"] for _ in range(2))
+    assert int(first) < int(second)
+
+
 def test_a_child_that_ends_by_itself_is_noticed() -> None:
     with Children() as children:
         child = children.start("broken part", "face_recognition_node.no_such_module:main")
