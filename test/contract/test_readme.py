@@ -49,3 +49,9 @@ def test_readme_names_the_demo_and_the_tests() -> None:
     for needed in ("./run demo", "./run test", "colcon build", "ros2 launch face_recognition_node"):
         assert needed in text
     assert re.findall(r"TODO|TBD|XXX", text) == []
+
+
+def test_the_readme_is_one_page_with_one_picture_and_one_diagram() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 170
+    assert (text.count("!["), text.count("```mermaid")) == (1, 1)
