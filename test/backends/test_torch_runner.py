@@ -27,7 +27,10 @@ from face_recognition_node.backends.tensorrt import TorchTensorRtRunner  # noqa:
 from face_recognition_node.backends.torch_runner import FrameSearch, TorchPreprocessing, open_torch_runner  # noqa: E402
 
 CARD = ModelCard.read(models_directory() / "retinaface_mobilenet025.json")
-SIZES = [(640, 480), (1280, 720), (1600, 900), pytest.param((3840, 2160), marks=pytest.mark.slow)]
+SIZES = [
+    (640, 480),
+    *(pytest.param(s, marks=pytest.mark.slow) for s in ((1280, 720), (1600, 900), (3840, 2160))),
+]
 """As it is, with a margin below, shrunk by less than two, averaged down."""
 
 

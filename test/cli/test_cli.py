@@ -178,6 +178,7 @@ def test_looking_changes_nothing_unless_strangers_are_kept(
     assert "13 frames" in said.err
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_complete_files(sample_gallery: Path, tmp_path: Path) -> None:
     lines_path, video_path = tmp_path / "seen.jsonl", tmp_path / "seen.mp4"
     words = ["recognize", "sample", "--gallery", str(sample_gallery), "--json", str(lines_path)]
@@ -262,6 +263,7 @@ def test_a_part_without_frames_is_an_error(sample_gallery: Path, capsys: pytest.
 RECOGNIZE = [sys.executable, "-m", "face_recognition_node.cli", "recognize", "sample", "--gallery"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_no_answer(sample_gallery: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
@@ -270,6 +272,7 @@ def test_a_full_disk_is_no_answer(sample_gallery: Path) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_left_is_no_answer(sample_gallery: Path) -> None:
     command = [*RECOGNIZE, str(sample_gallery), "--json", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
@@ -279,6 +282,7 @@ def test_a_reader_that_has_left_is_no_answer(sample_gallery: Path) -> None:
         assert child.wait(60) == 141
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_to_be_stopped_is_to_be_interrupted(
     sample_gallery: Path, tmp_path: Path, number: signal.Signals

@@ -51,6 +51,7 @@ def test_an_example_is_short_and_uses_the_public_api_only(path: Path) -> None:
     assert not inner
 
 
+@pytest.mark.slow
 def test_the_enrolled_guest_is_recognized(
     gallery: Path, sample_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,11 +61,13 @@ def test_the_enrolled_guest_is_recognized(
     assert "stranger" in printed or "undecided" in printed
 
 
+@pytest.mark.slow
 def test_without_a_gallery_nobody_is_named(sample_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load("recognize_video").main(str(sample_folder))
     assert GUEST not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_templates_are_plotted(gallery: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "embeddings.png"
@@ -129,6 +132,7 @@ def cells() -> Iterator[str]:
             yield "".join(cell["source"])
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_holds_no_pictures_of_people() -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")

@@ -43,6 +43,7 @@ def test_a_process_ends_with_the_cure_and_code_2(what: str, library: str) -> Non
     assert re.search(rf"{library} is not installed; cure: .*pip install", ended.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["verb", "node"])
 def test_the_page_asks_for_its_library_only_when_it_is_wanted(what: str) -> None:
     if what == "node":
