@@ -384,13 +384,14 @@ def test_bad_images_are_counted_and_good_ones_still_answered(world, faces) -> No
 
 def test_a_camera_of_another_type_is_named(world, faces) -> None:
     diagnostics = Inbox(world.remote, DiagnosticArray, "/diagnostics")
-    publisher = world.remote.node.create_publisher(CompressedImage, "/image", qos_profile_sensor_data)
     expected = (
-        "/test_client publishes sensor_msgs/msg/CompressedImage there, expected sensor_msgs/msg/Image: "
+        "/other_camera publishes sensor_msgs/msg/CompressedImage there, expected sensor_msgs/msg/Image: "
         "set image_transport to compressed"
     )
-    diagnostics.wait(lambda message: expected in message.status[0].message, "the type of the camera")
-    world.remote.node.destroy_publisher(publisher)
+    # A participant of its own: in one, a topic has one type until whatever had the other is wholly gone.
+    with Remote("other_camera") as camera:
+        camera.node.create_publisher(CompressedImage, "/image", qos_profile_sensor_data)
+        diagnostics.wait(lambda message: expected in message.status[0].message, "the type of the camera")
     diagnostics.close()
 
 
