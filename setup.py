@@ -85,6 +85,7 @@ setup(
             "psutil",
             "py-trees",
             "pytest<8.4",
+            "pytest-xdist",
             "pytorch-metric-learning",
             "ruff",
             "safetensors",
