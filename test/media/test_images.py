@@ -75,3 +75,17 @@ def test_what_others_write_meanwhile_is_passed_on(
     for _ in range(3):
         decode_picture(jpeg_with_extra_bytes(), cv2.IMREAD_COLOR)
     assert capfd.readouterr().err == "[INFO] [1.0] [node]: active\n" * 3
+
+
+def test_avif_is_read_whole(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif", reason="needs ./run setup heif")
+    pillow = pytest.importorskip("PIL.Image")
+    if not pytest.importorskip("PIL.features").check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    picture = np.zeros((600, 800, 3), np.uint8)
+    picture[:, 400:] = (255, 0, 0)  # RGB; larger than one tile of a phone's HEIC
+    pillow.fromarray(picture).save(tmp_path / "two.avif")
+    read = read_image(tmp_path / "two.avif")
+    assert read.shape == (600, 800, 3)
+    assert read[300, 790, 2] > 240
+    assert read[300, 10].max() < 15
