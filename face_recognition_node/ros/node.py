@@ -303,7 +303,8 @@ class FaceRecognitionNode(LoudNode):
 
     def report_gallery(self, error: GalleryError | None) -> None:
         """Take notice that the gallery was written, or why it could not be."""
-        self._housekeeper.report(error)
+        runtime = self.runtime
+        self._housekeeper.report(error, "" if runtime is None else runtime.gallery.trouble)
 
     def _diagnose(self) -> None:
         runtime, worker = self.runtime, self._worker

@@ -88,13 +88,18 @@ class Housekeeper:
         with self._lock:
             return self._trouble if time.monotonic() < self._trouble_ends else ""
 
-    def report(self, error: GalleryError | None) -> None:
-        """Remember that the gallery could be written, or why not; the same reason is logged once."""
+    def report(self, error: GalleryError | None, logged: str) -> None:
+        """Remember that the gallery could be written, or why not; the same reason is logged once.
+
+        Args:
+            error: Why not, or None.
+            logged: What the gallery itself has said of its trouble.
+        """
         before = self.trouble
         with self._lock:
             self._trouble = "" if error is None else str(error)
             self._trouble_ends = time.monotonic() + TROUBLE_LASTS_S
-        if error is not None and str(error) != before:
+        if error is not None and str(error) != before and str(error) not in logged:
             logger.warning("the gallery cannot be written: %s", error)
 
 
