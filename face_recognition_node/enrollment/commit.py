@@ -234,7 +234,7 @@ def _store_new(
         except (GalleryConflictError, PersonNotFoundError) as error:
             if not ids:
                 raise
-            LOGGER.warning("the stranger(s) %s could not be joined: %s", ids, error)
+            LOGGER.warning("the stranger(s) %s could not be joined", ids)  # the reason may hold names
             notes.append(f"{', '.join(ids)} could not be joined: {error}")
             person = gallery.enroll(name, templates, check=check)
         else:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from face_recognition_node.common.background import BackgroundWriter
-from face_recognition_node.common.errors import GalleryError
+from face_recognition_node.common.errors import GalleryConflictError, GalleryError
 from face_recognition_node.config import AdaptationConfig
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, SessionKind, Template
 from face_recognition_node.identity.adaptation_review import review
@@ -209,14 +209,15 @@ class Adapter:
         def guarded() -> None:
             try:
                 work()
+            except GalleryConflictError as error:  # its text has names, which no log should hold
+                LOGGER.warning("adaptation could not be stored (%s)", type(error).__name__)
             except GalleryError as error:
                 LOGGER.warning("adaptation could not be stored: %s", error)
 
         self._writer.submit(guarded)
 
     def _report(self, person_id: str, action: str, reason: str, similarity: float) -> None:
-        person = self._gallery.snapshot().persons.get(person_id)
-        report = AdaptationReport(person_id, person.name if person else "", action, reason, similarity)
+        report = AdaptationReport(person_id, action, reason, similarity)
         self.reports.append(report)
         LOGGER.log(logging.DEBUG if action == "refused" else logging.INFO, "%s", report)
 

@@ -110,6 +110,6 @@ def _issue(
     nearest_other = max(zip(ratios, others, strict=True), key=lambda pair: pair[0], default=None)
     if nearest_other is not None and nearest_other[0] >= own:
         match = matches[nearest_other[1].template_id]
-        reason = f"as like {snapshot.persons[match.person_id].label} ({match.similarity:.2f})"
+        reason = f"as like {match.person_id} ({match.similarity:.2f})"
         return Issue(template.template_id, template.person_id, reason, similarity)
     return None

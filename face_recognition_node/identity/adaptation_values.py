@@ -19,21 +19,18 @@ class AdaptationReport:
 
     Attributes:
         person_id: Whose template.
-        name: Display name.
         action: "added", "replaced", "refused" or "set_aside".
         reason: In words.
         similarity: Cosine to the nearest enrolled template.
     """
 
     person_id: str
-    name: str
     action: str
     reason: str
     similarity: float
 
     def __str__(self) -> str:
-        who = self.name or self.person_id
-        return f"adaptation of {who}: {self.action} ({self.reason}, {self.similarity:.2f})"
+        return f"adaptation of {self.person_id}: {self.action} ({self.reason}, {self.similarity:.2f})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,7 +279,9 @@ def test_a_nameless_newcomer_is_no_look_alike_either(gallery: Gallery, world: Fa
     assert f"perhaps met before as {stranger.person_id}" in running.result().message
 
 
-def test_a_stranger_who_cannot_be_joined_is_left_and_reported(world: FaceWorld) -> None:
+def test_a_stranger_who_cannot_be_joined_is_left_and_reported(
+    world: FaceWorld, caplog: pytest.LogCaptureFixture
+) -> None:
     gallery = Gallery.open(None, "made-up", GalleryConfig(max_templates_per_person=6))
     stranger = gallery.add_person("", world.templates(0, 6), is_stranger=True)
     running = session(gallery)
@@ -288,6 +290,8 @@ def test_a_stranger_who_cannot_be_joined_is_left_and_reported(world: FaceWorld) 
     assert running.result().person_id != stranger.person_id
     assert "could not be joined" in running.result().message
     assert gallery.snapshot().persons[stranger.person_id] == stranger
+    assert stranger.person_id in caplog.text
+    assert "Anna" not in caplog.text
 
 
 @pytest.mark.parametrize("other_name", ["Zoe", "anna"])

@@ -229,21 +229,25 @@ def test_the_most_redundant_is_what_a_slow_loop_finds(gallery: Gallery, world: F
 
 
 def test_outliers_and_conflicts_are_set_aside_and_reported(
-    gallery: Gallery, world: FaceWorld, anna: str
+    gallery: Gallery, world: FaceWorld, anna: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG", logger="face_recognition_node")
     fine, outlier, conflict = (
         NewTemplate(e, 0.9, HeadPose(0, 0, 0), Provenance.ADAPTED)
         for e in (look(world, 0.7, 20, 0), look(world, 0.2, 21, 0), look(world, 0.6, 10, 0))
     )
     gallery.add_templates(anna, [fine, outlier, conflict])
-    gallery.add_person("Bea", world.templates(10))
+    bea = gallery.add_person("Bea", world.templates(10)).person_id
     issues = review(gallery.snapshot(), CALIBRATION)
     assert [issue.person_id for issue in issues] == [anna, anna]
     assert "enrolled views" in issues[0].reason
-    assert "Bea" in issues[1].reason
+    assert bea in issues[1].reason
     adapter = Adapter(gallery, CALIBRATION)
     adapter.observe(frame(0.0))
     assert [report.action for report in adapter.reports] == ["set_aside", "set_aside"]
+    assert anna in caplog.text
+    assert "Anna" not in caplog.text, "ids in the log, names on the wire"
+    assert "Bea" not in caplog.text
     aside = [t for t in gallery.snapshot().templates_of(anna) if t.is_set_aside]
     assert len(aside) == 2
     assert not review(gallery.snapshot(), CALIBRATION)
