@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.options import add_gallery, gallery_path_from
+from face_recognition_node.cli.options import add_gallery, add_settings, config_from, gallery_path_from
 from face_recognition_node.common.errors import PersonNotFoundError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--remove-without-crop", action="store_true", help="remove templates of which no crop was kept"
     )
-    sub.add_argument("--models", metavar="DIR", help="folder of model files, if not the package's own")
+    add_settings(sub)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -278,11 +278,8 @@ def _rollback(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dic
 
 def _reembed(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from face_recognition_node.backends import load_embedder
-    from face_recognition_node.common.parameters import with_values
-    from face_recognition_node.config import Config
 
-    config = with_values(Config(), {"models.models_dir": arguments.models} if arguments.models else {})
-    embedder = load_embedder(config.models)
+    embedder = load_embedder(config_from(arguments).models)
     report = gallery.reembed(embedder, remove_without_crop=arguments.remove_without_crop)
     text = f"{report.n_embedded} templates embedded again with {embedder.fingerprint}"
     if report.n_removed:

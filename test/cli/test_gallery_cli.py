@@ -173,3 +173,9 @@ def test_a_name_is_found_in_whichever_unicode_form_it_is_typed(do):
     assert do("rename", "Bob", "Zoe\u0308")[0] == 0
     code, said = do("rename", "Zo\u00eb", "Zoe")
     assert code == 0, said
+
+
+def test_reembed_takes_the_network_that_settings_choose(path, capsys):
+    code = main(["gallery", "reembed", "--gallery", str(path), "--set", "models.embedder=none_such"])
+    assert code == 2
+    assert "none_such" in capsys.readouterr().err
