@@ -191,26 +191,26 @@ def pictures(driver: Any, folder: Path) -> None:
         wait(driver, "document.querySelector('#face-panel')")
         driver.execute_script(
             "const field = document.getElementById('enroll-name');"
-            "if (field) { field.value = 'Eileen'; document.getElementById('enroll-start').click(); }"
+            "if (field) { field.value = 'Guest'; document.getElementById('enroll-start').click(); }"
         )
         wait(driver, "document.querySelector('#outcome')")
         stored = driver.execute_script("return document.querySelector('#outcome h2').textContent")
         if "stored" in stored:
             break
-    wait(driver, "document.querySelector('.chip.known') && document.querySelector('.chip.stranger')")
+    shown = "document.querySelector('.chip.known') && document.querySelector('.chip.stranger')"
+    wait(driver, shown)
     write(driver, folder / "web_light.jpg")
     driver.execute_script(
         "document.getElementById('theme').click(); document.getElementById('tab-accuracy').click()"
     )
-    wait(driver, "document.querySelector('#target') && document.querySelector('.chip.known')")
+    wait(driver, f"document.querySelector('#target') && {shown}")
     write(driver, folder / "web_dark.jpg")
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 1.5, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     driver.execute_script(
         "document.getElementById('theme').click(); document.getElementById('tab-people').click()"
     )
-    wait(driver, "document.querySelector('.chip.known')")
-    time.sleep(0.5)
+    wait(driver, shown)
     write(driver, folder / "web_phone.jpg")
 
 
