@@ -137,12 +137,11 @@ def _parameters_table(items: Iterable[tuple[str, Parameter, Value]], fixed: froz
     def when(name: str, declared: Parameter) -> str:
         if name in fixed:
             return "start"
-        return "unconfigured" if declared.read_only else "any time"
+        return "unconfigured" if declared.read_only else ""
 
     rows = [
         (
             f"`{name}`",
-            type(value).__name__,
             f"`{_yaml(value)}`",
             bounds(declared),
             when(name, declared),
@@ -150,7 +149,7 @@ def _parameters_table(items: Iterable[tuple[str, Parameter, Value]], fixed: froz
         )
         for name, declared, value in items
     ]
-    return _table(("parameter", "type", "default", "allowed", "settable", "what"), rows)
+    return _table(("parameter", "default", "allowed", "settable", "what"), rows)
 
 
 def _table(head: Sequence[str], rows: Rows) -> str:
