@@ -185,6 +185,7 @@ class Recognizer:
                 view,
                 identity,
                 flatness=track.flatness,
+                flatness_source=track.flatness_source,
             )
             for track, view, identity in zip(tracks, views, identities, strict=True)
         )

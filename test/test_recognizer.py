@@ -373,10 +373,10 @@ def test_a_slow_camera_does_not_lose_a_name_between_two_looks(
 def test_a_head_is_named_and_called_solid_and_without_depth_unverified(stage: Stage) -> None:
     stage.enroll("guest", "Eileen")
     place = ("guest", 240, 135, 150)
-    for depth, verdict in ((bulging([place], 0.08), "solid"), (None, "unverified")):
+    for depth, verdict in ((bulging([place], 0.08), ("solid", "depth")), (None, ("unverified", ""))):
         stage.recognizer.reset()
         last = [stage.show(place, depth_m=depth).faces[0] for _ in range(8)][-1]
-        assert last.flatness == verdict
+        assert (last.flatness, last.flatness_source) == verdict
         assert last.identity.name == "Eileen"
 
 

@@ -283,8 +283,8 @@ def frame_record(index: int, result: RecognitionResult) -> dict[str, Any]:
 
     Boxes and landmarks are pixels, ``stamp`` is seconds, ``score``, ``quality`` and ``probability`` lie in
     [0, 1], ``distance`` in [0, 2] or null where no template was compared. ``flatness`` is "unverified",
-    "solid" or "flat"; ``position`` is in metres (x right, y down, z ahead of the camera), null without a
-    camera model.
+    "solid" or "flat", by "depth" or "motion" (``flatness_source``); ``position`` is
+    in metres (x right, y down, z ahead of the camera), null without a camera model.
     """
     return {
         "frame": index,
@@ -308,6 +308,7 @@ def face_record(face: IdentifiedFace) -> dict[str, Any]:
         "probability": _rounded(identity.probability, 4),
         "distance": None if identity.distance is None else _rounded(identity.distance, 4),
         "flatness": face.flatness,
+        "flatness_source": face.flatness_source,
         "position": None if position is None else [_rounded(value, 3) for value in position.xyz_m],
     }
 

@@ -174,6 +174,7 @@ class BagWriter(Closing):
             "landmarks_xy": detection.landmarks_xy.ravel(),
             "detection_score": float(detection.score),
             "flatness": _FLATNESS[face.flatness],
+            "flatness_source": face.flatness_source,
             "quality": float(view.quality.overall),
             "size_px": detection.height,
             "yaw": float(view.pose.yaw),

@@ -286,6 +286,7 @@ def to_face(face: IdentifiedFace, with_embedding: bool = False) -> Face:
         landmarks_xy=detection.landmarks_xy.ravel(),
         detection_score=float(detection.score),
         flatness=FLATNESS[face.flatness],
+        flatness_source=face.flatness_source,
         quality=float(view.quality.overall),
         size_px=detection.height,
         yaw=float(view.pose.yaw),

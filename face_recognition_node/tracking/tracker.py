@@ -83,6 +83,13 @@ class Track:
         return self.motion.verdict if self.relief.verdict == UNVERIFIED else self.relief.verdict
 
     @property
+    def flatness_source(self) -> str:
+        """What :attr:`flatness` comes from: ``depth``, ``motion``, or nothing while it is unverified."""
+        if self.relief.verdict != UNVERIFIED:
+            return "depth"
+        return "" if self.motion.verdict == UNVERIFIED else "motion"
+
+    @property
     def is_flat(self) -> bool:
         """Whether it is a picture of a face."""
         return self.flatness == FLAT

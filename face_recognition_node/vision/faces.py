@@ -270,7 +270,8 @@ class IdentifiedFace:
         view: The face as seen in this frame.
         identity: What is claimed of its track.
         position: Where it is, if the camera's model is known.
-        flatness: "unverified", "solid" or "flat" (a picture of a face), by depth or motion.
+        flatness: "unverified", "solid" or "flat" (a picture of a face).
+        flatness_source: What says so: "depth", "motion", or "" while it is unverified.
         own_stranger_id: The stranger that was created from this very track, while nothing has broken it.
     """
 
@@ -279,6 +280,7 @@ class IdentifiedFace:
     identity: Identity
     position: Position | None = None
     flatness: str = "unverified"
+    flatness_source: str = ""
     own_stranger_id: str | None = None
 
 

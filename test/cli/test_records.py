@@ -50,6 +50,7 @@ def test_a_line_has_exactly_the_agreed_form() -> None:
                 "probability": 0.9877,
                 "distance": 0.7123,
                 "flatness": "unverified",
+                "flatness_source": "",
                 "position": None,
             }
         ],

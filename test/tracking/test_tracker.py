@@ -20,6 +20,7 @@ from face_recognition_node.tracking.association import GATE, contested, position
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.tracking.tracker import Observation, Track, Tracker
 from face_recognition_node.vision.faces import Detection
+from face_recognition_node.vision.flatness import Relief
 
 EYES = np.array([[-0.2, -0.1], [0.2, -0.1], [0.0, 0.1], [-0.15, 0.27], [0.15, 0.27]])
 
@@ -306,3 +307,13 @@ class TestTracks:
     def test_parameters_are_checked(self) -> None:
         with pytest.raises(ConfigurationError, match="at least"):
             TrackerConfig(lost_after_s=-1.0)
+
+
+def test_flatness_is_by_depth_before_motion_and_says_so() -> None:
+    track = Track(1, detection(100.0), 0.0, 0.0, TrackEvidence(0.4))
+    assert (track.flatness, track.flatness_source, track.is_flat) == ("unverified", "", False)
+    track.motion.verdict = "flat"
+    assert (track.flatness, track.flatness_source, track.is_flat) == ("flat", "motion", True)
+    for _ in range(10):
+        track.relief.add(Relief(0.02, 0.002))
+    assert (track.flatness, track.flatness_source, track.is_flat) == ("solid", "depth", False)

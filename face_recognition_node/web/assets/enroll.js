@@ -56,7 +56,7 @@ const head = (title, detail) => [
 
 function showFace(face, isHere) {
   const quality = `view quality ${percent(face.quality)}`;
-  const depth = { flat: "flat: a picture", solid: "a real head", unverified: "flatness unknown" }[face.flatness];
+  const depth = { flat: "flat: a picture", solid: "not flat", unverified: "flatness unknown" }[face.flatness];
   const other = face.runner_up_probability >= 0.01 ? `next: ${face.runner_up} ${probability(face.runner_up_probability)}` : "";
   const detail = [quality, depth, other].filter(Boolean).join(" · ");
   const key = ["face", face.track_id, face.state, face.person_id, face.name, isHere].join("|");

@@ -125,7 +125,7 @@ export function select(trackId) {
 }
 
 // What the box's color and line say, in words.
-const DEPTH = { solid: "a real head", unverified: "flatness unknown" };
+const DEPTH = { solid: "not flat", unverified: "flatness unknown" };
 const wordsOf = (face) => (face.flatness === "flat" ? face.state : `${face.state}, ${DEPTH[face.flatness]}`);
 
 // A button a face, kept as long as its track: what has the focus does not vanish under the finger.
