@@ -1,4 +1,4 @@
-"""Who is known in the dark? Two people, enrolled in one light and met in another, for docs/enrollment.md.
+"""Who is known in the dark? Two people, enrolled in one light and met in another, for the notes.
 
     ./run exec python tools/measure_dark.py --data ../shared/data
 

@@ -1,4 +1,4 @@
-"""Does the quality of a view predict recognition? Measured on aligned faces, for docs/enrollment.md.
+"""Does the quality of a view predict recognition? Measured on aligned faces, for docs/notes/performance.md.
 
     ./run exec python tools/measure_quality.py ../shared/data/lfw_pairs_112.zip
 
