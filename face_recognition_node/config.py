@@ -306,7 +306,7 @@ class EnrollmentConfig:
 class AdaptationConfig:
     """When a person's templates may follow a new look."""
 
-    enabled: bool = parameter(True, "Add templates of a new look of people recognised with certainty.")
+    enabled: bool = parameter(True, "Add templates of a new look of people recognized with certainty.")
     in_events: bool = parameter(False, "Also for people of event and run sessions.")
     maximum_templates: int = parameter(6, "Adapted templates of one person.", minimum=0, maximum=50)
     minimum_probability: float = parameter(

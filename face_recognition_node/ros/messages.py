@@ -113,7 +113,7 @@ ANNOTATED = Topic(
     "~/annotated",
     Image,
     QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE),
-    "The image, upright, with frames and names; drawn only while somebody subscribes.",
+    "The image, upright, with boxes and names; drawn only while somebody subscribes.",
 )
 DIAGNOSTICS = Topic(
     "/diagnostics",
@@ -228,7 +228,7 @@ SERVICES = (
     Call("~/split_template", SplitTemplate, "Take templates that show somebody else away from a person."),
     Call("~/forget_persons", ForgetPersons, "Forget persons, a session or everybody; final leaves no bytes."),
     Call("~/undo_gallery", UndoGallery, "Undo or redo the latest changes of the gallery."),
-    Call("~/add_face_from_image", AddFaceFromImage, "Enrol the one face of a still image."),
+    Call("~/add_face_from_image", AddFaceFromImage, "Enroll the one face of a still image."),
     Call("~/set_session", SetSession, "Choose the session that newcomers are stored under."),
     Call("~/export_gallery", ExportGallery, "Write the gallery, or some persons, to one file."),
     Call("~/import_gallery", ImportGallery, "Add the persons of an exported file, all or none."),

@@ -91,7 +91,7 @@ class NodeConfig:
         read_only=True,
     )
     always_on: bool = parameter(
-        False, "Work on every image even while nobody subscribes to the faces and nobody is being enrolled."
+        False, "Work on every image even while nobody subscribes to the faces and no action runs."
     )
     publish_embeddings: bool = parameter(
         False, "Publish the embedding of each face (biometric data) along with it."
@@ -130,7 +130,7 @@ class NodeConfig:
     )
     image_timeout: float = parameter(
         2.0,
-        "Without an image for this time diagnostics warn and an enrolment ends, seconds.",
+        "Without an image for this time diagnostics warn and an enrollment ends, seconds.",
         minimum=0.1,
         maximum=60.0,
     )
