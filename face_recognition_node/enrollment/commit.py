@@ -105,8 +105,8 @@ def store(
     """Store the views of one person in one step of the gallery's history.
 
     A new person is made unless the goal names one. A person of the same name and face gets more views. A
-    stranger of the gallery is joined with the new person, who then has the stranger's id, only if that is
-    certain: see :func:`_split_strangers`.
+    stranger of the gallery is joined with the new person, to whose id the stranger's then leads, only if that
+    is certain: see :func:`_split_strangers`.
 
     Args:
         views: Of one person, with embeddings.
