@@ -296,15 +296,15 @@ class IdentityResolver:
         claim: Claim = track.claim
         ranked = sorted(matches, key=lambda h: -posterior[h.person_id])
         claimed = claim.person_id
-        others = [
+        others = (
             h
             for h in ranked
             if claimed is None
             or (h.person_id != claimed and not self._models.are_one(claimed, h.person_id, snapshot))
-        ]
+        )
         runner_up = None
-        if others:
-            person = snapshot.persons[others[0].person_id]
+        if (second := next(others, None)) is not None:
+            person = snapshot.persons[second.person_id]
             runner_up = Candidate(person.person_id, person.label, math.exp(posterior[person.person_id]))
         age = None if track.evidence.last_stamp is None else max(stamp - track.evidence.last_stamp, 0.0)
         if option is not None:

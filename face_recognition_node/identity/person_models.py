@@ -85,6 +85,7 @@ class PersonModels:
         self._members: dict[str, _Member] = {}
         self._cohort = Cohort.of({}, calibration)
         self._different: set[frozenset[str]] = set()
+        self._are_one: dict[tuple[str, str], bool] = {}
 
     def rank(
         self, queries: FloatArray, qualities: Sequence[float], snapshot: Snapshot
@@ -103,15 +104,18 @@ class PersonModels:
         """Say whether two entries of the gallery show one person, by the centres of their templates."""
         if frozenset((first_id, second_id)) in self._different:
             return False
-        first, second = self._model(first_id, snapshot), snapshot.persons[second_id]
-        (match,) = self._judge(first.center, first.quality, first.commonness, [second], snapshot)
-        return match.log_false_match <= _LOG_CHANCE_OF_TWO
+        if (first_id, second_id) not in self._are_one:
+            first, second = self._model(first_id, snapshot), snapshot.persons[second_id]
+            (match,) = self._judge(first.center, first.quality, first.commonness, [second], snapshot)
+            self._are_one[first_id, second_id] = match.log_false_match <= _LOG_CHANCE_OF_TWO
+        return self._are_one[first_id, second_id]
 
     def tell_apart(self, first_id: str, second_id: str) -> None:
         """Take note that two entries are different people, whatever they look like."""
         pair = frozenset((first_id, second_id))
         if pair not in self._different:
             self._different.add(pair)
+            self._are_one.clear()  # they were judged by the cohort
             self._cohort = Cohort.of(self._different_people(self._members), self._calibration)
 
     def log_ratio(self, embedding: FloatArray, quality: float, person_id: str, snapshot: Snapshot) -> float:
@@ -199,6 +203,7 @@ class PersonModels:
             return
         self._version = snapshot.version
         self._models.clear()
+        self._are_one.clear()
         pairs = (frozenset(snapshot.aliases.get(one, one) for one in pair) for pair in self._different)
         self._different = {pair for pair in pairs if len(pair) == 2 and pair <= snapshot.persons.keys()}
         known = self._members
