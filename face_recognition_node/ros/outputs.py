@@ -252,9 +252,9 @@ class AnswerPublisher:
             output.publish(message, image_bgr)
 
     def _publish_addressee(self, result: RecognitionResult, faces: FaceArray) -> None:
-        track_id = self._addressee.choose(result)
         publisher = self._made[ADDRESSEE.name]
         if publisher.get_subscription_count():
+            track_id = self._addressee.choose(result)
             chosen = [face for face in faces.faces if face.track_id == track_id]
             message = Addressee(header=faces.header, is_present=bool(chosen))
             if chosen:
