@@ -29,9 +29,9 @@ LEAST_HEIGHT_PX = 60.0
 """Smaller faces leave too few corners, and noise that looks like relief."""
 _HEIGHT, _WINDOW = 96, 160
 """Pixels of the face's height in the window around it, and of the window's side."""
-_STEP_S, _LONGEST_S, _LOST_S = 0.12, 2.5, 0.5
+_STEP_S, _LONGEST_S, _LOST_S = 0.15, 2.5, 0.5
 """Time from one look to the next, over which points are traced, and after which a new trace is begun."""
-_CORNERS, _FEWEST = 40, 15
+_CORNERS, _FEWEST = 60, 15
 _RETURN_PX = 1.2
 _TILTED, _PLANE = 0.012, 0.35
 """Least s of a tilted picture, and how much of it a may be: pictures 0.2 to 0.35, heads 0.53 and more."""
@@ -84,7 +84,7 @@ class MotionEvidence:
         """Follow the points into the next window; whether enough are left."""
         if len(self._now) < _FEWEST:
             return False
-        options = {"winSize": (13, 13), "maxLevel": 2}
+        options = {"winSize": (13, 13), "maxLevel": 3}
         after, found, _ = cv2.calcOpticalFlowPyrLK(before, window, self._now, None, **options)  # type: ignore[call-overload]
         back, returned, _ = cv2.calcOpticalFlowPyrLK(window, before, after, None, **options)  # type: ignore[call-overload]
         kept = (found[:, 0] == 1) & (returned[:, 0] == 1)
