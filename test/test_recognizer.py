@@ -51,7 +51,7 @@ def models() -> Models:
 
 
 class Stage:
-    """A recogniser and pictures with portraits put anywhere."""
+    """A recognizer and pictures with portraits put anywhere."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
     ./run exec python tools/make_demo_picture.py
 
-enrols the guest from the running sample and writes three moments side by side to docs/images/demo.jpg.
+enrolls the guest from the running sample and writes three moments side by side to docs/images/demo.jpg.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TARGET = Path(__file__).resolve().parents[1] / "docs" / "images" / "demo.jpg"
 
 
 def main() -> None:
-    """Play the sample, enrol the guest from 0.2 s on, keep three frames."""
+    """Play the sample, enroll the guest from 0.2 s on, keep three frames."""
     config = Config()
     bench = make_bench(load_models(config), config)
     session = None

@@ -78,7 +78,7 @@ def _recognize(source: Path, gallery: Path) -> str:
 
 
 def _run(arguments: list[str]) -> None:
-    """Run a verb; its exit code also says whether somebody was recognised, which is not an error here."""
+    """Run a verb; its exit code also says whether somebody was recognized, which is not an error here."""
     done = subprocess.run(
         [sys.executable, "-m", "face_recognition_node.cli", *arguments], capture_output=True, text=True
     )

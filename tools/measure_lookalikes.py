@@ -28,7 +28,7 @@ from face_recognition_node.assembly import Models, load_models
 from face_recognition_node.config import Config
 from face_recognition_node.evaluation.replay.replay import make_bench, replay
 from face_recognition_node.evaluation.replay.replay_report import ReplayReport
-from face_recognition_node.evaluation.replay.scenario import Enrolment, Episode, FaceRule, Play, Scenario
+from face_recognition_node.evaluation.replay.scenario import Enrollment, Episode, FaceRule, Play, Scenario
 from face_recognition_node.media.sources import natural_key
 from face_recognition_node.vision.faces import FloatArray
 
@@ -125,9 +125,9 @@ class Pictures:
     shown: list[int] = field(default_factory=list)
     hidden: list[int] = field(default_factory=list)
 
-    def enroll(self) -> Enrolment:
+    def enroll(self) -> Enrollment:
         """Return the enrollment from the first pictures."""
-        return Enrolment(self.name, self.source, pictures=tuple(self.shown[:ENROLLED_FROM]))
+        return Enrollment(self.name, self.source, pictures=tuple(self.shown[:ENROLLED_FROM]))
 
     def show(self, numbers: list[int]) -> Play:
         """Return a track of some pictures."""

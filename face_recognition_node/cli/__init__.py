@@ -1,7 +1,7 @@
 """The ``face-recognition`` command: one module per verb, imported only when it is used.
 
 A verb's module offers ``configure(parser)`` and ``run(arguments) -> int``; the integer is the exit code:
-0 done, 1 done but the answer is "no" (nobody recognised, nothing found), 2 wrong input or a failure with a
+0 done, 1 done but the answer is "no" (nobody recognized, nothing found), 2 wrong input or a failure with a
 message on standard error, 130 interrupted.
 """
 

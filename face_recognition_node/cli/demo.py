@@ -1,4 +1,4 @@
-"""``face-recognition demo``: the real nodes, as a robot runs them, on a video; enrols whoever comes first."""
+"""``face-recognition demo``: the real nodes, as a robot runs them, on a video; enroll whoever comes first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOOK_S = 0.7
 """A face has to be in view for this long before it is decided whether it is a newcomer."""
 
 CUT_SHORT_S = 5.0
-"""How long the end of an enrolment is waited for after the last image."""
+"""How long the end of an enrollment is waited for after the last image."""
 
 EPILOG = """\
 The demo starts the video source and the recognition node as two processes, brings them to active, enrolls the
@@ -210,7 +210,7 @@ def _guest_name(source: str) -> str:
 
 
 class _Newcomer:
-    """Enrols the first unknown face that stays in view, once, through the action, and tells how it goes."""
+    """Enrolls the first unknown face that stays in view, once, through the action, and tells how it goes."""
 
     def __init__(self, remote: Remote, screen: Screen, name: str) -> None:
         from face_recognition_interfaces.action import EnrollPerson
@@ -224,11 +224,11 @@ class _Newcomer:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there was time to enrol somebody, or no need to."""
+        """Whether there was time to enroll somebody, or no need to."""
         return self._is_done
 
     def step(self, watch: IdentityWatch) -> None:
-        """Look whether it is time to enrol somebody."""
+        """Look whether it is time to enroll somebody."""
         message = watch.latest
         if self._is_done or message is None or not message.faces or not self._client.server_is_ready():
             return
@@ -247,7 +247,7 @@ class _Newcomer:
             self._client.send_goal_async(goal, self._on_feedback).add_done_callback(self._on_accepted)
 
     def wait(self) -> None:
-        """Wait for the end of an enrolment that the end of the video has cut short."""
+        """Wait for the end of an enrollment that the end of the video has cut short."""
         deadline = time.monotonic() + CUT_SHORT_S
         while self._is_running and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -260,17 +260,17 @@ class _Newcomer:
         text = f"{feedback.views_kept} of {feedback.wanted_views} views  {feedback.hint}"
         if text != self._said:
             self._said = text
-            self._screen.line(f"           enrolment: {text}")
+            self._screen.line(f"           enrollment: {text}")
 
     def _on_result(self, future: Any) -> None:
         result = future.result().result
         rejected = ", ".join(f"{item.count} {item.reason}" for item in result.rejections) or "none"
-        self._screen.line(f"           enrolment: views kept {result.views_kept}, not kept: {rejected}")
+        self._screen.line(f"           enrollment: views kept {result.views_kept}, not kept: {rejected}")
         if result.success:
             text = f"{result.name} is stored with {result.views_kept} views, as {result.person_id}"
         else:
             text = f"nobody was enrolled ({result.outcome}): {result.message}"
-        self._screen.line(f"           enrolment: {text}.")
+        self._screen.line(f"           enrollment: {text}.")
         self._is_running = False
 
 

@@ -156,7 +156,7 @@ def _sentences(result: EnrollmentResult) -> str:
             lines.append(f"nearest other person: {near} at similarity {near.similarity:.2f}")
         if result.views_kept < 3:
             single = "a single view" if result.views_kept == 1 else f"only {result.views_kept} views"
-            lines.append(f"note: {single}; a short video with a turning head is recognised far better")
+            lines.append(f"note: {single}; a short video with a turning head is recognized far better")
     return "\n".join(lines)
 
 

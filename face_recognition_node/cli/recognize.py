@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 EPILOG = """\
-exit codes: 0 somebody known was recognised, 1 nobody was, 2 wrong input or failure, 130 interrupted
+exit codes: 0 somebody known was recognized, 1 nobody was, 2 wrong input or failure, 130 interrupted
 
 examples:
   face-recognition recognize party.mp4 --gallery party.db --annotated seen.mp4
@@ -78,7 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Recognise every frame; print who was seen."""
+    """Recognize every frame; print who was seen."""
     from face_recognition_node.assembly import Pipeline
     from face_recognition_node.common.parameters import with_values
     from face_recognition_node.config import MOST_STRANGERS
@@ -237,7 +237,7 @@ class Sightings:
 
     @property
     def is_anybody_known(self) -> bool:
-        """Whether a known person was recognised in at least one frame."""
+        """Whether a known person was recognized in at least one frame."""
         return any(sighting.state is IdentityState.KNOWN for sighting in self._found.values())
 
     def add(self, result: RecognitionResult) -> None:
@@ -266,7 +266,7 @@ class Sightings:
         """Return the table."""
         lines = [f"{self.frames} frames, faces in {self.frames_with_faces} of them"]
         if not self._found:
-            return lines[0] + "; nobody recognised"
+            return lines[0] + "; nobody recognized"
         begin = self._begin or 0.0
         width = max(len(found.label) for found in self._found.values())
         lines.append(f"  {'who':<{width}}  {'from':>8}  {'to':>8}  {'frames':>6}  probability  person id")

@@ -15,7 +15,7 @@
     │   ├── PersonNotFoundError
     │   └── GalleryConflictError     the change contradicts what the gallery holds
     │       └── GalleryChangedError  it was decided on a version that is not the present one
-    └── EnrollmentError         an enrolment that ended without storing anything; ``reason`` says why
+    └── EnrollmentError         an enrollment that ended without storing anything; ``reason`` says why
 
 Every message says what was expected, what came and what to do.
 """
@@ -94,7 +94,7 @@ class GalleryChangedError(GalleryConflictError):
 
 
 class EnrollmentError(FaceRecognitionError):
-    """An enrolment ended without storing anything.
+    """An enrollment ended without storing anything.
 
     Args:
         reason: Stable word (``"no_face"``, ``"ambiguous"``, ``"timeout"`` …).

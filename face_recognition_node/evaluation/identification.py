@@ -131,7 +131,7 @@ def open_set_identification(
     probes: FloatArray | None = None,
     counted: BoolArray | None = None,
 ) -> IdentificationResult:
-    """Enrol random people, show everybody's other faces, and count.
+    """Enroll random people, show everybody's other faces, and count.
 
     In each repetition ``gallery_size`` people with more than ``shots`` faces are enrolled with ``shots``
     random faces each. All their other faces are mated probes; all faces of all other people are non-mated
@@ -140,7 +140,7 @@ def open_set_identification(
     Args:
         embeddings: (N, D) unit vectors.
         labels: (N,) identities.
-        gallery_size: People to enrol.
+        gallery_size: People to enroll.
         shots: Faces of each.
         fpir: Rates to report.
         repetitions: Random galleries.

@@ -392,7 +392,7 @@ class Gallery(Closing):
         return self.session
 
     def mark_seen(self, person_ids: Iterable[str], now: float | None = None) -> None:
-        """Note that persons were recognised; written once a minute each, and lets strangers live on."""
+        """Note that persons were recognized; written once a minute each, and lets strangers live on."""
         moment = self._clock() if now is None else now
         ids = list(person_ids)
         if edits.due_to_be_seen(self._snapshot, ids, moment, self._config):

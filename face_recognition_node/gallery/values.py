@@ -132,9 +132,9 @@ class Person:
         session: Name of the session the person belongs to.
         created: Unix seconds.
         expires: When the person will be forgotten, Unix seconds; None: never.
-        last_seen: When last recognised, Unix seconds; None: not yet.
+        last_seen: When last recognized, Unix seconds; None: not yet.
         template_ids: Ids of the templates, ascending.
-        n_enrolled: Templates from an enrolment.
+        n_enrolled: Templates from an enrollment.
         n_adapted: Templates the node added by itself.
         n_imported: Templates from an exported file.
         aliases: Former ids of persons merged into this one.

@@ -60,7 +60,7 @@ _FORGET_TRACK_S = 2.0
 
 
 class Adapter:
-    """Watches recognised faces and adds templates that cover a new look.
+    """Watches recognized faces and adds templates that cover a new look.
 
     Args:
         gallery: Where the templates are.

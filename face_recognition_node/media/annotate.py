@@ -70,7 +70,7 @@ def draw_faces(
 
     Args:
         image_bgr: (H, W, 3) uint8.
-        faces: What a recogniser found in it.
+        faces: What a recognizer found in it.
         in_place: Draw into ``image_bgr`` itself instead of a copy.
     """
     require_image(image_bgr)

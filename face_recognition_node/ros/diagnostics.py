@@ -203,7 +203,7 @@ class NodeHealth:
     Attributes:
         state: Lifecycle state in words.
         error: Why the last transition failed; empty: it did not.
-        wanted: Who wants images worked on ("subscribers", "enrolment", "search", "always_on"); empty: nobody.
+        wanted: Who wants images worked on ("subscribers", "enrollment", "search", "always_on"); empty: none.
         stream: Figures of the image stream, or None before the first activation.
         image_topic: Where images are expected.
         depth_topic: Where depth is expected; empty: nowhere.

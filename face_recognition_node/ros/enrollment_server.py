@@ -1,4 +1,4 @@
-"""The EnrollPerson action: runs one enrolment at a time on the frames that the pipeline answers."""
+"""The EnrollPerson action: runs one enrollment at a time on the frames that the pipeline answers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _selection(request: EnrollPerson.Goal) -> Selection:
 
 
 def to_feedback(feedback: EnrollmentFeedback) -> EnrollPerson.Feedback:
-    """Return where an enrolment stands."""
+    """Return where an enrollment stands."""
     message = EnrollPerson.Feedback(
         track_id=feedback.track_id or 0,
         views_kept=feedback.views_kept,
@@ -83,7 +83,7 @@ def to_feedback(feedback: EnrollmentFeedback) -> EnrollPerson.Feedback:
 
 
 def to_result(result: EnrollmentResult, gallery_version: int) -> EnrollPerson.Result:
-    """Return how an enrolment ended; ``gallery_version`` is that of now."""
+    """Return how an enrollment ended; ``gallery_version`` is that of now."""
     nearest = result.nearest
     return EnrollPerson.Result(
         success=result.success,
@@ -105,7 +105,7 @@ def to_result(result: EnrollmentResult, gallery_version: int) -> EnrollPerson.Re
 
 
 def refusal(outcome: str, message: str, gallery_version: int = 0) -> EnrollPerson.Result:
-    """Return the result of an enrolment that stored nothing for a reason outside the core."""
+    """Return the result of an enrollment that stored nothing for a reason outside the core."""
     nan = float("nan")
     return EnrollPerson.Result(
         outcome=outcome,
@@ -161,11 +161,11 @@ class EnrollmentServer:
 
     @property
     def is_running(self) -> bool:
-        """Whether an enrolment is under way."""
+        """Whether an enrollment is under way."""
         return self._busy.locked()
 
     def interrupt(self) -> None:
-        """End the enrolment under way, if there is one, and wait until it has let go of the pipeline."""
+        """End the enrollment under way, if there is one, and wait until it has let go of the pipeline."""
         self._interrupted.set()
         with self._busy:
             self._interrupted.clear()
@@ -178,7 +178,7 @@ class EnrollmentServer:
         """Run one goal to its end, on a thread of the executor."""
         if not self._busy.acquire(blocking=False):
             return _end(
-                handle, refusal(Result.BUSY, "another enrolment is running; wait for it or cancel it")
+                handle, refusal(Result.BUSY, "another enrollment is running; wait for it or cancel it")
             )
         try:
             result = self._enroll(handle)

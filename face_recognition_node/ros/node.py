@@ -181,7 +181,7 @@ class FaceRecognitionNode(LoudNode):
 
     @loud
     def on_deactivate(self) -> None:
-        """Receive no more images; an enrolment under way ends and stores nothing."""
+        """Receive no more images; an enrollment under way ends and stores nothing."""
         self._stop()
 
     @loud
@@ -224,7 +224,7 @@ class FaceRecognitionNode(LoudNode):
         """Take the node off the network."""
         self._to_close.close()
 
-    # Callbacks; none of them waits for the recogniser.
+    # Callbacks; none of them waits for the recognizer.
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.count_received(stamp_to_seconds(message.header.stamp))
@@ -264,7 +264,7 @@ class FaceRecognitionNode(LoudNode):
         if self.settings.node.always_on:
             wanted.append("always_on")
         if self._enrollment.is_running:
-            wanted.append("enrolment")
+            wanted.append("enrollment")
         if self._search.is_running:
             wanted.append("search")
         with self._state_lock:

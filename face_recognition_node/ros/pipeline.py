@@ -171,7 +171,7 @@ class Outputs(Protocol):
 
 
 class FramePipeline:
-    """Converts, recognises, publishes, and tells those who watch (an enrolment).
+    """Converts, recognizes, publishes, and tells those who watch (an enrollment).
 
     Args:
         recognizer: Does the work.
@@ -213,7 +213,7 @@ class FramePipeline:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep the recogniser to oneself between two images.
+        """Keep the recognizer to oneself between two images.
 
         Whoever asks next is next: two locks, so that a busy worker cannot take the second one again before
         those who wait.

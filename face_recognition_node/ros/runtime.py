@@ -1,4 +1,4 @@
-"""What a configured node holds: models, gallery, recogniser. Made whole or not at all, closed as one."""
+"""What a configured node holds: models, gallery, recognizer. Made whole or not at all, closed as one."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from face_recognition_node.web.advice import operating_point, pairs_that_may_be_
 
 
 def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
-    """Enrol the one face of the request's image; refuses an image with none or with several equal ones.
+    """Enroll the one face of the request's image; refuses an image with none or with several equal ones.
 
     Raises:
         FrameError: The image cannot be used.

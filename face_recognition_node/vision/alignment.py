@@ -1,4 +1,4 @@
-"""The aligned 112×112 face: one similarity warp, the same at training, enrolment and query."""
+"""The aligned 112×112 face: one similarity warp, the same at training, enrollment and query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: verbs, help, exit codes, options, and a recording recognised from end to end."""
+"""The command line: verbs, help, exit codes, options, and a recording recognized from end to end."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_log_file_is_not_flooded_by_progress_bars() -> None:
 
 
 def test_no_verb_or_a_wrong_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["recognise"], ["evaluate"]):
+    for words in ([], ["recognize"], ["evaluate"]):
         with pytest.raises(SystemExit) as ended:
             main(words)
         assert ended.value.code == 2
@@ -127,7 +127,7 @@ def sample_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_recording_is_recognised_from_end_to_end(
+def test_a_recording_is_recognized_from_end_to_end(
     sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines_path, video_path = tmp_path / "seen.jsonl", tmp_path / "seen.mp4"

@@ -59,13 +59,13 @@ def is_alive(process_id: int) -> bool:
     return state != "Z"
 
 
-def test_a_run_enrols_and_recognises(clip: Path, tmp_path: Path) -> None:
+def test_a_run_enrols_and_recognizes(clip: Path, tmp_path: Path) -> None:
     gallery, video = tmp_path / "gallery.db", tmp_path / "seen.mp4"
     process = demo("--once", "--source", str(clip), "--name", "Eileen", "--gallery", str(gallery),
                    "--annotated", str(video))  # fmt: skip
     output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0, output
-    assert "enrolment: Eileen is stored" in output
+    assert "enrollment: Eileen is stored" in output
     assert "now: Eileen" in output
     assert "images/s" in output
     assert "Traceback" not in output

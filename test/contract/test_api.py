@@ -26,8 +26,8 @@ def test_a_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'Recogniser'"):
-        _ = face_recognition_node.Recogniser  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="no attribute 'Recognition'"):
+        _ = face_recognition_node.Recognition  # type: ignore[attr-defined]
 
 
 def test_importing_the_package_imports_nothing_else() -> None:

@@ -69,12 +69,12 @@ def test_the_sample_is_enrolled_on_the_fly_and_told_apart(models: Models, tmp_pa
     )
     assert unmet(report, scenario.require) == []
     assert seen == ["sample"] * 72
-    (enrolment,) = report.episodes[0].enrolments
-    assert enrolment.success
-    assert 0.0 < enrolment.seconds < 5.0
+    (enrollment,) = report.episodes[0].enrollments
+    assert enrollment.success
+    assert 0.0 < enrollment.seconds < 5.0
     guest, stranger = report.episodes[0].outcomes
     assert (guest.who, stranger.who) == ("guest", "stranger")
-    assert guest.enrolled_frames < guest.frames, "the first frames come before the enrolment"
+    assert guest.enrolled_frames < guest.frames, "the first frames come before the enrollment"
     assert guest.named_share > 0.9
     assert stranger.frames > 30
     assert json.loads(json.dumps(report.to_dict()))["swaps"] == 0
@@ -90,7 +90,7 @@ def test_pictures_are_enrolled_and_failures_are_reported(models: Models) -> None
         bench.add_pictures("nobody", [blank])
 
 
-def test_an_enrolment_without_a_face_fails_truthfully(models: Models, tmp_path: Path) -> None:
+def test_an_enrollment_without_a_face_fails_truthfully(models: Models, tmp_path: Path) -> None:
     document = {
         "episodes": [
             {"play": [{"source": "sample", "rate": 3, "faces": [{"who": "guest"}],
@@ -100,7 +100,7 @@ def test_an_enrolment_without_a_face_fails_truthfully(models: Models, tmp_path: 
     report = replay(
         parse_scenario(document, tmp_path), tmp_path, lambda settings: make_bench(models, Config())
     )
-    (failed,) = report.failed_enrolments
+    (failed,) = report.failed_enrollments
     assert failed.name == "ghost"
     assert failed.message
     assert failed.seconds < 5.0
@@ -142,7 +142,7 @@ def test_overlapping_enrollments_all_have_every_face_embedded(
     report = replay(
         parse_scenario(document, tmp_path), tmp_path, lambda settings: make_bench(models, Config())
     )
-    first, last = report.episodes[0].enrolments
+    first, last = report.episodes[0].enrollments
     assert first.seconds < last.seconds, "they overlap, and one ends before the other"
     begun = min(stamp for stamp in asked if stamp >= 0.2)
     running = {stamp: begun <= stamp <= begun + last.seconds + 1e-6 for stamp in asked}

@@ -13,7 +13,7 @@ from face_recognition_node.common.errors import ConfigurationError, InputError
 from face_recognition_node.evaluation.bootstrap import estimate
 from face_recognition_node.evaluation.replay.replay_page import render_page
 from face_recognition_node.evaluation.replay.replay_report import (
-    EnrolmentOutcome,
+    EnrollmentOutcome,
     EpisodeReport,
     ReplayReport,
 )
@@ -66,7 +66,7 @@ def test_a_name_for_nobody_enrolled_is_a_false_positive() -> None:
     assert outcome.stranger_ids == {"stranger-1": 1}
 
 
-def test_time_counts_from_the_enrolment_when_it_happens_in_the_track() -> None:
+def test_time_counts_from_the_enrollment_when_it_happens_in_the_track() -> None:
     before = [Claim(t, 0.5, UNDECIDED) for t in (0.0, 0.5)]
     after = [Claim(t, 0.5, KNOWN if t > 1 else UNDECIDED, "p-a", "Anna", "p-a") for t in (1.0, 1.5, 2.0)]
     outcome = judge(TrueTrack("clip", "Anna", tuple(before + after)))
@@ -137,8 +137,8 @@ def test_rates_of_a_report() -> None:
 
 def test_an_enrolled_person_who_was_never_found_counts_as_not_identified() -> None:
     unseen = judge(TrueTrack("clip", "Anna", ()))
-    enrolment = EnrolmentOutcome("Anna", "clip", True, "done", 3, {}, 1.0)
-    report = ReplayReport("test", "", {}, (EpisodeReport("e", (enrolment,), (unseen,), (), ()),))
+    enrollment = EnrollmentOutcome("Anna", "clip", True, "done", 3, {}, 1.0)
+    report = ReplayReport("test", "", {}, (EpisodeReport("e", (enrollment,), (unseen,), (), ()),))
     assert (report.identification_rate.value, report.identification_rate.count) == (0.0, 1)
     assert unmet(report, {"named_share": {"Anna": 0.5}})
 

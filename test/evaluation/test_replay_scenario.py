@@ -13,7 +13,7 @@ import pytest
 from sample_truth import true_faces
 
 from face_recognition_node.common.errors import ConfigurationError, SourceError
-from face_recognition_node.evaluation.replay.scenario import Enrolment, FaceRule
+from face_recognition_node.evaluation.replay.scenario import Enrollment, FaceRule
 from face_recognition_node.evaluation.replay.scenario_file import parse_scenario, read_scenario
 from face_recognition_node.evaluation.replay.sequences import list_people, open_sequence
 
@@ -47,9 +47,9 @@ def test_long_form_is_read(tmp_path: Path) -> None:
     (episode,) = scenario.episodes
     assert scenario.settings == {"identity.target_false_accept_rate": 0.02}
     assert scenario.require == {"wrong_seconds": 0}
-    assert episode.enroll == (Enrolment("W", "w.gif"),)
+    assert episode.enroll == (Enrollment("W", "w.gif"),)
     assert episode.play[0].faces[1] == FaceRule("M", (0.5, 1.0), t=(1.0, 2.0))
-    assert episode.play[0].enroll == (Enrolment("M", at=1.5, x=(0.5, 1.0)),)
+    assert episode.play[0].enroll == (Enrollment("M", at=1.5, x=(0.5, 1.0)),)
 
 
 def test_rules_hold_their_lower_end_and_not_their_upper() -> None:

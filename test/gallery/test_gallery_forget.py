@@ -246,7 +246,7 @@ def test_removing_splitting_merging_and_undoing_leave_only_what_is_stored(tmp_pa
         assert traces(tmp_path, vectors[3:])
         gallery.undo()
         assert traces(tmp_path, vectors[2:3])
-        gallery.undo(4)  # back to the empty gallery: undoing an enrolment removes faces, too
+        gallery.undo(4)  # back to the empty gallery: undoing an enrollment removes faces, too
         assert dict(gallery.snapshot().persons) == {}
         assert traces(tmp_path, vectors) == []
         gc.collect()

@@ -1,4 +1,4 @@
-"""From message to answer with a recogniser that only remembers; the answers as messages."""
+"""From message to answer with a recognizer that only remembers; the answers as messages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STAMP = 1_700_000_000
 
 
 class Recorder:
-    """Stands in for the recogniser: the pipeline around it is what is tested here."""
+    """Stands in for the recognizer: the pipeline around it is what is tested here."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -239,7 +239,7 @@ def test_observers_see_results_and_have_every_face_embedded(bench) -> None:
     assert (len(first), len(second), len(bench.results)) == (3, 1, 4)
 
 
-def test_who_asks_for_the_recogniser_gets_it_although_the_worker_never_rests(bench) -> None:
+def test_who_asks_for_the_recognizer_gets_it_although_the_worker_never_rests(bench) -> None:
     stop = threading.Event()
 
     def work() -> None:

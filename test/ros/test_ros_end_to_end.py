@@ -1,4 +1,4 @@
-"""The node as a process on a network: a newcomer is enrolled and recognised; services; bad images."""
+"""The node as a process on a network: a newcomer is enrolled and recognized; services; bad images."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def forget_everybody(world) -> None:
 def enroll(world, **goal):
     """Send a goal and return the handle when it was accepted, and a list that collects its feedback."""
     client = world.remote.action_client(EnrollPerson, f"{NODE}/enroll_person")
-    world.remote.wait_until(client.server_is_ready, PATIENCE, "the enrolment action")
+    world.remote.wait_until(client.server_is_ready, PATIENCE, "the enrollment action")
     feedback: list = []
     future = client.send_goal_async(
         EnrollPerson.Goal(**goal), lambda message: feedback.append(message.feedback)
@@ -98,7 +98,7 @@ def enroll(world, **goal):
 
 
 def result_of(world, handle):
-    wrapped = world.remote.wait_for_future(handle.get_result_async(), PATIENCE, "the enrolment's result")
+    wrapped = world.remote.wait_for_future(handle.get_result_async(), PATIENCE, "the enrollment's result")
     return wrapped.status, wrapped.result
 
 
@@ -146,7 +146,7 @@ def is_other_stranger(face, enrolled) -> bool:
     return face.identity_state == Face.STRANGER and face.person_id not in ("", enrolled.person_id)
 
 
-def test_enrolments_that_cannot_succeed_say_why(world) -> None:
+def test_enrollments_that_cannot_succeed_say_why(world) -> None:
     status, result = result_of(world, enroll(world, name="Nobody")[0])
     assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, "no_images")
     goal = {"name": "Nobody", "selection": EnrollPerson.Goal.SELECT_REGION, "region": [0.5, 0.5, 0.2, 0.9]}
@@ -177,7 +177,7 @@ def test_a_second_goal_is_refused_and_the_first_can_be_cancelled(world, faces) -
     assert call(world, ListPersons, "list_persons").gallery_version >= before
 
 
-def test_deactivating_ends_an_enrolment(world, faces) -> None:
+def test_deactivating_ends_an_enrollment(world, faces) -> None:
     with playing(world.remote):
         faces.wait(lambda message: message.faces, "a face")
         handle, _ = enroll(world, name="Interrupted", wanted_views=50)

@@ -184,7 +184,7 @@ def _race(
 
 
 class _Run:
-    """A recogniser that is shown the frames in turn, as by a camera of RATE_HZ."""
+    """A recognizer that is shown the frames in turn, as by a camera of RATE_HZ."""
 
     def __init__(self, frames: list[ImageArray], recognizer: Recognizer) -> None:
         self.recognizer = recognizer
@@ -199,7 +199,7 @@ class _Run:
 
 
 def _recognizer(frames: list[ImageArray], models: Models, config: Config) -> Recognizer:
-    """Return a recogniser whose gallery knows everybody in the frames."""
+    """Return a recognizer whose gallery knows everybody in the frames."""
     from face_recognition_node.assembly import Pipeline
     from face_recognition_node.gallery.values import NewTemplate
     from face_recognition_node.vision.alignment import align_faces

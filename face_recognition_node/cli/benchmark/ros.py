@@ -86,7 +86,7 @@ def start_camera(children: Children, images: Path, rate: float) -> None:
 
 
 def enroll_first_face(remote: Remote) -> None:
-    """Make the guest known, so that the node does what it does in a run: recognise people."""
+    """Make the guest known, so that the node does what it does in a run: recognize people."""
     from std_msgs.msg import Header
 
     from face_recognition_interfaces.srv import AddFaceFromImage

@@ -77,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Embed, enrol random people again and again, report."""
+    """Embed, enroll random people again and again, report."""
     from face_recognition_node.backends import load_embedder
     from face_recognition_node.evaluation.degradation import reduce_face
     from face_recognition_node.evaluation.identification import IdentificationResult, open_set_identification

@@ -1,4 +1,4 @@
-"""Play a scenario through the real recogniser and judge what it claimed.
+"""Play a scenario through the real recognizer and judge what it claimed.
 
 Recordings are played frame by frame with the stamps of their containers, as fast as the machine can; nothing
 in the pipeline looks at the wall clock, so the figures do not depend on the machine's speed.
@@ -21,13 +21,13 @@ from face_recognition_node.config import Config
 from face_recognition_node.enrollment.goal import EnrollmentGoal, MostCentral, Region
 from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.evaluation.replay.replay_report import (
-    EnrolmentOutcome,
+    EnrollmentOutcome,
     EpisodeReport,
     ReplayReport,
 )
 from face_recognition_node.evaluation.replay.scenario import (
     EVERYWHERE,
-    Enrolment,
+    Enrollment,
     Episode,
     Play,
     Scenario,
@@ -53,7 +53,7 @@ class Bench(Pipeline):
     __slots__ = ()
 
     def begin(self, goal: EnrollmentGoal) -> EnrollmentSession:
-        """Start an enrolment."""
+        """Start an enrollment."""
         return EnrollmentSession(
             goal, self.gallery, self.models.calibration, self.recognizer.config.enrollment
         )
@@ -72,7 +72,7 @@ class Bench(Pipeline):
                     max((face.view for face in result.faces), key=lambda view: view.detection.size_px)
                 )
         if not views:
-            raise SourceError(f"{name}: no face found in any of the pictures to enrol from")
+            raise SourceError(f"{name}: no face found in any of the pictures to enroll from")
         templates = [
             NewTemplate(view.embedding, view.quality.overall, view.pose, precision=view.precision)
             for view in views
@@ -125,7 +125,7 @@ class _Run:
         self._on_frame = on_frame
         self._clock = 0.0
         self._enrolled: dict[str, str] = {}
-        self._enrolments: list[EnrolmentOutcome] = []
+        self._enrollments: list[EnrollmentOutcome] = []
 
     def play(self) -> EpisodeReport:
         for wanted in self._episode.enroll:
@@ -138,7 +138,7 @@ class _Run:
         outcomes = tuple(judge(track) for track in tracks)
         return EpisodeReport(
             self._episode.name,
-            tuple(self._enrolments),
+            tuple(self._enrollments),
             outcomes,
             tuple(follow_strangers(outcomes)),
             tuple(tracks),
@@ -160,43 +160,43 @@ class _Run:
             LOGGER.warning("%s", problem)
         self._clock += self._pause
 
-    def _add_pictures(self, wanted: Enrolment) -> None:
+    def _add_pictures(self, wanted: Enrollment) -> None:
         pictures = open_sequence(self._root, str(wanted.source), take=wanted.pictures)
         person_id, count = self._bench.add_pictures(wanted.name, pictures)
         self._enrolled[wanted.name] = person_id
-        self._enrolments.append(
-            EnrolmentOutcome(wanted.name, str(wanted.source), True, "pictures added", count, {}, 0.0)
+        self._enrollments.append(
+            EnrollmentOutcome(wanted.name, str(wanted.source), True, "pictures added", count, {}, 0.0)
         )
 
-    def _run_session(self, wanted: Enrolment, frames: Iterable[Frame]) -> None:
-        """Enrol from a recording of its own."""
+    def _run_session(self, wanted: Enrollment, frames: Iterable[Frame]) -> None:
+        """Enroll from a recording of its own."""
         start = self._clock
-        live = _LiveEnrolment(wanted, self._bench, self._clock)
+        live = _LiveEnrollment(wanted, self._bench, self._clock)
         for frame in frames:
             result = self._bench.process(frame, embed_all=True)
-            self._on_frame(f"enrol {wanted.name}", result)
+            self._on_frame(f"enroll {wanted.name}", result)
             if live.observe(result, assign_truth(result, Play(wanted.source), result.stamp - start)):
                 break
         self._finish(live)
         self._clock += self._pause
 
-    def _finish(self, live: _LiveEnrolment) -> None:
+    def _finish(self, live: _LiveEnrollment) -> None:
         outcome, person_id = live.end()
-        self._enrolments.append(outcome)
+        self._enrollments.append(outcome)
         if person_id is not None:
             self._enrolled[live.wanted.name] = person_id
 
     def _play_recording(self, play: Play) -> list[TrueTrack]:
-        """Play one recording with the enrolments that happen in it, and sort the claims by true person."""
+        """Play one recording with the enrollments that happen in it, and sort the claims by true person."""
         start = self._clock
         waiting = sorted(play.enroll, key=lambda wanted: wanted.at)
-        running: list[_LiveEnrolment] = []
+        running: list[_LiveEnrollment] = []
         claims: dict[str, list[Claim]] = {rule.who: [] for rule in play.faces}
         stamps: list[float] = []
         visible: dict[str, list[float]] = {}
         for frame in self._frames(play):
             while waiting and frame.stamp - start >= waiting[0].at:
-                running.append(_LiveEnrolment(waiting.pop(0), self._bench, frame.stamp))
+                running.append(_LiveEnrollment(waiting.pop(0), self._bench, frame.stamp))
             result = self._bench.process(frame, embed_all=bool(running))
             self._on_frame(str(play.source), result)
             stamps.append(result.stamp)
@@ -241,10 +241,10 @@ class _Run:
         )  # fmt: skip
 
 
-class _LiveEnrolment:
-    """An enrolment while frames stream."""
+class _LiveEnrollment:
+    """An enrollment while frames stream."""
 
-    def __init__(self, wanted: Enrolment, bench: Bench, now: float) -> None:
+    def __init__(self, wanted: Enrollment, bench: Bench, now: float) -> None:
         self.wanted = wanted
         self._bench = bench
         self._begun = now
@@ -263,13 +263,13 @@ class _LiveEnrolment:
         self._session.observe(result)
         return bool(self._session.finished)
 
-    def end(self) -> tuple[EnrolmentOutcome, str | None]:
+    def end(self) -> tuple[EnrollmentOutcome, str | None]:
         """Return the outcome and the person_id, if one was stored; an unfinished session ends now."""
         if not self._session.finished:
             self._session.finish()
         result = self._session.result()
         views_of = Counter(self._shown.get(_place(view), "") for view in self._session.views)
-        outcome = EnrolmentOutcome(
+        outcome = EnrollmentOutcome(
             self.wanted.name,
             str(self.wanted.source or "while playing"),
             result.success,

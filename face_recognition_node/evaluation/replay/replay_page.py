@@ -58,19 +58,19 @@ def render_page(report: ReplayReport, missed: list[str]) -> str:
 
 
 def _episode(episode: EpisodeReport) -> str:
-    enrolments = "".join(
+    enrollments = "".join(
         f"<li>{escape(e.name)} from {escape(e.source)}: "
         + (
             f"{e.views} views in {e.seconds:.1f} s"
             if e.success
             else f"<span class=bad>{escape(e.message)}</span>"
         )
-        for e in episode.enrolments
+        for e in episode.enrollments
     )
     rows = "".join(
         _row(track, outcome) for track, outcome in zip(episode.tracks, episode.outcomes, strict=True)
     )
-    return f"<h2>{escape(episode.name)}</h2><ul>{enrolments}</ul><table>{rows}</table>"
+    return f"<h2>{escape(episode.name)}</h2><ul>{enrollments}</ul><table>{rows}</table>"
 
 
 def _row(track: TrueTrack, outcome: TrackOutcome) -> str:

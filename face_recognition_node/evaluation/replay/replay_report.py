@@ -13,8 +13,8 @@ from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcom
 
 
 @dataclass(frozen=True, slots=True)
-class EnrolmentOutcome:
-    """How one enrolment of the scenario ended.
+class EnrollmentOutcome:
+    """How one enrollment of the scenario ended.
 
     Attributes:
         name: Whom.
@@ -43,14 +43,14 @@ class EpisodeReport:
 
     Attributes:
         name: The episode.
-        enrolments: In the order they ended.
+        enrollments: In the order they ended.
         outcomes: One for each true track, in the order of play.
         strangers: One for each person who was never enrolled.
         tracks: The claims behind ``outcomes``, for the time lines.
     """
 
     name: str
-    enrolments: tuple[EnrolmentOutcome, ...]
+    enrollments: tuple[EnrollmentOutcome, ...]
     outcomes: tuple[TrackOutcome, ...]
     strangers: tuple[StrangerOutcome, ...]
     tracks: tuple[TrueTrack, ...]
@@ -75,7 +75,7 @@ class ReplayReport:
     @property
     def enrolled(self) -> list[TrackOutcome]:
         """Tracks of enrolled people; one in which the face was never found counts as not identified."""
-        names = {(e.name, enrolment.name) for e in self.episodes for enrolment in e.enrolments}
+        names = {(e.name, enrollment.name) for e in self.episodes for enrollment in e.enrollments}
         return [
             outcome
             for e in self.episodes
@@ -153,9 +153,9 @@ class ReplayReport:
         return shares
 
     @property
-    def failed_enrolments(self) -> list[EnrolmentOutcome]:
-        """Enrolments that stored nobody."""
-        return [enrolment for e in self.episodes for enrolment in e.enrolments if not enrolment.success]
+    def failed_enrollments(self) -> list[EnrollmentOutcome]:
+        """Enrollments that stored nobody."""
+        return [enrollment for e in self.episodes for enrollment in e.enrollments if not enrollment.success]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -195,7 +195,7 @@ class ReplayReport:
                 f"  ids a stranger                          {told}; {self.shared_ids} shared by two people"
             )
         lines += [
-            f"  enrolment of {failed.name} failed: {failed.message}" for failed in self.failed_enrolments
+            f"  enrollment of {failed.name} failed: {failed.message}" for failed in self.failed_enrollments
         ]
         for episode in self.episodes:
             notable = [
@@ -253,7 +253,7 @@ def _episode_dict(episode: EpisodeReport) -> dict[str, Any]:
         tracks.append(entry)
     return {
         "name": episode.name,
-        "enrolments": [asdict(enrolment) for enrolment in episode.enrolments],
+        "enrollments": [asdict(enrollment) for enrollment in episode.enrollments],
         "tracks": tracks,
         "strangers": strangers,
     }

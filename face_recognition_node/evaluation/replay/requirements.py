@@ -57,5 +57,7 @@ def unmet(report: ReplayReport, require: Mapping[str, Any]) -> list[str]:
                 missed.append(f"{name} is {value:.3f}, expected at most {wanted}")
         else:
             raise ConfigurationError(f"require: {name}: no such figure; known are {', '.join(known)}")
-    missed += [f"enrolment of {failed.name} failed: {failed.message}" for failed in report.failed_enrolments]
+    missed += [
+        f"enrollment of {failed.name} failed: {failed.message}" for failed in report.failed_enrollments
+    ]
     return missed

@@ -1,4 +1,4 @@
-"""What a scenario holds: whom to enrol from what, what to play then, and who is where in it."""
+"""What a scenario holds: whom to enroll from what, what to play then, and who is where in it."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class Recording(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolment:
-    """Whom to enrol, and from what.
+class Enrollment:
+    """Whom to enroll, and from what.
 
     Attributes:
         name: Name in the gallery and in the ground truth.
-        source: A recording to enrol from before the play, or empty: a path or a composed one.
+        source: A recording to enroll from before the play, or empty: a path or a composed one.
         at: Second of the played recording at which to begin, where ``source`` is empty.
         x: Region of the played recording, parts of its width.
         y: Region of the played recording, parts of its height.
@@ -94,14 +94,14 @@ class Play:
         source: Path below the data root, ``archive.zip!folder``, ``"sample"``, or a composed recording, whose
             own truth holds in place of ``faces``.
         faces: Rules; a face that none fits belongs to no person.
-        enroll: Enrolments while it plays.
+        enroll: Enrollments while it plays.
         rate: Frames per second in place of the recording's own, or None.
         skip: 1-based numbers of the pictures to leave out.
     """
 
     source: str | Recording
     faces: tuple[FaceRule, ...] = ()
-    enroll: tuple[Enrolment, ...] = ()
+    enroll: tuple[Enrollment, ...] = ()
     rate: float | None = None
     skip: tuple[int, ...] = ()
 
@@ -112,12 +112,12 @@ class Episode:
 
     Attributes:
         name: For the report.
-        enroll: Enrolments before anything is played.
+        enroll: Enrollments before anything is played.
         play: Recordings, one after the other.
     """
 
     name: str
-    enroll: tuple[Enrolment, ...]
+    enroll: tuple[Enrollment, ...]
     play: tuple[Play, ...]
 
 

@@ -33,7 +33,7 @@ import numpy as np
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.evaluation.replay.scenario import (
     EVERYWHERE,
-    Enrolment,
+    Enrollment,
     Episode,
     FaceRule,
     Play,
@@ -86,7 +86,7 @@ def _episode(item: object, where: str) -> Episode:
     table = _table(item, where, {"name", "enroll", "play"})
     return Episode(
         str(table.get("name", where)),
-        tuple(_enrolment(entry, f"{where}: enroll[{i}]") for i, entry in enumerate(table.get("enroll", []))),
+        tuple(_enrollment(entry, f"{where}: enroll[{i}]") for i, entry in enumerate(table.get("enroll", []))),
         tuple(
             _play(entry, f"{where}: play[{i}]")
             for i, entry in enumerate(_list(table.get("play"), f"{where}: play"))
@@ -100,15 +100,15 @@ def _play(item: object, where: str) -> Play:
     return Play(
         _text(table.get("source"), f"{where}: source"),
         tuple(_rule(entry, f"{where}: faces[{i}]") for i, entry in enumerate(rules)),
-        tuple(_enrolment(entry, f"{where}: enroll[{i}]") for i, entry in enumerate(table.get("enroll", []))),
+        tuple(_enrollment(entry, f"{where}: enroll[{i}]") for i, entry in enumerate(table.get("enroll", []))),
         None if table.get("rate") is None else _number(table["rate"], f"{where}: rate"),
         tuple(int(number) for number in table.get("skip", ())),
     )
 
 
-def _enrolment(item: object, where: str) -> Enrolment:
+def _enrollment(item: object, where: str) -> Enrollment:
     table = _table(item, where, {"name", "source", "at", "x", "y", "pictures"})
-    return Enrolment(
+    return Enrollment(
         _text(table.get("name"), f"{where}: name"),
         str(table.get("source", "")),
         _number(table.get("at", 0.0), f"{where}: at"),
@@ -125,7 +125,7 @@ def _rule(item: object, where: str) -> FaceRule:
 
 
 def _rounds(item: object, where: str) -> list[Episode]:
-    """Write out ``rounds``: episode n enrols everybody from his n-th clip and plays all the other clips."""
+    """Write out ``rounds``: episode n enrolls everybody from his n-th clip and plays all the other clips."""
     table = _table(item, where, {"people", "faces"})
     people = _table(table.get("people"), f"{where}: people", None)
     region = _table(table.get("faces", {}), f"{where}: faces", {"x", "y"})
@@ -133,14 +133,14 @@ def _rounds(item: object, where: str) -> list[Episode]:
     episodes = []
     for turn in range(max(len(clips) for clips in people.values())):
         chosen = {who: clips[turn % len(clips)] for who, clips in people.items()}
-        enrol = tuple(Enrolment(who, clip) for who, clip in chosen.items())
+        enroll = tuple(Enrollment(who, clip) for who, clip in chosen.items())
         play = tuple(
             Play(clip, (FaceRule(who, x, y),))
             for who, clips in people.items()
             for clip in clips
             if clip != chosen[who]
         )
-        episodes.append(Episode(f"round {turn + 1}", enrol, play))
+        episodes.append(Episode(f"round {turn + 1}", enroll, play))
     return episodes
 
 
@@ -168,8 +168,8 @@ def _folders(item: object, root: Path, where: str) -> list[Episode]:
         known, unknown = order[:enrolled], order[enrolled : enrolled + strangers]
         play = [Play(f"{source}!{who}", (FaceRule(who),), rate=rate, skip=views) for who in known]
         play += [Play(f"{source}!{who}", (FaceRule(who),), rate=rate) for who in unknown]
-        enrol = tuple(Enrolment(who, f"{source}!{who}", pictures=views) for who in known)
-        episodes.append(Episode(f"split {split + 1}", enrol, tuple(play)))
+        enroll = tuple(Enrollment(who, f"{source}!{who}", pictures=views) for who in known)
+        episodes.append(Episode(f"split {split + 1}", enroll, tuple(play)))
     return episodes
 
 

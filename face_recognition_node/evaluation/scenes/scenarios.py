@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from face_recognition_node.evaluation.replay.replay_report import ReplayReport
-from face_recognition_node.evaluation.replay.scenario import Enrolment, Episode, Play
+from face_recognition_node.evaluation.replay.scenario import Enrollment, Episode, Play
 from face_recognition_node.evaluation.scenes.cast import Person
 from face_recognition_node.evaluation.scenes.scene import Actor, Key, Light, Scene, stand, walk
 from face_recognition_node.evaluation.scenes.stage import (
@@ -27,10 +27,10 @@ WIDE_PX = 400.0
 """Focal length of a wide camera of 640 pixels: 77 degrees."""
 
 
-def introduce(person: Person) -> Enrolment:
+def introduce(person: Person) -> Enrollment:
     """Enroll somebody who stands alone before the robot, from the takes for enrolling."""
     actor = stand(person.name, person.enroll, 0.5, 1.2, (0.0, 8.0), hold=1.0)
-    return Enrolment(person.name, Scene(f"{person.name} is introduced", (actor,), 8.0, focal_px=WIDE_PX))
+    return Enrollment(person.name, Scene(f"{person.name} is introduced", (actor,), 8.0, focal_px=WIDE_PX))
 
 
 # A1, A2, A16 --------------------------------------------------------------------------------------
@@ -63,11 +63,11 @@ def judge_door(
         for i, guest in enumerate(guests)
     ]
     episodes = [
-        Episode(guest.name, (), (Play(shown, enroll=(Enrolment(guest.name, at=0.5),)),))
+        Episode(guest.name, (), (Play(shown, enroll=(Enrollment(guest.name, at=0.5),)),))
         for guest, shown in zip(guests, scenes, strict=True)
     ]
     report = stage.play(name, episodes, rotate=rotate)
-    ended = [(e.name, one) for e in report.episodes for one in e.enrolments]
+    ended = [(e.name, one) for e in report.episodes for one in e.enrollments]
     stored = [one.seconds for _, one in ended if one.success]
     foreign = sum(
         n for guest, one in ended for who, n in one.views_of.items() if one.success and who != guest
@@ -127,9 +127,9 @@ def play_refusals(stage: Stage) -> Measured:
         )  # fmt: skip
     report = stage.play(
         "refusals",
-        [Episode(scene.name, (), (Play(scene, enroll=(Enrolment("guest", at=0.2),)),)) for scene in scenes],
+        [Episode(scene.name, (), (Play(scene, enroll=(Enrollment("guest", at=0.2),)),)) for scene in scenes],
     )
-    ended = [(e.name, one) for e in report.episodes for one in e.enrolments]
+    ended = [(e.name, one) for e in report.episodes for one in e.enrollments]
     text = "; ".join(
         f"{name}: {'STORED' if one.success else one.message.split(';')[0][:60]} after {one.seconds:.1f} s"
         for name, one in ended
@@ -272,7 +272,7 @@ def play_crossing(stage: Stage) -> Measured:
         "swaps": report.swaps,
         "named": named,
     }
-    passed = longest <= 0.5 and not report.failed_enrolments and min(named) > 0.5
+    passed = longest <= 0.5 and not report.failed_enrollments and min(named) > 0.5
     return Measured(text, passed, figures, (stage.picture(scenes[-1], 1.0), stage.picture(scenes[-1], 2.7)))
 
 

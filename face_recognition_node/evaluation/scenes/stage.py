@@ -175,7 +175,7 @@ def all_tracks(report: ReplayReport) -> list[TrueTrack]:
 
 def failed_enrollments(report: ReplayReport) -> str:
     """Return a sentence about enrollments that stored nobody, empty if there was none."""
-    failed = report.failed_enrolments
+    failed = report.failed_enrollments
     return "" if not failed else f"; {len(failed)} not enrolled: {failed[0].name}: {failed[0].message}"
 
 
