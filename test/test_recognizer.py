@@ -252,15 +252,15 @@ def test_a_stranger_gets_an_id_and_keeps_it(models: Models, portraits: dict[str,
     stage.embedder.precision = "fp16"
     for k in range(20):
         result = stage.show(("other", 200 + k, 135, 170 + k))
-    minted = result.faces[0].identity
-    assert minted.state is IdentityState.STRANGER
-    assert minted.person_id is not None
-    assert {t.precision for t in stage.gallery.snapshot().templates_of(minted.person_id)} == {"fp16"}
+    created = result.faces[0].identity
+    assert created.state is IdentityState.STRANGER
+    assert created.person_id is not None
+    assert {t.precision for t in stage.gallery.snapshot().templates_of(created.person_id)} == {"fp16"}
     stage.show(wait=20.0)
     again = stage.show(("other", 300, 135, 190)).faces[0]
     assert again.track_id != result.faces[0].track_id
-    assert again.identity.person_id == minted.person_id
-    stage.gallery.rename(minted.person_id, "Bea")
+    assert again.identity.person_id == created.person_id
+    stage.gallery.rename(created.person_id, "Bea")
     assert stage.show(("other", 300, 135, 190)).faces[0].identity.name == "Bea"
 
 

@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
             video = stack.enter_context(VideoWriter(arguments.annotated, source.rate_hz))
         bag = None if arguments.bag is None else stack.enter_context(_bag_writer(arguments.bag))
         if not arguments.keep_strangers:
-            stack.callback(lambda: pipeline.gallery.forget_strangers(pipeline.strangers.minted))
+            stack.callback(lambda: pipeline.gallery.forget_strangers(pipeline.strangers.created_ids))
         try:
             for index, frame in enumerate(progress(source, arguments, source.n_frames)):
                 result = pipeline.process(frame)

@@ -28,7 +28,7 @@ class StrangerRecord:
         n_good: Good views seen.
         first_stamp: When the first of them was seen, seconds.
         last_stamp: When the last of them was seen, seconds.
-        minted_id: The id this track was given, or None.
+        stranger_id: The id this track was given, or None.
         pending: The commit under way, or None.
         latest: The good view of this frame, or None.
         stored: (D,) vectors of the views that the gallery was given.
@@ -42,7 +42,7 @@ class StrangerRecord:
     n_good: int = 0
     first_stamp: float = 0.0
     last_stamp: float = 0.0
-    minted_id: str | None = None
+    stranger_id: str | None = None
     pending: Future[Person] | None = None
     latest: FaceView | None = None
     stored: list[FloatArray] = field(default_factory=list)
@@ -97,7 +97,7 @@ class StrangerRecord:
 
     def take_back(self) -> None:
         """Forget what was given to the gallery last, which refused it."""
-        if self.minted_id is None:
+        if self.stranger_id is None:
             self.stored.clear()
             self.n_good = 0
         else:

@@ -47,10 +47,10 @@ _NEW_PROBABILITY = 0.5
 
 
 class StrangerBook:
-    """Mints strangers and keeps their views.
+    """Creates strangers and keeps their views.
 
     Attributes:
-        minted: Ids given here, the latest of them, whether they are still in the gallery or not.
+        created_ids: Ids given here, the latest of them, whether they are still in the gallery or not.
         n_separated: How often one stranger turned out to be two, for diagnostics.
 
     Args:
@@ -65,7 +65,7 @@ class StrangerBook:
     ) -> None:
         self.config = config
         self._gallery = gallery
-        self.minted: deque[str] = deque(maxlen=MOST_STRANGERS)
+        self.created_ids: deque[str] = deque(maxlen=MOST_STRANGERS)
         self._writer = writer
         self._calibration = calibration
         self._judged = gallery.snapshot()
@@ -73,7 +73,7 @@ class StrangerBook:
         self._split: set[str] = set()
 
     def observe(self, result: RecognitionResult, tracks: Sequence[Track]) -> None:
-        """Note the views that count, mint the strangers that are due and take back ids that proved wrong."""
+        """Note the views that count, create the strangers that are due and take back wrong ids."""
         for face, track in zip(result.faces, tracks, strict=True):
             if track.frames_unchecked == 0:  # this very view is evidence of who it is
                 self._note(track, face.view)
@@ -96,20 +96,20 @@ class StrangerBook:
         self._collect(record)
         snapshot = self._gallery.snapshot()
         persons = snapshot.persons
-        if record.minted_id is not None:  # who got a name has another id
-            record.minted_id = snapshot.aliases.get(record.minted_id, record.minted_id)
+        if record.stranger_id is not None:  # who got a name has another id
+            record.stranger_id = snapshot.aliases.get(record.stranger_id, record.stranger_id)
         if identity.state is IdentityState.KNOWN:
             self._take_back(record, identity)
-        if identity.person_id is not None and record.minted_id is None and record.pending is None:
+        if identity.person_id is not None and record.stranger_id is None and record.pending is None:
             # An id that is lost again is not to be had anew from the views it was borne with: the person
             # would be stored twice, and two equals are never told apart.
             track.stranger = StrangerRecord(passed_as=identity.person_id)
-        elif record.minted_id is not None and record.minted_id not in persons:
+        elif record.stranger_id is not None and record.stranger_id not in persons:
             # forgotten by somebody: whoever is still there has to earn an id anew
             track.stranger = StrangerRecord()
         elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
-            self._mint(record, track.claim)
-        elif self.config.enabled and record.minted_id == identity.person_id and track.suspicion == 0.0:
+            self._create(record, track.claim)
+        elif self.config.enabled and record.stranger_id == identity.person_id and track.suspicion == 0.0:
             self._add_other_side(record)
         record.latest = None
         track.own_stranger_id = self.own_id(track)
@@ -117,7 +117,7 @@ class StrangerBook:
     def own_id(self, track: Track) -> str | None:
         """Return the id of the stranger created from this very track; None after a break."""
         record = self._record(track)
-        return None if record.is_broken else record.minted_id
+        return None if record.is_broken else record.stranger_id
 
     def _record(self, track: Track) -> StrangerRecord:
         if track.stranger is None:
@@ -126,7 +126,7 @@ class StrangerBook:
         return record
 
     def _is_due(self, track: Track, record: StrangerRecord, identity: Identity) -> bool:
-        if record.minted_id is not None or record.pending is not None:
+        if record.stranger_id is not None or record.pending is not None:
             return False
         if track.suspicion < 0.0 or track.is_flat:
             return False
@@ -141,7 +141,7 @@ class StrangerBook:
         is_nobody = identity.state is IdentityState.STRANGER or (is_unlike and waited >= _UNLIKE_PATIENCE_S)
         return is_nobody and claim.new_probability >= _NEW_PROBABILITY
 
-    def _mint(self, record: StrangerRecord, claim: Claim | None) -> None:
+    def _create(self, record: StrangerRecord, claim: Claim | None) -> None:
         templates = [record.store(view) for view in record.views]
         judged = self._judged
         outgoing = _longest_unseen(self._gallery.snapshot(), self.config.maximum_strangers - 1)
@@ -152,7 +152,7 @@ class StrangerBook:
             person = self._gallery.add_person(
                 "", templates, is_stranger=True, check=partial(self._require_new, templates, judged)
             )
-            self.minted.append(person.person_id)
+            self.created_ids.append(person.person_id)
             if claim is not None and record.passed_as in claim.others:  # seen beside whom it was taken for
                 self._report_two(str(record.passed_as), person.person_id)
             return person
@@ -168,7 +168,7 @@ class StrangerBook:
             now: The gallery as it is.
         """
         vector, quality = pool(np.stack([t.embedding for t in templates]), [t.quality for t in templates])
-        for person_id in now.persons.keys() - judged.persons.keys() - set(self.minted):
+        for person_id in now.persons.keys() - judged.persons.keys() - set(self.created_ids):
             stored = now.templates_of(person_id)
             other, other_quality = pool(np.stack([t.embedding for t in stored]), [t.quality for t in stored])
             ratios = log_likelihood_ratios(
@@ -179,13 +179,13 @@ class StrangerBook:
 
     def _add_other_side(self, record: StrangerRecord) -> None:
         """Store this frame's view if it shows the stranger as no stored view does."""
-        minted, view = record.minted_id, record.other_side(self.config.maximum_views)
-        if minted is None or view is None:
+        stranger_id, view = record.stranger_id, record.other_side(self.config.maximum_views)
+        if stranger_id is None or view is None:
             return
         template = record.store(view)
 
         def commit() -> Person:
-            person = self._gallery.add_templates(minted, [template])
+            person = self._gallery.add_templates(stranger_id, [template])
             record.is_broken |= self._split_in_two(person)
             return person
 
@@ -221,7 +221,7 @@ class StrangerBook:
             return
         pending, record.pending = record.pending, None
         try:
-            record.minted_id = pending.result().person_id
+            record.stranger_id = pending.result().person_id
         except GalleryChangedError:
             record.take_back()  # the next views are compared with whoever was stored
         except GalleryError as error:
@@ -229,16 +229,16 @@ class StrangerBook:
             record.take_back()
 
     def _take_back(self, record: StrangerRecord, identity: Identity) -> None:
-        """Forget the stranger this track was minted as, now that it bears a name of an enrolled person."""
-        minted, record.minted_id = record.minted_id, None
-        if minted is None or minted == identity.person_id:
+        """Forget the stranger this track became, now that it bears a name of an enrolled person."""
+        stranger_id, record.stranger_id = record.stranger_id, None
+        if stranger_id is None or stranger_id == identity.person_id:
             return
 
         def commit() -> None:
             try:
-                self._gallery.forget_strangers([minted])
+                self._gallery.forget_strangers([stranger_id])
             except GalleryError as error:
-                LOGGER.warning("stranger %s could not be forgotten: %s", minted, error)
+                LOGGER.warning("stranger %s could not be forgotten: %s", stranger_id, error)
 
         self._writer.submit(commit)
 

@@ -229,7 +229,7 @@ class Identity:
 
     Attributes:
         state: known / stranger / undecided.
-        person_id: Set for a known person, and for a stranger who has been minted an id.
+        person_id: Set for a known person, and for a stranger who has been given an id.
         name: Display name; empty when undecided.
         probability: Posterior of the claim in [0, 1].
         runner_up: The best other person, if there is one.

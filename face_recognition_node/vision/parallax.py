@@ -30,21 +30,21 @@ LEAST_HEIGHT_PX = 60.0
 _HEIGHT, _WINDOW = 96, 160
 """Pixels of the face's height in the window around it, and of the window's side."""
 _STEP_S, _LONGEST_S, _LOST_S = 0.15, 2.5, 0.5
-"""Time from one look to the next, over which points are traced, and after which a new trace is begun."""
+"""Seconds between observations, over which points are traced at most, and without a face that end a trace."""
 _CORNERS, _FEWEST = 60, 15
 _RETURN_PX = 1.2
 _TILTED, _PLANE = 0.012, 0.35
 """Least s of a tilted picture, and how much of it a may be: pictures 0.2 to 0.35, heads 0.53 and more."""
 _RELIEF, _MOST = 0.015, 0.6
-_LOOKS = 3
-"""Fewest looks for a verdict."""
+_OBSERVATIONS = 3
+"""Fewest observations for a verdict."""
 
 _Points = NDArray[np.float64]
 
 
 @dataclass(slots=True)
 class MotionEvidence:
-    """What a track's motion has said: what most looks said, and *solid* is final.
+    """The verdict of a track's motion: that of most observations; *solid* is final.
 
     Attributes:
         verdict: ``solid``, ``flat`` or ``unverified``.
@@ -57,10 +57,10 @@ class MotionEvidence:
     _n_corners: int = 0
     _began: float = 0.0
     _last: float = float("-inf")
-    _looks: dict[str, int] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, image_bgr: ImageArray, detection: Detection, stamp: float) -> None:
-        """Look at a face in the next (H, W, 3) frame at ``stamp``, seconds."""
+        """Observe a face in the next (H, W, 3) frame at ``stamp``, seconds."""
         if self.verdict == SOLID or stamp - self._last < _STEP_S:
             return
         if detection.height < LEAST_HEIGHT_PX:
@@ -81,7 +81,7 @@ class MotionEvidence:
         self._window, self._last = window, stamp
 
     def _trace(self, before: ImageArray, window: ImageArray) -> bool:
-        """Follow the points into the next window; whether enough are left."""
+        """Follow the points into the next window; return whether enough are left."""
         if len(self._now) < _FEWEST:
             return False
         options = {"winSize": (13, 13), "maxLevel": 3}
@@ -102,14 +102,14 @@ class MotionEvidence:
         a = _root_mean_square(_affine_residual(before, now)) / _HEIGHT
         s = _root_mean_square(_similarity_residual(before, now)) / _HEIGHT
         if s >= _TILTED and a <= _PLANE * s:
-            said = FLAT
+            verdict = FLAT
         elif a >= _RELIEF and a >= _MOST * s:
-            said = SOLID
+            verdict = SOLID
         else:
             return
-        self._looks[said] = self._looks.get(said, 0) + 1
-        if self._looks[said] >= max(_LOOKS, *self._looks.values()):
-            self.verdict = said
+        self._counts[verdict] = self._counts.get(verdict, 0) + 1
+        if self._counts[verdict] >= max(_OBSERVATIONS, *self._counts.values()):
+            self.verdict = verdict
 
 
 def _cut(image_bgr: ImageArray, detection: Detection) -> ImageArray:

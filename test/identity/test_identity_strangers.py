@@ -1,4 +1,4 @@
-"""Strangers: minted after several good views, found again, taken back when it was wrong."""
+"""Strangers: created after several good views, found again, taken back when it was wrong."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def door() -> Iterator[Door]:
     door.writer.close()
 
 
-def test_minted_after_several_views_over_some_time(door: Door) -> None:
+def test_created_after_several_views_over_some_time(door: Door) -> None:
     assert door.watch(0, 0.3).person_id is None
     assert door.strangers == []
     identity = door.watch(0, 1.0)
@@ -159,7 +159,7 @@ def at_cosine(cosine: float, vector: FloatArray, other: FloatArray) -> FloatArra
     [{"sharpness": 0.3}, {"score": 0.7}, {"has_embedding": False}],
     ids=["blurred", "no face?", "not embedded"],
 )
-def test_poor_views_mint_nobody(door: Door, view: dict[str, float]) -> None:
+def test_poor_views_create_nobody(door: Door, view: dict[str, float]) -> None:
     door.watch(0, 5.0, **view)
     assert door.strangers == []
 
@@ -262,7 +262,7 @@ def test_two_who_passed_for_one_stranger_are_two_once_seen_together(
     assert door.watch(0, 0.5).name == "Carl"
 
 
-def test_an_enrolled_person_is_not_minted(door: Door) -> None:
+def test_an_enrolled_person_is_not_made_a_stranger(door: Door) -> None:
     door.gallery.add_person("Anna", door.world.templates(0))
     assert door.watch(0, 5.0).name == "Anna"
     assert door.strangers == []
@@ -317,14 +317,14 @@ def test_who_is_named_while_the_id_is_taken_back_stays(door: Door) -> None:
 
 @pytest.mark.parametrize("name", ["", "Anna"])
 def test_who_walks_away_and_comes_back_is_not_stored_twice(door: Door, name: str) -> None:
-    """The claim lapses while the face is too small to count; the views from before must not mint another."""
+    """The claim lapses while the face is too small to count; earlier views must not create another."""
     person = door.watch(0, 2.0).person_id
     assert person is not None
     if name:
         person = door.gallery.rename(person, name).person_id
         door.watch(0, 1.0)
     door.pause(30.0)
-    door.watch(0, 1.0)  # a track that bears the id without having been minted
+    door.watch(0, 1.0)  # a track that bears the id without having been created from it
     for _ in range(2):
         assert door.watch(0, 12.0, has_embedding=False).person_id is None
         assert door.watch(0, 1.0).person_id == person

@@ -167,7 +167,7 @@ class StrangerOutcome:
 
     @property
     def main_id_share(self) -> float:
-        """Share of all frames under the most frequent id; frames before it was minted count against it."""
+        """Share of all frames under the most frequent id; frames before it was created count against it."""
         return max(self.ids.values(), default=0) / self.frames if self.frames else float("nan")
 
     @property
