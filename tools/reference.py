@@ -1,7 +1,7 @@
 """The reference tables and the parameter file, written from the declarations that the node itself uses.
 
-``python tools/reference.py docs`` brings the tables in docs/ros.md and README.md up to
-date, ``… config`` the file config/face_recognition.yaml; a test compares both with what would be written.
+``python tools/reference.py docs`` brings the tables in the DOCUMENTS up to date,
+``… config`` the file config/face_recognition.yaml; a test compares both with what would be written.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ TABLES = {
     "video_source_parameters": video_source_table,
 }
 """Name of a table between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, and what makes it."""
+
+DOCUMENTS = ("docs/ros.md", "docs/parameters.md", "README.md")
 
 
 def fill_tables(document: str) -> str:
@@ -207,7 +209,7 @@ def main(arguments: Sequence[str]) -> int:
     """Rewrite the documents or the parameter file of a source tree."""
     root = Path(__file__).resolve().parents[1]
     if list(arguments) == ["docs"]:
-        for document in (root / "docs" / "ros.md", root / "README.md"):
+        for document in map(root.joinpath, DOCUMENTS):
             if document.exists():
                 document.write_text(fill_tables(document.read_text()))
     elif list(arguments) == ["config"]:

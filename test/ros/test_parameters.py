@@ -26,7 +26,7 @@ from face_recognition_node.ros.parameters import (
     describe,
     unknown_overrides,
 )
-from tools.reference import MAIN_PARAMETERS, TABLES, fill_tables, parameter_file
+from tools.reference import DOCUMENTS, MAIN_PARAMETERS, TABLES, fill_tables, parameter_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +54,7 @@ def test_the_file_is_the_generated_one() -> None:
     assert text == parameter_file(), cure
 
 
-@pytest.mark.parametrize("document", ["docs/ros.md", "README.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_tables_in_the_docs_are_the_generated_ones(document: str) -> None:
     path = ROOT / document
     if not path.exists():
@@ -65,7 +65,7 @@ def test_the_tables_in_the_docs_are_the_generated_ones(document: str) -> None:
 
 
 def test_the_docs_have_every_table() -> None:
-    text = (ROOT / "docs" / "ros.md").read_text()
+    text = "".join((ROOT / "docs" / page).read_text() for page in ("ros.md", "parameters.md"))
     for name in set(TABLES) - {"main_parameters"}:
         assert f"<!-- begin {name} -->\n" in text
         assert f"<!-- end {name} -->" in text
