@@ -22,19 +22,27 @@ _PAUSE_S = 2.0
 """A longer gap between stamps is a pause, not a loss."""
 _MANY_LOST = 0.5
 """Share of lost images that is worth a warning; a camera that lengthens its exposure stays below."""
+_MOST_JITTER = 0.15
+"""Mean distance of the gaps from multiples of the camera's period, in periods."""
+_SHORTEST_PERIOD_S = 1 / 150
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 def _share_lost(stamps: Sequence[float]) -> float:
-    """Return which share of a regular series of stamps is missing; NaN where there are too few.
+    """Return which share of a regular series of stamps is missing; NaN where there are too few, or no rhythm.
 
-    Where images are lost, the gaps are multiples of the camera's period: some of them are one period long.
+    Where images are lost, the gaps are multiples of the camera's period: some of them are one period long. A
+    camera process that gets too little of the processor stamps in bursts, and nothing is lost.
     """
     gaps = np.diff(np.asarray(stamps, np.float64))
     if len(gaps) < 2 * _FEW or (gaps <= 0).any():
         return float("nan")
     period = float(np.quantile(gaps, 0.1))
-    return float(1.0 - len(gaps) * period / gaps.sum())
+    periods = gaps / period
+    is_regular = np.abs(periods - np.rint(periods)).mean() < _MOST_JITTER
+    if period < _SHORTEST_PERIOD_S or not is_regular:
+        return float("nan")
+    return float(1.0 - len(gaps) / periods.sum())
 
 
 def missing_profile(environment: Mapping[str, str]) -> str:
@@ -336,15 +344,15 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
             f"{len(health.publishers)} publishers on {health.image_topic} ({nodes}): their images mix; "
             "give each camera a topic and a node of its own"
         )
-    if stream.lost > _MANY_LOST:
-        return DiagnosticStatus.WARN, (
-            f"{stream.received_hz:.1f} Hz, about {stream.lost:.0%} of the images do not arrive: "
-            f"{health.profile_trouble or _PROFILE_CURE}"
-        )
     if stream.answered_hz < 0.5 * stream.received_hz:
         return (
             DiagnosticStatus.WARN,
             f"{stream.answered_hz:.1f} of {stream.received_hz:.1f} Hz: too slow a machine for the stream",
+        )
+    if stream.lost > _MANY_LOST:
+        return DiagnosticStatus.WARN, (
+            f"{stream.received_hz:.1f} Hz, about {stream.lost:.0%} of the images do not arrive: "
+            f"{health.profile_trouble or _PROFILE_CURE}"
         )
     if stream.lacks_depth:
         return DiagnosticStatus.WARN, (

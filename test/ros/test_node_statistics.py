@@ -170,6 +170,36 @@ def test_images_that_do_not_arrive_are_noticed_by_their_stamps(statistics, clock
     assert ("do not arrive: start the camera's process with the Fast DDS profile" in text) is (share > 0.5)
 
 
+def test_a_starved_camera_process_loses_nothing(statistics, clock) -> None:
+    """It runs in short spells only, in which it hurries after its schedule, and stamps when it publishes."""
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        statistics.reset()
+        now, may_run_until = 0.0, 0.0
+        for k in range(80):
+            now = max(now + 0.002, k / 30)
+            if now > may_run_until:
+                now += rng.exponential(0.1)
+                may_run_until = now + rng.exponential(0.05)
+            clock.now += 1 / 30
+            statistics.count_received(1000.0 + now)
+            statistics.count_answered(0.02, {})
+        assert judge(active(statistics.summarize())) == (DiagnosticStatus.OK, "30.0 Hz")
+
+
+def test_where_the_machine_is_too_slow_the_network_is_not_blamed(statistics, clock) -> None:
+    rng = np.random.default_rng(1)
+    for k in range(300):
+        clock.now += 1 / 30
+        if rng.random() < 1 / 6:
+            statistics.count_received(1000.0 + k / 30)
+            if rng.random() < 0.3:
+                statistics.count_answered(0.5, {})
+    summary = statistics.summarize()
+    assert summary.lost > 0.5
+    assert "too slow a machine" in judge(active(summary))[1]
+
+
 def test_a_pause_is_no_loss(statistics, clock) -> None:
     for start in (0.0, 60.0, 3.0):
         for k in range(12):
