@@ -163,7 +163,7 @@ def _require_free(path: Path, gallery: Path | None, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise GalleryConflictError(f"{path} exists; choose another name or allow overwriting (--overwrite)")
+        raise GalleryConflictError(f"{path} exists; choose another name or allow overwriting")
     if not stat.S_ISREG(path.lstat().st_mode) or not _is_export(path):
         raise GalleryConflictError(f"{path} is no export and is not overwritten; choose another name")
 

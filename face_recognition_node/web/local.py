@@ -336,8 +336,8 @@ class LocalOperator(Operator):
     def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None:
         self._gallery.set_session(name, kind, time_to_live_s)
 
-    def _export(self, path: Path) -> tuple[int, int, str]:
-        report = self._gallery.export_to(path)
+    def _export(self, path: Path, overwrite: bool) -> tuple[int, int, str]:
+        report = self._gallery.export_to(path, overwrite=overwrite)
         return report.n_persons, report.n_templates, str(report.path)
 
     def _import(self, path: Path) -> tuple[int, int]:

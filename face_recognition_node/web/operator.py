@@ -348,9 +348,9 @@ class Operator(ABC):
         self._set_session(name, SessionKind(kind), time_to_live_s)
         return f"Newcomers are stored under {name or 'the default session'}"
 
-    def export_people(self, path: str) -> str:
+    def export_people(self, path: str, overwrite: bool) -> str:
         """Write everybody to a file on the robot's machine."""
-        n_people, n_views, written = self._export(_absolute(path))
+        n_people, n_views, written = self._export(_absolute(path), overwrite)
         return f"{_entries(n_people, n_views)} written to {written}"
 
     def import_people(self, path: str) -> str:
@@ -437,7 +437,7 @@ class Operator(ABC):
     def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None: ...
 
     @abstractmethod
-    def _export(self, path: Path) -> tuple[int, int, str]:
+    def _export(self, path: Path, overwrite: bool) -> tuple[int, int, str]:
         """Return the number of people and of views, and the file."""
 
     @abstractmethod

@@ -47,7 +47,7 @@ ACTIONS: dict[str, Callable[[Operator, Body], Any]] = {
     "start_session": lambda o, b: o.start_session(
         _text(b, "name"), _text(b, "kind"), _number(b, "time_to_live_s") or None
     ),
-    "export": lambda o, b: o.export_people(_text(b, "path")),
+    "export": lambda o, b: o.export_people(_text(b, "path"), b.get("overwrite") is True),
     "import": lambda o, b: o.import_people(_text(b, "path")),
     "verify": lambda o, b: asdict(o.verify()),
     "set_target": lambda o, b: o.set_target(_number(b, "rate")),

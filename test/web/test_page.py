@@ -260,6 +260,10 @@ class Desk:
         field.clear()
         field.send_keys(text)
 
+    def severe(self) -> list[str]:
+        """Return what the browser complained of since it was asked last."""
+        return [one["message"] for one in self.browser.get_log("browser") if one["level"] == "SEVERE"]
+
     def names(self) -> list[str]:
         return [one.text for one in self.find(".card .name")]
 
@@ -419,7 +423,7 @@ class TestInTheBrowser:
         body.send_keys("p")
         desk.wait(lambda: desk.names() == ["Carl"])
 
-    def test_sessions_the_check_and_the_knob(self, desk: Desk) -> None:
+    def test_sessions_and_the_check(self, desk: Desk) -> None:
         desk.open("gallery")
         desk.click("#view button", "session")
         desk.type("dialog input", "party")
@@ -430,6 +434,26 @@ class TestInTheBrowser:
         desk.open("people")
         desk.open("gallery")
         assert desk.find("#verification .good", "no problem")
+
+    def test_an_export_replaces_an_older_one_only_where_that_is_chosen(
+        self, desk: Desk, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "people.db"
+        for overwrites, text in ((False, "written to"), (False, "exists"), (True, "written to")):
+            desk.open("people")  # and back: the form is drawn anew
+            desk.open("gallery")
+            if overwrites:
+                desk.click("#overwrite")
+            desk.type("#export-path", str(path))
+            desk.find("#export-path")[0].submit()
+            toast = desk.wait(lambda text=text: desk.find(".toast", text))[0].text
+            assert "--overwrite" not in toast
+            desk.browser.execute_script("document.getElementById('toasts').replaceChildren()")
+        desk.click("#overwrite")
+        (refused,) = desk.severe()
+        assert "api/export" in refused
+
+    def test_the_knob(self, desk: Desk) -> None:
         desk.open("accuracy")
         desk.wait(lambda: desk.find("#target", "1 in 100"))
         desk.find("#knob")[0].send_keys("\ue012")  # arrow left
@@ -453,7 +477,7 @@ class TestInTheBrowser:
             assert desk.browser.execute_script(
                 "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
             )
-        assert not [one for one in desk.browser.get_log("browser") if one["level"] == "SEVERE"]
+        assert not desk.severe()
 
     def test_another_address_shows_nothing_without_the_token(
         self, desk: Desk, operator: LocalOperator

@@ -331,8 +331,8 @@ class RobotOperator(Operator):
     def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None:
         self._call("set_session", name=name, kind=SESSION_KINDS[kind], ttl=to_duration(time_to_live_s or 0.0))
 
-    def _export(self, path: Path) -> tuple[int, int, str]:
-        answer = self._call("export_gallery", path=str(path))
+    def _export(self, path: Path, overwrite: bool) -> tuple[int, int, str]:
+        answer = self._call("export_gallery", path=str(path), overwrite=overwrite)
         return answer.n_persons, answer.n_templates, answer.path
 
     def _import(self, path: Path) -> tuple[int, int]:
