@@ -453,6 +453,29 @@ class TestInTheBrowser:
         (refused,) = desk.severe()
         assert "api/export" in refused
 
+    def test_a_name_half_typed_stays_when_more_is_known_of_the_face(self, desk: Desk) -> None:
+        """As when it becomes a stranger, or leaves the picture."""
+        desk.browser.execute_script("document.querySelector('.chip').click()")
+        desk.wait(lambda: desk.find("#face-panel"))
+        script = """
+            const done = arguments[0], track = Number(document.querySelector('.chip').dataset.track);
+            const parts = [import('/assets/live.js'), import('/assets/enroll.js')];
+            Promise.all(parts).then(([{ live }, panel]) => {
+              const faces = live.faces, before = {
+                track_id: track, box: [0, 0, 9, 9], state: "undecided", person_id: "", name: "",
+                probability: 0, quality: 1, flatness: "solid", runner_up: "", runner_up_probability: 0,
+              };
+              const show = (face) => { live.faces = () => [face]; panel.update(); };
+              show(before);
+              document.getElementById("enroll-name").value = "Ann";
+              show({ ...before, state: "stranger", person_id: "stranger-9" });
+              const { value } = document.getElementById("enroll-name");
+              live.faces = faces;
+              panel.close();
+              done(value);
+            });"""
+        assert desk.browser.execute_async_script(script) == "Ann"
+
     def test_the_knob(self, desk: Desk) -> None:
         desk.open("accuracy")
         desk.wait(lambda: desk.find("#target", "1 in 100"))

@@ -29,7 +29,7 @@ function close() {
 
 export function update() {
   if (enrollment?.outcome === "canceled") dismissed = enrollment.number; // who canceled it knows
-  if (enrollment && (enrollment.is_running || enrollment.number > dismissed)) {
+  if (enrollment && (enrollment.is_running || enrollment.number !== dismissed)) {
     return enrollment.is_running ? showProgress() : showEnd();
   }
   const face = live.faces().find((one) => one.track_id === live.selected);
@@ -72,7 +72,9 @@ function showFace(face, isHere) {
 
 function nameForm(face) {
   const isStranger = face.state === "stranger" && face.person_id;
-  const input = el("input", { className: "fill", placeholder: "Name", "aria-label": "Name", maxLength: 200, autocomplete: "off", id: "enroll-name" });
+  const before = $("enroll-name"); // drawn anew when more is known of the face: what is typed stays
+  const value = before?.dataset.track === String(face.track_id) ? before.value : "";
+  const input = el("input", { value, "data-track": face.track_id, className: "fill", placeholder: "Name", "aria-label": "Name", maxLength: 200, autocomplete: "off", id: "enroll-name" });
   const start = (event) => { event.preventDefault(); begin(face.track_id, input.value.trim(), "", false); };
   queueMicrotask(() => input.focus({ preventScroll: true }));
   return el("form", { onsubmit: start, className: "row", style: { marginTop: "10px" } }, input,

@@ -22,6 +22,7 @@ export function connect() {
 
 function showLink(state, text) {
   $("link").className = state;
+  $("stage").classList.toggle("old", state === "down"); // what it shows is not now
   $("link").lastChild.textContent = text;
 }
 

@@ -82,7 +82,10 @@ live.onStatus = (status) => {
   panel.showEnrollment(status.enrollment);
   if (status.version !== overview.version) refresh();
 };
-live.onSelect = () => panel.update();
+live.onSelect = (trackId) => {
+  panel.update();
+  if (trackId !== null) $("panel").scrollIntoView({ block: "nearest" }); // on a phone it is below the picture
+};
 live.onFaces = () => { panel.update(); markInView(); };
 document.addEventListener("changed", refresh);
 

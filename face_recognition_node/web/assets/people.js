@@ -89,6 +89,8 @@ async function merge(picked) {
   if (await act("merge", { keep_id: id, other_ids: others }, true)) chosen.clear();
 }
 
+const ORIGINS = { enrolled: "enrolled", adapted: "learned", imported: "imported" };
+
 async function split(person) {
   let views;
   try { ({ views } = await post("views", { person_id: person.person_id })); } catch (error) { return toast(error.message, null, true); }
@@ -100,7 +102,7 @@ async function split(person) {
     title: `Views of ${labelOf(person)}`, confirm: "Split off the chosen",
     content: [el("p", { className: "muted" }, "Choose those that show somebody else; they become a person of their own."),
       el("div", { className: "list" }, views.map((view, k) => el("label", {}, boxes[k],
-        person.picture === null ? null : picture(view.template_id), el("span", {}, `${view.provenance}, ${side(view)}, quality ${percent(view.quality)}${view.is_set_aside ? ", set aside" : ""}`),
+        person.picture === null ? null : picture(view.template_id), el("span", {}, `View ${view.template_id}: ${ORIGINS[view.provenance]}, ${side(view)}, quality ${percent(view.quality)}${view.is_set_aside ? ", set aside" : ""}`),
         el("span", { className: "grow" }), el("span", { className: "muted small" }, ago(view.created))))),
       el("label", { className: "field" }, "Name of the other person", name)],
     answer: () => ({ ids: boxes.filter((box) => box.checked).map((box) => Number(box.value)), name: name.value.trim() }),
