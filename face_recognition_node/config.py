@@ -23,37 +23,37 @@ MOST_STRANGERS = 100_000
 class ModelsConfig:
     """Which models run, and on what."""
 
-    models_dir: str = parameter("", "folder of model files; empty: the one installed", read_only=True)
+    models_dir: str = parameter("", "Folder of the model files; empty: the installed ones.", read_only=True)
     detector: str = parameter(
         "retinaface_mobilenet025",
-        "face detector: its card's name in the models folder",
+        "Face detector: the name of its card in the models folder.",
         choices=("retinaface_mobilenet025", "retinaface_resnet50"),
         read_only=True,
     )
     embedder: str = parameter(
-        "efficientnet_b0_64", "face embedder: its card's name in the models folder", read_only=True
+        "efficientnet_b0_64", "Face embedder: the name of its card in the models folder.", read_only=True
     )
     backend: str = parameter(
         "auto",
-        "what runs the networks; auto takes the fastest one that is installed and says why",
+        "Runtime of the networks; auto: the fastest one installed, with the reason in the diagnostics.",
         choices=("auto", "openvino", "onnxruntime", "torch", "torch_tensorrt"),
         read_only=True,
     )
     device: str = parameter(
         "",
-        "device as the backend names it (CPU, GPU, cuda:0); empty: the backend's own choice",
+        "Device as the backend names it (CPU, GPU, cuda:0); empty: the backend's default.",
         read_only=True,
     )
     precision: str = parameter(
         "auto",
-        "number format of the networks; auto: fp16 with TensorRT, and bfloat16 with OpenVINO on a CPU that "
-        "multiplies in it, at half the time; fp32 elsewhere",
+        "Arithmetic of the networks; auto: fp16 with TensorRT, bfloat16 with OpenVINO on a CPU that "
+        "supports it (half the time), else fp32.",
         choices=("auto", "fp32"),
         read_only=True,
     )
     threads: int = parameter(
         0,
-        "CPU threads of a network; 0: one per core but one, at most 4",
+        "CPU threads per network; 0: one fewer than there are cores, at most 4.",
         minimum=0,
         maximum=64,
         read_only=True,
@@ -73,41 +73,42 @@ class DetectorConfig:
     """
 
     score_threshold: float = parameter(
-        0.9, "smallest score in [0, 1] of a face at least 96 pixels high", minimum=0.05, maximum=0.999
+        0.9,
+        "Minimum detection score in [0, 1] of a face at least 96 pixels high.",
+        minimum=0.05,
+        maximum=0.999,
     )
     far_score_threshold: float = parameter(
         0.2,
-        "smallest score in [0, 1] of a face at most 20 pixels high; between 20 and 96 pixels it rises",
+        "Minimum detection score in [0, 1] of a face at most 20 pixels high; between the two it rises.",
         minimum=0.05,
         maximum=0.999,
     )
     overlap_threshold: float = parameter(
         0.4,
-        "boxes that overlap a better one by more than this (intersection over union) are dropped",
+        "A box is dropped if its intersection over union with a better one exceeds this.",
         minimum=0.05,
         maximum=0.95,
     )
     working_width: int = parameter(
         1280,
-        "longer side in pixels at which faces are searched; larger images are shrunk to it",
+        "Longer image side in pixels at which faces are detected; larger images are scaled down to it.",
         minimum=160,
         maximum=3840,
     )
     interval_frames: int = parameter(
         1,
-        "faces are searched in every this many images and followed by optical flow in between; a face that "
-        "comes into view waits for the next search",
+        "Detect faces in every n-th image and follow them by optical flow in between; a new face waits "
+        "for the next detection.",
         minimum=1,
         maximum=30,
     )
     close_pass: bool = parameter(
-        True, "look a second time at a small copy of a large image, for faces that fill it"
+        True, "Also detect in a small copy of a large image, for faces that fill it."
     )
-    minimum_face_px: int = parameter(
-        10, "smallest face height in pixels of the image", minimum=4, maximum=1000
-    )
+    minimum_face_px: int = parameter(10, "Minimum height of a face in image pixels.", minimum=4, maximum=1000)
     maximum_faces: int = parameter(
-        50, "most faces in one image; the best-scored stay", minimum=1, maximum=500
+        50, "Maximum number of faces per image; those with the best scores are kept.", minimum=1, maximum=500
     )
 
     def __post_init__(self) -> None:
@@ -134,28 +135,29 @@ class TrackerConfig:
 
     lost_after_s: float = parameter(
         2.0,
-        "seconds after which an unseen face is given up and no longer found again",
+        "Seconds after which a lost face is given up.",
         minimum=0.1,
         maximum=30.0,
     )
     continuity_s: float = parameter(
         0.25,
-        "seconds a face may be missed and still be continued by position; after that its look must match",
+        "Seconds for which a missed face may be continued by position alone; after that it must also "
+        "match by its embedding.",
         minimum=0.0,
         maximum=2.0,
     )
     continuity_odds: float = parameter(
         4.0,
-        "natural log of the odds that a face continued by position is the same; more contradiction splits",
+        "Log odds against the same person at which a face continued by position becomes a new track.",
         minimum=1.0,
         maximum=12.0,
     )
     relink_odds: float = parameter(
-        4.0, "natural log-likelihood ratio needed to find a lost face again", minimum=0.0, maximum=12.0
+        4.0, "Log-likelihood ratio needed to continue the track of a lost face.", minimum=0.0, maximum=12.0
     )
     recheck_frames: int = parameter(
         5,
-        "a face whose identity is certain is looked at again every this many frames",
+        "A face whose identity is certain is embedded again in every n-th image.",
         minimum=1,
         maximum=100,
     )
@@ -169,37 +171,40 @@ class IdentityConfig:
     """When a name is claimed."""
 
     target_false_accept_rate: float = parameter(
-        0.01, "chance that a stranger's whole track is ever given a name", minimum=1e-6, maximum=0.5
+        0.01, "Probability that a stranger's track is ever given a name.", minimum=1e-6, maximum=0.5
     )
     minimum_probability: float = parameter(
-        0.9, "posterior that a person must reach before the name is claimed", minimum=0.5, maximum=0.9999
+        0.9,
+        "Posterior probability that a person must reach before the name is claimed.",
+        minimum=0.5,
+        maximum=0.9999,
     )
     new_person_prior: float = parameter(
         0.5,
-        "probability, before looking, that a face belongs to nobody in the gallery",
+        "Prior probability that a face belongs to nobody in the gallery.",
         minimum=0.01,
         maximum=0.99,
     )
     release_factor: float = parameter(
         10.0,
-        "a claim stands until its false match rate is this many times the allowed one",
+        "A claim ends when its false match rate exceeds the allowed one by this factor.",
         minimum=1.0,
         maximum=1e4,
     )
     claim_timeout_s: float = parameter(
-        10.0, "seconds without a supporting look after which a claim lapses", minimum=0.5, maximum=600.0
+        10.0, "Seconds without a supporting view after which a claim ends.", minimum=0.5, maximum=600.0
     )
     minimum_quality: float = parameter(
-        0.15, "views of lower quality are followed but count for nothing", minimum=0.0, maximum=1.0
+        0.15, "Views of lower quality are tracked but not compared.", minimum=0.0, maximum=1.0
     )
     minimum_face_px: float = parameter(
         18.0,
-        "faces smaller than this (root of width times height of the box) are followed but count for nothing",
+        "Smaller faces (square root of the box's area, in pixels) are tracked but not compared.",
         minimum=0.0,
         maximum=1000.0,
     )
     minimum_detection_score: float = parameter(
-        0.8, "views the detector is less sure of are followed but count for nothing", minimum=0.0, maximum=1.0
+        0.8, "Views with a lower detection score are tracked but not compared.", minimum=0.0, maximum=1.0
     )
 
     def __post_init__(self) -> None:
@@ -210,25 +215,30 @@ class IdentityConfig:
 class StrangersConfig:
     """When an unknown person gets an id."""
 
-    enabled: bool = parameter(True, "whether unknown people get an id by which they are found again")
+    enabled: bool = parameter(True, "Give unknown people an id by which they are recognized again.")
     minimum_views: int = parameter(
-        4, "good views needed before a stranger gets an id", minimum=2, maximum=100
+        4, "Good views needed before a stranger gets an id.", minimum=2, maximum=100
     )
-    minimum_span_s: float = parameter(0.1, "seconds that these views must span", minimum=0.0, maximum=60.0)
-    minimum_quality: float = parameter(0.5, "quality of a good view", minimum=0.1, maximum=1.0)
+    minimum_span_s: float = parameter(
+        0.1, "Minimum time between the first and the last of these views, seconds.", minimum=0.0, maximum=60.0
+    )
+    minimum_quality: float = parameter(0.5, "Minimum quality of a good view.", minimum=0.1, maximum=1.0)
     minimum_detection_score: float = parameter(
-        0.9, "how sure the detector must be of a good view", minimum=0.0, maximum=1.0
+        0.9, "Minimum detection score of a good view.", minimum=0.0, maximum=1.0
     )
     patience_s: float = parameter(
-        3.0, "seconds after which a face that stays between a name and nobody gets a stranger's id",
+        3.0, "Seconds after which a face that stays undecided gets a stranger's id.",
         minimum=0.5, maximum=600.0,
     )  # fmt: skip
     false_match_rate: float = parameter(
-        0.01, "chance that somebody new is taken for one of the known strangers", minimum=1e-6, maximum=0.5
+        0.01, "Probability that a new person is taken for a known stranger.", minimum=1e-6, maximum=0.5
     )
-    maximum_views: int = parameter(10, "views stored of one stranger", minimum=1, maximum=50)
+    maximum_views: int = parameter(10, "Maximum number of views stored per stranger.", minimum=1, maximum=50)
     maximum_strangers: int = parameter(
-        200, "strangers kept; the one longest unseen makes room", minimum=1, maximum=MOST_STRANGERS
+        200,
+        "Maximum number of strangers; the one not seen for longest is replaced.",
+        minimum=1,
+        maximum=MOST_STRANGERS,
     )
 
     def __post_init__(self) -> None:
@@ -239,58 +249,70 @@ class StrangersConfig:
 class EnrollmentConfig:
     """What makes a view good enough, how many are wanted, and how long to wait."""
 
-    wanted_views: int = parameter(6, "Views to keep unless the goal says otherwise.", minimum=1, maximum=50)
+    wanted_views: int = parameter(
+        6, "Number of views to keep unless the goal says otherwise.", minimum=1, maximum=50
+    )
     minimum_views: int = parameter(
         3,
-        "Fewer views are not stored, unless the goal wants fewer; at most wanted_views.",
+        "Minimum number of views to store, unless the goal wants fewer; at most wanted_views.",
         minimum=1,
         maximum=50,
     )
     timeout_s: float = parameter(
-        15.0, "Seconds after which an enrollment ends with what it has.", minimum=1.0, maximum=600.0
+        15.0, "Seconds after which an enrollment ends with the views it has.", minimum=1.0, maximum=600.0
     )
     selection_s: float = parameter(
         0.3, "Seconds for which candidates are watched before one is chosen.", minimum=0.0, maximum=2.0
     )
     no_face_s: float = parameter(
-        2.0, "Seconds without the wanted face after which the reason is reported.", minimum=0.2, maximum=30.0
+        2.0, "Seconds without the wanted face after which the enrollment fails.", minimum=0.2, maximum=30.0
     )
     person_left_s: float = parameter(
         2.0, "Seconds out of view after which the person counts as gone.", minimum=0.2, maximum=30.0
     )
     person_changed_s: float = parameter(
-        0.8, "Seconds of somebody else's face after which the enrollment ends.", minimum=0.1, maximum=10.0
+        0.8, "Seconds of somebody else's face after which the enrollment fails.", minimum=0.1, maximum=10.0
     )
     pose_patience_s: float = parameter(
-        2.0, "Seconds for which places are kept free for poses still missing.", minimum=0.0, maximum=30.0
+        2.0, "Seconds for which places are reserved for missing head poses.", minimum=0.0, maximum=30.0
     )
     view_interval_s: float = parameter(
-        0.4, "Seconds after which a view much like an earlier one is taken too.", minimum=0.0, maximum=10.0
+        0.4,
+        "Seconds after which a view is kept even if it is similar to an earlier one.",
+        minimum=0.0,
+        maximum=10.0,
     )
     minimum_size_px: float = parameter(
-        36.0, "Smallest face, pixels (geometric mean of box width and height).", minimum=12.0, maximum=1000.0
+        36.0,
+        "Minimum size of a face in pixels (square root of the box's area).",
+        minimum=12.0,
+        maximum=1000.0,
     )
-    minimum_score: float = parameter(0.8, "Smallest detection score in [0, 1].", minimum=0.0, maximum=1.0)
-    minimum_sharpness: float = parameter(0.6, "Least sharpness in [0, 1].", minimum=0.0, maximum=1.0)
-    minimum_exposure: float = parameter(0.6, "Least exposure in [0, 1].", minimum=0.0, maximum=1.0)
+    minimum_score: float = parameter(0.8, "Minimum detection score in [0, 1].", minimum=0.0, maximum=1.0)
+    minimum_sharpness: float = parameter(0.6, "Minimum sharpness in [0, 1].", minimum=0.0, maximum=1.0)
+    minimum_exposure: float = parameter(0.6, "Minimum exposure in [0, 1].", minimum=0.0, maximum=1.0)
     minimum_landmarks: float = parameter(
-        0.45, "Least plausibility of the landmarks in [0, 1].", minimum=0.0, maximum=1.0
+        0.45, "Minimum plausibility of the landmarks in [0, 1].", minimum=0.0, maximum=1.0
     )
     maximum_yaw: float = parameter(
-        55.0, "Farthest turn of the head to the side, degrees.", minimum=5.0, maximum=90.0
+        55.0, "Maximum turn of the head to the side, degrees.", minimum=5.0, maximum=90.0
     )
     maximum_pitch: float = parameter(
-        40.0, "Farthest turn of the head up or down, degrees.", minimum=5.0, maximum=90.0
+        40.0, "Maximum turn of the head up or down, degrees.", minimum=5.0, maximum=90.0
     )
     new_look_similarity: float = parameter(
-        0.9, "A view more similar than this to a kept one is too similar.", minimum=0.0, maximum=1.0
+        0.9,
+        "A view whose cosine similarity to a kept one exceeds this is too similar.",
+        minimum=0.0,
+        maximum=1.0,
     )
     ambiguity: float = parameter(
-        0.8, "The second face's share of the first one's prominence from which on they count as equal.",
+        0.8, "Two faces count as equally prominent if the second has at least this share of the first one's "
+        "prominence.",
         minimum=0.1, maximum=1.0,
     )  # fmt: skip
     warn_probability: float = parameter(
-        0.5, "Probability from which on somebody is said to be known already.", minimum=0.0, maximum=1.0
+        0.5, "Warn if the face is a known person's with at least this probability.", minimum=0.0, maximum=1.0
     )
 
     def __post_init__(self) -> None:
@@ -306,37 +328,44 @@ class EnrollmentConfig:
 class AdaptationConfig:
     """When a person's templates may follow a new look."""
 
-    enabled: bool = parameter(True, "Add templates of a new look of people recognized with certainty.")
-    in_events: bool = parameter(False, "Also for people of event and run sessions.")
-    maximum_templates: int = parameter(6, "Adapted templates of one person.", minimum=0, maximum=50)
+    enabled: bool = parameter(True, "Learn new appearances of people who are recognized with certainty.")
+    in_events: bool = parameter(False, "Also learn of people enrolled in event and run sessions.")
+    maximum_templates: int = parameter(
+        6, "Maximum number of learned templates per person.", minimum=0, maximum=50
+    )
     minimum_probability: float = parameter(
-        0.99, "Probability of the track's identity from which on its views may be learned.",
+        0.99, "Minimum posterior probability of a track's identity for its views to be learned.",
         minimum=0.9, maximum=1.0,
     )  # fmt: skip
     certain_log_ratio: float = parameter(
-        7.0, "Log-likelihood ratio against an enrolled template that counts as certain.",
+        7.0, "A view is certain if its log-likelihood ratio to an enrolled template is at least this.",
         minimum=3.0, maximum=20.0,
     )  # fmt: skip
     certain_views: int = parameter(
-        5, "Certain views a track must have shown before anything is learned from it.", minimum=1, maximum=100
+        5,
+        "Number of certain views that a track needs before anything is learned from it.",
+        minimum=1,
+        maximum=100,
     )
-    certain_span_s: float = parameter(1.0, "Seconds that these views must span.", minimum=0.0, maximum=60.0)
+    certain_span_s: float = parameter(
+        1.0, "Minimum time between the first and the last of these views, seconds.", minimum=0.0, maximum=60.0
+    )
     minimum_log_ratio: float = parameter(
-        5.0, "Log-likelihood ratio against an enrolled template that a view to be learned must reach.",
+        5.0, "Minimum log-likelihood ratio between a view to be learned and an enrolled template.",
         minimum=2.0, maximum=20.0,
     )  # fmt: skip
     minimum_quality: float = parameter(
-        0.6, "Least quality of a view to be learned, in [0, 1].", minimum=0.0, maximum=1.0
+        0.6, "Minimum quality in [0, 1] of a view to be learned.", minimum=0.0, maximum=1.0
     )
     new_look_similarity: float = parameter(
-        0.8, "A view more similar than this to one of the person's templates shows nothing new.",
+        0.8, "A view whose cosine similarity to a template of the person exceeds this is not learned.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
     confirming_views: int = parameter(
-        3, "Certain views that must follow a view before it is stored.", minimum=1, maximum=100
+        3, "Number of certain views that must follow before a view is stored.", minimum=1, maximum=100
     )
     interval_s: float = parameter(
-        5.0, "Seconds between two templates learned of one person.", minimum=0.0, maximum=3600.0
+        5.0, "Minimum time between two templates learned of one person, seconds.", minimum=0.0, maximum=3600.0
     )
 
     def __post_init__(self) -> None:
@@ -349,39 +378,39 @@ class GalleryConfig:
 
     keep_crops: bool = parameter(
         False,
-        "Also keep each template's face crop, encrypted, so that a new model can embed it again.",
+        "Also keep each template's face crop, encrypted, so that another model can embed it later.",
         read_only=True,
     )
     undo_window_s: float = parameter(
         600.0,
-        "Seconds for which forgotten or removed templates can be brought back; 0: they never can.",
+        "Seconds for which forgotten people and removed templates can be brought back; 0: never.",
         minimum=0.0,
         maximum=86400.0,
     )
     history_length: int = parameter(100, "Number of changes that can be undone.", minimum=0, maximum=10000)
     max_templates_per_person: int = parameter(
-        100, "More templates than this are refused for one person.", minimum=1, maximum=10000
+        100, "Maximum number of templates per person; more are refused.", minimum=1, maximum=10000
     )
     stranger_time_to_live_s: float = parameter(
         3600.0,
-        "Seconds after which a stranger who was not seen again and got no name is forgotten; 0: never.",
+        "Seconds since the last sighting after which an unnamed stranger is forgotten; 0: never.",
         minimum=0.0,
         maximum=31536000.0,
     )
     exact_limit: int = parameter(
-        50000, "Up to this many templates every one is compared; beyond, an index is searched.",
+        50000, "Up to this number of templates the search is exhaustive; beyond, it is approximate.",
         minimum=1000, maximum=2000000, read_only=True,
     )  # fmt: skip
     index_threads: int = parameter(
         1,
-        "Threads that build and search the index beyond exact_limit.",
+        "Threads that build and search the index of a gallery larger than exact_limit.",
         minimum=1,
         maximum=64,
         read_only=True,
     )
     poll_interval_s: float = parameter(
         0.2,
-        "Seconds between looks for changes made to the file by another process; 0: never look.",
+        "Seconds between checks for changes made to the file by other processes; 0: none.",
         minimum=0.0,
         maximum=60.0,
         read_only=True,

@@ -35,10 +35,10 @@ class NodeConfig:
 
     autostart: bool = parameter(
         False,
-        "Configure and activate at start, for a start without launch or a lifecycle manager.",
+        "Configure and activate at start; for a start without the launch file or a lifecycle manager.",
         read_only=True,
     )
-    image_topic: str = parameter("image", "Topic of the camera's images; may be remapped.", read_only=True)
+    image_topic: str = parameter("image", "Topic of the camera images; may be remapped.", read_only=True)
     image_transport: str = parameter(
         "raw",
         "raw: sensor_msgs/Image on image_topic; compressed: sensor_msgs/CompressedImage (JPEG or PNG) on "
@@ -48,89 +48,89 @@ class NodeConfig:
     )
     depth_topic: str = parameter(
         "",
-        "Topic of depth images registered to the camera's (16UC1 in mm or 32FC1 in m); empty: none.",
+        "Topic of the depth images registered to the camera images (16UC1 in mm or 32FC1 in m); empty: none.",
         read_only=True,
     )
     camera_info_topic: str = parameter(
         "",
-        "Topic of the camera's sensor_msgs/CameraInfo; with it, faces get a position in space, from depth or "
-        "else from their size; empty: none.",
+        "Topic of sensor_msgs/CameraInfo, needed for positions in space; empty: none.",
         read_only=True,
     )
     depth_tolerance: float = parameter(
-        0.05, "Largest difference of stamps between image and depth image, seconds.", minimum=0.0, maximum=1.0
+        0.05,
+        "Maximum difference between the stamps of an image and its depth image, seconds.",
+        minimum=0.0,
+        maximum=1.0,
     )
     qos_reliability: str = parameter(
         "best_effort",
-        "How images are received; best_effort is ROS's sensor data profile.",
+        "Reliability of the image subscriptions; best_effort is ROS's sensor data profile.",
         choices=("best_effort", "reliable"),
         read_only=True,
     )
     qos_depth: int = parameter(
         2,
-        "Images the middleware holds for us; only the newest is worked on.",
+        "Images that the middleware queues; only the newest is processed.",
         minimum=1,
         maximum=100,
         read_only=True,
     )
     maximum_megapixels: float = parameter(
         64.0,
-        "Larger images are refused before they are decoded, millions of pixels.",
+        "Larger images are refused before decoding, millions of pixels.",
         minimum=0.1,
         maximum=1000.0,
     )
     rotate: int = parameter(
         0,
-        "Turn the image clockwise by this many degrees to make it upright; what is published stays in the "
-        "coordinates of the image as it came.",
+        "Clockwise turn in degrees that makes the image upright; results stay in the coordinates of the "
+        "original image.",
         choices=(0, 90, 180, 270),
     )
     gallery_path: str = parameter(
         "",
-        "The gallery's file; empty: face_recognition_node/gallery.db in the user's data folder (XDG).",
+        "Gallery file; empty: face_recognition_node/gallery.db in the user's data folder (XDG).",
         read_only=True,
     )
     always_on: bool = parameter(
-        False, "Work on every image even while nobody subscribes to the faces and no action runs."
+        False, "Process every image even while nobody subscribes to the faces and no action runs."
     )
-    publish_embeddings: bool = parameter(
-        False, "Publish the embedding of each face (biometric data) along with it."
-    )
+    publish_embeddings: bool = parameter(False, "Publish the embedding of each face (biometric data).")
     publish_detections: str = parameter(
         "auto",
-        "Also publish the faces as vision_msgs/Detection2DArray; auto: where vision_msgs is installed.",
+        "Also publish the faces as vision_msgs; auto: if vision_msgs is installed.",
         choices=OUTPUT_CHOICES,
         read_only=True,
     )
     publish_humans: str = parameter(
         "never",
-        "Also publish the faces by ROS4HRI (REP 155) below /humans; auto: where hri_msgs is installed.",
+        "Also publish the faces by ROS4HRI (REP 155) below /humans; auto: if hri_msgs is installed.",
         choices=OUTPUT_CHOICES,
         read_only=True,
     )
     publish_markers: str = parameter(
         "auto",
-        "Also publish faces that have a position as visualization_msgs/MarkerArray for RViz; auto: where "
-        "visualization_msgs is installed.",
+        "Also publish faces that have a position as markers for RViz; auto: if visualization_msgs is "
+        "installed.",
         choices=OUTPUT_CHOICES,
         read_only=True,
     )
     publish_frames: str = parameter(
         "never",
-        "Also publish a TF frame person_ID for everybody who has an id and a position; auto: where tf2_msgs "
+        "Also publish a TF frame person_ID for everybody who has an id and a position; auto: if tf2_msgs "
         "is installed.",
         choices=OUTPUT_CHOICES,
         read_only=True,
     )
     annotated_rate: float = parameter(
         10.0,
-        "Most annotated images per second; drawn only while somebody subscribes.",
+        "Maximum rate of annotated images per second; drawn only while somebody subscribes.",
         minimum=0.1,
         maximum=1000.0,
     )
     image_timeout: float = parameter(
         2.0,
-        "Without an image for this time diagnostics warn and an enrollment ends, seconds.",
+        "Seconds without an image after which diagnostics warn and an enrollment ends.",
         minimum=0.1,
         maximum=60.0,
     )

@@ -30,25 +30,38 @@ class VideoSourceConfig:
     """What to play and how; all of it is read when the node is configured."""
 
     source: str = parameter(
-        "sample", "Camera number, video, gif, image, folder, URL, or the built-in sample.", read_only=True
+        "sample",
+        "Camera number, video, GIF, picture, folder, bag, URL, or sample (built in).",
+        read_only=True,
     )
     rate: float = parameter(
-        0.0, "Frames per second; 0: the source's own.", minimum=0.0, maximum=1000.0, read_only=True
+        0.0, "Frames per second; 0: as recorded.", minimum=0.0, maximum=1000.0, read_only=True
     )
     width: int = parameter(
-        0, "Pixels asked of a camera or the sample; 0: theirs.", minimum=0, maximum=8192, read_only=True
+        0,
+        "Image width in pixels asked of a camera or the sample; 0: the default.",
+        minimum=0,
+        maximum=8192,
+        read_only=True,
     )
     height: int = parameter(
-        0, "Pixels asked of a camera or the sample; 0: theirs.", minimum=0, maximum=8192, read_only=True
+        0,
+        "Image height in pixels asked of a camera or the sample; 0: the default.",
+        minimum=0,
+        maximum=8192,
+        read_only=True,
     )
     at_end: str = parameter(
         "loop",
-        "When a recording ends: loop (start again), stop (deactivate) or exit (end the process).",
+        "What to do at the end of a recording: loop (start again), stop (deactivate) or exit (end the "
+        "process).",
         choices=("loop", "stop", "exit"),
         read_only=True,
     )
     preload: bool = parameter(
-        False, "Decode all frames at configure and play them from memory (short recordings).", read_only=True
+        False,
+        "Decode all frames in configure and play them from memory (for short recordings).",
+        read_only=True,
     )
     transport: str = parameter(
         "raw",
@@ -56,17 +69,19 @@ class VideoSourceConfig:
         choices=("raw", "compressed"),
         read_only=True,
     )
-    jpeg_quality: int = parameter(90, "Of compressed images.", minimum=1, maximum=100, read_only=True)
+    jpeg_quality: int = parameter(
+        90, "JPEG quality of compressed images.", minimum=1, maximum=100, read_only=True
+    )
     frame_id: str = parameter("camera", "Coordinate frame in the header.", read_only=True)
     qos_reliability: str = parameter(
         "best_effort",
-        "How images are offered; reliable also serves best-effort receivers.",
+        "Reliability of the image publisher; reliable also serves best-effort subscribers.",
         choices=("best_effort", "reliable"),
         read_only=True,
     )
     wait_for_subscriber: bool = parameter(
         False,
-        "Play only from the moment somebody subscribes, so that nobody misses the beginning.",
+        "Start playing when the first subscriber appears, so that it misses nothing.",
         read_only=True,
     )
     autostart: bool = parameter(False, "Configure and activate at start.", read_only=True)

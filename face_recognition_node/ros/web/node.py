@@ -18,11 +18,11 @@ class WebConfig:
     """Parameters of the page's node."""
 
     node: str = parameter(
-        "face_recognition", "Name of the recognition node; relative to the namespace.", read_only=True
+        "face_recognition", "Name of the recognition node, relative to the namespace.", read_only=True
     )
     host: str = parameter(
         "127.0.0.1",
-        "Address to listen on; any but this machine's own needs the printed token.",
+        "Address to listen on; any other than this machine's own requires the printed token.",
         read_only=True,
     )
     port: int = parameter(8642, "Port; 0: any.", minimum=0, maximum=65535, read_only=True)
