@@ -180,7 +180,7 @@ def _forget(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[
     if arguments.all:
         gone = gallery.forget_all(arguments.final)
     elif arguments.session is not None:
-        gone = gallery.forget_session(arguments.session, arguments.final)
+        gone = gallery.forget(final=arguments.final, session=arguments.session)
     else:
         snapshot = gallery.snapshot()
         ids = [find_person(snapshot, text).person_id for text in arguments.persons]

@@ -13,13 +13,20 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from face_recognition_node.common.errors import GalleryConflictError
 from face_recognition_node.gallery.schema import COLUMNS, KEY_COLUMNS
 
+if TYPE_CHECKING:
+    from face_recognition_node.config import GalleryConfig
+    from face_recognition_node.gallery.files import CropSafe
+    from face_recognition_node.gallery.snapshot import Snapshot
+    from face_recognition_node.gallery.values import Session
+
 Key = str | int
 Cell = str | int | float | bytes | None
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +216,47 @@ class Transaction:
         self.connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
         self.connection.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
         return version
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a change is made on.
+
+    Attributes:
+        snapshot: Who is known.
+        rows: The transaction, which changes rows and gives out numbers.
+        config: Parameters.
+        now: Unix seconds.
+        crops: Seals what is kept of a new template's crop.
+    """
+
+    snapshot: Snapshot
+    rows: Transaction
+    config: GalleryConfig
+    now: float
+    crops: CropSafe
+
+    @property
+    def session(self) -> Session:
+        """The one under which newcomers are stored."""
+        return self.snapshot.sessions[self.snapshot.session]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit(Generic[Answer]):
+    """What an operation did.
+
+    Attributes:
+        answer: What the caller asked for, ids in place of persons.
+        sentence: What it did, for people.
+        persons: Ids it touched.
+        is_recorded: It can be undone.
+    """
+
+    answer: Answer
+    sentence: str
+    persons: tuple[str, ...]
+    is_recorded: bool = True
 
 
 def _conflict(change: Change, what: str) -> GalleryConflictError:

@@ -1,112 +1,89 @@
-"""What each operation on the gallery changes, row by row, and who stays in it for how long.
+"""What each operation on the gallery changes, row by row.
 
 An operation works on the gallery as it is in the transaction that makes the change, and returns what it did.
+:class:`gallery.Gallery` offers most of them under the same name, without the context.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
-from face_recognition_node.gallery.values import (
-    NewTemplate,
-    Person,
-    Provenance,
-    Session,
-    SessionKind,
-    checked_name,
-)
+from face_recognition_node.gallery.changes import Cell, Context, Edit, Transaction
+from face_recognition_node.gallery.retention import earliest, expiry, stranger_end
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, Session, checked_name
 
-if TYPE_CHECKING:
-    from face_recognition_node.config import GalleryConfig
-    from face_recognition_node.gallery.changes import Cell, Transaction
-    from face_recognition_node.gallery.files import CropSafe
-    from face_recognition_node.gallery.snapshot import Snapshot
-
-SEEN_INTERVAL_S = 60.0
-"""``last_seen`` is written at most this often for one person."""
-Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a change is made on.
-
-    Attributes:
-        snapshot: Who is known.
-        rows: The transaction, which changes rows and gives out numbers.
-        config: Parameters.
-        now: Unix seconds.
-        crops: Seals what is kept of a new template's crop.
-    """
-
-    snapshot: Snapshot
-    rows: Transaction
-    config: GalleryConfig
-    now: float
-    crops: CropSafe
-
-
-@dataclass(frozen=True, slots=True)
-class Edit(Generic[Answer]):
-    """What an operation did.
-
-    Attributes:
-        answer: What the caller asked for, ids in place of persons.
-        sentence: What it did, for people.
-        persons: Ids it touched.
-        is_recorded: It can be undone.
-    """
-
-    answer: Answer
-    sentence: str
-    persons: tuple[str, ...]
-    is_recorded: bool = True
+Check = Callable[[Snapshot], None]
+"""Refuses a change by raising, given the gallery as it is when the change is made: another process may have
+stored the same person since the caller looked."""
 
 
 def add_person(
-    at: Context, name: str, templates: Sequence[NewTemplate], *, is_stranger: bool, expires: float | None
+    at: Context,
+    name: str,
+    templates: Sequence[NewTemplate],
+    *,
+    is_stranger: bool = False,
+    expires: float | None = None,
+    check: Check | None = None,
 ) -> Edit[str]:
-    """Store a new person or stranger in the current session."""
+    """Store a new person, or a stranger (whose name may be empty), in the current session."""
+    if check is not None:
+        check(at.snapshot)
     name = checked_name(name, may_be_empty=is_stranger)
     _require_templates(name, templates)
-    check_limit(name, 0, len(templates), at)
-    person_id = new_person_id(at, is_stranger)
-    session = at.snapshot.sessions[at.snapshot.session]
-    if is_stranger and expires is None:
-        expires = _stranger_end(at.config, at.now)
-    insert_person(at, person_id, name, is_stranger, session.name, earliest(session.expiry(at.now), expires))
+    check_limit(at, name, len(templates))
+    person_id, session = new_person_id(at, is_stranger), at.session
+    expires = earliest(expires, expiry(at, session, is_stranger and expires is None))
+    insert_person(at, person_id, name, is_stranger, session.name, expires)
     insert_templates(at, person_id, templates)
     sentence = f"add {name or person_id} with {_counted(len(templates), 'template')}"
     return Edit(person_id, sentence, (person_id,), is_recorded=not is_stranger)
 
 
 def enroll(
-    at: Context, name: str, templates: Sequence[NewTemplate], absorbed_ids: Sequence[str]
+    at: Context,
+    name: str,
+    templates: Sequence[NewTemplate],
+    absorb: Sequence[str] = (),
+    *,
+    check: Check | None = None,
 ) -> Edit[str]:
-    """Make a person of strangers and new templates; the ids of the strangers lead to it."""
+    """Store a person, with all that is stored of the strangers this person was known as, in one step.
+
+    The ids of ``absorb`` lead to the person from then on.
+
+    Raises:
+        PersonNotFoundError: A stranger was forgotten meanwhile.
+        GalleryConflictError: One got a name meanwhile, or there would be too many templates.
+    """
+    if not absorb:
+        return add_person(at, name, templates, check=check)
+    if check is not None:
+        check(at.snapshot)
     name = checked_name(name)
     _require_templates(name, templates)
-    strangers = _distinct(at.snapshot, absorbed_ids)
+    strangers = _distinct(at.snapshot, absorb)
     for person in strangers:
         if not person.is_stranger:
             raise GalleryConflictError(f"{person.label} ({person.person_id}) is no stranger any more")
-    check_limit(name, sum(person.n_templates for person in strangers), len(templates), at)
-    session = at.snapshot.sessions[at.snapshot.session]
-    person_id = _name_strangers(at, strangers, name, session, session.expiry(at.now))
+    check_limit(at, name, sum(person.n_templates for person in strangers) + len(templates))
+    person_id = _name_strangers(at, strangers, name, at.session, at.session.expiry(at.now))
     insert_templates(at, person_id, templates)
-    known_as = ", ".join(person.label for person in strangers)
-    sentence = f"add {name}, known as {known_as}, with {_counted(len(templates), 'template')}"
+    sentence = f"add {name}, known as {_labels(strangers)}, with {_counted(len(templates), 'template')}"
     return Edit(person_id, sentence, (person_id, *(person.person_id for person in strangers)))
 
 
 def learn(
-    at: Context, person_id: str, templates: Sequence[NewTemplate], replaced_ids: Iterable[int]
+    at: Context, person_id: str, templates: Sequence[NewTemplate], replaced_ids: Iterable[int] = ()
 ) -> Edit[str]:
-    """Store templates that the node found by itself, in place of others it had found."""
+    """Store templates that the node found by itself, in place of others it had found.
+
+    It is no step of the operator's history; :func:`rollback_adaptation` takes it back.
+    """
     replaced = at.snapshot.templates(replaced_ids)
     person = at.snapshot.person(person_id)
     for template in replaced:
@@ -124,14 +101,14 @@ def add_templates(
     """Store more templates of a person, of whom some others are removed in the same change."""
     person = at.snapshot.person(person_id)
     _require_templates(person.label, templates)
-    check_limit(person.label, person.n_templates - n_replaced, len(templates), at)
+    check_limit(at, person.label, person.n_templates - n_replaced + len(templates))
     insert_templates(at, person.person_id, templates)
     sentence = f"add {_counted(len(templates), 'template')} to {person.label}"
     return Edit(person.person_id, sentence, (person.person_id,), is_recorded=not person.is_stranger)
 
 
 def rename(at: Context, person_id: str, name: str) -> Edit[str]:
-    """Give a person another name; a stranger becomes a person, as :func:`give_name` says."""
+    """Give a person another name; a stranger becomes a person with a new id, the old one leads to it."""
     person = at.snapshot.person(person_id)
     name = checked_name(name)
     person_id = give_name(at, person, name)
@@ -142,8 +119,8 @@ def rename(at: Context, person_id: str, name: str) -> Edit[str]:
 def give_name(at: Context, person: Person, name: str) -> str:
     """Change a person's name and return the id, which is a new one for a stranger.
 
-    Whoever names a stranger enrolls them: the stranger's id leads to the person's, and the templates count as
-    enrolled from then on, so that adaptation can go on from them and its rollback leaves them.
+    Whoever names a stranger enrolls them: the templates count as enrolled from then on, so that adaptation
+    can go on from them and its rollback leaves them.
     """
     if not person.is_stranger:
         at.rows.update("persons", person.person_id, {"name": name})
@@ -167,26 +144,27 @@ def _name_strangers(
     return person_id
 
 
-def merge(at: Context, keep_id: str, other_ids: Sequence[str]) -> Edit[str]:
-    """Give all templates of the others to one person; their ids lead to it from now on.
+def merge(at: Context, keep_id: str, other_ids: str | Sequence[str]) -> Edit[str]:
+    """Give all templates of the other person(s) to one; the other ids lead to it from now on.
 
     If the one that is to stay is a stranger and another has a name, that other one stays.
     """
-    keep, others = at.snapshot.person(keep_id), _distinct(at.snapshot, other_ids)
+    others = _distinct(at.snapshot, [other_ids] if isinstance(other_ids, str) else other_ids)
+    keep = at.snapshot.person(keep_id)
     if not others or any(other.person_id == keep.person_id for other in others):
         raise GalleryConflictError(f"merge: expected other persons than {keep.label!r} itself")
     people = [keep, *others]
     if keep.is_stranger:
         keep = next((person for person in others if not person.is_stranger), keep)
         others = [person for person in people if person is not keep]
-    check_limit(keep.label, keep.n_templates, sum(other.n_templates for other in others), at)
+    check_limit(at, keep.label, sum(person.n_templates for person in people))
     values = _joined_times(people)
     if keep.is_stranger:
         ends = [person.expires for person in people]
         values["expires"] = None if None in ends else max(end for end in ends if end is not None)
     at.rows.update("persons", keep.person_id, values)
     _join(at.rows, keep.person_id, others)
-    sentence = f"merge {', '.join(other.label for other in others)} into {keep.label}"
+    sentence = f"merge {_labels(others)} into {keep.label}"
     return Edit(keep.person_id, sentence, (keep.person_id, *(person.person_id for person in others)))
 
 
@@ -213,7 +191,7 @@ def _join(rows: Transaction, keep_id: str, others: Sequence[Person]) -> None:
         rows.insert("aliases", other.person_id, mine)
 
 
-def split(at: Context, template_ids: Iterable[int], name: str) -> Edit[str]:
+def split(at: Context, template_ids: Iterable[int], name: str = "") -> Edit[str]:
     """Make a person of its own of some templates of one person; without a name it is a stranger."""
     templates = at.snapshot.templates(template_ids)
     owners = {template.person_id for template in templates}
@@ -229,7 +207,7 @@ def split(at: Context, template_ids: Iterable[int], name: str) -> Edit[str]:
     if name and person.is_stranger:
         expires = at.snapshot.sessions[person.session].expiry(at.now)
     else:
-        expires = earliest(person.expires, None if name else _stranger_end(at.config, at.now))
+        expires = earliest(person.expires, None if name else stranger_end(at.config, at.now))
     insert_person(at, person_id, name, not name, person.session, expires)
     for template in templates:
         at.rows.update("templates", template.template_id, {"person_id": person_id})
@@ -238,7 +216,7 @@ def split(at: Context, template_ids: Iterable[int], name: str) -> Edit[str]:
 
 
 def remove_templates(at: Context, template_ids: Iterable[int]) -> Edit[tuple[str, ...]]:
-    """Remove templates; a person must keep at least one."""
+    """Remove templates and return their owners as they are now; each must keep at least one."""
     templates = at.snapshot.templates(template_ids)
     if not templates:
         raise InputError("template_ids: expected at least one, got none")
@@ -255,9 +233,12 @@ def remove_templates(at: Context, template_ids: Iterable[int]) -> Edit[tuple[str
 
 
 def set_aside(
-    at: Context, template_ids: Iterable[int], is_set_aside: bool, is_recorded: bool = True
+    at: Context, template_ids: Iterable[int], is_set_aside: bool = True, *, is_recorded: bool = True
 ) -> Edit[tuple[str, ...]]:
-    """Keep templates out of the search, or let them in again."""
+    """Keep templates out of the search (or let them in again) and return their owners.
+
+    What the node does by itself is not recorded: undone, it would only be done again.
+    """
     templates = [t for t in at.snapshot.templates(template_ids) if t.is_set_aside != is_set_aside]
     for template in templates:
         at.rows.update("templates", template.template_id, {"is_set_aside": int(is_set_aside)})
@@ -268,12 +249,14 @@ def set_aside(
 
 def _edit_of_templates(verb: str, n: int, people: Sequence[Person]) -> Edit[tuple[str, ...]]:
     ids = tuple(person.person_id for person in people)
-    names = ", ".join(person.label for person in people)
-    return Edit(ids, f"{verb} {_counted(n, 'template')} of {names}", ids)
+    return Edit(ids, f"{verb} {_counted(n, 'template')} of {_labels(people)}", ids)
 
 
-def rollback_adaptation(at: Context, person_id: str | None) -> Edit[int]:
-    """Remove the templates that the node added by itself; one that is all a person has is kept."""
+def rollback_adaptation(at: Context, person_id: str | None = None) -> Edit[int]:
+    """Remove the templates that the node added by itself, of one person or of all; return how many.
+
+    One that is all a person has is kept.
+    """
     snapshot, n_removed, touched = at.snapshot, 0, []
     for person in snapshot.persons.values() if person_id is None else [snapshot.person(person_id)]:
         templates = snapshot.templates(person.template_ids) if person.n_adapted else ()
@@ -296,134 +279,12 @@ def forget(at: Context, person_ids: Iterable[str]) -> Edit[tuple[Person, ...]]:
         for alias in person.aliases:
             at.rows.delete("aliases", alias)
         at.rows.delete("persons", person.person_id)
-    names = ", ".join(person.label for person in people[:3]) + (" …" if len(people) > 3 else "")
+    names = _labels(people[:3]) + (" …" if len(people) > 3 else "")
     sentence = f"forget {names}" if len(people) < 4 else f"forget {len(people)} persons ({names})"
     return Edit(tuple(people), sentence, tuple(person.person_id for person in people))
 
 
-def set_session(at: Context, name: str, kind: SessionKind | None, time_to_live_s: float | None) -> Edit[str]:
-    """Make a session the current one; without a kind a known session is continued.
-
-    Raises:
-        InputError: A time to live that is not positive, or a name that cannot be one.
-        GalleryConflictError: The session without a name is to be anything but permanent.
-    """
-    snapshot = at.snapshot
-    if time_to_live_s is not None and not time_to_live_s > 0:
-        raise InputError(f"time_to_live_s: expected more than 0, got {time_to_live_s}")
-    name = checked_name(name, may_be_empty=True)
-    known = snapshot.sessions.get(name)
-    session = Session(name, kind or SessionKind.PERMANENT, time_to_live_s)
-    if kind is None and known is not None:
-        session = known
-    if not name and session != Session():
-        raise GalleryConflictError("the default session is permanent; give the session a name")
-    if name != snapshot.session:
-        at.rows.leave_session(snapshot.session)
-    at.rows.set_meta("session", name)
-    if known != session:
-        values = {"kind": session.kind.value, "time_to_live_s": session.time_to_live_s}
-        (at.rows.insert if known is None else at.rows.update)("sessions", name, values)
-    return Edit(name, f"session {name!r}", (), is_recorded=False)
-
-
-def mark_seen(at: Context, person_ids: Sequence[str], now: float) -> Edit[None]:
-    """Write when persons were last seen; a stranger who is seen again lives on, within the session's time."""
-    for person in due_to_be_seen(at.snapshot, person_ids, now, at.config):
-        values: dict[str, Cell] = {"last_seen": now}
-        if person.is_stranger and person.expires is not None:
-            session = at.snapshot.sessions[person.session]
-            values["expires"] = lives_on(session, person.created, person.expires, now, at.config)
-        at.rows.update("persons", person.person_id, values)
-    return Edit(None, "seen", (), is_recorded=False)
-
-
-def revive(at: Context, person_ids: Collection[str]) -> None:
-    """Let strangers live on whom an undo has just brought back, with the end that they had then."""
-    for person_id in person_ids:
-        query = "SELECT session, created, expires, is_stranger FROM persons WHERE person_id = ?"
-        found = at.rows.connection.execute(query, (person_id,)).fetchone()
-        if found is not None and found[3] and found[2] is not None:
-            session, created, expires, _ = found
-            end = lives_on(at.snapshot.sessions[session], created, expires, at.now, at.config)
-            if end != expires:
-                at.rows.update("persons", person_id, {"expires": end})
-
-
-# Whom a change is about. Each returns ids of persons of a snapshot.
-
-
-def expired(snapshot: Snapshot, now: float) -> list[str]:
-    """Return those whose time is over."""
-    return [key for key, one in snapshot.persons.items() if one.expires is not None and one.expires <= now]
-
-
-def members_of(snapshot: Snapshot, session: str) -> list[str]:
-    """Return those of a session, or raise GalleryConflictError if there is no such session."""
-    if session not in snapshot.sessions:
-        known = ", ".join(repr(name) for name in sorted(snapshot.sessions))
-        raise GalleryConflictError(f"there is no session {session!r}; known are {known}")
-    return [key for key, person in snapshot.persons.items() if person.session == session]
-
-
-def members_of_runs(snapshot: Snapshot) -> list[str]:
-    """Return those who were stored for one run of the node only."""
-    runs = {session.name for session in snapshot.sessions.values() if session.kind is SessionKind.RUN}
-    return [key for key, person in snapshot.persons.items() if person.session in runs]
-
-
-def strangers_among(snapshot: Snapshot, person_ids: Sequence[str]) -> list[str]:
-    """Return those of the ids that are a stranger's own: not a person's, nor an alias of anybody's."""
-    return [key for key in person_ids if key in snapshot.persons and snapshot.persons[key].is_stranger]
-
-
-def due_to_be_seen(
-    snapshot: Snapshot, person_ids: Sequence[str], now: float, config: GalleryConfig
-) -> list[Person]:
-    """Return those of the persons whose ``last_seen`` is to be written again.
-
-    A minute after the last time, and for a stranger at the latest when half of the time to live is over.
-    """
-    half_life_s = config.stranger_time_to_live_s / 2 or SEEN_INTERVAL_S
-
-    def is_due(one: Person) -> bool:
-        interval_s = min(SEEN_INTERVAL_S, half_life_s) if one.is_stranger else SEEN_INTERVAL_S
-        return one.last_seen is None or now - one.last_seen >= interval_s
-
-    people = [snapshot.persons[key] for key in person_ids if key in snapshot.persons]
-    return [one for one in people if is_due(one)]
-
-
 # Parts of several changes.
-
-
-def lives_on(session: Session, created: float, expires: float, now: float, config: GalleryConfig) -> float:
-    """Return until when a stranger lives who is met at ``now``: no longer than the session lets it.
-
-    Args:
-        session: The stranger's.
-        created: When it was first stored, Unix seconds.
-        expires: Its end up to now, which is never made earlier.
-        now: Unix seconds.
-        config: Says how long strangers live.
-    """
-    end = earliest(_stranger_end(config, now), session.expiry(created))
-    return expires if end is None or not config.stranger_time_to_live_s else max(expires, end)
-
-
-def expiry(at: Context, session: Session, is_stranger: bool) -> float | None:
-    """Return when somebody stored now has to go, Unix seconds; None for never."""
-    return earliest(session.expiry(at.now), _stranger_end(at.config, at.now) if is_stranger else None)
-
-
-def _stranger_end(config: GalleryConfig, now: float) -> float | None:
-    """Return when a stranger seen at ``now`` is to be forgotten, Unix seconds; None for never."""
-    return now + config.stranger_time_to_live_s if config.stranger_time_to_live_s else None
-
-
-def earliest(*moments: float | None) -> float | None:
-    """Return the first of the moments at which something ends; None: it never does."""
-    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def insert_person(
@@ -475,14 +336,18 @@ def _require_templates(label: str, new: Sequence[NewTemplate]) -> None:
         raise InputError(f"templates of {label!r}: expected at least one, got none")
 
 
-def check_limit(label: str, present: int, new: int, at: Context) -> None:
+def check_limit(at: Context, label: str, n: int) -> None:
     """Raise GalleryConflictError if a person would have too many templates."""
     limit = at.config.max_templates_per_person
-    if present + new > limit:
+    if n > limit:
         raise GalleryConflictError(
-            f"{label or 'a person'} would have {present + new} templates, at most {limit} are allowed "
+            f"{label or 'a person'} would have {n} templates, at most {limit} are allowed "
             "(gallery.max_templates_per_person); remove some first"
         )
+
+
+def _labels(people: Iterable[Person]) -> str:
+    return ", ".join(person.label for person in people)
 
 
 def _counted(n: int, noun: str) -> str:

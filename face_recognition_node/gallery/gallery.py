@@ -8,13 +8,14 @@ writers take turns on one lock. Every change is durable before its method return
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -28,10 +29,9 @@ from face_recognition_node.common.errors import (
 )
 from face_recognition_node.common.files import user_path
 from face_recognition_node.config import GalleryConfig
-from face_recognition_node.gallery import edits
-from face_recognition_node.gallery.changes import Transaction
+from face_recognition_node.gallery import edits, retention
+from face_recognition_node.gallery.changes import Context, Edit, Transaction
 from face_recognition_node.gallery.check import VerificationReport, verify
-from face_recognition_node.gallery.edits import Context, Edit
 from face_recognition_node.gallery.erasure import Erasure
 from face_recognition_node.gallery.files import CropSafe, KeyRing, choose_keys_folder
 from face_recognition_node.gallery.history import History, HistoryEntry, ended_by
@@ -71,10 +71,33 @@ UNDO_WINDOW = "undo_window_s"
 WRITE_TROUBLE_S = 60.0
 """What is wrong with the disk is believed for so long, or until the next change is stored."""
 Answer = TypeVar("Answer")
-Check = Callable[[Snapshot], None]
-"""Refuses a change by raising, given the gallery as it is in the transaction."""
-Plan = Callable[[Context], Edit[Answer]]
-"""Makes a change inside of a transaction; what it raises leaves everything as it was."""
+P = ParamSpec("P")
+
+
+def _returning_person(
+    edit: Callable[Concatenate[Context, P], Edit[str]],
+) -> Callable[Concatenate[Gallery, P], Person]:
+    """Make an edit a method that returns the person it is about, as it is then."""
+
+    @functools.wraps(edit)
+    def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> Person:
+        person_id = self._change(lambda at: edit(at, *args, **options))
+        return self.snapshot().person(person_id)
+
+    return change
+
+
+def _returning_owners(
+    edit: Callable[Concatenate[Context, P], Edit[tuple[str, ...]]],
+) -> Callable[Concatenate[Gallery, P], tuple[Person, ...]]:
+    """Make an edit of templates a method that returns their owners, as they are then."""
+
+    @functools.wraps(edit)
+    def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> tuple[Person, ...]:
+        ids = self._change(lambda at: edit(at, *args, **options))
+        return tuple(self.snapshot().persons[person_id] for person_id in ids)
+
+    return change
 
 
 class Gallery(Closing):
@@ -248,97 +271,22 @@ class Gallery(Closing):
 
     # Changes. Each returns when it is durable, or raises and has changed nothing.
 
-    def add_person(
-        self,
-        name: str,
-        templates: Sequence[NewTemplate],
-        *,
-        is_stranger: bool = False,
-        expires: float | None = None,
-        check: Check | None = None,
-    ) -> Person:
-        """Store a new person, or a stranger (whose name may be empty), in the current session.
-
-        Another process may have stored the same person since the caller looked: ``check`` is given the
-        gallery as it is when the change is made, and refuses the change by raising.
-        """
-        return self._person(
-            lambda at: edits.add_person(at, name, templates, is_stranger=is_stranger, expires=expires), check
-        )
-
-    def enroll(
-        self,
-        name: str,
-        templates: Sequence[NewTemplate],
-        absorb: Sequence[str] = (),
-        *,
-        check: Check | None = None,
-    ) -> Person:
-        """Store a person, with all that is stored of the strangers this person was known as, in one step.
-
-        Args:
-            name: The person's name.
-            templates: Their new views.
-            absorb: Ids of strangers, which lead to the person from then on.
-            check: As of :meth:`add_person`.
-
-        Raises:
-            PersonNotFoundError: A stranger was forgotten meanwhile.
-            GalleryConflictError: One got a name meanwhile, or there would be too many templates.
-        """
-        if not absorb:
-            return self.add_person(name, templates, check=check)
-        return self._person(lambda at: edits.enroll(at, name, templates, absorb), check)
-
-    def learn(
-        self, person_id: str, templates: Sequence[NewTemplate], replaced_ids: Iterable[int] = ()
-    ) -> Person:
-        """Store templates that the node found by itself, in place of others it had found.
-
-        It is no step of the operator's history; :meth:`rollback_adaptation` takes it back.
-        """
-        ids = list(replaced_ids)
-        return self._person(lambda at: edits.learn(at, person_id, templates, ids))
-
-    def add_templates(self, person_id: str, templates: Sequence[NewTemplate]) -> Person:
-        """Store more templates of a person."""
-        return self._person(lambda at: edits.add_templates(at, person_id, templates))
-
-    def rename(self, person_id: str, name: str) -> Person:
-        """Give a person another name; a stranger becomes a person with a new id, the old one leads to it."""
-        return self._person(lambda at: edits.rename(at, person_id, name))
-
-    def merge(self, keep_id: str, other_id: str | Sequence[str]) -> Person:
-        """Give all templates of the other person(s) to one; the other ids lead to it from now on."""
-        others = [other_id] if isinstance(other_id, str) else list(other_id)
-        return self._person(lambda at: edits.merge(at, keep_id, others))
-
-    def split(self, template_ids: Iterable[int], name: str = "") -> Person:
-        """Make a person of its own of some templates of one person; without a name it is a stranger."""
-        ids = list(template_ids)
-        return self._person(lambda at: edits.split(at, ids, name))
-
-    def remove_templates(self, template_ids: Iterable[int]) -> tuple[Person, ...]:
-        """Remove templates and return their owners as they are now; each must keep at least one."""
-        ids = list(template_ids)
-        return self._owners(lambda at: edits.remove_templates(at, ids))
-
-    def set_aside(
-        self, template_ids: Iterable[int], is_set_aside: bool = True, *, is_recorded: bool = True
-    ) -> tuple[Person, ...]:
-        """Keep templates out of the search (or let them in again) and return their owners.
-
-        What the node does by itself is not recorded: undone, it would only be done again.
-        """
-        ids = list(template_ids)
-        return self._owners(lambda at: edits.set_aside(at, ids, is_set_aside, is_recorded))
+    add_person = _returning_person(edits.add_person)
+    enroll = _returning_person(edits.enroll)
+    learn = _returning_person(edits.learn)
+    add_templates = _returning_person(edits.add_templates)
+    rename = _returning_person(edits.rename)
+    merge = _returning_person(edits.merge)
+    split = _returning_person(edits.split)
+    remove_templates = _returning_owners(edits.remove_templates)
+    set_aside = _returning_owners(edits.set_aside)
 
     def rollback_adaptation(self, person_id: str | None = None) -> int:
         """Remove the templates the node added by itself, of one person or of all; return how many."""
-        return self._commit(lambda at: edits.rollback_adaptation(at, person_id))
+        return self._change(lambda at: edits.rollback_adaptation(at, person_id))
 
     def forget(
-        self, person_ids: str | Iterable[str], final: bool = False, *, session: str | None = None
+        self, person_ids: str | Iterable[str] = (), final: bool = False, *, session: str | None = None
     ) -> tuple[Person, ...]:
         """Remove persons, or everybody of a session, with everything known of them; return them as they were.
 
@@ -348,7 +296,7 @@ class Gallery(Closing):
         wanted = [person_ids] if isinstance(person_ids, str) else list(person_ids)
 
         def choose(snapshot: Snapshot) -> list[str]:
-            members = [] if session is None else edits.members_of(snapshot, session)
+            members = [] if session is None else retention.members_of(snapshot, session)
             return [*wanted, *members]
 
         return self._forget(choose, final)
@@ -359,13 +307,9 @@ class Gallery(Closing):
         Whoever has been named or joined with somebody in the meantime stays.
         """
         wanted = list(person_ids)
-        if not edits.strangers_among(self._snapshot, wanted):
+        if not retention.strangers_among(self._snapshot, wanted):
             return ()
-        return self._forget(lambda snapshot: edits.strangers_among(snapshot, wanted), final=True)
-
-    def forget_session(self, session: str, final: bool = False) -> tuple[Person, ...]:
-        """Forget everybody of a session."""
-        return self.forget((), final, session=session)
+        return self._forget(lambda snapshot: retention.strangers_among(snapshot, wanted), final=True)
 
     def forget_all(self, final: bool = False) -> tuple[Person, ...]:
         """Forget everybody."""
@@ -373,30 +317,30 @@ class Gallery(Closing):
 
     def start_run(self) -> tuple[Person, ...]:
         """Forget for good who was stored for an earlier run of the node only; the node calls it at start."""
-        return self._forget(edits.members_of_runs, final=True)
+        return self._forget(retention.members_of_runs, final=True)
 
     def expire(self, now: float | None = None) -> tuple[Person, ...]:
         """Forget, for good, persons and undoable removals whose time is over; return the persons."""
         moment = self._clock() if now is None else now
         gone: tuple[Person, ...] = ()
-        if edits.expired(self._snapshot, moment):
-            gone = self._forget(lambda snapshot: edits.expired(snapshot, moment), final=True)
-        self._end_removals(moment)
+        if retention.expired(self._snapshot, moment):
+            gone = self._forget(lambda snapshot: retention.expired(snapshot, moment), final=True)
+        self._change(_end_removals, now=moment)
         return gone
 
     def set_session(
         self, name: str, kind: SessionKind | None = None, time_to_live_s: float | None = None
     ) -> Session:
         """Store newcomers under this session from now on; without a kind a known session is continued."""
-        self._commit(lambda at: edits.set_session(at, name, kind, time_to_live_s))
+        self._change(lambda at: retention.set_session(at, name, kind, time_to_live_s))
         return self.session
 
     def mark_seen(self, person_ids: Iterable[str], now: float | None = None) -> None:
         """Note that persons were recognized; written once a minute each, and lets strangers live on."""
         moment = self._clock() if now is None else now
         ids = list(person_ids)
-        if edits.due_to_be_seen(self._snapshot, ids, moment, self._config):
-            self._commit(lambda at: edits.mark_seen(at, ids, moment))
+        if retention.due_to_be_seen(self._snapshot, ids, moment, self._config):
+            self._change(lambda at: retention.mark_seen(at, ids, moment))
 
     def import_from(
         self,
@@ -414,7 +358,7 @@ class Gallery(Closing):
         """
         export = read_export(_path(path), self.fingerprint)
         gallery_id = str(self._store.meta("gallery_id"))
-        return self._commit(lambda at: import_people(at, export, gallery_id, session, on_conflict))
+        return self._change(lambda at: import_people(at, export, gallery_id, session, on_conflict))
 
     def export_to(
         self, path: str | Path, *, person_ids: Iterable[str] | None = None, overwrite: bool = False
@@ -490,76 +434,56 @@ class Gallery(Closing):
                 self._store.require_usable()
             yield
 
-    def _person(self, plan: Plan[str], check: Check | None = None) -> Person:
-        """Make a change and return the person that it is about, as it is then."""
-
-        def checked(at: Context) -> Edit[str]:
-            if check is not None:
-                check(at.snapshot)
-            return plan(at)
-
-        person_id = self._commit(checked)
-        return self._snapshot.person(person_id)
-
-    def _owners(self, plan: Plan[tuple[str, ...]]) -> tuple[Person, ...]:
-        ids = self._commit(plan)
-        return tuple(self._snapshot.persons[person_id] for person_id in ids)
-
     def _forget(self, choose: Callable[[Snapshot], list[str]], final: bool) -> tuple[Person, ...]:
         is_final = final or self._config.undo_window_s == 0
-        return self._commit(lambda at: edits.forget(at, choose(at.snapshot)), is_final=is_final)
-
-    def _commit(self, plan: Plan[Answer], *, is_final: bool = False) -> Answer:
-        """Make a change and return its answer; it is durable and visible on return.
-
-        ``is_final``: nothing is kept to undo it, nor earlier changes of the same persons.
-        """
-
-        def work(rows: Transaction) -> Answer:
-            edit = plan(self._context(rows))
-            if is_final:
-                self._history.forget(rows, edit.persons)
-                rows.note_removed(rows.inverse)
-            elif edit.is_recorded and rows.inverse:
-                self._history.record(rows, edit.sentence, edit.persons, rows.inverse, self._clock())
-            return edit.answer
-
-        return self._change(work)
+        return self._change(lambda at: edits.forget(at, choose(at.snapshot)), is_final=is_final)
 
     def _step(self, steps: int, is_redo: bool) -> tuple[str, ...]:
         """Undo or redo changes, all asked for or none, and return what each did."""
         if steps < 1:
             raise InputError(f"steps: expected at least 1, got {steps}")
 
-        def work(rows: Transaction) -> tuple[str, ...]:
-            sentences: list[str] = []
-            n_able = sum(entry.is_done != is_redo for entry in self._history.entries(rows))
+        def take_back(at: Context) -> Edit[tuple[str, ...]]:
+            n_able = sum(entry.is_done != is_redo for entry in self._history.entries(at.rows))
             if 0 < n_able < steps:
                 done = "done again" if is_redo else "undone"
                 raise GalleryConflictError(f"only {n_able} changes can be {done}, {steps} were asked for")
+            sentences = []
             for _ in range(steps):
-                entry = self._history.step(rows, is_redo, self._clock())
+                entry = self._history.step(at.rows, is_redo, at.now)
                 sentences.append(entry.sentence)
-                edits.revive(self._context(rows), entry.persons)
-            return tuple(sentences)
+                retention.revive(at, entry.persons)
+            return Edit(tuple(sentences), "", (), is_recorded=False)
 
-        return self._change(work)
+        return self._change(take_back)
 
-    def _context(self, rows: Transaction) -> Context:
-        return Context(self._snapshot, rows, self._config, self._clock(), self._crops)
+    def _change(
+        self, edit: Callable[[Context], Edit[Answer]], *, is_final: bool = False, now: float | None = None
+    ) -> Answer:
+        """Make a change in one transaction, show its outcome to readers and clear what it removed.
 
-    def _change(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """Do ``work`` in one transaction, show its outcome to readers and clear what it removed."""
+        Args:
+            edit: Makes it; what it raises leaves everything as it was.
+            is_final: Nothing is kept to undo it, nor earlier changes of the same persons.
+            now: Unix seconds; by default the clock's.
+        """
         with self._opened():
             try:
                 with self._store.transaction() as rows:
                     self._catch_up()
+                    moment = self._clock() if now is None else now
                     is_more_left = self._erasure.pending() > 0
-                    ended = self._history.expire(rows, self._clock())
-                    answer = work(rows)
+                    ended = self._history.expire(rows, moment)
+                    done = edit(Context(self._snapshot, rows, self._config, moment, self._crops))
+                    if is_final:
+                        self._history.forget(rows, done.persons)
+                        rows.note_removed(rows.inverse)
+                    elif done.is_recorded and rows.inverse:
+                        self._history.record(rows, done.sentence, done.persons, rows.inverse, moment)
                     removed, texts = rows.removed_embeddings(), rows.erase_texts()
                     note = self._erasure.note() if removed or ended or texts else 0
-                    rows.bump_version()
+                    if edit is not _end_removals or texts:
+                        rows.bump_version()
                     self._next_deadline = self._history.next_deadline(rows)
             except BaseException as error:
                 self._history.abandon_keys()
@@ -569,23 +493,11 @@ class Gallery(Closing):
                 raise
             self._store.troubles.note("write", "")
             self._show(note, is_more_left or rows.is_text_lost, [*removed, *texts])
-            return answer
-
-    def _end_removals(self, now: float) -> None:
-        """Destroy what could bring back removals whose undo window is over."""
-        with self._opened():
-            with self._store.transaction() as rows:
-                is_more_left = self._erasure.pending() > 0
-                note = self._erasure.note() if self._history.expire(rows, now) else 0
-                texts = rows.erase_texts()
-                if texts:  # of a session, too, perhaps
-                    rows.bump_version()
-                self._next_deadline = self._history.next_deadline(rows)
-            self._show(note, is_more_left or rows.is_text_lost, texts)
+            return done.answer
 
     def _end_what_is_late(self) -> None:
         if self._next_deadline is not None and self._next_deadline <= self._clock():
-            self._end_removals(self._clock())
+            self._change(_end_removals)
 
     def _show(self, note: int, must_rewrite: bool, removed: Sequence[bytes | str]) -> None:
         """Show a change that is durable, and clear what it removed."""
@@ -635,6 +547,11 @@ class Gallery(Closing):
             rows = Transaction(self._store.connection)
             self._history.destroy_orphans(rows)
             self._next_deadline = self._history.next_deadline(rows)
+
+
+def _end_removals(at: Context) -> Edit[None]:
+    """Change nothing: with every change, removals whose undo window is over come to their end."""
+    return Edit(None, "", (), is_recorded=False)
 
 
 def _path(path: str | Path) -> Path:

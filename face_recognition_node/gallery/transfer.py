@@ -27,16 +27,9 @@ from face_recognition_node.common.errors import (
     InputError,
 )
 from face_recognition_node.common.files import PRIVATE, in_words, user_path
+from face_recognition_node.gallery.changes import Cell, Context, Edit, Transaction
 from face_recognition_node.gallery.check import row_problems, unit_problems
-from face_recognition_node.gallery.edits import (
-    Context,
-    Edit,
-    check_limit,
-    expiry,
-    give_name,
-    insert_person,
-    new_person_id,
-)
+from face_recognition_node.gallery.edits import check_limit, give_name, insert_person, new_person_id
 from face_recognition_node.gallery.files import (
     CropSafe,
     journal_paths,
@@ -44,13 +37,13 @@ from face_recognition_node.gallery.files import (
     warn_if_in_source_tree,
     write_private,
 )
+from face_recognition_node.gallery.retention import expiry
 from face_recognition_node.gallery.rows import Rows, read_columns
 from face_recognition_node.gallery.schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION, Row, require_schema
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.values import Provenance, Session, checked_name
 
 if TYPE_CHECKING:
-    from face_recognition_node.gallery.changes import Cell, Transaction
     from face_recognition_node.vision.detector import Embedder
 
 
@@ -392,7 +385,7 @@ class _Import:
         self._add_templates(old_id, here, templates)
 
     def _add_templates(self, old_id: str, here: str, new: list[Row], n_present: int = 0) -> None:
-        check_limit(here, n_present, len(new), self._at)
+        check_limit(self._at, here, n_present + len(new))
         ids = self._at.rows.allocate("next_template", len(new))
         for template_id, row in zip(ids, new, strict=True):
             values: dict[str, Cell] = dict(zip(COLUMNS["templates"], row, strict=True))

@@ -28,10 +28,10 @@ def test_sessions_group_newcomers_and_can_be_forgotten_whole(gallery, rng):
     assert guest.expires == pytest.approx(guest.created + 100.0)
     assert gallery.set_session("").name == ""
     assert gallery.set_session("party").kind is SessionKind.EVENT
-    assert [p.person_id for p in gallery.forget_session("party")] == [guest.person_id]
+    assert [p.person_id for p in gallery.forget(session="party")] == [guest.person_id]
     assert list(gallery.snapshot().persons) == [always.person_id]
     with pytest.raises(GalleryConflictError, match="no session"):
-        gallery.forget_session("other")
+        gallery.forget(session="other")
     with pytest.raises(GalleryConflictError, match="default session"):
         gallery.set_session("", SessionKind.RUN)
     with pytest.raises(InputError, match="time_to_live"):
