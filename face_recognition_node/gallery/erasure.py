@@ -42,9 +42,7 @@ class Erasure:
 
     def pending(self) -> int:
         """Return the latest note that removed bytes may still be in the files; 0: there is none."""
-        query = "SELECT value FROM meta WHERE key = 'residue'"
-        row = self._store.connection.execute(query).fetchone()
-        return 0 if row is None else int(row[0])
+        return int(self._store.setting("residue") or 0)
 
     def note(self) -> int:
         """Note for every process that removed bytes may be left; call it in the transaction that removes."""

@@ -13,41 +13,28 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
-
-import numpy as np
 
 from face_recognition_node.common.closing import Closing
 from face_recognition_node.common.errors import (
     FaceRecognitionError,
     GalleryConflictError,
-    GalleryMismatchError,
     GalleryUnavailableError,
     InputError,
 )
 from face_recognition_node.common.files import user_path
 from face_recognition_node.config import GalleryConfig
-from face_recognition_node.gallery import edits, retention
+from face_recognition_node.gallery import edits, retention, transfer
 from face_recognition_node.gallery.changes import Context, Edit, Transaction
 from face_recognition_node.gallery.check import VerificationReport, verify
 from face_recognition_node.gallery.erasure import Erasure
 from face_recognition_node.gallery.files import CropSafe, KeyRing, choose_keys_folder
 from face_recognition_node.gallery.history import History, HistoryEntry, ended_by
-from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.snapshot import Snapshot, first_snapshot, next_snapshot
+from face_recognition_node.gallery.reembedding import ReembeddingReport, reembed
+from face_recognition_node.gallery.snapshot import LiveSnapshot, Snapshot
 from face_recognition_node.gallery.store import Store
-from face_recognition_node.gallery.transfer import (
-    ExportReport,
-    ImportConflict,
-    ImportReport,
-    ReembeddingReport,
-    import_people,
-    read_export,
-    reembed,
-    write_export,
-)
 from face_recognition_node.gallery.values import (
     Match,
     NewTemplate,
@@ -68,8 +55,6 @@ __all__ = [
 LOGGER = logging.getLogger(__name__)
 UNDO_WINDOW = "undo_window_s"
 """The setting of the node that the file keeps, in the table meta, for commands."""
-WRITE_TROUBLE_S = 60.0
-"""What is wrong with the disk is believed for so long, or until the next change is stored."""
 Answer = TypeVar("Answer")
 P = ParamSpec("P")
 
@@ -118,14 +103,11 @@ class Gallery(Closing):
         gallery_id = str(store.meta("gallery_id"))
         self._lock = threading.RLock()
         self._crops = CropSafe(keys, gallery_id)
-        self._history = History(gallery_id, keys, config.undo_window_s, config.history_length)
+        self._history = History(gallery_id, keys, config)
         self._erasure = Erasure(store)
-        self._snapshot: Snapshot
+        self._live = LiveSnapshot(store, config)
         self._is_open = True
-        self._write_trouble_ends = 0.0
-        self._indexes: weakref.WeakSet[FlatIndex | CellIndex] = weakref.WeakSet()
         self._data_version = store.data_version()
-        self._read_everything()
         self._next_deadline: float | None = None
         if read_only:
             return
@@ -200,7 +182,7 @@ class Gallery(Closing):
     @property
     def fingerprint(self) -> str:
         """Of the model and alignment the embeddings come from."""
-        return self._snapshot.fingerprint
+        return self._live.snapshot.fingerprint
 
     @property
     def config(self) -> GalleryConfig:
@@ -210,12 +192,12 @@ class Gallery(Closing):
     @property
     def trouble(self) -> str:
         """What is wrong with the file at present, in words; empty if nothing is known to be."""
-        return self._store.troubles.all
+        return self._store.troubles.told()
 
     @property
     def unfinished(self) -> str:
         """What is still to be done after people were removed, in words; empty if no byte of them is left."""
-        return self._store.troubles.of("scrub")
+        return self._store.troubles.told("scrub")
 
     def follow(self) -> None:
         """Take over what another process has changed, and end what has to end; skipped while one is made.
@@ -230,16 +212,14 @@ class Gallery(Closing):
             self._store.require_same_file()
             data_version = self._store.data_version()
             if data_version != self._data_version:
-                self._catch_up()
+                self._live.catch_up()
                 self._data_version = data_version
                 # The other may have begun an undo window.
                 self._next_deadline = self._history.next_deadline(Transaction(self._store.connection))
             self._end_what_is_late()
             self._erasure.tidy()
             self._store.troubles.note("read", "")
-            is_over = "check the disk" not in self._store.troubles.of("write")
-            if (is_over or time.monotonic() > self._write_trouble_ends) and not self._store.is_locked():
-                self._store.troubles.note("write", "")
+            self._store.look_for_better()
         except FaceRecognitionError as error:
             self._store.troubles.note("read", str(error))
             raise
@@ -257,16 +237,16 @@ class Gallery(Closing):
                     statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
                     transaction.connection.execute(statement, (UNDO_WINDOW, config.undo_window_s))
             self._config = config
-            self._history.use_limits(config.undo_window_s, config.history_length)
+            self._history.config = config
 
     def snapshot(self) -> Snapshot:
         """Return the present version; never waits."""
-        return self._snapshot
+        return self._live.snapshot
 
     @property
     def session(self) -> Session:
         """The session under which newcomers are stored."""
-        snapshot = self._snapshot
+        snapshot = self._live.snapshot
         return snapshot.sessions[snapshot.session]
 
     # Changes. Each returns when it is durable, or raises and has changed nothing.
@@ -307,7 +287,7 @@ class Gallery(Closing):
         Whoever has been named or joined with somebody in the meantime stays.
         """
         wanted = list(person_ids)
-        if not retention.strangers_among(self._snapshot, wanted):
+        if not retention.strangers_among(self._live.snapshot, wanted):
             return ()
         return self._forget(lambda snapshot: retention.strangers_among(snapshot, wanted), final=True)
 
@@ -323,7 +303,7 @@ class Gallery(Closing):
         """Forget, for good, persons and undoable removals whose time is over; return the persons."""
         moment = self._clock() if now is None else now
         gone: tuple[Person, ...] = ()
-        if retention.expired(self._snapshot, moment):
+        if retention.expired(self._live.snapshot, moment):
             gone = self._forget(lambda snapshot: retention.expired(snapshot, moment), final=True)
         self._change(_end_removals, now=moment)
         return gone
@@ -339,7 +319,7 @@ class Gallery(Closing):
         """Note that persons were recognized; written once a minute each, and lets strangers live on."""
         moment = self._clock() if now is None else now
         ids = list(person_ids)
-        if retention.due_to_be_seen(self._snapshot, ids, moment, self._config):
+        if retention.due_to_be_seen(self._live.snapshot, ids, moment, self._config):
             self._change(lambda at: retention.mark_seen(at, ids, moment))
 
     def import_from(
@@ -347,8 +327,8 @@ class Gallery(Closing):
         path: str | Path,
         *,
         session: str | None = None,
-        on_conflict: ImportConflict = ImportConflict.MERGE,
-    ) -> ImportReport:
+        on_conflict: transfer.ImportConflict = transfer.ImportConflict.MERGE,
+    ) -> transfer.ImportReport:
         """Store the people of an exported file, all or none, under a session (by default the current one).
 
         Raises:
@@ -356,18 +336,18 @@ class Gallery(Closing):
             GalleryMismatchError: Its embeddings come from another model or alignment.
             GalleryConflictError: Somebody is here already and that is to be refused; or an unknown session.
         """
-        export = read_export(_path(path), self.fingerprint)
+        export = transfer.read_export(_path(path), self.fingerprint)
         gallery_id = str(self._store.meta("gallery_id"))
-        return self._change(lambda at: import_people(at, export, gallery_id, session, on_conflict))
+        return self._change(lambda at: transfer.import_people(at, export, gallery_id, session, on_conflict))
 
     def export_to(
         self, path: str | Path, *, person_ids: Iterable[str] | None = None, overwrite: bool = False
-    ) -> ExportReport:
+    ) -> transfer.ExportReport:
         """Write everybody, or some persons, to a file that :meth:`import_from` reads; whole or not at all."""
         with self._opened():
             rows = self._store.read_since(-1)
             wanted = None if person_ids is None else {self.snapshot().resolve(key) for key in person_ids}
-            return write_export(self._store, rows, _path(path).absolute(), wanted, overwrite)
+            return transfer.write_export(self._store, rows, _path(path).absolute(), wanted, overwrite)
 
     def crop(self, template_id: int) -> ImageArray | None:
         """Return the (112, 112, 3) BGR crop of a template, or None if none is kept.
@@ -383,7 +363,7 @@ class Gallery(Closing):
     def verify(self) -> VerificationReport:
         """Check the file, its rows, the keys and the search index; changes nothing."""
         with self._opened(may_be_lost=True):
-            return verify(self._store, self._snapshot, self._catch_up, self._keys)
+            return verify(self._store, self._live.snapshot, self._live.catch_up, self._keys)
 
     def reembed(
         self,
@@ -392,13 +372,13 @@ class Gallery(Closing):
         remove_without_crop: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> ReembeddingReport:
-        """Carry the gallery over to another model (see :func:`transfer.reembed`); this ends undo."""
+        """Carry the gallery over to another model (see :mod:`reembedding`); this ends undo."""
         report = reembed(
             self._store, self._crops, embedder, self._lock, self._erasure.note,
             remove_without_crop=remove_without_crop, progress=progress,
         )  # fmt: skip
         with self._opened():
-            self._read_everything()
+            self._live.read_everything()
             self._destroy_orphans()
             self._erasure.scrub(self._erasure.pending())
         return report
@@ -470,11 +450,11 @@ class Gallery(Closing):
         with self._opened():
             try:
                 with self._store.transaction() as rows:
-                    self._catch_up()
+                    self._live.catch_up()
                     moment = self._clock() if now is None else now
                     is_more_left = self._erasure.pending() > 0
                     ended = self._history.expire(rows, moment)
-                    done = edit(Context(self._snapshot, rows, self._config, moment, self._crops))
+                    done = edit(Context(self._live.snapshot, rows, self._config, moment, self._crops))
                     if is_final:
                         self._history.forget(rows, done.persons)
                         rows.note_removed(rows.inverse)
@@ -485,13 +465,9 @@ class Gallery(Closing):
                     if edit is not _end_removals or texts:
                         rows.bump_version()
                     self._next_deadline = self._history.next_deadline(rows)
-            except BaseException as error:
+            except BaseException:
                 self._history.abandon_keys()
-                if isinstance(error, GalleryUnavailableError | GalleryMismatchError):
-                    self._store.troubles.note("write", str(error))
-                    self._write_trouble_ends = time.monotonic() + WRITE_TROUBLE_S
                 raise
-            self._store.troubles.note("write", "")
             self._show(note, is_more_left or rows.is_text_lost, [*removed, *texts])
             return done.answer
 
@@ -502,7 +478,7 @@ class Gallery(Closing):
     def _show(self, note: int, must_rewrite: bool, removed: Sequence[bytes | str]) -> None:
         """Show a change that is durable, and clear what it removed."""
         try:
-            self._catch_up()
+            self._live.catch_up()
         except GalleryUnavailableError as error:
             raise GalleryUnavailableError(
                 f"the change is stored, but cannot be read back: {error}"
@@ -510,36 +486,6 @@ class Gallery(Closing):
         if note:
             self._erasure.scrub(note, removed, must_rewrite)
         self._history.destroy_keys()
-
-    def _catch_up(self) -> Snapshot:
-        """Bring the snapshot to the version in the file and return it; call it with the lock held."""
-        before = self._snapshot
-        rows = self._store.read_since(before.version)
-        if rows.version == before.version:
-            return before
-        ids = set(rows.templates.template_ids.tolist())
-        if rows.is_everything:
-            self._store.check_fingerprint(before.fingerprint, before.dimension)
-            after = first_snapshot(rows, before.fingerprint, before.dimension, self._config)
-            gone = set(before.columns.template_ids.tolist()) - ids
-        else:
-            after = next_snapshot(before, rows, self._config)
-            gone = set(rows.touched_templates) - ids
-        self._install(after, gone)
-        return after
-
-    def _read_everything(self) -> None:
-        """Make the snapshot anew from the file."""
-        rows = self._store.read_since(-1)
-        fingerprint, dimension = str(self._store.meta("fingerprint")), int(self._store.meta("dimension"))
-        self._install(first_snapshot(rows, fingerprint, dimension, self._config), frozenset())
-
-    def _install(self, snapshot: Snapshot, gone: Set[int]) -> None:
-        """Show a snapshot to readers, and wipe templates that are gone wherever they are still held."""
-        self._snapshot = snapshot
-        self._indexes.add(snapshot.index)
-        for index in list(self._indexes) if gone else ():
-            index.wipe(np.array(sorted(gone), np.int64))
 
     def _destroy_orphans(self) -> None:
         """Destroy keys of changes that are not in the history any more."""

@@ -18,6 +18,7 @@ from face_recognition_node.gallery.changes import Change, Transaction, decode_ch
 from face_recognition_node.gallery.values import Provenance
 
 if TYPE_CHECKING:
+    from face_recognition_node.config import GalleryConfig
     from face_recognition_node.gallery.files import KeyRing
 
 LOGGER = logging.getLogger(__name__)
@@ -56,22 +57,16 @@ class History:
     Args:
         gallery_id: Binds sealed entries to this gallery.
         keys: Where keys of sealed entries are kept.
-        window_s: Seconds for which an entry that carries embeddings is kept.
-        length: Number of entries kept.
+        config: How much is kept for how long; may be replaced between changes.
     """
 
-    def __init__(self, gallery_id: str, keys: KeyRing, window_s: float, length: int) -> None:
+    def __init__(self, gallery_id: str, keys: KeyRing, config: GalleryConfig) -> None:
         self._gallery_id = gallery_id
         self._keys = keys
-        self._window_s = window_s
-        self._length = length
+        self.config = config
         self._doomed_keys: list[str] = []
         self._left_keys: list[str] = []
         self._new_keys: list[str] = []
-
-    def use_limits(self, window_s: float, length: int) -> None:
-        """Use another window and length from the next change on."""
-        self._window_s, self._length = window_s, length
 
     def entries(self, transaction: Transaction) -> list[HistoryEntry]:
         """Return all entries, oldest first."""
@@ -95,9 +90,9 @@ class History:
         entries = self.entries(transaction)
         done = [entry for entry in entries if entry.is_done]
         self._drop(transaction, [entry for entry in entries if not entry.is_done])
-        self._drop(transaction, done[: max(0, len(done) + 1 - self._length)])
+        self._drop(transaction, done[: max(0, len(done) + 1 - self.config.history_length)])
         carries = any(change.is_biometric for change in inverse)
-        if self._length == 0 or (carries and self._window_s == 0):
+        if self.config.history_length == 0 or (carries and self.config.undo_window_s == 0):
             self.forget(transaction, persons)
             return
         cursor = transaction.connection.execute(
@@ -115,13 +110,14 @@ class History:
         fitting = [entry for entry in self.entries(transaction) if entry.is_done != redo]
         if not fitting:
             what = "there is nothing to do again" if redo else "there is nothing to undo"
-            raise GalleryConflictError(f"{what} (removed faces can be brought back for {self._window_s:g} s)")
+            window_s = self.config.undo_window_s
+            raise GalleryConflictError(f"{what} (removed faces can be brought back for {window_s:g} s)")
         entry = fitting[0] if redo else fitting[-1]
         changes = _past_learning(transaction, self._read(transaction, entry))
         inverse = transaction.apply(changes)
         _require_templates(transaction.connection, entry)
         self._erase_parts(transaction, entry)
-        if any(change.is_biometric for change in inverse) and self._window_s == 0:
+        if any(change.is_biometric for change in inverse) and self.config.undo_window_s == 0:
             self._drop(transaction, [entry])
         else:
             transaction.connection.execute(
@@ -180,7 +176,7 @@ class History:
         if any(change.is_biometric for change in changes):
             seal = self._keys.create(prefix="undo-")
             self._new_keys.append(seal)
-            deadline = now + self._window_s
+            deadline = now + self.config.undo_window_s
         transaction.connection.execute(
             "UPDATE history SET seal = ?, deadline = ? WHERE entry_id = ?", (seal, deadline, entry_id)
         )

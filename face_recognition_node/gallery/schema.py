@@ -87,9 +87,6 @@ the version is told from one of the same number in another copy of the file. ``h
 change that can be undone or done again, its persons (ids with blanks between) and the row changes that would
 do so, sealed where they carry embeddings."""
 
-MIGRATIONS: dict[int, str] = {}
-"""SQL that turns format N into N + 1, run in one transaction at opening."""
-
 
 def require_schema(connection: sqlite3.Connection) -> None:
     """Refuse any table, view, trigger or index that is not word for word of :data:`SCHEMA`.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +20,9 @@ from face_recognition_node.gallery.rows import Columns, Rows
 from face_recognition_node.gallery.schema import PRECISIONS, PROVENANCES
 from face_recognition_node.gallery.values import Match, Person, Provenance, Session, SessionKind, Template
 from face_recognition_node.vision.faces import FloatArray, HeadPose, IntArray
+
+if TYPE_CHECKING:
+    from face_recognition_node.gallery.store import Store
 
 TEMPLATES_PER_PERSON = 4
 """The index is asked for so many templates for each person wanted, for more if these are of fewer."""
@@ -160,22 +165,64 @@ class Snapshot:
         return tuple(best.values())
 
 
-def first_snapshot(rows: Rows, fingerprint: str, dimension: int, config: GalleryConfig) -> Snapshot:
+class LiveSnapshot:
+    """The snapshot that readers see, which follows the file.
+
+    Args:
+        store: The file.
+        config: Says which index is used.
+    """
+
+    def __init__(self, store: Store, config: GalleryConfig) -> None:
+        self._store, self._config = store, config
+        self._indexes: weakref.WeakSet[FlatIndex | CellIndex] = weakref.WeakSet()
+        self.snapshot: Snapshot
+        self.read_everything()
+
+    def read_everything(self) -> None:
+        """Make the snapshot anew from the file."""
+        self._show(_first(self._store.read_since(-1), self._store, self._config), frozenset())
+
+    def catch_up(self) -> Snapshot:
+        """Bring the snapshot to the version in the file and return it."""
+        before = self.snapshot
+        rows = self._store.read_since(before.version)
+        if rows.version == before.version:
+            return before
+        ids = set(rows.templates.template_ids.tolist())
+        if rows.is_everything:
+            self._store.check_fingerprint(before.fingerprint, before.dimension)
+            self._show(
+                _first(rows, self._store, self._config), set(before.columns.template_ids.tolist()) - ids
+            )
+        else:
+            self._show(_next(before, rows, self._config), set(rows.touched_templates) - ids)
+        return self.snapshot
+
+    def _show(self, snapshot: Snapshot, gone: Set[int]) -> None:
+        """Show a snapshot to readers, and wipe templates that are gone wherever they are still held."""
+        self.snapshot = snapshot
+        self._indexes.add(snapshot.index)
+        for index in list(self._indexes) if gone else ():
+            index.wipe(np.array(sorted(gone), np.int64))
+
+
+def _first(rows: Rows, store: Store, config: GalleryConfig) -> Snapshot:
     """Return the snapshot of a whole gallery."""
     return Snapshot(
         version=rows.version,
         persons=MappingProxyType(_persons(rows)),
         sessions=MappingProxyType(_sessions(rows)),
         session=rows.session,
-        fingerprint=fingerprint,
-        dimension=dimension,
+        fingerprint=str(store.meta("fingerprint")),
+        dimension=int(store.meta("dimension")),
         columns=rows.templates,
         index=_index(rows.templates, rows.embeddings, config),
         aliases=MappingProxyType({str(alias): str(person_id) for alias, person_id in rows.aliases}),
     )
 
 
-def next_snapshot(before: Snapshot, rows: Rows, config: GalleryConfig) -> Snapshot:
+def _next(before: Snapshot, rows: Rows, config: GalleryConfig) -> Snapshot:
     """Return ``before`` with the touched rows replaced."""
     columns, index = before.columns, before.index
     touched = np.array(sorted(rows.touched_templates), np.int64)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from face_recognition_node.common.errors import (
     GalleryConflictError,
@@ -26,13 +26,7 @@ from face_recognition_node.common.errors import (
 from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.files import journal_paths, make_private_file, make_private_folder
 from face_recognition_node.gallery.rows import Rows, read_rows
-from face_recognition_node.gallery.schema import (
-    APPLICATION_ID,
-    FORMAT_VERSION,
-    MIGRATIONS,
-    SCHEMA,
-    require_schema,
-)
+from face_recognition_node.gallery.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA, require_schema
 
 LOGGER = logging.getLogger(__name__)
 BUSY_SECONDS, IMPATIENT_SECONDS = 2.0, 0.1
@@ -43,6 +37,8 @@ _CURE = (
     "open it again (restart the node, or clean it up and configure it). To bring people back while a node "
     "runs, import a backup: face-recognition gallery import"
 )
+WRITE_TROUBLE_S = 60.0
+"""What is wrong with the disk is believed for so long, or until the next change is stored."""
 QUICK_CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked page by page when opened."""
 
@@ -54,14 +50,11 @@ class Troubles:
         self._path = path
         self._sentences: dict[str, str] = {}
 
-    @property
-    def all(self) -> str:
-        """Everything that is wrong, in words, or empty."""
+    def told(self, kind: str = "") -> str:
+        """Return what is wrong, of one kind or of all, in words, or empty."""
+        if kind:
+            return self._sentences.get(kind, "")
         return "; ".join(dict.fromkeys(self._sentences.values()))
-
-    def of(self, kind: str) -> str:
-        """What is wrong of one kind, in words, or empty."""
-        return self._sentences.get(kind, "")
 
     def note(self, kind: str, sentence: str) -> None:
         """Remember what is wrong (``read``, ``write``, ``scrub``); an empty sentence: nothing is any more."""
@@ -108,7 +101,7 @@ class Store:
             _refuse_other_files(path)
             make_private_file(path)
         try:
-            self._connection = sqlite3.connect(
+            self.connection = sqlite3.connect(
                 ":memory:" if path is None else path,
                 timeout=IMPATIENT_SECONDS,
                 isolation_level=None,
@@ -116,13 +109,14 @@ class Store:
             )
             self.closing = threading.Event()
             self._patience_s = BUSY_SECONDS
+            self._write_trouble_ends = 0.0
             self._lost = self._gallery_id = ""
             self._status: tuple[int, ...] | None = None
             self._marks: dict[int, int] = {}
             self._version = self._version_in_file = -1
             try:
                 self._prepare()
-                self._create_or_migrate(fingerprint, dimension)
+                self._create_or_check(fingerprint, dimension)
                 self._check_pages()
                 self.check_fingerprint(fingerprint, dimension)
                 self._gallery_id = str(self.meta("gallery_id"))
@@ -130,9 +124,9 @@ class Store:
                 self._learn_marks()
                 self._is_in_file()
                 if read_only:
-                    self._connection.execute("PRAGMA query_only = ON")
+                    self.connection.execute("PRAGMA query_only = ON")
             except BaseException:
-                self._connection.close()
+                self.connection.close()
                 raise
         except sqlite3.OperationalError as error:
             raise GalleryUnavailableError(f"the gallery {path} cannot be opened: {error}") from error
@@ -140,7 +134,7 @@ class Store:
             raise _damaged(path, str(error)) from error
 
     def _prepare(self) -> None:
-        execute = self._connection.execute
+        execute = self.connection.execute
         mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if self.path is not None and mode != "wal":
             raise GalleryUnavailableError(
@@ -157,49 +151,48 @@ class Store:
 
     def _check_pages(self) -> None:
         if self.path is not None and self.path.stat().st_size <= QUICK_CHECK_BYTES:
-            answer = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            answer = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if answer != "ok":
                 raise _damaged(self.path, answer)
 
     def _require_schema(self) -> None:
         try:
-            require_schema(self._connection)
+            require_schema(self.connection)
         except InputError as error:
             raise GalleryUnavailableError(
                 f"{self.path} is no gallery: {error} (nothing was changed)"
             ) from error
 
-    def _create_or_migrate(self, fingerprint: str | None, dimension: int) -> None:
-        execute = self._connection.execute
-        if (execute("PRAGMA application_id").fetchone()[0], execute("PRAGMA user_version").fetchone()[0]) == (
-            APPLICATION_ID,
-            FORMAT_VERSION,
-        ):
+    def _create_or_check(self, fingerprint: str | None, dimension: int) -> None:
+        """Make the tables of a new file, or refuse one that is no gallery of this format."""
+        if self._format() == (APPLICATION_ID, FORMAT_VERSION):
             self._require_schema()
             return
         with self.transaction():  # look again: another process may be creating it at the same time
-            application = execute("PRAGMA application_id").fetchone()[0]
-            version = execute("PRAGMA user_version").fetchone()[0]
-            n_tables = execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            application, version = self._format()
+            n_tables = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if application == 0 and n_tables == 0 and fingerprint is not None:
                 self._create(fingerprint, dimension)
                 return
             if application != APPLICATION_ID:
                 what = "is empty" if n_tables == 0 else "is an SQLite file, but no gallery"
                 raise GalleryUnavailableError(f"{self.path} {what}; check the path (nothing was changed)")
-            if version > FORMAT_VERSION:
+            if version != FORMAT_VERSION:
                 raise GalleryUnavailableError(
-                    f"{self.path} has format {version}, this program reads up to {FORMAT_VERSION}: update it"
+                    f"{self.path} has format {version}, this program reads format {FORMAT_VERSION}: update it"
                 )
-            for step in range(version, FORMAT_VERSION):
-                for statement in MIGRATIONS[step].split(";"):
-                    execute(statement)
-            execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             self._require_schema()
+
+    def _format(self) -> tuple[int, int]:
+        application, version = (
+            self.connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("application_id", "user_version")
+        )
+        return application, version
 
     def _create(self, fingerprint: str, dimension: int) -> None:
         for statement in SCHEMA.split(";"):
-            self._connection.execute(statement)
+            self.connection.execute(statement)
         meta = {
             "gallery_id": secrets.token_hex(8),
             "fingerprint": fingerprint,
@@ -209,10 +202,10 @@ class Store:
             "next_stranger": 1,
             "session": "",
         }
-        self._connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-        self._connection.execute("INSERT INTO sessions VALUES ('', 'permanent', NULL)")
-        self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        self.connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        self.connection.execute("INSERT INTO sessions VALUES ('', 'permanent', NULL)")
+        self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self.connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
     def check_fingerprint(self, fingerprint: str | None, dimension: int) -> None:
         """Raise GalleryMismatchError unless the file's embeddings come from this model and alignment."""
@@ -255,7 +248,7 @@ class Store:
         Another process may be bringing the file up to date at this moment: only what stays wrong is wrong.
         """
         for _ in range(LOOKS):
-            if not self._connection.in_transaction:  # which has learned them, and may be rolled back
+            if not self.connection.in_transaction:  # which has learned them, and may be rolled back
                 self._learn_marks()
             if self._is_in_file():
                 return
@@ -264,17 +257,19 @@ class Store:
 
     def _is_in_file(self) -> bool:
         found = None if self.path is None else _content(self.path)
-        if found is None or found.gallery_id not in (self._gallery_id, ""):
+        if found is None:
             return False
-        is_known = found.mark is None or self._marks.get(found.version, found.mark) == found.mark
-        if not is_known or not self._version_in_file <= found.version <= self._version:
+        gallery_id, version, mark = found
+        is_known = mark is None or self._marks.get(version, mark) == mark
+        is_ours = gallery_id in (self._gallery_id, "") and is_known
+        if not is_ours or not self._version_in_file <= version <= self._version:
             return False
-        self._version_in_file = found.version
+        self._version_in_file = version
         return True
 
     def _learn_marks(self) -> None:
         """Read the marks of the versions that came since; the last one known must still be there."""
-        execute, known = self._connection.execute, self._version
+        execute, known = self.connection.execute, self._version
         with self._translated():
             version = int(execute("SELECT value FROM meta WHERE key = 'version'").fetchone()[0])
             query = "SELECT version, key FROM changes WHERE kind = '#' AND version >= ?"
@@ -296,27 +291,22 @@ class Store:
     def meta(self, key: str) -> str | int:
         """Return an entry of the table meta."""
         try:
-            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            found = self.setting(key)
         except sqlite3.DatabaseError as error:
             raise _damaged(self.path, str(error)) from error
-        if row is None:
+        if found is None:
             raise _damaged(self.path, f"meta has no {key!r}")
-        return row[0]  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]
 
-    def setting(self, key: str) -> float | None:
-        """Return a number kept in the table meta, or None."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else float(row[0])
-
-    @property
-    def version(self) -> int:
-        """The gallery's version as of now, in the file."""
-        return int(self.meta("version"))
+    def setting(self, key: str) -> Any:
+        """Return an entry of the table meta, or None."""
+        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
 
     def data_version(self) -> int:
         """Return a number that differs after another connection has changed the file."""
         with self._translated():
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+            return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -334,26 +324,41 @@ class Store:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Run a block as one change: all of it is durable afterwards, or none of it happened."""
-        execute = self._connection.execute
-        with self._translated():
-            self._begin()
-            try:
-                if self._gallery_id:
-                    self._learn_marks()
-                yield Transaction(self._connection)
-                self.require_same_file()
-                execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    execute("ROLLBACK")
-                raise
+        execute = self.connection.execute
+        try:
+            with self._translated():
+                self._begin()
+                try:
+                    if self._gallery_id:
+                        self._learn_marks()
+                    yield Transaction(self.connection)
+                    self.require_same_file()
+                    execute("COMMIT")
+                except BaseException:
+                    if self.connection.in_transaction:
+                        execute("ROLLBACK")
+                    raise
+        except (GalleryUnavailableError, GalleryMismatchError) as error:
+            if self._gallery_id:
+                self.troubles.note("write", str(error))
+                self._write_trouble_ends = time.monotonic() + WRITE_TROUBLE_S
+            raise
+        self.troubles.note("write", "")
+
+    def look_for_better(self) -> None:
+        """Take back what is said to be wrong with writing, once nothing seems to stand in its way."""
+        is_disk = "check the disk" in self.troubles.told("write")
+        if is_disk and time.monotonic() <= self._write_trouble_ends:
+            return
+        if not self._is_locked():
+            self.troubles.note("write", "")
 
     def _begin(self) -> None:
         """Start to write, after others; who waits gives up when the gallery is closed."""
         deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
+                self.connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline or self.closing.is_set():
                     self._patience_s = IMPATIENT_SECONDS
@@ -362,102 +367,82 @@ class Store:
                 self._patience_s = BUSY_SECONDS
                 return
 
-    def is_locked(self) -> bool:
+    def _is_locked(self) -> bool:
         """Return whether another process keeps this one from writing."""
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
             return True
-        self._connection.execute("ROLLBACK")
+        self.connection.execute("ROLLBACK")
         return False
 
     def read_since(self, version: int) -> Rows:
         """Return the rows touched after ``version``, or everything where the log does not reach back."""
-        execute = self._connection.execute
-        nested = self._connection.in_transaction
+        execute = self.connection.execute
+        nested = self.connection.in_transaction
         self.require_usable()
         with self._translated():
             if not nested:
                 execute("BEGIN")
             try:
                 self._learn_marks()
-                return read_rows(self._connection, version)
+                return read_rows(self.connection, version)
             except (KeyError, ValueError, TypeError, OverflowError) as error:
                 raise _damaged(self.path, str(error)) from error
             finally:
                 if not nested:
                     execute("COMMIT")
 
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The connection, for the checks of ``verify`` and for exports."""
-        return self._connection
-
     def close(self) -> None:
         """Close the file; the last one to close folds the write-ahead log into the database."""
-        self._connection.close()
+        self.connection.close()
 
 
 def _status(path: Path | None) -> tuple[int, ...] | None:
     """Return device and inode of a file, and what changes when it is written, or None where there is none."""
-    try:
-        status = None if path is None else path.stat()
-    except OSError:
+    if path is None:
         return None
-    if status is None:
+    try:
+        status = path.stat()
+    except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-class _Content(NamedTuple):
-    """Which version of which gallery lies in a file."""
-
-    gallery_id: str
-    version: int
-    mark: int | None
-
-
-def _content(path: Path) -> _Content | None:
-    """Return what the file itself holds, without its log and SQLite's cache; None: no gallery."""
+def _content(path: Path) -> tuple[str, int, int | None] | None:
+    """Return id, version and mark of the gallery in the file itself, without its log; None: there is none."""
     try:
-        reading = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
-        with contextlib.closing(reading):
+        with contextlib.closing(_as_it_lies(path)) as reading:
             if not reading.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                return _Content("", -1, None)  # just created: everything is in the log
+                return "", -1, None  # just created: everything is in the log
             meta = dict(reading.execute("SELECT key, value FROM meta"))
             version = int(meta["version"])
             query = "SELECT key FROM changes WHERE version = ? AND kind = '#'"
             row = reading.execute(query, (version,)).fetchone()
-            return _Content(str(meta["gallery_id"]), version, None if row is None else int(row[0]))
+            return str(meta["gallery_id"]), version, None if row is None else int(row[0])
     except (sqlite3.DatabaseError, KeyError, ValueError, TypeError):
         return None
 
 
-_MAGIC, _HEADER_BYTES, _APPLICATION_ID_AT = b"SQLite format 3\0", 100, 68
-"""https://www.sqlite.org/fileformat.html, section 1.3."""
+def _as_it_lies(path: Path) -> sqlite3.Connection:
+    """Return a connection that sees the file alone, and changes nothing."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _refuse_other_files(path: Path) -> None:
     """Raise GalleryUnavailableError for a file that is no gallery, before anything of it is changed."""
     try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError:
+        if not path.stat().st_size:
+            return
+        with contextlib.closing(_as_it_lies(path)) as reading:
+            application = reading.execute("PRAGMA application_id").fetchone()[0]
+            n_tables = reading.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except (OSError, sqlite3.OperationalError):
         return  # it is not there, or what is wrong with it is told by who opens it
-    if not header:
-        return
-    if not header.startswith(_MAGIC):
-        raise _damaged(path, "file is not a database")
-    application = int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4], "big")
-    if application == APPLICATION_ID or any(journal.exists() for journal in journal_paths(path)):
-        return
-    reading = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-    try:
-        n_tables = reading.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     except sqlite3.DatabaseError as error:
         raise _damaged(path, str(error)) from error
-    finally:
-        reading.close()
+    if application == APPLICATION_ID or any(journal.exists() for journal in journal_paths(path)):
+        return
     if application != 0 or n_tables:
         raise GalleryUnavailableError(
             f"{path} is an SQLite file, but no gallery; check the path (nothing was changed)"

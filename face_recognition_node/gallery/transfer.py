@@ -1,4 +1,4 @@
-"""Carry people over: to a file, from a file, and to another model."""
+"""Carry people over to a file, and from a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import secrets
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from face_recognition_node.common.errors import (
     GalleryConflictError,
@@ -27,11 +24,10 @@ from face_recognition_node.common.errors import (
     InputError,
 )
 from face_recognition_node.common.files import PRIVATE, in_words, user_path
-from face_recognition_node.gallery.changes import Cell, Context, Edit, Transaction
+from face_recognition_node.gallery.changes import Cell, Context, Edit
 from face_recognition_node.gallery.check import row_problems, unit_problems
 from face_recognition_node.gallery.edits import check_limit, give_name, insert_person, new_person_id
 from face_recognition_node.gallery.files import (
-    CropSafe,
     journal_paths,
     make_private_folder,
     warn_if_in_source_tree,
@@ -44,18 +40,12 @@ from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.values import Provenance, Session, checked_name
 
 if TYPE_CHECKING:
-    from face_recognition_node.vision.detector import Embedder
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export wrote.
-
-    Attributes:
-        path: The file.
-        n_persons: Persons and strangers in it.
-        n_templates: Their templates.
-    """
+    """What an export wrote; ``n_persons`` counts strangers, too."""
 
     path: Path
     n_persons: int
@@ -403,97 +393,3 @@ class _Import:
 
     def _is_foreign_number(self, person_id: str) -> bool:
         return person_id.startswith("stranger-") and not self._is_same_gallery
-
-
-BATCH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ReembeddingReport:
-    """What became of the templates.
-
-    Attributes:
-        n_embedded: Templates with a new embedding.
-        n_removed: Templates removed because no crop of them was kept.
-        removed_persons: Names (or ids) of persons who had no crop at all and were removed.
-    """
-
-    n_embedded: int
-    n_removed: int
-    removed_persons: tuple[str, ...]
-
-
-def reembed(
-    store: Store,
-    crops: CropSafe,
-    embedder: Embedder,
-    lock: AbstractContextManager[object],
-    note_residue: Callable[[], int],
-    *,
-    remove_without_crop: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> ReembeddingReport:
-    """Replace all embeddings by those of another model, in one change that cannot be undone.
-
-    Args:
-        store: The gallery.
-        crops: Opens its crops.
-        embedder: The new model.
-        lock: Held while the file is read or written, not while the network runs.
-        note_residue: Called in the transaction that removes the old embeddings.
-        remove_without_crop: Remove templates of which no crop was kept; otherwise they are an error.
-        progress: Called with the number of templates done and to do.
-
-    Raises:
-        GalleryConflictError: Crops are missing and may not be removed, or none was kept; nothing was changed.
-        GalleryUnavailableError: The key is not on this machine.
-    """
-    embedded: dict[int, bytes] = {}
-    while True:
-        with lock:
-            execute = store.connection.execute
-            n_all = execute("SELECT count(*) FROM templates").fetchone()[0]
-            kept = execute("SELECT template_id, sealed FROM crops ORDER BY template_id").fetchall()
-        if len(kept) < n_all and (not remove_without_crop or not kept):
-            raise GalleryConflictError(
-                f"{n_all - len(kept)} of {n_all} templates have no crop and cannot be embedded again; "
-                "allow their removal (--remove-without-crop) or enroll these people again"
-            )
-        new = [(template_id, sealed) for template_id, sealed in kept if template_id not in embedded]
-        for start in range(0, len(new), BATCH):  # without the lock: the network takes its time
-            batch = new[start : start + BATCH]
-            images = np.stack([crops.open(template_id, sealed) for template_id, sealed in batch])
-            vectors = np.asarray(embedder.embed(images), "<f4")
-            embedded |= {key: one.tobytes() for one, (key, _) in zip(vectors, batch, strict=True)}
-            progress(len(embedded), len(kept))
-        with lock, store.transaction() as transaction:
-            found = transaction.connection.execute("SELECT template_id FROM crops ORDER BY template_id")
-            if [key for (key,) in found] == [key for key, _ in kept]:
-                names, n_removed = _replace(transaction, embedder, embedded)
-                note_residue()
-                break
-    return ReembeddingReport(len(kept), n_removed, names)
-
-
-def _replace(
-    transaction: Transaction, embedder: Embedder, embedded: dict[int, bytes]
-) -> tuple[tuple[str, ...], int]:
-    """Write the new embeddings; return the names of who is gone, and how many templates went."""
-    execute = transaction.connection.execute
-    transaction.connection.executemany(
-        "UPDATE templates SET embedding = ?, precision = ? WHERE template_id = ?",
-        [(vector, embedder.precision, template_id) for template_id, vector in embedded.items()],
-    )
-    n_removed = execute(
-        "DELETE FROM templates WHERE template_id NOT IN (SELECT template_id FROM crops)"
-    ).rowcount
-    empty = "person_id NOT IN (SELECT person_id FROM templates)"
-    gone = execute(f"SELECT CASE name WHEN '' THEN person_id ELSE name END FROM persons WHERE {empty}")
-    names = tuple(str(row[0]) for row in gone.fetchall())
-    execute(f"DELETE FROM aliases WHERE {empty}")
-    execute(f"DELETE FROM persons WHERE {empty}")
-    execute("DELETE FROM history")  # what it would bring back are embeddings of the other model
-    transaction.set_meta("fingerprint", embedder.fingerprint)
-    transaction.set_meta("dimension", embedder.dimension)
-    transaction.bump_version(is_everything=True)
-    return names, n_removed
