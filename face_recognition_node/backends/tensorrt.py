@@ -6,8 +6,8 @@ is compared with the float32 network, and serves or is refused; one that fails w
 The report says why, and the other backend serves on.
 
 Written against the documentation of Torch-TensorRT 2.14 and its converter list. **It has never been run on
-a GPU by the authors:** there was none. What was tested without one: that both networks export with no
-operator outside the converter list, and, with a stand-in for the compiler, everything around it.
+a GPU by the authors:** there was none. Tested without one: that both networks export with no operator outside
+the converter list, and, with a stand-in for the compiler, everything around it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import inspect
 import json
 import logging
 import os
-import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -36,6 +35,7 @@ from face_recognition_node.backends.torch_runner import (
     import_torch,
 )
 from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.common.files import written_whole
 from face_recognition_node.common.resources import cache_directory
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.alignment import align_faces
@@ -70,9 +70,6 @@ _log = logging.getLogger(__name__)
 class TorchTensorRtCompiler:
     """Compiles with ``torch_tensorrt.dynamo``, writes and reads engines; tests use a stand-in.
 
-    Args:
-        device: "cuda:0" and the like.
-
     Raises:
         BackendUnavailableError: If Torch-TensorRT is not installed or there is no NVIDIA GPU.
     """
@@ -103,17 +100,14 @@ class TorchTensorRtCompiler:
         """Everything of this machine that engines are bound to: GPU, its driver, and the versions."""
         import tensorrt
 
-        properties = self._torch.cuda.get_device_properties(self.device)
+        torch, gpu = self._torch, self._torch.cuda.get_device_properties(self.device)
         driver = Path("/proc/driver/nvidia/version")
-        parts = (
-            f"{properties.name} sm{properties.major}{properties.minor}",
-            driver.read_text(encoding="utf-8").splitlines()[0] if driver.is_file() else "driver unknown",
-            f"cuda {self._torch.version.cuda}",
-            f"tensorrt {tensorrt.__version__}",
-            f"torch {self._torch.__version__}",
-            f"torch_tensorrt {self._torch_tensorrt.__version__}",
+        name = driver.read_text(encoding="utf-8").splitlines()[0] if driver.is_file() else "driver unknown"
+        return (
+            f"{gpu.name} sm{gpu.major}{gpu.minor}; {name}; cuda {torch.version.cuda}; "
+            f"tensorrt {tensorrt.__version__}; torch {torch.__version__}; "
+            f"torch_tensorrt {self._torch_tensorrt.__version__}"
         )
-        return "; ".join(parts)
 
     def _input(self, shapes: Shapes) -> Any:
         names = ("min_shape", "opt_shape", "max_shape")
@@ -169,12 +163,7 @@ def export_network(
 def engine_file_name(model: str, weights: str, shapes: Shapes, precision: str, platform: str) -> str:
     """Return the name of an engine's file: another one if anything that the engine depends on differs.
 
-    Args:
-        model: Name of the model, for people who look into the folder.
-        weights: SHA-256 of the weights.
-        shapes: Of the input.
-        precision: "fp32" or "fp16".
-        platform: GPU, driver and the versions of all libraries that take part.
+    ``weights`` is their SHA-256, ``platform`` that of the compiler; the rest is for people who look there.
     """
     parts = json.dumps([model, weights, shapes, precision, platform]).encode()
     _, _, height, width = shapes[1]
@@ -184,25 +173,25 @@ def engine_file_name(model: str, weights: str, shapes: Shapes, precision: str, p
 class _Engine:
     """One engine on its way; ``ready`` once it has passed its self-test, None again when it has failed."""
 
-    def __init__(self, model: str, shapes: Shapes) -> None:
+    def __init__(self, shapes: Shapes) -> None:
         self.ready: Engine | None = None
         self.finished = threading.Event()
-        self.model, self.shapes = model, shapes
+        self.shapes = shapes
         self.step("waiting for its turn")
 
     def step(self, state: str) -> None:
-        self._state, self.since = state, time.monotonic()
+        self._state, self._since = state, time.monotonic()
 
     @property
     def status(self) -> str:
         """How far the engine is, for how long, and what it was refused for."""
-        waiting = "" if self.finished.is_set() else f" for {time.monotonic() - self.since:.0f} s"
+        waiting = "" if self.finished.is_set() else f" for {time.monotonic() - self._since:.0f} s"
         return f"{self._state}{waiting}"
 
     def refuse(self, error: Exception) -> None:
         """Take an engine that failed while it served out of service for this run."""
         self.ready = None
-        _log.error("%s: TensorRT engine failed, another backend serves: %s", self.model, error)
+        _log.error("TensorRT engine for %s failed, another backend serves: %s", self.shapes[1], error)
         self.step(f"refused: failed while it served: {type(error).__name__}: {error}")
 
 
@@ -213,14 +202,7 @@ class _InexactError(Exception):
 class TorchTensorRtRunner:
     """Runs a model with TensorRT as soon as it can, and with ``fallback`` until then.
 
-    Args:
-        card: The model's card.
-        models: Precision of the engines.
-        fallback: Serves while engines are built, and whatever shape has none.
-        compiler: Makes engines.
-        reason: Why this backend was chosen.
-        cache: Folder of engines; by default in the user's cache folder.
-        order_after: See ORDER_AFTER.
+    ``cache`` is the folder of engines, by default in the user's cache folder; see ORDER_AFTER, too.
     """
 
     def __init__(
@@ -245,15 +227,13 @@ class TorchTensorRtRunner:
         self._seen: Counter[tuple[int, int]] = Counter()
         self._order_after = order_after if card.input.size is None else 1
         self._latest = None if card.input.size is None else self._engine(*card.input.size)
-        self._engine_answered: bool | None = None
+        self._engine_answered: bool | None = None  # nothing has been asked yet
 
     @property
     def report(self) -> BackendReport:
         """What answered last, and how far the engine is."""
         latest, is_engine = self._latest, self._engine_answered
-        if is_engine is None:  # nothing has been asked yet
-            is_engine = latest is not None and latest.ready is not None
-        if latest is not None and is_engine:
+        if latest is not None and (latest.ready is not None if is_engine is None else is_engine):
             reason = "; ".join(filter(None, (self._reason, latest.status.removeprefix("ready: "))))
             return BackendReport(NAME, self._compiler.device, reason, self._precision)
         serving = self._fallback.report
@@ -326,7 +306,7 @@ class TorchTensorRtRunner:
                     del self._engines[other], self._seen[other]
             batches = (1, 1, 1) if self._card.input.size is None else EMBEDDER_BATCHES
             smallest, preferred, largest = ((batch, 3, height, width) for batch in batches)
-            self._engines[size] = ordered = _Engine(self._card.name, (smallest, preferred, largest))
+            self._engines[size] = ordered = _Engine((smallest, preferred, largest))
             threading.Thread(
                 target=self._make, args=(ordered,), name=f"tensorrt-{self._card.name}", daemon=True
             ).start()
@@ -371,14 +351,13 @@ class TorchTensorRtRunner:
 
     def _build(self, order: _Engine, path: Path) -> tuple[Engine, float]:
         order.step("being built")
+        started = time.monotonic()
         engine = self._compiler.compile(self._reference(), order.shapes, self._precision)
-        _log.info("%s: TensorRT engine built in %.0f s", order.model, time.monotonic() - order.since)
+        _log.info("%s: TensorRT engine built in %.0f s", self._card.name, time.monotonic() - started)
         cosine = self._test(order, engine)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as place:
-                self._compiler.save(engine, order.shapes, Path(place) / "engine.ep")
-                os.replace(Path(place) / "engine.ep", path)
+            with written_whole(path) as draft:
+                self._compiler.save(engine, order.shapes, draft)
         except Exception as error:  # torch tells a full disk by exceptions of its own
             _log.warning("the engine cannot be kept for the next start: %s: %s", path.parent, error)
         return engine, cosine
@@ -416,11 +395,11 @@ def least_cosine(expected: tuple[FloatArray, ...], got: tuple[FloatArray, ...]) 
 
     Outputs of another number or shape, or that are not finite, give -1.
     """
-    if len(expected) != len(got):
+    if [one.shape for one in expected] != [one.shape for one in got]:
         return -1.0
     worst = 1.0
     for one, other in zip(expected, got, strict=True):
-        if one.shape != other.shape or not np.isfinite(other).all():
+        if not np.isfinite(other).all():
             return -1.0
         a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
         lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -16,12 +16,9 @@ from face_recognition_node.vision.model_card import ModelCard
 
 torch = pytest.importorskip("torch", reason="the TensorRT backend is written in torch")
 
+from tensorrt_operators import CONVERTED, exported_operators, unconverted_operators  # noqa: E402
+
 from face_recognition_node.backends.tensorrt import TorchTensorRtCompiler, export_network  # noqa: E402
-from face_recognition_node.backends.tensorrt_operators import (  # noqa: E402
-    CONVERTED,
-    exported_operators,
-    unconverted_operators,
-)
 from face_recognition_node.networks.loading import fold_batch_norm, load_network  # noqa: E402
 
 EMBEDDER_SHAPES = ((1, 3, 112, 112), (4, 3, 112, 112), (16, 3, 112, 112))

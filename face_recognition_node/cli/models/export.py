@@ -38,9 +38,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="JSON with the card's words: version, about, trained_on, licence, measured …; "
         "default: the card that TARGET has already",
     )
-    parser.add_argument(
-        "--operators", action="store_true", help="list the operators and which TensorRT takes"
-    )
     add_json_option(parser)
 
 
@@ -97,20 +94,6 @@ def check_parity(card: ModelCard) -> dict[str, float]:
     return cosines
 
 
-def list_operators(card: ModelCard) -> dict[str, Any]:
-    """Return the operators of the exported graph, and those that TensorRT has no converter for."""
-    from face_recognition_node.backends.tensorrt import export_network
-    from face_recognition_node.backends.tensorrt_operators import exported_operators, unconverted_operators
-    from face_recognition_node.networks.loading import fold_batch_norm, load_network
-
-    height, width = card.input.size or (480, 640)
-    batches = (1, 4, 16) if card.dimension else (1, 1, 1)
-    shapes = tuple((batch, 3, height, width) for batch in batches)
-    program = export_network(fold_batch_norm(load_network(card)), shapes, "fp16")  # type: ignore[arg-type]
-    operators = exported_operators(program)
-    return {"aten": dict(sorted(operators.items())), "not_for_tensorrt": unconverted_operators(operators)}
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Export beside the target, check, then put the files in place, the card last."""
     try:
@@ -131,7 +114,6 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         card = export(network, Path(folder) / target.name, about)
         cosines = check_parity(card)
-        operators = list_operators(card) if arguments.operators else None
         for kind in KINDS:
             os.replace(card.path.with_suffix(f".{kind}"), target.with_suffix(f".{kind}"))
     tables = target.with_suffix(CALIBRATION)
@@ -146,10 +128,6 @@ def run(arguments: argparse.Namespace) -> int:
     lines.append(
         "ONNX operators: " + ", ".join(f"{n} {c}" for n, c in card.values["onnx"]["operators"].items())
     )
-    if operators is not None:
-        figures["operators"] = operators
-        lines.append("ATen operators: " + ", ".join(f"{name} {n}" for name, n in operators["aten"].items()))
-        lines.append("without TensorRT converter: " + (", ".join(operators["not_for_tensorrt"]) or "none"))
     if card.dimension and card.calibration is None:
         lines.append("the card has no calibration for these weights yet: face-recognition calibrate")
     report("\n".join(lines), figures, arguments.json)
