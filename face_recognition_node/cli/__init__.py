@@ -23,21 +23,21 @@ from face_recognition_node.common.files import in_words
 from face_recognition_node.common.libraries import missing_library
 
 VERBS: dict[str, str] = {
-    "recognize": "say who is in a video, camera, picture or folder",
-    "rehearse": "say what would go wrong on the day: a page from a video of the place and the gallery",
+    "recognize": "recognize people in a video, camera, picture, folder or bag",
+    "rehearse": "report what would go wrong, from a video of the place and the gallery",
     "enroll": "enroll a person from a video, camera, picture or folder",
     "gallery": "list, rename, merge, forget, undo, export, import, verify",
     "adopt": "use any face network in an ONNX file as the embedder",
-    "calibrate": "learn from labelled faces what a similarity is worth",
-    "evaluate": "measure verification, detection, identification or a replayed scenario",
-    "benchmark": "measure speed and memory side by side",
+    "calibrate": "fit likelihood ratios to an embedder, from labeled faces",
+    "evaluate": "measure verification, identification, or scenarios",
+    "benchmark": "measure speed and memory",
     "prepare": "turn folders of photographs into aligned training faces",
-    "teacher": "compute a teacher's embeddings and feature maps to distil from",
+    "teacher": "compute a teacher's embeddings and feature maps for distillation",
     "train": "train a network from a recipe",
-    "unlock": "answer yes or no: is this the owner's face",
-    "export": "turn a checkpoint into the files that the robot runs",
-    "demo": "run the real nodes on a video and show what they say",
-    "web": "show the page of the operator in the browser: live picture, enrollment, people",
+    "unlock": "say whether a face is the owner's (the Face ID systems)",
+    "export": "convert a checkpoint to the files that the robot runs",
+    "demo": "run the real nodes on a video and show the result",
+    "web": "serve the operator's page: live picture, enrollment, people",
 }
 """Verb and the line that ``--help`` prints for it; ``evaluate`` and ``benchmark`` have verbs of their own."""
 MODULES = {verb: f"models.{verb}" for verb in ("adopt", "calibrate", "export", "prepare", "teacher", "train")}

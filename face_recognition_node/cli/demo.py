@@ -36,14 +36,14 @@ CUT_SHORT_S = 5.0
 EPILOG = """\
 The demo starts the video source and the recognition node as two processes, brings them to active, enrolls the
 first unknown face that stays in view through the action, and prints every change of identity. It runs until
-Ctrl-C, a recording over and over; --once plays it once.
+Ctrl-C and repeats a recording; --once plays it once.
 
 exit codes: 0 somebody was identified, 1 nobody was, 2 wrong input or failure, 130 interrupted (with --once)
 
 examples:
   ./run demo                                        # the built-in clip
   ./run demo --web                                  # with the operator's page in the browser
-  ./run demo --source 0 --name Anna                 # a webcam, and who sits before it
+  ./run demo --source 0 --name Anna                 # a webcam, and the person in front of it
   ./run demo --source party.mp4 --once --annotated seen.mp4
 """
 
@@ -55,23 +55,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         default="sample",
-        help="camera number, video, gif, image, folder; default: a built-in clip",
+        help="camera number, video, GIF, picture or folder (default: a built-in clip)",
     )
-    parser.add_argument("--name", help="name for the newcomer (default: the guest's own, or Guest)")
+    parser.add_argument("--name", help="name to enroll (default: the built-in clip's, or Guest)")
     parser.add_argument(
         "--gallery",
         metavar="FILE",
-        help="gallery file to use and keep, or 'default' for the user's own; without it: one that is deleted "
+        help="gallery file to use and keep, or 'default' for the user's; without it, one that is deleted "
         "at the end",
     )
-    parser.add_argument("--annotated", metavar="OUT.mp4", help="write a video of what was seen")
+    parser.add_argument("--annotated", metavar="OUT.mp4", help="write the annotated video")
     parser.add_argument(
         "--once", action="store_true", help="end with the clip; exit code 0 only if people were identified"
     )
     parser.add_argument(
         "--web",
         action="store_true",
-        help="open the operator's page for the browser; nobody is enrolled until you click a face there",
+        help="serve the operator's page; nobody is enrolled until you click a face there",
     )
     add_address(parser)
 

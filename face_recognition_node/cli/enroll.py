@@ -45,22 +45,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     add_gallery(parser)
     parser.add_argument("--views", type=int, default=0, metavar="N", help="views to keep (default 6)")
-    parser.add_argument("--person", metavar="ID", help="add the views to this person, not to a new one")
+    parser.add_argument("--person", metavar="ID", help="add the views to this person instead of a new one")
     parser.add_argument(
         "--somebody-else",
         action="store_true",
-        help="store a new person even if the face is that of somebody known already (a twin)",
+        help="store a new person even if the face is a known person's (a twin)",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--region", type=float, nargs=4, metavar=("X1", "Y1", "X2", "Y2"),
-        help="the face in this part of the image, in shares of its width and height",
+        help="the face in this part of the image, in fractions of its width and height",
     )  # fmt: skip
     which.add_argument(
-        "--track", type=int, metavar="N", help="the face with this track id, as `recognize` tells it"
+        "--track", type=int, metavar="N", help="the face with this track id, as `recognize` reports it"
     )
     parser.add_argument(
-        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="turn frames clockwise first"
+        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
     )
     add_json_option(parser)
     add_settings(parser)

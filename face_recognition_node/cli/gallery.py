@@ -53,8 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     sub = verb("list", _list, "show who is known")
     sub.add_argument("--session", help="only the people of this session")
-    sub.add_argument("--templates", action="store_true", help="show each stored view, too")
-    sub = verb("rename", _rename, "give a person another name, or a stranger a name")
+    sub.add_argument("--templates", action="store_true", help="also show each stored view")
+    sub = verb("rename", _rename, "rename a person, or name a stranger")
     sub.add_argument("person", metavar="PERSON")
     sub.add_argument("name", metavar="NAME")
     sub = verb("merge", _merge, "make one person of several; the first one's id and name stay")
@@ -62,20 +62,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("others", metavar="PERSON", nargs="+")
     sub = verb("split", _split, "make a person of their own of some templates of one person")
     sub.add_argument("templates", metavar="TEMPLATE_ID", type=int, nargs="+", help="see list --templates")
-    sub.add_argument("--name", default="", help="without a name, it becomes a stranger")
-    sub = verb("remove", _remove, "remove single templates; their person must keep one")
+    sub.add_argument("--name", default="", help="name of the new person; without it, a stranger")
+    sub = verb("remove", _remove, "remove templates; each person must keep at least one")
     sub.add_argument("templates", metavar="TEMPLATE_ID", type=int, nargs="+", help="see list --templates")
-    sub = verb("forget", _forget, "remove people with everything known of them")
+    sub = verb("forget", _forget, "remove people and everything stored about them")
     sub.add_argument("persons", metavar="PERSON", nargs="*")
     sub.add_argument("--session", help="everybody of this session")
     sub.add_argument("--all", action="store_true", help="everybody")
     sub.add_argument(
-        "--final", action="store_true", help="without a way back; otherwise undo works for a while"
+        "--final", action="store_true", help="cannot be undone; otherwise undo works for a while"
     )
-    for name, summary in (("undo", "take back the latest changes"), ("redo", "do again what was undone")):
+    for name, summary in (("undo", "undo the latest changes"), ("redo", "redo what was undone")):
         sub = verb(name, _undo if name == "undo" else _redo, summary)
         sub.add_argument("steps", metavar="N", type=int, nargs="?", default=1, help="how many (default 1)")
-    verb("history", _history, "show what can be undone or done again")
+    verb("history", _history, "show what can be undone or redone")
     sub = verb("export", _export, "write people to one file")
     sub.add_argument("file", metavar="FILE")
     sub.add_argument("--only", metavar="PERSON", nargs="+", help="these people only")
@@ -87,19 +87,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--on-conflict",
         choices=["merge", "skip", "copy", "refuse"],
         default="merge",
-        help="what to do with people who are here already: add their new templates (default), leave them as "
+        help="what to do with people who exist already: add their new templates (default), leave them as "
         "they are, store them once more as other people, or import nothing",
     )
-    verb("verify", _verify, "check the file, its rules, the search index, and doubtful templates")
+    verb("verify", _verify, "check the file, its contents and the search index; list doubtful templates")
     sub = verb("session", _session, "show the current session, or start or continue one for newcomers")
     sub.add_argument("name", metavar="NAME", nargs="?", help="'' for the default session")
     sub.add_argument("--kind", choices=["permanent", "event", "run"])
-    sub.add_argument("--time-to-live", type=float, metavar="S", help="forget newcomers after so many seconds")
+    sub.add_argument("--time-to-live", type=float, metavar="S", help="lifetime of new people, seconds")
     sub = verb("rollback", _rollback, "remove the templates that the node added by itself")
     sub.add_argument("person", metavar="PERSON", nargs="?", help="of this person only")
-    sub = verb("reembed", _reembed, "carry the gallery over to the present model, from crops kept on request")
+    sub = verb("reembed", _reembed, "convert the gallery to the present model, from stored crops")
     sub.add_argument(
-        "--remove-without-crop", action="store_true", help="remove templates of which no crop was kept"
+        "--remove-without-crop", action="store_true", help="remove templates without a stored crop"
     )
     add_settings(sub)
 

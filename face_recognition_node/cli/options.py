@@ -100,16 +100,14 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     """Add SOURCE and what part of it to use."""
     parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
     parser.add_argument(
-        "--start", type=float, default=0.0, metavar="S", help="begin at this second (default 0)"
+        "--start", type=float, default=0.0, metavar="S", help="start at this second (default 0)"
     )
     parser.add_argument("--end", type=float, metavar="S", help="stop before this second")
-    parser.add_argument(
-        "--rate", type=float, metavar="HZ", help="frames per second, in place of the source's own"
-    )
+    parser.add_argument("--rate", type=float, metavar="HZ", help="frames per second (default: the source's)")
     parser.add_argument(
         "--topic",
         default="",
-        help="of the images in a ROS 2 bag, if it holds several (default: the only one)",
+        help="topic of the images in a ROS 2 bag, if it has several",
     )
 
 
@@ -162,7 +160,7 @@ def gallery_path_from(arguments: argparse.Namespace, *, must_exist: bool = False
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add --models, --backend and --set."""
-    parser.add_argument("--models", metavar="DIR", help="folder of model files, if not the package's own")
+    parser.add_argument("--models", metavar="DIR", help="folder of model files (default: the package's)")
     parser.add_argument(
         "--backend", metavar="NAME", help="auto, openvino, onnxruntime, torch … (default auto)"
     )
@@ -172,7 +170,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="set a parameter, as identity.target_false_accept_rate=0.001; may be repeated",
+        help="set a parameter, for example identity.target_false_accept_rate=0.001; may be repeated",
     )
 
 

@@ -54,24 +54,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--json",
         type=file_or_stream,
         metavar="OUT.jsonl",
-        help="write one line of JSON a frame; - for standard output",
+        help="write one JSON line per frame; - for standard output",
     )
     parser.add_argument(
-        "--annotated", type=Path, metavar="OUT.mp4", help="write what was seen: .mp4 .mkv .avi .png .jpg"
+        "--annotated", type=Path, metavar="OUT.mp4", help="write annotated frames: .mp4 .mkv .avi .png .jpg"
     )
     parser.add_argument(
         "--bag",
         type=file_to_write,
         metavar="OUT.mcap",
-        help="write a ROS 2 bag: images, FaceArray, and what Foxglove draws on them",
+        help="write a ROS 2 bag: images, FaceArray and annotations for Foxglove",
     )
     parser.add_argument(
-        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="turn frames clockwise first"
+        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
     )
     parser.add_argument(
         "--keep-strangers",
         action="store_true",
-        help="leave the strangers that were met in the gallery, so that they can be renamed to people later",
+        help="keep new strangers in the gallery, so that they can be named later",
     )
     add_settings(parser)
     add_progress(parser)

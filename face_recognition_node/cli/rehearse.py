@@ -60,11 +60,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_gallery(parser)
     parser.add_argument(
         "--report", type=file_to_write, metavar="PAGE.html", default=Path("rehearsal.html"),
-        help="where the page goes (default rehearsal.html)",
+        help="page to write (default rehearsal.html)",
     )  # fmt: skip
-    parser.add_argument("--topic", default="", help="of the images in a ROS 2 bag, if it holds several")
+    parser.add_argument("--topic", default="", help="topic of the images in a ROS 2 bag, if it has several")
     parser.add_argument(
-        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="turn frames clockwise first"
+        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
     )
     add_settings(parser)
     add_progress(parser)

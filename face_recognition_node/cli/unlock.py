@@ -13,7 +13,7 @@ OWNER = "owner.npz"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "folder", type=Path, metavar="RUN", help="folder that `train` wrote from a triplet or an RGB-D recipe"
+        "folder", type=Path, metavar="RUN", help="folder written by `train` with a triplet or RGB-D recipe"
     )
     parser.add_argument(
         "pictures",
@@ -23,11 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="photograph; RGB-D: NAME_color.png beside NAME_depth.png",
     )
     parser.add_argument(
-        "--register", action="store_true", help="RGB-D: make the pictures the owner's, several poses"
+        "--register", action="store_true", help="RGB-D: register pictures of the owner, several poses"
     )
     parser.add_argument("--adapt", action="store_true", help="RGB-D: add an accepted picture to the owner's")
     parser.add_argument(
-        "--threshold", type=float, help="RGB-D: distance below which a face unlocks (the recipe's)"
+        "--threshold", type=float, help="RGB-D: distance below which a face unlocks (default: the recipe's)"
     )
     parser.add_argument(
         "--alpha", type=float, help="triplet: sensitivity from -1 to 1 (half of that in training)"

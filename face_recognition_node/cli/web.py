@@ -16,7 +16,7 @@ from face_recognition_node.cli.options import (
 )
 
 EPILOG = """\
-The page is for this machine alone unless --host names another address; then it needs the printed token.
+The page listens on this machine only unless --host names another address, which requires the printed token.
 
 exit codes: 0 ended by Ctrl-C, 2 wrong input or failure
 
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_gallery(parser)
     add_address(parser)
     parser.add_argument(
-        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="turn frames clockwise first"
+        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
     )
     add_settings(parser)
 

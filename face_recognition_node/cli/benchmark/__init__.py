@@ -7,9 +7,9 @@ import argparse
 from face_recognition_node.cli.options import add_verbs
 
 WHAT = {
-    "pipeline": "frames per second of the whole path, without ROS",
-    "ros": "latency, rate and CPU of the running node over DDS",
-    "gallery": "search and update times by gallery size",
+    "pipeline": "the whole pipeline without ROS",
+    "ros": "the running node over DDS: latency, rate, CPU, memory",
+    "gallery": "search and change by gallery size",
 }
 
 

@@ -27,7 +27,7 @@ def add_benchmark_options(parser: argparse.ArgumentParser, *, rounds: int) -> No
         type=int,
         default=0,
         metavar="N",
-        help="CPU threads of a network; 0: one for each core but one, up to 4",
+        help="CPU threads per network; 0: one fewer than there are cores, at most 4",
     )
     add_json_option(parser)
     add_progress(parser)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from face_recognition_node.gallery.gallery import Gallery, Snapshot
 
 EPILOG = """\
-Faces are made up: people of about 20 views, each with a cosine of 0.6 to 0.8 to the person's mean.
+Embeddings are synthetic: people with about 20 views, each with a cosine of 0.6 to 0.8 to the person's mean.
 
 exit codes: 0 done, 2 wrong input
 
@@ -96,7 +96,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=int, default=100, metavar="N", help="searches timed at each size")
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="where the files are made (default: the temporary folder)"
+        "--folder", type=Path, metavar="DIR", help="folder for the test files (default: the temporary folder)"
     )
     add_json_option(parser)
     add_progress(parser)

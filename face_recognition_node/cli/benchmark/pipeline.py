@@ -61,13 +61,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenes", nargs="+", default=["640x480:2", "1280x720:5"], metavar="WxH:FACES", help="size and faces"
     )
-    parser.add_argument("--backend", default="auto", help="what runs our networks (default %(default)s)")
+    parser.add_argument("--backend", default="auto", help="runtime of the networks (default %(default)s)")
     parser.add_argument(
         "--interval",
         type=int,
         default=3,
         metavar="N",
-        help="detector.interval_frames of the row that follows faces between searches (default %(default)s)",
+        help="detector.interval_frames of the row that tracks faces between detections (default %(default)s)",
     )
     add_benchmark_options(parser, rounds=60)
 

@@ -181,8 +181,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="640x480", metavar="WxH", help="image size (default: %(default)s)")
     parser.add_argument("--faces", type=int, default=2, help="faces in each image, 0 to 12 (default: 2)")
     parser.add_argument("--rate", type=float, default=30.0, help="images per second (default: 30)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="measured time (default: 20)")
-    parser.add_argument("--settle", type=float, default=3.0, help="time before it, not measured (default: 3)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds to measure (default: 20)")
+    parser.add_argument("--settle", type=float, default=3.0, help="warm-up before it (default: 3)")
     parser.add_argument(
         "--set",
         action="append",

@@ -7,9 +7,9 @@ import argparse
 from face_recognition_node.cli.options import add_verbs
 
 WHAT = {
-    "verification": "official LFW folds: accuracy, ROC, TAR at FAR, F1",
+    "verification": "LFW's ten folds and all pairs: accuracy, ROC, TAR at FAR, F1",
     "identification": "open-set identification: DIR at FPIR",
-    "replay": "a scenario of tracks with ground truth: right, wrong and late names",
+    "replay": "recordings with ground truth: right, wrong and late names",
     "scenarios": "scenes composed of real faces: door, seat swap, crossing, strangers, posters …",
 }
 

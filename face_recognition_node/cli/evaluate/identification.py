@@ -46,10 +46,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "faces",
         type=Path,
-        help="the training archive's folder or a prepared one (their held-out test people), or LFW",
+        help="folder of a training archive or of prepared faces (their held-out test people), or LFW",
     )
     parser.add_argument(
-        "--gallery-sizes", type=int, nargs="+", default=[10, 50, 200], metavar="N", help="people"
+        "--gallery-sizes", type=int, nargs="+", default=[10, 50, 200], metavar="N", help="people enrolled"
     )
     parser.add_argument(
         "--shots", type=int, nargs="+", default=[1, 3], metavar="N", help="faces enrolled of each"
@@ -66,12 +66,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--groups",
         type=Path,
         metavar="CSV",
-        help="also report each group of people: a table with the columns identity and group",
+        help="also report each group of people; a CSV with the columns identity and group",
     )
     parser.add_argument(
         "--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random galleries")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random galleries")
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "embedder", "backend", "device", "precision", "threads"))
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 DATA_VARIABLE = "FACE_RECOGNITION_DATA"
 EPILOG = """\
-SCENARIO.yaml is a file, or the name of one that comes with the package: sample, couple, signers, orl …
-The pictures do not come with it, but for those of 'sample'; see config/scenarios/README.md.
+SCENARIO.yaml is a file, or the name of a packaged scenario: sample, couple, signers, orl …
+Except for 'sample', their pictures are not included; see config/scenarios/README.md.
 
-exit codes: 0 done and everything the scenario requires was met, 1 something was not, 2 wrong input or failure
+exit codes: 0 everything that the scenario requires was met, 1 something was not, 2 wrong input or failure
 """
 
 
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--report",
         type=file_to_write,
         metavar="OUT.html",
-        help="write a page with a time line for each track",
+        help="write a page with a timeline of each track",
     )
     add_settings(parser)
     add_progress(parser)

@@ -31,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data", nargs="*", type=Path, metavar="DATA", help="where faces come from (default: ../shared/data)"
     )
-    parser.add_argument("--only", metavar="A1,A5", default="", help="run these scenarios only")
-    parser.add_argument("--short", action="store_true", help="few people, few frames: shows that it runs")
+    parser.add_argument("--only", metavar="A1,A5", default="", help="run only these scenarios")
+    parser.add_argument("--short", action="store_true", help="few people, few frames: a trial run")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--report", type=file_to_write, metavar="OUT.html", help="write a page with pictures")
     add_settings(parser)

@@ -33,10 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--light", type=float, default=1.0, metavar="SHARE",
-        help="darken the faces to this share of their light, with a camera's noise",
+        help="darken the faces to this fraction of their light and add camera noise",
     )  # fmt: skip
     parser.add_argument(
-        "--mirror", action="store_true", help="average each face's embedding with its mirror image's"
+        "--mirror", action="store_true", help="average each face's embedding with that of its mirror image"
     )
     parser.add_argument(
         "--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures"

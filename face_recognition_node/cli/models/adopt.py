@@ -23,26 +23,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "people whom the network was not trained on."
     )
     parser.add_argument(
-        "model", type=Path, metavar="MODEL.onnx", help="a face embedder, faces aligned as ArcFace's"
+        "model", type=Path, metavar="MODEL.onnx", help="a face embedder for faces aligned as for ArcFace"
     )
-    parser.add_argument("--name", required=True, help="what to call it: lower case, digits, underscores")
+    parser.add_argument("--name", required=True, help="its name: lower-case letters, digits, underscores")
     parser.add_argument(
         "--calibrate", type=Path, required=True, metavar="FACES",
         help="zip or folder of aligned 112x112 faces, NAME/FILE.webp, with LFW's pairs.txt",
     )  # fmt: skip
-    parser.add_argument("--license", help="terms of use of the weights; asked for on a terminal")
+    parser.add_argument("--license", help="terms of use of the weights (default: asked for on a terminal)")
     parser.add_argument(
         "--output", default="", help="name of the output with the embeddings, if there are several"
     )
-    parser.add_argument("--channels", choices=("RGB", "BGR"), help="channel order; by default both are tried")
+    parser.add_argument("--channels", choices=("RGB", "BGR"), help="channel order (default: both are tried)")
     parser.add_argument(
-        "--mean", type=float, help="subtracted from each pixel; by default the usual are tried"
+        "--mean", type=float, help="subtracted from each pixel (default: the usual values are tried)"
     )
     parser.add_argument(
-        "--scale", type=float, help="each pixel is divided by it; by default the usual are tried"
+        "--scale", type=float, help="divisor of each pixel (default: the usual values are tried)"
     )
     parser.add_argument("--videos", type=Path, nargs="*", default=[], metavar="VIDEO", help="see calibrate")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "backend", "threads"))
 

@@ -40,13 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("faces", type=Path, help="zip or folder: NAME/FILE.webp, aligned 112x112")
     parser.add_argument(
         "--videos", type=Path, nargs="*", default=[], metavar="VIDEO",
-        help="videos of people in front of a fixed camera, to measure how fast the noise of a face changes",
+        help="videos of people from a fixed camera, to measure the correlation time of embeddings",
     )  # fmt: skip
     parser.add_argument("--plot", type=file_to_write, metavar="FILE.png", help="write the reliability plot")
     parser.add_argument(
-        "--dry-run", action="store_true", help="report only; leave the embedder's model card as it is"
+        "--dry-run", action="store_true", help="report only; do not change the embedder's model card"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all draws")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     add_json_option(parser)
     add_model_options(parser)
 

@@ -29,13 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "checkpoint", type=Path, help="a training checkpoint (.ckpt, .pt) or weights (.safetensors)"
     )
     parser.add_argument(
-        "target", type=Path, help="path without ending, for instance models/efficientnet_b0_64"
+        "target", type=Path, help="path without extension, for example models/efficientnet_b0_64"
     )
     parser.add_argument(
         "--about",
         type=Path,
         metavar="FILE",
-        help="JSON with the card's words: version, about, trained_on, licence, measured …; "
+        help="JSON with the card's texts: version, about, trained_on, licence, measured …; "
         "default: the card that TARGET has already",
     )
     add_json_option(parser)

@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument(
         "--precision", choices=["auto", "fp32"], default="auto",
-        help="auto: bfloat16 where the processor multiplies in it",
+        help="auto: bfloat16 if the CPU supports it",
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("recipe", type=Path, help="a YAML file, see config/training/")
     parser.add_argument(
-        "--out", type=Path, help="folder for logs, checkpoints, weights and pictures (runs/RECIPE)"
+        "--out", type=Path, help="folder for logs, checkpoints, weights and pictures (default runs/RECIPE)"
     )
     parser.add_argument(
         "--data", type=Path, help="the faces to train on (data.path): an archive's folder, a zip, or folders"
@@ -35,14 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry of the recipe"
     )
     parser.add_argument(
-        "--start", help="weights to start from (a file, or 'imagenet'); the recipe's by default"
+        "--start", help="weights to start from: a file, or 'imagenet' (default: the recipe's)"
     )
-    parser.add_argument(
-        "--fast", action="store_true", help="a run of two minutes at most that shows that it works"
-    )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (torch's choice by default)")
+    parser.add_argument("--fast", action="store_true", help="a trial run of at most two minutes")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
     parser.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
-    parser.add_argument("--devices", type=int, default=1, help="processes on this machine, one a GPU")
+    parser.add_argument("--devices", type=int, default=1, help="processes on this machine, one per GPU")
     parser.add_argument("--nodes", type=int, default=1, help="machines; start the command on each of them")
 
 
