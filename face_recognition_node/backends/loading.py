@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from face_recognition_node.common.errors import BackendUnavailableError
@@ -25,51 +25,32 @@ _NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_relea
 _log = logging.getLogger(__name__)
 
 
-def _openvino(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
-    from face_recognition_node.backends.openvino_runner import OpenVinoRunner
+def _open(name: str, card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
+    """Import a backend and open the model with it."""
+    if name == "openvino":
+        from face_recognition_node.backends.openvino_runner import OpenVinoRunner
 
-    return OpenVinoRunner(card, models, reason)
+        return OpenVinoRunner(card, models, reason)
+    if name == "onnxruntime":
+        from face_recognition_node.backends.onnxruntime_runner import OnnxRuntimeRunner
 
-
-def _onnxruntime(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
-    from face_recognition_node.backends.onnxruntime_runner import OnnxRuntimeRunner
-
-    return OnnxRuntimeRunner(card, models, reason)
-
-
-def _require_torch_network(card: ModelCard) -> None:
+        return OnnxRuntimeRunner(card, models, reason)
     if card.network == ADOPTED:
         raise BackendUnavailableError(
             f"{card.name} was adopted as ONNX, torch has no network of it; use openvino or onnxruntime"
         )
+    if name == "torch":
+        from face_recognition_node.backends.torch_runner import open_torch_runner
 
-
-def _torch(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
-    _require_torch_network(card)
-    from face_recognition_node.backends.torch_runner import open_torch_runner
-
-    return open_torch_runner(card, models, reason)
-
-
-def _torch_tensorrt(card: ModelCard, models: ModelsConfig, reason: str) -> ModelRunner:
-    _require_torch_network(card)
+        return open_torch_runner(card, models, reason)
     from face_recognition_node.backends.tensorrt import TorchTensorRtCompiler, TorchTensorRtRunner
 
     compiler = TorchTensorRtCompiler(models.device.lower() or "cuda:0")
     # the device is that of the engines; what serves meanwhile chooses its own
     serving = dataclasses.replace(models, device="")
-    order = [name for name in auto_order(serving.device) if name != "torch_tensorrt"]
+    order = [other for other in auto_order(serving.device) if other != name]
     fallback = _first_available(order, card, serving, "until the engine is ready")
     return TorchTensorRtRunner(card, models, fallback, compiler, reason)
-
-
-Opener = Callable[[ModelCard, ModelsConfig, str], ModelRunner]
-OPENERS: dict[str, Opener] = {
-    "torch_tensorrt": _torch_tensorrt,
-    "openvino": _openvino,
-    "onnxruntime": _onnxruntime,
-    "torch": _torch,
-}
 
 
 def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
@@ -85,7 +66,7 @@ def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
         ModelMismatchError: If a file does not belong to its card.
     """
     if models.backend != "auto":
-        return OPENERS[models.backend](card, models, "asked for by models.backend")
+        return _open(models.backend, card, models, "asked for by models.backend")
     return _first_available(auto_order(models.device), card, models, "auto")
 
 
@@ -117,7 +98,7 @@ def _first_available(names: Sequence[str], card: ModelCard, models: ModelsConfig
             continue
         reason = f"{why}: {'; '.join([*passed_over, f'{name} is the next best'])}" if passed_over else why
         try:
-            return OPENERS[name](card, models, reason)
+            return _open(name, card, models, reason)
         except BackendUnavailableError as error:
             passed_over.append(f"{name} failed: {error}")
             _log.warning("%s: %s", card.name, passed_over[-1])

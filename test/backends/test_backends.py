@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from face_recognition_node.backends import load_detector, load_embedder, loading, open_runner
+from face_recognition_node.backends import load_detector, load_embedder, loading, open_runner, openvino_runner
 from face_recognition_node.backends.openvino_runner import remove_damaged
 from face_recognition_node.backends.preprocessing import network_input, thread_count
 from face_recognition_node.common.errors import (
@@ -243,7 +243,7 @@ def test_a_backend_that_fails_is_passed_over_aloud(monkeypatch, caplog):
     def broken(card, models, reason):
         raise BackendUnavailableError("no such instruction")
 
-    monkeypatch.setitem(loading.OPENERS, "openvino", broken)
+    monkeypatch.setattr(openvino_runner, "OpenVinoRunner", broken)
     with caplog.at_level(logging.WARNING):
         report = load_embedder(ModelsConfig()).backend
     assert report.name == "onnxruntime"
