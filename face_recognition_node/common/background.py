@@ -1,8 +1,10 @@
-"""One thread that writes to the disk, in order, while frames go on."""
+"""Threads beside the frames': one that writes to the disk, in order, and those that look now and then."""
 
 from __future__ import annotations
 
 import logging
+import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -58,3 +60,21 @@ def _log_failure(future: Future[Result]) -> None:
     error = future.exception()
     if error is not None:
         _log.debug("background work failed", exc_info=error)
+
+
+def repeat(method: Callable[[], None], interval_s: float, stop: threading.Event, name: str) -> None:
+    """Call an object's method now and then on a thread of its own, until ``stop`` or the object is gone."""
+    reference = weakref.WeakMethod(method)
+
+    def run() -> None:
+        while not stop.wait(interval_s):
+            call = reference()
+            if call is None:
+                return
+            try:
+                call()
+            except Exception:  # the thread must outlive a full disk, a lock, a file that was exchanged
+                _log.exception("%s failed; it goes on", name)
+            del call
+
+    threading.Thread(target=run, name=name, daemon=True).start()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from face_recognition_node.config import GalleryConfig
     from face_recognition_node.gallery.files import CropSafe
     from face_recognition_node.gallery.snapshot import Snapshot
-    from face_recognition_node.gallery.values import Session
 
 Key = str | int
 Cell = str | int | float | bytes | None
@@ -236,11 +235,6 @@ class Context:
     now: float
     crops: CropSafe
 
-    @property
-    def session(self) -> Session:
-        """The one under which newcomers are stored."""
-        return self.snapshot.sessions[self.snapshot.session]
-
 
 @dataclass(frozen=True, slots=True)
 class Edit(Generic[Answer]):
@@ -251,12 +245,14 @@ class Edit(Generic[Answer]):
         sentence: What it did, for people.
         persons: Ids it touched.
         is_recorded: It can be undone.
+        is_final: Nothing is kept to undo it, nor earlier changes of the same persons.
     """
 
     answer: Answer
     sentence: str
     persons: tuple[str, ...]
     is_recorded: bool = True
+    is_final: bool = False
 
 
 def _conflict(change: Change, what: str) -> GalleryConflictError:

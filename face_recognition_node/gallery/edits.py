@@ -12,7 +12,13 @@ from dataclasses import replace
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
 from face_recognition_node.gallery.changes import Cell, Context, Edit, Transaction
-from face_recognition_node.gallery.retention import earliest, expiry, stranger_end
+from face_recognition_node.gallery.retention import (
+    earliest,
+    expiry,
+    members_of,
+    members_of_runs,
+    stranger_end,
+)
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, Session, checked_name
 
@@ -36,7 +42,7 @@ def add_person(
     name = checked_name(name, may_be_empty=is_stranger)
     _require_templates(name, templates)
     check_limit(at, name, len(templates))
-    person_id, session = new_person_id(at, is_stranger), at.session
+    person_id, session = new_person_id(at, is_stranger), at.snapshot.current_session
     expires = earliest(expires, expiry(at, session, is_stranger and expires is None))
     insert_person(at, person_id, name, is_stranger, session.name, expires)
     insert_templates(at, person_id, templates)
@@ -71,7 +77,8 @@ def enroll(
         if not person.is_stranger:
             raise GalleryConflictError(f"{person.label} ({person.person_id}) is no stranger any more")
     check_limit(at, name, sum(person.n_templates for person in strangers) + len(templates))
-    person_id = _name_strangers(at, strangers, name, at.session, at.session.expiry(at.now))
+    session = at.snapshot.current_session
+    person_id = _name_strangers(at, strangers, name, session, session.expiry(at.now))
     insert_templates(at, person_id, templates)
     sentence = f"add {name}, known as {_labels(strangers)}, with {_counted(len(templates), 'template')}"
     return Edit(person_id, sentence, (person_id, *(person.person_id for person in strangers)))
@@ -270,9 +277,16 @@ def rollback_adaptation(at: Context, person_id: str | None = None) -> Edit[int]:
     return Edit(n_removed, sentence, tuple(touched))
 
 
-def forget(at: Context, person_ids: Iterable[str]) -> Edit[tuple[Person, ...]]:
-    """Remove persons with everything known of them; the answer is the persons as they were."""
-    people = _distinct(at.snapshot, person_ids)
+def forget(
+    at: Context, person_ids: str | Iterable[str] = (), final: bool = False, *, session: str | None = None
+) -> Edit[tuple[Person, ...]]:
+    """Remove persons, or everybody of a session, with everything known of them; return them as they were.
+
+    No embedding is left in the file, its log or memory. Until the undo window ends they can be brought back
+    from a sealed copy, unless ``final``.
+    """
+    wanted = [person_ids] if isinstance(person_ids, str) else list(person_ids)
+    people = _distinct(at.snapshot, wanted if session is None else wanted + members_of(at.snapshot, session))
     for person in people:
         for template_id in person.template_ids:
             at.rows.delete_template(template_id)
@@ -281,7 +295,18 @@ def forget(at: Context, person_ids: Iterable[str]) -> Edit[tuple[Person, ...]]:
         at.rows.delete("persons", person.person_id)
     names = _labels(people[:3]) + (" …" if len(people) > 3 else "")
     sentence = f"forget {names}" if len(people) < 4 else f"forget {len(people)} persons ({names})"
-    return Edit(tuple(people), sentence, tuple(person.person_id for person in people))
+    is_final = final or at.config.undo_window_s == 0
+    return Edit(tuple(people), sentence, tuple(person.person_id for person in people), is_final=is_final)
+
+
+def forget_all(at: Context, final: bool = False) -> Edit[tuple[Person, ...]]:
+    """Forget everybody."""
+    return forget(at, at.snapshot.persons, final)
+
+
+def start_run(at: Context) -> Edit[tuple[Person, ...]]:
+    """Forget for good who was stored for an earlier run of the node only; the node calls it at start."""
+    return forget(at, members_of_runs(at.snapshot), final=True)
 
 
 # Parts of several changes.

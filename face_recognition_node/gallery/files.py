@@ -73,8 +73,8 @@ def default_keys_folder() -> Path:
     return root / FOLDER / "keys"
 
 
-def choose_keys_folder(file: Path, gallery_id: str, chosen: Path | None) -> Path:
-    """Return the folder for a gallery's keys.
+def choose_keys_folder(file: Path | None, gallery_id: str, chosen: Path | None) -> Path | None:
+    """Return the folder for a gallery's keys, None for one in memory.
 
     Args:
         file: The gallery's, absolute.
@@ -84,6 +84,8 @@ def choose_keys_folder(file: Path, gallery_id: str, chosen: Path | None) -> Path
     Raises:
         GalleryUnavailableError: If the keys would lie with what they seal.
     """
+    if file is None:
+        return None
     folder = (chosen or default_keys_folder()).absolute() / gallery_id
     mine = (folder, *folder.parents) if chosen is not None else (folder, folder.parent)
     if file.parent in mine:

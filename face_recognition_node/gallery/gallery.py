@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from face_recognition_node.common.background import repeat
 from face_recognition_node.common.closing import Closing
 from face_recognition_node.common.errors import (
     FaceRecognitionError,
-    GalleryConflictError,
     GalleryUnavailableError,
-    InputError,
 )
 from face_recognition_node.common.files import user_path
 from face_recognition_node.config import GalleryConfig
@@ -52,21 +49,33 @@ __all__ = [
     "Snapshot", "Template",
 ]  # fmt: skip
 
-LOGGER = logging.getLogger(__name__)
 UNDO_WINDOW = "undo_window_s"
 """The setting of the node that the file keeps, in the table meta, for commands."""
 Answer = TypeVar("Answer")
 P = ParamSpec("P")
 
 
+def _method(
+    edit: Callable[Concatenate[Context, P], Edit[Answer]],
+) -> Callable[Concatenate[Gallery, P], Answer]:
+    """Make a method of an edit: it makes the change, and returns the answer when it is durable."""
+
+    @functools.wraps(edit)
+    def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> Answer:
+        return self._change(lambda at: edit(at, *args, **options))
+
+    return change
+
+
 def _returning_person(
     edit: Callable[Concatenate[Context, P], Edit[str]],
 ) -> Callable[Concatenate[Gallery, P], Person]:
-    """Make an edit a method that returns the person it is about, as it is then."""
+    """Make a method of an edit that returns the person it is about, as it is then."""
+    make = _method(edit)
 
     @functools.wraps(edit)
     def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> Person:
-        person_id = self._change(lambda at: edit(at, *args, **options))
+        person_id = make(self, *args, **options)
         return self.snapshot().person(person_id)
 
     return change
@@ -75,11 +84,12 @@ def _returning_person(
 def _returning_owners(
     edit: Callable[Concatenate[Context, P], Edit[tuple[str, ...]]],
 ) -> Callable[Concatenate[Gallery, P], tuple[Person, ...]]:
-    """Make an edit of templates a method that returns their owners, as they are then."""
+    """Make a method of an edit of templates that returns their owners, as they are then."""
+    make = _method(edit)
 
     @functools.wraps(edit)
     def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> tuple[Person, ...]:
-        ids = self._change(lambda at: edit(at, *args, **options))
+        ids = make(self, *args, **options)
         return tuple(self.snapshot().persons[person_id] for person_id in ids)
 
     return change
@@ -89,6 +99,10 @@ class Gallery(Closing):
     """Persons and their templates; safe to use from several threads, and from several processes on one file.
 
     Open one with :meth:`open`; use it as a context manager or call :meth:`close`.
+
+    Attributes:
+        path: The file, or None in memory.
+        config: The parameters in force; see :meth:`update_config`.
     """
 
     def __init__(
@@ -99,7 +113,8 @@ class Gallery(Closing):
         clock: Callable[[], float],
         read_only: bool = False,
     ) -> None:
-        self._store, self._keys, self._config, self._clock = store, keys, config, clock
+        self.path, self.config = store.path, config
+        self._store, self._keys, self._clock = store, keys, clock
         gallery_id = str(store.meta("gallery_id"))
         self._lock = threading.RLock()
         self._crops = CropSafe(keys, gallery_id)
@@ -108,20 +123,14 @@ class Gallery(Closing):
         self._live = LiveSnapshot(store, config)
         self._is_open = True
         self._data_version = store.data_version()
-        self._next_deadline: float | None = None
         if read_only:
             return
-        self._destroy_orphans()
+        self._history.destroy_orphans(Transaction(store.connection))
         self._end_what_is_late()
         if note := self._erasure.pending():  # a crash may have come between a forget and its scrubbing
             self._erasure.scrub(note)
         if store.path is not None and config.poll_interval_s > 0:
-            threading.Thread(
-                target=_follow,
-                args=(weakref.ref(self), store.closing, config.poll_interval_s),
-                name="gallery-follow",
-                daemon=True,
-            ).start()
+            repeat(self._follow_quietly, config.poll_interval_s, store.closing, "gallery-follow")
 
     @classmethod
     def open(
@@ -155,9 +164,7 @@ class Gallery(Closing):
         file = None if path is None else _path(path).absolute()
         store = Store(file, fingerprint or ("" if file is None else None), dimension, must_exist, read_only)
         try:
-            folder = (
-                None if file is None else choose_keys_folder(file, str(store.meta("gallery_id")), keys_folder)
-            )
+            folder = choose_keys_folder(file, str(store.meta("gallery_id")), keys_folder)
             if config is None:
                 window_s = store.setting(UNDO_WINDOW)
                 config = GalleryConfig() if window_s is None else GalleryConfig(undo_window_s=window_s)
@@ -175,19 +182,9 @@ class Gallery(Closing):
                 self._store.close()
 
     @property
-    def path(self) -> Path | None:
-        """The file, or None in memory."""
-        return self._store.path
-
-    @property
     def fingerprint(self) -> str:
         """Of the model and alignment the embeddings come from."""
         return self._live.snapshot.fingerprint
-
-    @property
-    def config(self) -> GalleryConfig:
-        """The parameters in force."""
-        return self._config
 
     @property
     def trouble(self) -> str:
@@ -215,7 +212,7 @@ class Gallery(Closing):
                 self._live.catch_up()
                 self._data_version = data_version
                 # The other may have begun an undo window.
-                self._next_deadline = self._history.next_deadline(Transaction(self._store.connection))
+                self._history.note_deadline(Transaction(self._store.connection))
             self._end_what_is_late()
             self._erasure.tidy()
             self._store.troubles.note("read", "")
@@ -225,6 +222,10 @@ class Gallery(Closing):
             raise
         finally:
             self._lock.release()
+
+    def _follow_quietly(self) -> None:
+        with contextlib.suppress(FaceRecognitionError):  # noted, and logged once
+            self.follow()
 
     def update_config(self, config: GalleryConfig) -> None:
         """Use other parameters from the next change on (those that may change while running).
@@ -236,7 +237,7 @@ class Gallery(Closing):
                 with self._store.transaction() as transaction:
                     statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
                     transaction.connection.execute(statement, (UNDO_WINDOW, config.undo_window_s))
-            self._config = config
+            self.config = config
             self._history.config = config
 
     def snapshot(self) -> Snapshot:
@@ -246,8 +247,7 @@ class Gallery(Closing):
     @property
     def session(self) -> Session:
         """The session under which newcomers are stored."""
-        snapshot = self._live.snapshot
-        return snapshot.sessions[snapshot.session]
+        return self.snapshot().current_session
 
     # Changes. Each returns when it is durable, or raises and has changed nothing.
 
@@ -261,25 +261,10 @@ class Gallery(Closing):
     remove_templates = _returning_owners(edits.remove_templates)
     set_aside = _returning_owners(edits.set_aside)
 
-    def rollback_adaptation(self, person_id: str | None = None) -> int:
-        """Remove the templates the node added by itself, of one person or of all; return how many."""
-        return self._change(lambda at: edits.rollback_adaptation(at, person_id))
-
-    def forget(
-        self, person_ids: str | Iterable[str] = (), final: bool = False, *, session: str | None = None
-    ) -> tuple[Person, ...]:
-        """Remove persons, or everybody of a session, with everything known of them; return them as they were.
-
-        No embedding is left in the file, its log or memory. Until the undo window ends they can be brought
-        back from a sealed copy, unless ``final``.
-        """
-        wanted = [person_ids] if isinstance(person_ids, str) else list(person_ids)
-
-        def choose(snapshot: Snapshot) -> list[str]:
-            members = [] if session is None else retention.members_of(snapshot, session)
-            return [*wanted, *members]
-
-        return self._forget(choose, final)
+    rollback_adaptation = _method(edits.rollback_adaptation)
+    forget = _method(edits.forget)
+    forget_all = _method(edits.forget_all)
+    start_run = _method(edits.start_run)
 
     def forget_strangers(self, person_ids: Iterable[str]) -> tuple[Person, ...]:
         """Forget, for good, those that are strangers when it comes to it.
@@ -287,24 +272,16 @@ class Gallery(Closing):
         Whoever has been named or joined with somebody in the meantime stays.
         """
         wanted = list(person_ids)
-        if not retention.strangers_among(self._live.snapshot, wanted):
+        if not retention.strangers_among(self.snapshot(), wanted):
             return ()
-        return self._forget(lambda snapshot: retention.strangers_among(snapshot, wanted), final=True)
-
-    def forget_all(self, final: bool = False) -> tuple[Person, ...]:
-        """Forget everybody."""
-        return self._forget(lambda snapshot: list(snapshot.persons), final)
-
-    def start_run(self) -> tuple[Person, ...]:
-        """Forget for good who was stored for an earlier run of the node only; the node calls it at start."""
-        return self._forget(retention.members_of_runs, final=True)
+        return self._change(lambda at: edits.forget(at, retention.strangers_among(at.snapshot, wanted), True))
 
     def expire(self, now: float | None = None) -> tuple[Person, ...]:
         """Forget, for good, persons and undoable removals whose time is over; return the persons."""
         moment = self._clock() if now is None else now
         gone: tuple[Person, ...] = ()
-        if retention.expired(self._live.snapshot, moment):
-            gone = self._forget(lambda snapshot: retention.expired(snapshot, moment), final=True)
+        if retention.expired(self.snapshot(), moment):
+            gone = self._change(lambda at: edits.forget(at, retention.expired(at.snapshot, moment), True))
         self._change(_end_removals, now=moment)
         return gone
 
@@ -319,7 +296,7 @@ class Gallery(Closing):
         """Note that persons were recognized; written once a minute each, and lets strangers live on."""
         moment = self._clock() if now is None else now
         ids = list(person_ids)
-        if retention.due_to_be_seen(self._live.snapshot, ids, moment, self._config):
+        if retention.due_to_be_seen(self._live.snapshot, ids, moment, self.config):
             self._change(lambda at: retention.mark_seen(at, ids, moment))
 
     def import_from(
@@ -379,7 +356,7 @@ class Gallery(Closing):
         )  # fmt: skip
         with self._opened():
             self._live.read_everything()
-            self._destroy_orphans()
+            self._history.destroy_orphans(Transaction(self._store.connection))
             self._erasure.scrub(self._erasure.pending())
         return report
 
@@ -389,11 +366,11 @@ class Gallery(Closing):
         Raises:
             GalleryConflictError: There are not so many, or a later change stands in the way.
         """
-        return self._step(steps, is_redo=False)
+        return self._change(lambda at: self._history.step(at, steps, is_redo=False))
 
     def redo(self, steps: int = 1) -> tuple[str, ...]:
         """Do again what was undone last, like :meth:`undo`."""
-        return self._step(steps, is_redo=True)
+        return self._change(lambda at: self._history.step(at, steps, is_redo=True))
 
     def history(self) -> list[HistoryEntry]:
         """Return the changes that can be undone or done again, oldest first."""
@@ -414,38 +391,10 @@ class Gallery(Closing):
                 self._store.require_usable()
             yield
 
-    def _forget(self, choose: Callable[[Snapshot], list[str]], final: bool) -> tuple[Person, ...]:
-        is_final = final or self._config.undo_window_s == 0
-        return self._change(lambda at: edits.forget(at, choose(at.snapshot)), is_final=is_final)
-
-    def _step(self, steps: int, is_redo: bool) -> tuple[str, ...]:
-        """Undo or redo changes, all asked for or none, and return what each did."""
-        if steps < 1:
-            raise InputError(f"steps: expected at least 1, got {steps}")
-
-        def take_back(at: Context) -> Edit[tuple[str, ...]]:
-            n_able = sum(entry.is_done != is_redo for entry in self._history.entries(at.rows))
-            if 0 < n_able < steps:
-                done = "done again" if is_redo else "undone"
-                raise GalleryConflictError(f"only {n_able} changes can be {done}, {steps} were asked for")
-            sentences = []
-            for _ in range(steps):
-                entry = self._history.step(at.rows, is_redo, at.now)
-                sentences.append(entry.sentence)
-                retention.revive(at, entry.persons)
-            return Edit(tuple(sentences), "", (), is_recorded=False)
-
-        return self._change(take_back)
-
-    def _change(
-        self, edit: Callable[[Context], Edit[Answer]], *, is_final: bool = False, now: float | None = None
-    ) -> Answer:
+    def _change(self, edit: Callable[[Context], Edit[Answer]], now: float | None = None) -> Answer:
         """Make a change in one transaction, show its outcome to readers and clear what it removed.
 
-        Args:
-            edit: Makes it; what it raises leaves everything as it was.
-            is_final: Nothing is kept to undo it, nor earlier changes of the same persons.
-            now: Unix seconds; by default the clock's.
+        What ``edit`` raises leaves everything as it was. ``now`` is by default the clock's.
         """
         with self._opened():
             try:
@@ -454,8 +403,8 @@ class Gallery(Closing):
                     moment = self._clock() if now is None else now
                     is_more_left = self._erasure.pending() > 0
                     ended = self._history.expire(rows, moment)
-                    done = edit(Context(self._live.snapshot, rows, self._config, moment, self._crops))
-                    if is_final:
+                    done = edit(Context(self._live.snapshot, rows, self.config, moment, self._crops))
+                    if done.is_final:
                         self._history.forget(rows, done.persons)
                         rows.note_removed(rows.inverse)
                     elif done.is_recorded and rows.inverse:
@@ -464,7 +413,7 @@ class Gallery(Closing):
                     note = self._erasure.note() if removed or ended or texts else 0
                     if edit is not _end_removals or texts:
                         rows.bump_version()
-                    self._next_deadline = self._history.next_deadline(rows)
+                    self._history.note_deadline(rows)
             except BaseException:
                 self._history.abandon_keys()
                 raise
@@ -472,7 +421,7 @@ class Gallery(Closing):
             return done.answer
 
     def _end_what_is_late(self) -> None:
-        if self._next_deadline is not None and self._next_deadline <= self._clock():
+        if self._history.next_deadline <= self._clock():
             self._change(_end_removals)
 
     def _show(self, note: int, must_rewrite: bool, removed: Sequence[bytes | str]) -> None:
@@ -487,13 +436,6 @@ class Gallery(Closing):
             self._erasure.scrub(note, removed, must_rewrite)
         self._history.destroy_keys()
 
-    def _destroy_orphans(self) -> None:
-        """Destroy keys of changes that are not in the history any more."""
-        with self._lock:
-            rows = Transaction(self._store.connection)
-            self._history.destroy_orphans(rows)
-            self._next_deadline = self._history.next_deadline(rows)
-
 
 def _end_removals(at: Context) -> Edit[None]:
     """Change nothing: with every change, removals whose undo window is over come to their end."""
@@ -502,17 +444,3 @@ def _end_removals(at: Context) -> Edit[None]:
 
 def _path(path: str | Path) -> Path:
     return user_path(path, "any", name="gallery", error=GalleryUnavailableError)
-
-
-def _follow(reference: weakref.ref[Gallery], stop: threading.Event, interval_s: float) -> None:
-    while not stop.wait(interval_s):
-        gallery = reference()
-        if gallery is None:
-            return
-        try:
-            gallery.follow()
-        except FaceRecognitionError:
-            pass  # noted, and logged once
-        except Exception:  # the thread must outlive a full disk, a lock, a file of another model
-            LOGGER.exception("could not follow changes of the gallery %s", gallery.path)
-        del gallery

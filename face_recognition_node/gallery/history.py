@@ -8,13 +8,22 @@ with the undo window; so do the older entries that cannot be undone without them
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError
-from face_recognition_node.gallery.changes import Change, Transaction, decode_changes, encode_changes
+from face_recognition_node.common.errors import GalleryConflictError, GalleryUnavailableError, InputError
+from face_recognition_node.gallery.changes import (
+    Change,
+    Context,
+    Edit,
+    Transaction,
+    decode_changes,
+    encode_changes,
+)
+from face_recognition_node.gallery.retention import revive
 from face_recognition_node.gallery.values import Provenance
 
 if TYPE_CHECKING:
@@ -67,6 +76,8 @@ class History:
         self._doomed_keys: list[str] = []
         self._left_keys: list[str] = []
         self._new_keys: list[str] = []
+        self.next_deadline = math.inf
+        """When the next entry ends, Unix seconds, as of the latest :meth:`note_deadline`."""
 
     def entries(self, transaction: Transaction) -> list[HistoryEntry]:
         """Return all entries, oldest first."""
@@ -101,12 +112,27 @@ class History:
         )
         self._write(transaction, int(cursor.lastrowid or 0), inverse, now)
 
-    def step(self, transaction: Transaction, redo: bool, now: float) -> HistoryEntry:
-        """Undo the latest change, or redo the latest undone one, and return it.
+    def step(self, at: Context, steps: int, is_redo: bool) -> Edit[tuple[str, ...]]:
+        """Undo the latest changes, or redo what was undone last, all asked for or none; tell what each was.
 
         Raises:
-            GalleryConflictError: There is none.
+            InputError: No number of steps.
+            GalleryConflictError: There are not so many, or a later change stands in the way.
         """
+        if steps < 1:
+            raise InputError(f"steps: expected at least 1, got {steps}")
+        n_able = sum(entry.is_done != is_redo for entry in self.entries(at.rows))
+        if 0 < n_able < steps:
+            done = "done again" if is_redo else "undone"
+            raise GalleryConflictError(f"only {n_able} changes can be {done}, {steps} were asked for")
+        sentences = []
+        for _ in range(steps):
+            entry = self._step(at.rows, is_redo, at.now)
+            sentences.append(entry.sentence)
+            revive(at, entry.persons)
+        return Edit(tuple(sentences), "", (), is_recorded=False)
+
+    def _step(self, transaction: Transaction, redo: bool, now: float) -> HistoryEntry:
         fitting = [entry for entry in self.entries(transaction) if entry.is_done != redo]
         if not fitting:
             what = "there is nothing to do again" if redo else "there is nothing to undo"
@@ -136,10 +162,10 @@ class History:
         self._drop(transaction, ended)
         return ended
 
-    def next_deadline(self, transaction: Transaction) -> float | None:
-        """Return when the next entry ends, or None."""
-        row = transaction.connection.execute("SELECT min(deadline) FROM history").fetchone()
-        return None if row is None else row[0]
+    def note_deadline(self, transaction: Transaction) -> None:
+        """Find out when the next entry ends."""
+        (deadline,) = transaction.connection.execute("SELECT min(deadline) FROM history").fetchone()
+        self.next_deadline = math.inf if deadline is None else deadline
 
     def destroy_keys(self) -> None:
         """Destroy the keys of dropped entries; call it when the transaction that dropped them is durable.
@@ -170,6 +196,7 @@ class History:
             if name.startswith("undo-") and name not in used:
                 self._doomed_keys.append(name)
         self.destroy_keys()
+        self.note_deadline(transaction)
 
     def _write(self, transaction: Transaction, entry_id: int, changes: Sequence[Change], now: float) -> None:
         seal = deadline = None

@@ -47,8 +47,8 @@ class Columns:
         return found
 
     def with_changed(self, touched: IntArray, new: Columns) -> Columns:
-        """Return these templates, sorted by id, with the touched ones replaced by those of ``new``."""
-        rows = self.rows_of(touched)
+        """Return these templates, sorted by id, with the touched ones and those of ``new`` replaced by it."""
+        rows = self.rows_of(np.union1d(touched, new.template_ids))
         kept = Columns(*(np.delete(column, rows, axis=0) for column in self._all()))
         at = np.searchsorted(kept.template_ids, new.template_ids)
         pairs = zip(kept._all(), new._all(), strict=True)
@@ -111,10 +111,8 @@ class Rows:
         is_everything: The rows are the whole gallery; otherwise what was touched since the version asked for.
         persons: Rows of the table persons, in the order in which they were created, then by id.
         aliases: (alias, person_id) of those persons.
-        templates: The table templates, ascending id.
+        templates: All templates of those persons, and the touched ones of others; ascending id.
         embeddings: (n, D) their embeddings.
-        memberships: (person_id, template_id, provenance) of all templates of those persons; empty if the rows
-            are everything, for ``templates`` says it then.
         sessions: Rows of the table sessions, always all.
         session: Name of the current session.
         touched_persons: Ids touched; one that is not among ``persons`` is gone.
@@ -127,15 +125,14 @@ class Rows:
     aliases: list[Row]
     templates: Columns
     embeddings: FloatArray
-    memberships: list[Row]
     sessions: list[Row]
     session: str
-    touched_persons: frozenset[str] = frozenset()
-    touched_templates: frozenset[int] = frozenset()
+    touched_persons: frozenset[str]
+    touched_templates: frozenset[int]
 
 
 def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
-    """Return the rows touched after ``version``, or everything where the log does not reach back.
+    """Return the rows touched after ``version`` (-1: all), or everything where the log does not reach back.
 
     Raises:
         InputError: An embedding is of the wrong length.
@@ -146,31 +143,31 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
     logged = "SELECT count(DISTINCT version), total(kind = '*') FROM changes WHERE version > ?"
     n_versions, n_bulk = execute(logged, (version,)).fetchone()
     is_everything = version < 0 or n_bulk > 0 or n_versions != now - version
+    log = "SELECT key FROM changes WHERE version > :version AND kind = '{}'"
 
-    def rows(table: str, columns: Sequence[str], order: str, key: str, kind: str) -> sqlite3.Cursor:
-        """Read a table, or those rows of it whose key was touched as this kind."""
-        query = f"SELECT {', '.join(columns)} FROM {table}"
+    def rows(table: str, touched: str, order: str = "") -> sqlite3.Cursor:
+        where = "" if is_everything else f"WHERE {touched}"
+        query = f"SELECT {', '.join(COLUMNS[table])} FROM {table} {where} {order}"
+        return execute(query, {"version": version})
+
+    def keys(kind: str) -> frozenset[Any]:
         if is_everything:
-            return execute(f"{query} {order}")
-        touched = f"WHERE {key} IN (SELECT key FROM changes WHERE version > ? AND kind = ?)"
-        return execute(f"{query} {touched} {order}", (version, kind))
+            return frozenset()
+        return frozenset(key for (key,) in execute(log.format(kind), {"version": version}))
 
-    by_id, key = "ORDER BY template_id", "person_id"
-    cursor = rows("templates", COLUMNS["templates"], by_id, "template_id", "t")
+    of_persons = f"person_id IN ({log.format('p')})"
+    of_either = f"{of_persons} OR template_id IN ({log.format('t')})"
+    cursor = rows("templates", of_either, "ORDER BY template_id")
     templates, embeddings = read_columns(cursor.fetchmany, int(meta["dimension"]))
-    ids = (key, "template_id", "provenance")
-    log = [] if is_everything else execute("SELECT kind, key FROM changes WHERE version > ?", (version,))
-    touched = set(log)
     return Rows(
         version=now,
         is_everything=is_everything,
-        persons=rows("persons", COLUMNS["persons"], "ORDER BY created, person_id", key, "p").fetchall(),
-        aliases=rows("aliases", COLUMNS["aliases"], "", key, "p").fetchall(),
+        persons=rows("persons", of_persons, "ORDER BY created, person_id").fetchall(),
+        aliases=rows("aliases", of_persons).fetchall(),
         templates=templates,
         embeddings=embeddings,
-        memberships=[] if is_everything else rows("templates", ids, by_id, key, "p").fetchall(),
         sessions=execute(f"SELECT {', '.join(COLUMNS['sessions'])} FROM sessions").fetchall(),
         session=str(meta["session"]),
-        touched_persons=frozenset(str(row_key) for kind, row_key in touched if kind == "p"),
-        touched_templates=frozenset(int(row_key) for kind, row_key in touched if kind == "t"),
+        touched_persons=keys("p"),
+        touched_templates=keys("t"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -58,6 +58,11 @@ class Snapshot:
     def n_templates(self) -> int:
         """Number of stored templates, also those set aside."""
         return len(self.columns)
+
+    @property
+    def current_session(self) -> Session:
+        """The session under which newcomers are stored."""
+        return self.sessions[self.session]
 
     @property
     def is_exact(self) -> bool:
@@ -299,11 +304,11 @@ def _rank(person: Person) -> tuple[float, str]:
 
 def _persons(rows: Rows) -> dict[str, Person]:
     templates: dict[str, list[int]] = {}
-    counts: Counter[tuple[str, str]] = Counter()
-    for owners, ids, provenances in _memberships(rows):
-        for owner, template_id in zip(owners, ids, strict=True):
-            templates.setdefault(owner, []).append(template_id)
-        counts.update(zip(owners, provenances, strict=True))
+    counts: Counter[tuple[str, int]] = Counter()
+    owners = rows.templates.person_ids.tolist()
+    for owner, template_id in zip(owners, rows.templates.template_ids.tolist(), strict=True):
+        templates.setdefault(owner, []).append(template_id)
+    counts.update(zip(owners, rows.templates.codes[:, 0].tolist(), strict=True))
     aliases: dict[str, list[str]] = {}
     for alias, person_id in rows.aliases:
         aliases.setdefault(str(person_id), []).append(str(alias))
@@ -318,30 +323,12 @@ def _persons(rows: Rows) -> dict[str, Person]:
             expires=None if expires is None else float(expires),
             last_seen=None if last_seen is None else float(last_seen),
             template_ids=tuple(templates.get(str(person_id), ())),
-            n_enrolled=counts[str(person_id), Provenance.ENROLLED.value],
-            n_adapted=counts[str(person_id), Provenance.ADAPTED.value],
-            n_imported=counts[str(person_id), Provenance.IMPORTED.value],
+            n_enrolled=counts[str(person_id), PROVENANCES.index("enrolled")],
+            n_adapted=counts[str(person_id), PROVENANCES.index("adapted")],
+            n_imported=counts[str(person_id), PROVENANCES.index("imported")],
             aliases=tuple(sorted(aliases.get(str(person_id), ()))),
         )
     return persons
-
-
-def _memberships(rows: Rows) -> Iterator[tuple[list[str], list[int], list[str]]]:
-    """Yield persons, template ids and provenances, of equal length, in pieces."""
-    if not rows.is_everything:
-        yield (
-            [str(row[0]) for row in rows.memberships],
-            [int(row[1]) for row in rows.memberships],  # type: ignore[arg-type]  # an integer key
-            [str(row[2]) for row in rows.memberships],
-        )
-        return
-    for start in range(0, len(rows.templates), 20000):
-        part = slice(start, start + 20000)
-        yield (
-            rows.templates.person_ids[part].tolist(),
-            rows.templates.template_ids[part].tolist(),
-            [PROVENANCES[code] for code in rows.templates.codes[part, 0].tolist()],
-        )
 
 
 def _sessions(rows: Rows) -> dict[str, Session]:
