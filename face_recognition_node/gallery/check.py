@@ -31,16 +31,7 @@ DOUBT_LIMIT = 20000
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """What ``verify`` found.
-
-    Attributes:
-        problems: One sentence each; empty: all is well.
-        suspicious_template_ids: See :func:`doubtful_templates`.
-        n_persons: Persons and strangers.
-        n_templates: Templates.
-        fingerprint: Of the model and alignment.
-        version: Of the gallery.
-    """
+    """What ``verify`` found: one sentence for each problem, and what :func:`doubtful_templates` says."""
 
     problems: tuple[str, ...]
     suspicious_template_ids: tuple[int, ...]
@@ -58,14 +49,7 @@ class VerificationReport:
 def verify(
     store: Store, snapshot: Snapshot, catch_up: Callable[[], Snapshot], keys: KeyRing
 ) -> VerificationReport:
-    """Check everything; changes nothing.
-
-    Args:
-        store: The file.
-        snapshot: What readers see.
-        catch_up: Returns the snapshot of the version in the file.
-        keys: Where the keys are.
-    """
+    """Check everything; changes nothing. ``catch_up`` returns the snapshot of the version in the file."""
     try:
         store.require_same_file()
     except GalleryUnavailableError as error:

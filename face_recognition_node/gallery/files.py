@@ -114,8 +114,8 @@ def make_private_folder(folder: Path) -> None:
             ) from error
 
 
-def make_private_file(path: Path) -> bool:
-    """Make sure ``path`` is a regular file that only its owner can read; return whether it was created.
+def make_private_file(path: Path) -> None:
+    """Make sure ``path`` is a regular file that only its owner can read.
 
     SQLite gives the journal beside a database the database's own mode, so this covers them too.
 
@@ -123,19 +123,17 @@ def make_private_file(path: Path) -> bool:
         GalleryUnavailableError: It is no regular file, or cannot be created or made private.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        warn_if_in_source_tree(path)
     except FileExistsError:
-        return _tighten(path)
+        _tighten(path)
     except OSError as error:
         raise GalleryUnavailableError(
             f"the gallery {path} cannot be created ({error.strerror}); choose another path"
         ) from error
-    os.close(descriptor)
-    warn_if_in_source_tree(path)
-    return True
 
 
-def _tighten(path: Path) -> bool:
+def _tighten(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -148,18 +146,13 @@ def _tighten(path: Path) -> bool:
         with contextlib.suppress(FileNotFoundError):
             if stat.S_IMODE(name.stat().st_mode) & 0o077:
                 LOGGER.warning("%s could be read by other users; its mode is now 0600", name)
-                _make_owner_only(name)
-    return False
-
-
-def _make_owner_only(path: Path) -> None:
-    try:
-        path.chmod(0o600)
-    except OSError as error:
-        raise GalleryUnavailableError(
-            f"{path} can be read by other users and its mode cannot be changed ({error.strerror}); "
-            f"ask its owner to run: chmod 600 {path}"
-        ) from error
+                try:
+                    name.chmod(0o600)
+                except OSError as error:
+                    raise GalleryUnavailableError(
+                        f"{name} can be read by other users and its mode cannot be changed "
+                        f"({error.strerror}); ask its owner to run: chmod 600 {name}"
+                    ) from error
 
 
 def journal_paths(path: Path) -> tuple[Path, Path]:
@@ -239,22 +232,21 @@ class KeyRing:
         """
         name = name or prefix + secrets.token_hex(8)
         key = secrets.token_bytes(KEY_BYTES)
-        if self._folder is not None:
-            make_private_folder(self._folder)
-            try:
-                write_private(self._folder / f"{name}.key", io.BytesIO(key))
-            except OSError as error:
-                raise GalleryUnavailableError(
-                    f"a key cannot be written to {self._folder} ({in_words(error)}); nothing was changed"
-                ) from error
-        self._keys[name] = key
+        if self._folder is None:
+            self._keys[name] = key
+            return name
+        make_private_folder(self._folder)
+        try:
+            write_private(self._folder / f"{name}.key", io.BytesIO(key))
+        except OSError as error:
+            raise GalleryUnavailableError(
+                f"a key cannot be written to {self._folder} ({in_words(error)}); nothing was changed"
+            ) from error
         return name
 
     def has(self, name: str) -> bool:
         """Return whether the key exists."""
-        if self._folder is None:
-            return name in self._keys
-        return (self._folder / f"{name}.key").exists()
+        return name in self._keys if self._folder is None else (self._folder / f"{name}.key").exists()
 
     def seal(self, name: str, plain: bytes, belongs_to: str) -> bytes:
         """Return ``plain`` encrypted; it can be opened only as ``belongs_to``."""
@@ -280,8 +272,8 @@ class KeyRing:
 
     def destroy(self, name: str) -> None:
         """Overwrite and remove a key; what it sealed can never be opened again. A missing key is fine."""
-        self._keys.pop(name, None)
         if self._folder is None:
+            self._keys.pop(name, None)
             return
         path = self._folder / f"{name}.key"
         try:

@@ -42,11 +42,11 @@ class HistoryEntry:
     """One change that can be undone or done again.
 
     Attributes:
-        entry_id: Its number; the order of the changes.
-        made: When, Unix seconds.
+        entry_id: Its place in the order of the changes.
+        made: Unix seconds.
         sentence: What it did, for people.
         is_done: It can be undone; otherwise it can be done again.
-        persons: Ids of the persons it touched.
+        persons: Ids of those it touched.
         seal: Name of the key that opens it, or None where it is not sealed.
         deadline: When it ends, Unix seconds, or None.
     """
@@ -61,13 +61,7 @@ class HistoryEntry:
 
 
 class History:
-    """The changes of one gallery that can be undone or done again.
-
-    Args:
-        gallery_id: Binds sealed entries to this gallery.
-        keys: Where keys of sealed entries are kept.
-        config: How much is kept for how long; may be replaced between changes.
-    """
+    """The changes of one gallery that can be undone or done again; ``config`` may be replaced in between."""
 
     def __init__(self, gallery_id: str, keys: KeyRing, config: GalleryConfig) -> None:
         self._gallery_id = gallery_id

@@ -22,12 +22,9 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class ReembeddingReport:
-    """What became of the templates.
+    """How many templates have a new embedding, and how many had no crop and are gone.
 
-    Attributes:
-        n_embedded: Templates with a new embedding.
-        n_removed: Templates removed because no crop of them was kept.
-        removed_persons: Names (or ids) of persons who had no crop at all and were removed.
+    ``removed_persons`` are the names (or ids) of those who had no crop at all and are gone as well.
     """
 
     n_embedded: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,12 +21,10 @@ class Columns:
     """Templates, without their embeddings, as columns of equal length n.
 
     Attributes:
-        person_ids: Whose each template is.
-        template_ids: (n,) int64.
-        quality: (n,) float32.
-        pose: (n, 3) float32 yaw, pitch, roll in degrees.
-        created: (n,) float64 Unix seconds.
-        codes: (n, 3) uint8 position in PROVENANCES, position in PRECISIONS, 1 if set aside.
+        person_ids: (n,) whose each template is.
+        pose: (n, 3) yaw, pitch, roll in degrees.
+        created: (n,) Unix seconds.
+        codes: (n, 3) position in PROVENANCES, position in PRECISIONS, 1 if set aside.
     """
 
     person_ids: NDArray[np.object_]
@@ -62,15 +61,15 @@ READ_ROWS = 20000
 """Read at a time: a million rows as Python objects would take a gigabyte."""
 
 
-def read_columns(fetch: Callable[[int], Sequence[Row]], dimension: int) -> tuple[Columns, FloatArray]:
+def read_columns(rows: Iterator[Row], dimension: int) -> tuple[Columns, FloatArray]:
     """Return rows of the table templates (columns in the schema's order), and their (n, D) embeddings.
 
     Raises:
         InputError: An embedding is not ``dimension`` numbers long.
     """
-    parts = [_columns(fetch(0), dimension)]
-    while rows := fetch(READ_ROWS):
-        parts.append(_columns(rows, dimension))
+    parts = [_columns([], dimension)]
+    while part := list(itertools.islice(rows, READ_ROWS)):
+        parts.append(_columns(part, dimension))
     columns = zip(*(part[0]._all() for part in parts), strict=True)
     return Columns(*(np.concatenate(column) for column in columns)), np.concatenate([p[1] for p in parts])
 
@@ -83,11 +82,9 @@ def _columns(rows: Sequence[Row], dimension: int) -> tuple[Columns, FloatArray]:
     ids, persons, blobs, quality, yaw, pitch, roll, provenance, precision, created, aside = (
         zip(*rows, strict=True) if rows else ((),) * 11
     )
-    provenance_codes = {name: code for code, name in enumerate(PROVENANCES)}
-    precision_codes = {name: code for code, name in enumerate(PRECISIONS)}
     codes = np.empty((n, 3), np.uint8)
-    codes[:, 0] = [provenance_codes[name] for name in provenance]
-    codes[:, 1] = [precision_codes[name] for name in precision]
+    codes[:, 0] = [PROVENANCES.index(name) for name in provenance]
+    codes[:, 1] = [PRECISIONS.index(name) for name in precision]
     codes[:, 2] = aside
     person_ids = np.empty(n, object)
     person_ids[:] = persons
@@ -158,7 +155,7 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
     of_persons = f"person_id IN ({log.format('p')})"
     of_either = f"{of_persons} OR template_id IN ({log.format('t')})"
     cursor = rows("templates", of_either, "ORDER BY template_id")
-    templates, embeddings = read_columns(cursor.fetchmany, int(meta["dimension"]))
+    templates, embeddings = read_columns(cursor, int(meta["dimension"]))
     return Rows(
         version=now,
         is_everything=is_everything,

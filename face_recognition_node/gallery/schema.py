@@ -112,15 +112,6 @@ def require_schema(connection: sqlite3.Connection) -> None:
             raise InputError(f"its {kind} {name} is not that of a gallery")
 
 
-KEY_COLUMNS = {
-    "sessions": "name",
-    "persons": "person_id",
-    "aliases": "alias",
-    "templates": "template_id",
-    "crops": "template_id",
-}
-"""Tables that edits may touch, with their key."""
-
 COLUMNS = {
     "sessions": ("name", "kind", "time_to_live_s"),
     "persons": ("person_id", "name", "is_stranger", "session", "created", "expires", "last_seen"),
@@ -131,7 +122,8 @@ COLUMNS = {
     ),
     "crops": ("template_id", "sealed"),
 }  # fmt: skip
-"""All columns of those tables, in the order of the schema."""
+"""All columns of the tables that edits may touch, in the order of the schema."""
+KEY_COLUMNS = {table: columns[0] for table, columns in COLUMNS.items()}
 
 
 Row = tuple[str | int | float | bytes | None, ...]

@@ -35,10 +35,8 @@ class Snapshot:
     Attributes:
         version: Grows with every change.
         persons: Persons and strangers by id, in the order in which they were created, then by id.
-        sessions: Sessions by name.
         session: Name of the current session.
         fingerprint: Of the model and alignment the embeddings come from.
-        dimension: Length of an embedding.
         columns: The templates but for their embeddings, ascending id.
         index: The embeddings. It may hold more templates than ``columns``: a later version's, forgotten ones.
         aliases: Former ids of merged persons, and the ids they lead to.

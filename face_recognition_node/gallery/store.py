@@ -68,19 +68,7 @@ class Troubles:
 
 
 class Store:
-    """An open gallery file; one thread at a time.
-
-    Args:
-        path: The file; None keeps everything in memory.
-        fingerprint: Of the model and alignment the embeddings come from; None takes what the file says.
-        dimension: Length of an embedding.
-        must_exist: Do not create a missing file.
-        read_only: Refuse every change.
-
-    Raises:
-        GalleryUnavailableError: It cannot be opened, is damaged, of a newer format, or no gallery.
-        GalleryMismatchError: Its embeddings come from another model or alignment.
-    """
+    """An open gallery file; one thread at a time. Arguments and errors are those of ``Gallery.open``."""
 
     def __init__(
         self,

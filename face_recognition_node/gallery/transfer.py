@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import secrets
 import sqlite3
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -54,16 +53,7 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True)
 class ExportFile:
-    """The checked content of an exported file, rows as in the schema.
-
-    Attributes:
-        gallery_id: Of the gallery it came from.
-        fingerprint: Of the model and alignment.
-        dimension: Length of an embedding.
-        persons: Rows of persons.
-        aliases: Rows of aliases.
-        templates: Rows of templates.
-    """
+    """The content of an exported file, rows as in the schema; ``gallery_id`` says where it came from."""
 
     gallery_id: str
     fingerprint: str
@@ -71,6 +61,15 @@ class ExportFile:
     persons: list[Row]
     aliases: list[Row]
     templates: list[Row]
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of all of it."""
+        digest = hashlib.sha256(json.dumps([self.gallery_id, self.fingerprint, self.dimension]).encode())
+        for number, table in enumerate((self.persons, self.aliases, self.templates)):
+            digest.update(f"\ntable {number}\n".encode())
+            for row in sorted(table, key=lambda row: str(row[0])):
+                digest.update(repr(row).encode())
+        return digest.hexdigest()
 
 
 def write_export(
@@ -95,6 +94,8 @@ def write_export(
     make_private_folder(path.parent)
     warn_if_in_source_tree(path)
     fingerprint, dimension = str(store.meta("fingerprint")), int(store.meta("dimension"))
+    gallery_id = str(store.meta("gallery_id"))
+    export = ExportFile(gallery_id, fingerprint, dimension, persons, aliases, templates)
     copy = Store(None, fingerprint, dimension)
     try:
         with copy.transaction() as transaction:
@@ -108,10 +109,7 @@ def write_export(
                 insert(f"INSERT INTO {table} VALUES ({', '.join('?' * len(COLUMNS[table]))})", content)
             for counter in ("next_template", "next_stranger"):
                 transaction.set_meta(counter, store.meta(counter))
-            checksum = _checksum(
-                str(store.meta("gallery_id")), fingerprint, dimension, persons, aliases, templates
-            )
-            more = {"checksum": checksum, "exported_from": str(store.meta("gallery_id"))}
+            more = {"checksum": export.checksum(), "exported_from": gallery_id}
             transaction.connection.executemany("INSERT INTO meta VALUES (?, ?)", more.items())
         _write_database(copy.connection, path, overwrite)
     except OSError as error:
@@ -235,13 +233,10 @@ def read_export(path: Path, fingerprint: str) -> ExportFile:
             str(meta.get("exported_from", meta["gallery_id"])), found, dimension,
             rows("persons"), rows("aliases"), rows("templates"),
         )  # fmt: skip
-    remaining = iter(export.templates)
-    columns, embeddings = read_columns(lambda n: list(itertools.islice(remaining, n)), dimension)
+    columns, embeddings = read_columns(iter(export.templates), dimension)
     for problem in unit_problems(columns.template_ids, embeddings):
         raise GalleryUnavailableError(f"{path} is damaged ({problem}); export it again")
-    expected = _checksum(
-        export.gallery_id, export.fingerprint, dimension, export.persons, export.aliases, export.templates
-    )
+    expected = export.checksum()
     if meta.get("checksum", expected) != expected:
         raise GalleryUnavailableError(f"{path} was changed after it was exported (checksum); export it again")
     return export
@@ -258,15 +253,6 @@ def _fingerprint(connection: sqlite3.Connection) -> str:
     if not isinstance(found, str) or not found.isprintable() or len(found) > 1000:
         raise InputError(f"its model fingerprint is {found!r:.40}")
     return found
-
-
-def _checksum(gallery_id: str, fingerprint: str, dimension: int, *tables: Iterable[Row]) -> str:
-    digest = hashlib.sha256(json.dumps([gallery_id, fingerprint, dimension]).encode())
-    for number, table in enumerate(tables):
-        digest.update(f"\ntable {number}\n".encode())
-        for row in sorted(table, key=lambda row: str(row[0])):
-            digest.update(repr(row).encode())
-    return digest.hexdigest()
 
 
 class ImportConflict(str, Enum):
@@ -289,7 +275,6 @@ class ImportReport:
     Attributes:
         person_ids: Everybody in the file who is in the gallery now, as called here.
         n_persons: Persons who were not here before.
-        n_templates: Templates stored.
         n_skipped: Templates that were here already, or belong to a person skipped.
     """
 

@@ -36,10 +36,8 @@ class SessionKind(str, Enum):
 class Session:
     """The label under which newcomers are stored, so that they can be forgotten together.
 
-    Attributes:
-        name: Its name; ``""`` is the default session, which is permanent.
-        kind: See :class:`SessionKind`.
-        time_to_live_s: Newcomers are forgotten after this many seconds; None: never.
+    The default session has the name ``""`` and is permanent. Newcomers are forgotten after
+    ``time_to_live_s``; None: never.
     """
 
     name: str = ""
@@ -61,9 +59,8 @@ class NewTemplate:
 
     Attributes:
         embedding: (D,) float32 of unit length (within 1 %; it is stored normalised).
-        quality: Of the view, in [0, 1].
-        pose: Of the head, degrees.
-        provenance: Where it comes from.
+        quality: In [0, 1].
+        pose: Degrees.
         precision: One of :data:`schema.PRECISIONS`.
         crop_bgr: The aligned (112, 112, 3) uint8 crop; kept only if the owner chose ``gallery.keep_crops``.
     """
@@ -96,17 +93,12 @@ class NewTemplate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A stored view of one person.
+    """A stored view of one person; the rest as in :class:`NewTemplate`.
 
     Attributes:
         template_id: Never reused.
-        person_id: Whose it is.
-        embedding: (D,) float32 of unit length; a copy that belongs to the caller.
-        quality: Of the view, in [0, 1].
-        pose: Of the head, degrees.
-        provenance: Where it comes from.
+        embedding: A copy that belongs to the caller.
         created: When it was stored, Unix seconds.
-        precision: One of :data:`schema.PRECISIONS`.
         is_set_aside: Kept, but not searched (an outlier, or too like somebody else).
     """
 
@@ -127,16 +119,12 @@ class Person:
 
     Attributes:
         person_id: Never changes, never reused.
-        name: Display name; may change, may collide, empty for a stranger without a name.
+        name: May change, may collide, empty for a stranger without a name.
         is_stranger: Provisional: the same unknown as before, to be named or to expire.
-        session: Name of the session the person belongs to.
         created: Unix seconds.
         expires: When the person will be forgotten, Unix seconds; None: never.
         last_seen: When last recognized, Unix seconds; None: not yet.
-        template_ids: Ids of the templates, ascending.
-        n_enrolled: Templates from an enrollment.
-        n_adapted: Templates the node added by itself.
-        n_imported: Templates from an exported file.
+        template_ids: Ascending; so many of them from an enrollment, added by the node, and from a file.
         aliases: Former ids of persons merged into this one.
     """
 
@@ -165,14 +153,7 @@ class Person:
 
 
 class Match(NamedTuple):
-    """The best template of one person for one query.
-
-    Attributes:
-        person_id: Whose template it is.
-        similarity: Cosine in [-1, 1].
-        template_id: The template.
-        template_quality: Its quality in [0, 1].
-    """
+    """The best template of one person for one query; the similarity is the cosine in [-1, 1]."""
 
     person_id: str
     similarity: float
