@@ -63,7 +63,7 @@ ARGUMENTS = {
     "gallery_path": ("", "Gallery file; empty: that of the parameter file (the user's data folder)."),
     "models_dir": ("", "Folder of models; empty: that of the parameter file (the package's own)."),
     "log_level": ("info", "Least severe messages to log.", ["debug", "info", "warn", "error", "fatal"]),
-    "autostart": ("true", "Configure and activate; otherwise the node waits to be told.", ["true", "false"]),
+    "autostart": ("true", "Configure and activate the node at start.", ["true", "false"]),
     "web": ("false", "Also start the operator's page in the browser.", ["true", "false"]),
     "web_host": ("127.0.0.1", "Address the page listens on; any other needs the token that it prints."),
     "web_port": ("8642", "Port of the page."),

@@ -25,12 +25,12 @@ from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
 ARGUMENTS = {
-    "source": ("sample", "Camera number (0), video, gif, folder of images, URL, or the built-in sample."),
-    "rate": ("0.0", "Frames per second; 0.0: those of the source."),
+    "source": ("sample", "Camera number (0), video, GIF, folder, bag, URL, or sample (built in)."),
+    "rate": ("0.0", "Frames per second; 0.0: as recorded."),
     "frame_id": ("camera", "Coordinate frame in the header of the images."),
     # The source and the node must agree: what the parameter file says of these two does not count here.
     "image": ("image", "Topic of the images, from the source to the node."),
-    "image_transport": ("raw", "How they are sent.", ["raw", "compressed"]),
+    "image_transport": ("raw", "Transport of the images.", ["raw", "compressed"]),
     "at_end": ("loop", "When a recording ends: play it again, or stop.", ["loop", "stop"]),
 }
 """Name → default, description and, where they are limited, the values."""

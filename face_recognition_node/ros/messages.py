@@ -107,7 +107,7 @@ GALLERY = Topic(
     "~/gallery",
     GalleryInfo,
     QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
-    "Who is known; latched, sent again on every change.",
+    "Everybody known; latched, updated on every change.",
 )
 ANNOTATED = Topic(
     "~/annotated",
@@ -125,7 +125,7 @@ ADDRESSEE = Topic(
     "~/addressee",
     Addressee,
     QoSProfile(depth=10),
-    "The face that is facing the robot from near: whom to look at and to talk to; while somebody subscribes.",
+    "The nearby face that looks at the robot, to be addressed; while somebody subscribes.",
 )
 TOPICS = (FACES, ADDRESSEE, GALLERY, ANNOTATED, DIAGNOSTICS)
 
@@ -133,8 +133,8 @@ DETECTIONS = OptionalTopic(
     "~/detections",
     "vision_msgs/msg/Detection2DArray",
     QoSProfile(depth=10),
-    "The faces of an image: id is the track, class_id the person's id, a blank and the name, or unknown; "
-    "score is always the posterior probability of that.",
+    "The faces of an image: id is the track, class_id the person's id, a space and the name, or unknown; "
+    "score is its posterior probability.",
     "publish_detections",
 )
 DETECTIONS_3D = OptionalTopic(
@@ -155,7 +155,7 @@ FRAMES = OptionalTopic(
     "/tf",
     "tf2_msgs/msg/TFMessage",
     QoSProfile(depth=100),
-    "A frame person_ID, the person's id with _ for -, at each person's face.",
+    "A frame person_ID at each person's face (ID: the person's id with _ for -).",
     "publish_frames",
 )
 FACES_TRACKED = OptionalTopic(
@@ -169,42 +169,42 @@ FACE_REGION = OptionalTopic(
     "/humans/faces/FACE/roi",
     "hri_msgs/msg/NormalizedRegionOfInterest2D",
     QoSProfile(depth=1),
-    "Where the face FACE is: face_RANDOM_12 for track 12, the random part new at each activation.",
+    "Region of the face FACE: face_RANDOM_12 for track 12, with a new random part at each activation.",
     "publish_humans",
 )
 FACE_CROPPED = OptionalTopic(
     "/humans/faces/FACE/cropped",
     "sensor_msgs/msg/Image",
     QoSProfile(depth=1),
-    "The face cut out of the image, while somebody subscribes.",
+    "Crop of the face, while somebody subscribes.",
     "publish_humans",
 )
 FACE_ALIGNED = OptionalTopic(
     "/humans/faces/FACE/aligned",
     "sensor_msgs/msg/Image",
     QoSProfile(depth=1),
-    "The face turned upright and scaled to 112x112, while somebody subscribes.",
+    "The aligned face, 112x112, while somebody subscribes.",
     "publish_humans",
 )
 FACE_LANDMARKS = OptionalTopic(
     "/humans/faces/FACE/landmarks",
     "hri_msgs/msg/FacialLandmarks",
     QoSProfile(depth=1),
-    "Pupils, nose and corners of the mouth, the others with confidence 0, while somebody subscribes.",
+    "Pupils, nose and mouth corners (the others have confidence 0), while somebody subscribes.",
     "publish_humans",
 )
 MATCHES = OptionalTopic(
     "/humans/candidate_matches",
     "hri_msgs/msg/IdsMatch",
     QoSProfile(depth=100),
-    "Whose face it is, sent on change, the person's id with _ for -; a confidence of 0 takes a match back.",
+    "Whose face it is, on change (the person's id with _ for -); a confidence of 0 withdraws a match.",
     "publish_humans",
 )
 PERSON_NAME = OptionalTopic(
     "/humans/persons/PERSON/name",
     "std_msgs/msg/String",
     QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
-    "Display name of a person who has been recognized; latched, sent again when it is changed.",
+    "Display name of a recognized person; latched, updated when it changes.",
     "publish_humans",
 )
 OPTIONAL_TOPICS = (
@@ -222,27 +222,27 @@ OPTIONAL_TOPICS = (
 )
 
 SERVICES = (
-    Call("~/list_persons", ListPersons, "Who is in the gallery, with their templates if asked for."),
-    Call("~/rename_person", RenamePerson, "Give a person another name; gives a stranger its first one."),
-    Call("~/merge_persons", MergePersons, "Declare several entries to be one person."),
-    Call("~/split_template", SplitTemplate, "Take templates that show somebody else away from a person."),
-    Call("~/forget_persons", ForgetPersons, "Forget persons, a session or everybody; final leaves no bytes."),
+    Call("~/list_persons", ListPersons, "List the people in the gallery, on request with their templates."),
+    Call("~/rename_person", RenamePerson, "Rename a person, or name a stranger."),
+    Call("~/merge_persons", MergePersons, "Join several entries that are one person."),
+    Call("~/split_template", SplitTemplate, "Move templates that show somebody else to a new person."),
+    Call("~/forget_persons", ForgetPersons, "Forget people, a session or everybody; final leaves no byte."),
     Call("~/undo_gallery", UndoGallery, "Undo or redo the latest changes of the gallery."),
-    Call("~/add_face_from_image", AddFaceFromImage, "Enroll the one face of a still image."),
-    Call("~/set_session", SetSession, "Choose the session that newcomers are stored under."),
-    Call("~/export_gallery", ExportGallery, "Write the gallery, or some persons, to one file."),
-    Call("~/import_gallery", ImportGallery, "Add the persons of an exported file, all or none."),
+    Call("~/add_face_from_image", AddFaceFromImage, "Enroll a person from a picture with one face."),
+    Call("~/set_session", SetSession, "Set the session under which new people are stored."),
+    Call("~/export_gallery", ExportGallery, "Write everybody, or selected people, to one file."),
+    Call("~/import_gallery", ImportGallery, "Add the people of an exported file, all or none."),
     Call("~/verify_gallery", VerifyGallery, "Check file, index and templates; changes nothing."),
-    Call("~/review_gallery", ReviewGallery, "Changes that can be undone, sessions, entries that may be one."),
-    Call("~/rollback_adaptation", RollbackAdaptation, "Remove the templates the node added by itself."),
+    Call("~/review_gallery", ReviewGallery, "List changes, sessions, and entries that may be one person."),
+    Call("~/rollback_adaptation", RollbackAdaptation, "Remove the templates that the node learned."),
 )
 
 ENROLL_PERSON = Call(
-    "~/enroll_person", EnrollPerson, "Get to know a person from the running video; feedback per view, cancel."
+    "~/enroll_person", EnrollPerson, "Enroll a person from the running video, with feedback per view."
 )
 
 FIND_PERSON = Call(
-    "~/find_person", FindPerson, "Look out for a person; ends with their face, or with who was seen instead."
+    "~/find_person", FindPerson, "Search for a person; ends with the face, or with whoever was seen instead."
 )
 ACTIONS = (ENROLL_PERSON, FIND_PERSON)
 
