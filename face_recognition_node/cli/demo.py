@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the demo; return 0, or 1 if nobody was identified."""
     if importlib.util.find_spec("rclpy") is None:
         raise BackendUnavailableError(
-            "ROS 2 is not there: run ./run demo, or source your ROS installation first"
+            "ROS 2 was not found: run ./run demo, or source your ROS installation first"
         )
     source = _look_at(arguments.source)
     os.environ.update(isolated_environment(os.environ))

@@ -391,7 +391,7 @@ def templates_table(templates: Sequence[Template], persons: Mapping[str, Person]
 def changes_table(entries: Sequence[HistoryEntry]) -> str:
     """Return the changes that can be undone or done again as lines, the next one to undo marked."""
     if not entries:
-        return "nothing to undo or to do again"
+        return "nothing to undo or redo"
     last = max((entry.entry_id for entry in entries if entry.is_done), default=None)
     lines = []
     for entry in entries:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ItemT = TypeVar("ItemT")
 DEFAULT_PORT = 8642
 STANDARD_OUTPUT = "-"
-SOURCE_HELP = "camera number (0), video, gif, image, folder of images, ROS 2 bag, URL, or 'sample'"
+SOURCE_HELP = "camera number (0), video, GIF, picture, folder of pictures, ROS 2 bag, URL, or 'sample'"
 
 
 class VerbParser(argparse.ArgumentParser):

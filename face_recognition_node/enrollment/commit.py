@@ -131,7 +131,7 @@ def store(
         for _ in range(ATTEMPTS):
             with contextlib.suppress(GalleryChangedError):
                 return _find_or_store(views, templates, goal, gallery, calibration, own_stranger_id)
-        raise GalleryConflictError("it is changed all the time; try again")
+        raise GalleryConflictError("it is changed too often; try again")
     except PersonNotFoundError as error:
         raise EnrollmentError(Outcome.NO_SUCH_PERSON.value, str(error)) from error
     except (GalleryError, OSError) as error:

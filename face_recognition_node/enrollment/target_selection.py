@@ -76,7 +76,7 @@ class TargetSelector:
             return f"track {self._selection.track_id} is not in view"
         if isinstance(self._selection, Region) and self._n_others:
             return f"there is no face in the region; {self._n_others} elsewhere in the image"
-        return "there is no face to be seen; is the person looking at the robot?"
+        return "no face is visible; is the person looking at the robot?"
 
     def _decide(self, is_last: bool) -> int | Outcome | None:
         if not self._prominence:

@@ -96,9 +96,9 @@ def _is_flag(column: str) -> str:
 _RULES = (
     ("persons", "person_id NOT IN (SELECT person_id FROM templates)", "{} has no templates"),
     ("persons", f"NOT {_is_flag('is_stranger')}", "{}: is_stranger is not 0 or 1"),
-    ("persons", f"NOT {_is_number('created')}", "{}: its time of creation is no time"),
-    ("persons", f"expires IS NOT NULL AND NOT {_is_number('expires')}", "{}: its end is no time"),
-    ("persons", f"last_seen IS NOT NULL AND NOT {_is_number('last_seen')}", "{}: last_seen is no time"),
+    ("persons", f"NOT {_is_number('created')}", "{}: its time of creation is invalid"),
+    ("persons", f"expires IS NOT NULL AND NOT {_is_number('expires')}", "{}: its expiry is invalid"),
+    ("persons", f"last_seen IS NOT NULL AND NOT {_is_number('last_seen')}", "{}: last_seen is invalid"),
     (
         "aliases", "alias IN (SELECT person_id FROM persons)",
         "{} is a person and at the same time a former id of another",
@@ -106,15 +106,15 @@ _RULES = (
     ("sessions", "kind NOT IN ('permanent', 'event', 'run')", "session {}: its kind is unknown"),
     (
         "sessions", f"time_to_live_s IS NOT NULL AND NOT {_is_number('time_to_live_s', 0)}",
-        "session {}: its time to live is no positive number",
+        "session {}: its time to live is not a positive number",
     ),
     ("templates", "NOT template_id BETWEEN 1 AND 1e18", "template {}: its id is out of range"),
     ("templates", f"NOT {_is_number('quality', 0, 1)}", "template {}: its quality is outside [0, 1]"),
     *(
-        ("templates", f"NOT {_is_number(angle)}", f"template {{}}: its {angle} is no angle")
+        ("templates", f"NOT {_is_number(angle)}", f"template {{}}: its {angle} is not an angle")
         for angle in ("yaw", "pitch", "roll")
     ),
-    ("templates", f"NOT {_is_number('created')}", "template {}: its time of creation is no time"),
+    ("templates", f"NOT {_is_number('created')}", "template {}: its time of creation is invalid"),
     (
         "templates", f"provenance NOT IN {PROVENANCES!r}",
         "template {}: its provenance is unknown",
@@ -140,7 +140,7 @@ def row_problems(connection: sqlite3.Connection, dimension: int) -> Iterator[str
         yield f"{table} row {row_id} refers to a row of {parent} that is not there"
     for (key,) in execute("SELECT person_id FROM persons UNION ALL SELECT alias FROM aliases"):
         if not isinstance(key, str) or not _ID.fullmatch(key):
-            yield f"{_quoted(key)} is no person id (1 to 64 printable ASCII characters without blanks)"
+            yield f"{_quoted(key)} is not a person id (1 to 64 printable ASCII characters without blanks)"
     names = (
         "SELECT person_id, name, is_stranger <> 0 FROM persons "
         "UNION ALL SELECT 'session', name, 1 FROM sessions"
@@ -159,7 +159,7 @@ def unit_problems(template_ids: IntArray, embeddings: FloatArray) -> list[str]:
     """Return a sentence for each of (n, D) embeddings that is no unit vector."""
     with np.errstate(over="ignore", invalid="ignore"):
         is_unit = np.abs(np.linalg.norm(embeddings, axis=1) - 1) <= UNIT_TOLERANCE  # False for NaN as well
-    return [f"template {key}: its embedding is no unit vector" for key in template_ids[~is_unit].tolist()]
+    return [f"template {key}: its embedding is not a unit vector" for key in template_ids[~is_unit].tolist()]
 
 
 def _quoted(value: object) -> str:
@@ -171,7 +171,7 @@ def _quoted(value: object) -> str:
 def _counter_problems(store: Store) -> list[str]:
     query = "SELECT template_id FROM templates WHERE template_id >= ?"
     found = store.connection.execute(query, (int(store.meta("next_template")),))
-    return [f"template {template_id}: its id has not been given out" for (template_id,) in found]
+    return [f"template {template_id}: its id was never assigned" for (template_id,) in found]
 
 
 def _key_problems(store: Store, keys: KeyRing) -> list[str]:

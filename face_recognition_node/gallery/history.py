@@ -129,7 +129,7 @@ class History:
     def _step(self, transaction: Transaction, redo: bool, now: float) -> HistoryEntry:
         fitting = [entry for entry in self.entries(transaction) if entry.is_done != redo]
         if not fitting:
-            what = "there is nothing to do again" if redo else "there is nothing to undo"
+            what = "there is nothing to redo" if redo else "there is nothing to undo"
             window_s = self.config.undo_window_s
             raise GalleryConflictError(f"{what} (removed faces can be brought back for {window_s:g} s)")
         entry = fitting[0] if redo else fitting[-1]

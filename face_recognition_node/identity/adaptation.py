@@ -160,7 +160,7 @@ class Adapter:
             return False
         margin = likeness.log_ratio - likeness.other_log_ratio
         if likeness.other_log_ratio > CONFLICT_LOG_RATIO or margin < MARGIN_LOG_RATIO:
-            self._report(track.person_id, "refused", "like somebody else as well", likeness.similarity)
+            self._report(track.person_id, "refused", "also like somebody else", likeness.similarity)
             return False
         return True
 
@@ -191,7 +191,7 @@ class Adapter:
             fixed = [t for t in templates if t.provenance is not Provenance.ADAPTED]
             redundant = most_redundant(adapted, fixed, view)
             if redundant is None:
-                self._report(person_id, "refused", "covered by the templates there are", likeness.similarity)
+                self._report(person_id, "refused", "covered by the present templates", likeness.similarity)
                 return
             outgoing = [redundant.template_id]
         quality, crop = view.quality.overall, view.crop_bgr

@@ -208,7 +208,7 @@ class StrangerBook:
 
     def _report_two(self, known_id: str, new_id: str) -> None:
         self.n_separated += 1
-        LOGGER.info("%s was two people; the other one is %s now", known_id, new_id)
+        LOGGER.info("%s was two people; the other is now %s", known_id, new_id)
 
     def _commit(self, record: StrangerRecord, commit: Callable[[], Person]) -> None:
         """Write to the gallery, and note the person when it is done."""

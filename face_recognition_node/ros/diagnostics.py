@@ -357,7 +357,7 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
     if stream.lacks_depth:
         return DiagnosticStatus.WARN, (
             f"{stream.answered_hz:.1f} Hz, all without depth: does {health.depth_topic} deliver, and within "
-            "depth_tolerance of the images' stamps? Portraits are not told from people"
+            "depth_tolerance of the images' stamps? Portraits are treated as faces"
         )
     return DiagnosticStatus.OK, f"{stream.answered_hz:.1f} Hz"
 

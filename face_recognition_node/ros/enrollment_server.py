@@ -228,9 +228,9 @@ class EnrollmentServer:
             return result
         result.outcome = outcome
         result.message = (
-            "the node stopped being active; nothing was stored"
+            "the node was deactivated; nothing was stored"
             if outcome == Result.NOT_ACTIVE
-            else f"no image came for {settings.node.image_timeout:g} s; is the camera running, and is "
+            else f"no image received for {settings.node.image_timeout:g} s; is the camera running, and is "
             f"{self._host.image_topic} its topic? Nothing was stored"
         )
         return result

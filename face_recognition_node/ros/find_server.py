@@ -97,7 +97,7 @@ class FindServer:
                 if handle.is_cancel_requested:
                     return Result(outcome=Result.CANCELED, message="canceled", seen=list(seen.values()))
                 if not host.is_active or host.runtime is not runtime:
-                    return Result(outcome=Result.NOT_ACTIVE, message="the node stopped being active")
+                    return Result(outcome=Result.NOT_ACTIVE, message="the node was deactivated")
                 try:
                     result = results.get(timeout=_POLL_S)
                 except queue.Empty:
@@ -124,7 +124,7 @@ class FindServer:
         if is_blind:
             return Result(
                 outcome=Result.NO_IMAGES,
-                message=f"no image came for {timeout_s:g} s; is the camera running, and is "
+                message=f"no image received for {timeout_s:g} s; is the camera running, and is "
                 f"{host.image_topic} its topic?",
             )
         return Result(

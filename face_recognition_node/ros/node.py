@@ -75,7 +75,7 @@ class Ticker:
                     job()
                 except Exception:
                     # One failure must not end diagnostics and all the others for good.
-                    logger.exception("a regular job failed; it is called again in %g s", period)
+                    logger.exception("a periodic job failed; next call in %g s", period)
 
 
 CHECK_PERIOD_S = 0.2

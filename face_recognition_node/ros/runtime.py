@@ -67,7 +67,7 @@ class Housekeeper:
             expired = [p.person_id for p in persons if p.expires is not None and p.expires <= now]
             if expired:
                 gone = gallery.expire(now)
-                logger.info("forgot %d people whose time was over", len(gone))
+                logger.info("forgot %d people who had expired", len(gone))
         except GalleryError:
             with self._lock:
                 self._seen |= seen

@@ -209,7 +209,7 @@ def test_without_ros_the_nodes_scenarios_are_not_run(photographs: Path, capsys, 
     assert main(["evaluate", "scenarios", str(photographs), "--only", "A12,A15", "--no-progress"]) == 0
     first, reason, second, *_ = [line for line in capsys.readouterr().out.splitlines() if line]
     assert first.startswith("A12  not run")
-    assert "ROS 2 is not there" in reason
+    assert "ROS 2 was not found" in reason
     assert second.startswith("A15  not run")
 
 

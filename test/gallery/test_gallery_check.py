@@ -44,7 +44,7 @@ def test_a_sound_gallery_has_no_problems(path):
         ("UPDATE templates SET quality = 1.5 WHERE template_id = 2", "quality"),
         ("DELETE FROM persons WHERE name = 'Anna'", "refers to a row"),
         ("DELETE FROM templates WHERE template_id < 4", "no templates"),
-        ("UPDATE meta SET value = 3 WHERE key = 'next_template'", "not been given out"),
+        ("UPDATE meta SET value = 3 WHERE key = 'next_template'", "was never assigned"),
         ("INSERT INTO aliases SELECT person_id, person_id FROM persons LIMIT 1", "same time"),
         ("INSERT INTO crops VALUES (1, x'00')", "crops cannot be opened"),
     ],
@@ -57,7 +57,7 @@ def test_broken_rules_are_found(path, statement, expected):
 def test_vectors_that_are_not_of_unit_length_are_found(path, rng, factor):
     blob = (face(rng) * factor).astype("<f4").tobytes()
     found = problems_after(path, ("UPDATE templates SET embedding = ? WHERE template_id = 5", blob))
-    assert found == ("template 5: its embedding is no unit vector",)
+    assert found == ("template 5: its embedding is not a unit vector",)
 
 
 def test_an_index_that_differs_from_the_file_is_found(path, rng):

@@ -58,7 +58,7 @@ def test_every_kind_of_change_is_undone_and_done_again_exactly(gallery, rng):
         for state in states[1:]:
             gallery.redo()
             assert content(gallery.snapshot()) == state
-        with pytest.raises(GalleryConflictError, match="nothing to do again"):
+        with pytest.raises(GalleryConflictError, match="nothing to redo"):
             gallery.redo()
     assert gallery.snapshot().version == len(names) * 5
     assert gallery.verify().problems == ()
@@ -95,7 +95,7 @@ def test_a_new_change_ends_redo(gallery, rng):
     gallery.rename(anna.person_id, "Hanna")
     gallery.undo()
     gallery.rename(anna.person_id, "Johanna")
-    with pytest.raises(GalleryConflictError, match="do again"):
+    with pytest.raises(GalleryConflictError, match="to redo"):
         gallery.redo()
     assert [entry.sentence for entry in gallery.history()] == [
         "add Anna with 1 template",

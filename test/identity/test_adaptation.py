@@ -172,7 +172,7 @@ def test_a_view_like_somebody_else_is_refused_and_reported(
     adapter = Adapter(gallery, CALIBRATION)
     show(adapter, world, anna, usual(world) + with_hat(world, towards=20) + usual(world))
     assert not adapted(gallery, anna)
-    assert {report.reason for report in adapter.reports} == {"like somebody else as well"}
+    assert {report.reason for report in adapter.reports} == {"also like somebody else"}
 
 
 def test_off_in_events_by_default(gallery: Gallery, world: FaceWorld) -> None:

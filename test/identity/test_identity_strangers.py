@@ -215,7 +215,7 @@ def test_an_entry_that_turns_out_to_be_two_is_split_once(
     _, second = door.strangers
     assert set(door.gallery.snapshot().persons[second].template_ids) == theirs
     assert own < set(door.gallery.snapshot().persons[first].template_ids)
-    assert f"{first} was two people; the other one is {second} now" in caplog.text
+    assert f"{first} was two people; the other is now {second}" in caplog.text
     assert door.book.n_separated == 1
     door.gallery.undo()
     assert door.strangers == [first]
@@ -254,7 +254,7 @@ def test_two_who_passed_for_one_stranger_are_two_once_seen_together(
     second = other.person_id
     assert one.person_id == first
     assert door.strangers == [first, second]
-    assert f"{first} was two people; the other one is {second} now" in caplog.text
+    assert f"{first} was two people; the other is now {second}" in caplog.text
     door.gallery.rename(str(first), "Carl")
     door.pause()
     assert door.watch(0, 0.5, embedding=look_alike).person_id == second

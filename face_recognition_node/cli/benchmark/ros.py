@@ -44,7 +44,7 @@ def enter_own_network() -> None:
         BackendUnavailableError: If ROS 2 is not there.
     """
     if importlib.util.find_spec("rclpy") is None:
-        raise BackendUnavailableError("ROS 2 is not there: use ./run exec, or source your ROS installation")
+        raise BackendUnavailableError("ROS 2 was not found: use ./run exec, or source your ROS installation")
     os.environ.update(isolated_environment(os.environ))
 
 
