@@ -15,6 +15,7 @@ from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from face_recognition_node.common.errors import GalleryError
+from face_recognition_node.common.newest import NewestItemWorker
 from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.diagnostics import (
     ImagePublisher,
@@ -31,7 +32,7 @@ from face_recognition_node.ros.lifecycle import LoudNode, end_forwarding, forwar
 from face_recognition_node.ros.messages import DIAGNOSTICS
 from face_recognition_node.ros.outputs import AnswerPublisher
 from face_recognition_node.ros.parameters import NodeParameters, Settings
-from face_recognition_node.ros.pipeline import FramePipeline, NewestItemWorker, Packet
+from face_recognition_node.ros.pipeline import FramePipeline, Packet
 from face_recognition_node.ros.runtime import (
     HOUSEKEEPING_PERIOD_S,
     Housekeeper,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from face_recognition_node.common.errors import FrameError, InputError
+from face_recognition_node.common.errors import FrameError
 from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.conversions import stamp_to_seconds
@@ -22,116 +21,7 @@ from face_recognition_node.ros.images import DepthBuffer
 from face_recognition_node.ros.parameters import Settings
 from face_recognition_node.vision.faces import Frame, ImageArray, RecognitionResult
 
-logger = logging.getLogger(__name__)
-
-ItemT = TypeVar("ItemT")
 ValueT = TypeVar("ValueT")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerCounts:
-    """What became of the items offered since the worker was made.
-
-    Attributes:
-        offered: All.
-        handled: Taken by the thread and finished, also those that ended in an error.
-        dropped: Replaced by a newer one before the thread came to it, or left over at a stop.
-        failed: Of those handled: ended in an error that the handler did not expect.
-    """
-
-    offered: int
-    handled: int
-    dropped: int
-    failed: int
-
-
-class NewestItemWorker(Generic[ItemT]):
-    """Runs ``handle`` on its own thread for the newest item offered.
-
-    Args:
-        handle: Called on the worker's thread, one item at a time.
-        on_error: Called on that thread with an exception ``handle`` let through; the thread goes on.
-        name: Of the thread.
-    """
-
-    def __init__(
-        self, handle: Callable[[ItemT], None], on_error: Callable[[Exception], None], name: str = "worker"
-    ) -> None:
-        self._handle = handle
-        self._on_error = on_error
-        self._name = name
-        self._condition = threading.Condition()
-        self._waiting: ItemT | None = None
-        self._thread: threading.Thread | None = None
-        self._is_stopping = False
-        self._offered = self._handled = self._dropped = self._failed = 0
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the thread lives."""
-        return self._thread is not None
-
-    @property
-    def counts(self) -> WorkerCounts:
-        """What became of the items so far."""
-        with self._condition:
-            return WorkerCounts(self._offered, self._handled, self._dropped, self._failed)
-
-    def start(self) -> None:
-        """Start the thread; nothing offered before is kept."""
-        if self._thread is not None:
-            raise InputError(f"worker {self._name}: expected it to be stopped, it is running")
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Let the item in work end, drop the waiting one and join the thread; harmless when stopped."""
-        thread, self._thread = self._thread, None
-        with self._condition:
-            self._is_stopping = True
-            self._condition.notify()
-        if thread is not None:
-            thread.join()
-        with self._condition:
-            if self._waiting is not None:
-                self._waiting = None
-                self._dropped += 1
-
-    def offer(self, item: ItemT) -> None:
-        """Hand over an item; returns at once. A stopped worker drops it."""
-        with self._condition:
-            self._offered += 1
-            if self._thread is None or self._is_stopping:
-                self._dropped += 1
-                return
-            if self._waiting is not None:
-                self._dropped += 1
-            self._waiting = item
-            self._condition.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                while self._waiting is None and not self._is_stopping:
-                    self._condition.wait()
-                if self._is_stopping:
-                    return
-                item, self._waiting = self._waiting, None
-            failed = False
-            try:
-                self._handle(item)  # type: ignore[arg-type]  # the loop above waited until it was not None
-            except Exception as error:
-                # One bad item must not end the stream; the owner logs it and counts it.
-                failed = True
-                logger.debug("worker %s: item failed", self._name, exc_info=True)
-                self._on_error(error)
-            finally:
-                # Let go of the item now, not when the next one comes: a frame is megabytes.
-                del item
-            with self._condition:
-                self._handled += 1
-                self._failed += failed
 
 
 Observer = Callable[[RecognitionResult], None]

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from face_recognition_node.common.errors import InputError
-from face_recognition_node.ros.pipeline import NewestItemWorker
+from face_recognition_node.common.newest import NewestItemWorker
 
 PATIENCE = 10.0
 
