@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.common.files import PRIVATE, write_text
     from face_recognition_node.common.parameters import with_values
     from face_recognition_node.evaluation.rehearsal import Rehearsal, coverage, in_words
+    from face_recognition_node.identity.operating_point import operating_point
     from face_recognition_node.media.sources import open_source
-    from face_recognition_node.web.advice import operating_point
 
     sources = [open_source(text, topic=arguments.topic) for text in arguments.sources]
     path = gallery_path_from(arguments, must_exist=True)

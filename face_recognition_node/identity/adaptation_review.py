@@ -1,4 +1,4 @@
-"""Templates that should not be where they are: adapted ones that went wrong, entries that show two people."""
+"""What should not be as it is: adapted templates that went wrong, entries of two people, two of one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from face_recognition_node.gallery.values import Provenance, Template
 from face_recognition_node.identity.comparison import compare_with_templates, log_likelihood_ratios, pool
+from face_recognition_node.identity.person_models import pairs_of_one_person
 
 if TYPE_CHECKING:
     from face_recognition_node.gallery.snapshot import Snapshot
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 OUTLIER_LOG_RATIO = 1.0
 """An adapted template that is less like the enrolled ones than this, natural log, is an outlier."""
+TWIN_PROBABILITY = 0.9
+"""From which on two enrolled entries are reported as perhaps one person."""
+_STRANGER_PROBABILITY = 0.3
+"""The same for an entry without a name and another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,15 @@ def templates_of_two(snapshot: Snapshot, calibration: Calibration) -> tuple[int,
     """Return the ids of the templates of :func:`second_person`, over all persons, at even odds."""
     found = (second_person(snapshot.templates_of(key), calibration) for key in snapshot.persons)
     return tuple(sorted(template_id for ids in found for template_id in ids))
+
+
+def pairs_that_may_be_one(calibration: Calibration, snapshot: Snapshot) -> list[tuple[str, str, float]]:
+    """Return (id, id, probability) of entries to ask about, as :func:`pairs_of_one_person` orders them."""
+    return [
+        pair
+        for pair in pairs_of_one_person(calibration, snapshot, _STRANGER_PROBABILITY)
+        if snapshot.persons[pair[1]].is_stranger or pair[2] >= TWIN_PROBABILITY
+    ]
 
 
 def second_person(

@@ -15,13 +15,13 @@ from face_recognition_node.common.errors import GalleryError, GalleryUnavailable
 from face_recognition_node.common.files import user_path
 from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.gallery.gallery import Gallery, SessionKind
+from face_recognition_node.identity.adaptation_review import TWIN_PROBABILITY
 from face_recognition_node.identity.person_models import pairs_of_one_person
 from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.ros.parameters import Settings
 from face_recognition_node.ros.pipeline import FramePipeline
 from face_recognition_node.vision.faces import Frame, IdentityState, RecognitionResult
 from face_recognition_node.vision.runner import BackendReport
-from face_recognition_node.web.operator import TWIN_PROBABILITY
 
 logger = logging.getLogger(__name__)
 HOUSEKEEPING_PERIOD_S = 5.0

@@ -17,7 +17,8 @@ from face_recognition_node.common.files import user_path
 from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.gallery.gallery import SessionKind
-from face_recognition_node.identity.adaptation_review import templates_of_two
+from face_recognition_node.identity.adaptation_review import pairs_that_may_be_one, templates_of_two
+from face_recognition_node.identity.operating_point import operating_point
 from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.ros.lifecycle import LoudNode, state_label
 from face_recognition_node.ros.messages import (
@@ -34,7 +35,6 @@ from face_recognition_node.ros.messages import (
 )
 from face_recognition_node.ros.runtime import Host, Runtime, find_twins, twin_warning
 from face_recognition_node.vision.faces import Frame, RecognitionResult
-from face_recognition_node.web.advice import operating_point, pairs_that_may_be_one
 
 
 def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
@@ -266,8 +266,8 @@ def review_gallery(runtime: Runtime, request: Any, response: Any) -> None:
     response.session_kinds = [SESSION_KINDS[session.kind] for session in sessions]
     response.session_ttls = [to_duration(session.time_to_live_s or 0.0) for session in sessions]
     pairs = pairs_that_may_be_one(calibration, snapshot)
-    response.twin_person_ids = [person_id for pair in pairs for person_id in (pair.first_id, pair.second_id)]
-    response.twin_probabilities = [pair.probability for pair in pairs]
+    response.twin_person_ids = [person_id for *pair, _ in pairs for person_id in pair]
+    response.twin_probabilities = [probability for *_, probability in pairs]
     point = operating_point(calibration, runtime.recognizer.config.identity, snapshot)
     response.target_false_accept_rate, response.measured = point.target, point.measured
     response.strangers_named, response.people_named = point.strangers_named, point.people_named
