@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import logging
 import struct
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import cv2
+import msgspec
 import numpy as np
 
 from face_recognition_node.web.operator import Operator, Picture
 
+LOGGER = logging.getLogger(__name__)
+
+JSON = msgspec.json.Encoder(enc_hook=lambda number: number.item())
+"""Of what the operator returns; numpy's numbers are numbers."""
 LARGEST_WIDTH = 960
 """Wider pictures are sent smaller; the boxes stay in pixels of the original."""
 _QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 75)
@@ -30,8 +34,7 @@ def encode(picture: Picture, number: int) -> bytes:
         size = (LARGEST_WIDTH, round(height * LARGEST_WIDTH / width))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode(".jpg", image, _QUALITY)
-    head = {"number": number, "size": [width, height], "faces": [asdict(face) for face in picture.faces]}
-    text = json.dumps(head, separators=(",", ":")).encode()
+    text = JSON.encode({"number": number, "size": [width, height], "faces": picture.faces})
     return struct.pack("<I", len(text)) + text + jpeg.tobytes()
 
 
@@ -59,7 +62,11 @@ class Feed:
                 if picture is None:
                     continue
                 began = loop.time()
-                message = await loop.run_in_executor(self._worker, encode, picture, self._number + 1)
+                try:
+                    message = await loop.run_in_executor(self._worker, encode, picture, self._number + 1)
+                except Exception:  # the next one may be better; without this loop no browser sees any
+                    LOGGER.exception("a picture could not be encoded")
+                    continue
                 async with self._changed:
                     self._number, self._message = self._number + 1, message
                     self._changed.notify_all()

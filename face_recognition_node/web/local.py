@@ -15,14 +15,15 @@ import numpy as np
 
 from face_recognition_node.assembly import Pipeline
 from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.common.newest import NewestItemWorker
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.enrollment.coverage import DIRECTIONS
 from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentSession, Outcome, Track
-from face_recognition_node.gallery.values import Person, SessionKind
-from face_recognition_node.identity.adaptation_review import templates_of_two
+from face_recognition_node.gallery.values import Person, Session
+from face_recognition_node.identity.adaptation_review import pairs_that_may_be_one, templates_of_two
+from face_recognition_node.identity.operating_point import operating_point
 from face_recognition_node.media.sources import FrameSource
-from face_recognition_node.vision.faces import Frame, IdentifiedFace, IdentityState, RecognitionResult
-from face_recognition_node.web.advice import operating_point, pairs_that_may_be_one
+from face_recognition_node.vision.faces import Frame, IdentifiedFace, IdentityState
 from face_recognition_node.web.operator import (
     TARGET,
     Card,
@@ -33,7 +34,6 @@ from face_recognition_node.web.operator import (
     Pair,
     Picture,
     Problem,
-    SessionInfo,
     Status,
     Step,
     StoredView,
@@ -62,37 +62,30 @@ class LocalOperator(Operator):
         super().__init__()
         self._pipeline, self._source = pipeline, source
         self._gallery, self._calibration = pipeline.gallery, pipeline.models.calibration
-        self._fresh = threading.Condition(self._lock)
-        self._frame: tuple[Frame, float] | None = None
-        self._received: deque[float] = deque()
-        self._answers: deque[tuple[float, float]] = deque()
-        self._dropped, self._trouble = 0, ""
-        self._began = time.monotonic()
+        self._worker = NewestItemWorker(self._recognize, self._failed, "recognition")
+        self._camera = threading.Thread(target=self._read, name="camera", daemon=True)
+        self._end = threading.Event()
+        self._received: deque[float] = deque(maxlen=1000)
+        self._answers: deque[tuple[float, float]] = deque(maxlen=1000)
+        self._trouble = ""
+        self._began = self._tidied = time.monotonic()
         self._session: EnrollmentSession | None = None
         self._goal: EnrollmentGoal | None = None
         self._n_sessions = 0
         self._seen: set[str] = set()
         self._pairs: tuple[int, tuple[Pair, ...]] = (-1, ())
-        self._settings = 0
-        self._end = threading.Event()
-        self._threads = [
-            threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (("camera", self._read), ("recognition", self._recognize))
-        ]
 
     def __enter__(self) -> LocalOperator:
         """Begin to recognize."""
-        for thread in self._threads:
-            thread.start()
+        self._worker.start()
+        self._camera.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End; a running enrollment stores nothing."""
         self._end.set()
-        with self._fresh:
-            self._fresh.notify_all()
-        for thread in self._threads:
-            thread.join(timeout=5.0)
+        self._camera.join(timeout=5.0)
+        self._worker.stop()
         if self._session is not None:
             self._session.cancel()
 
@@ -121,49 +114,33 @@ class LocalOperator(Operator):
                 frame = replace(frame, stamp=due)
             if self._end.is_set():
                 return
-            now = time.monotonic()
-            with self._fresh:
-                self._dropped += self._frame is not None
-                self._frame, self._trouble = (frame, now), ""
-                self._received.append(now)
-                self._fresh.notify_all()
+            self._trouble = ""
+            self._received.append(time.monotonic())
+            self._worker.offer((frame, time.monotonic()))
         if not self._source.is_live:
             self._end.wait(1 / self._source.rate_hz)
 
-    def _recognize(self) -> None:
-        tidied = time.monotonic()
-        while not self._end.is_set():
-            with self._fresh:
-                self._fresh.wait_for(lambda: self._frame is not None or self._end.is_set(), timeout=0.5)
-                taken, self._frame = self._frame, None
-                session = self._session
-            if taken is None:
-                if session is not None:
-                    session.tick(time.time())
-                continue
-            frame, arrived = taken
-            is_enrolling = session is not None and not session.finished
-            try:
-                result = self._pipeline.process(frame, embed_all=is_enrolling)
-                if session is not None and is_enrolling:
-                    session.observe(result)
-                if time.monotonic() - tidied > _TIDY_S:
-                    tidied = time.monotonic()
-                    self._tidy()
-            except FaceRecognitionError as error:
-                self._trouble = str(error)
-                continue
-            self._answer(frame, result, arrived)
-
-    def _answer(self, frame: Frame, result: RecognitionResult, arrived: float) -> None:
-        picture = Picture(frame.image_bgr, tuple(_face(face) for face in result.faces))
+    def _recognize(self, item: tuple[Frame, float]) -> None:
+        frame, arrived = item
+        with self._lock:
+            session = self._session
+        is_enrolling = session is not None and not session.finished
+        result = self._pipeline.process(frame, embed_all=is_enrolling)
+        faces = tuple(_face(face) for face in result.faces)
         now = time.monotonic()
         with self._lock:
+            if session is not None and is_enrolling:
+                session.observe(result)
             self._answers.append((now, now - arrived))
-            self._seen.update(
-                face.person_id for face in picture.faces if face.person_id and face.state != "undecided"
-            )
-        self._show(picture)
+            self._seen.update(one.person_id for one in faces if one.person_id and one.state != "undecided")
+        self._show(Picture(frame.image_bgr, faces))
+        if now - self._tidied > _TIDY_S:
+            self._tidied = now
+            self._tidy()
+
+    def _failed(self, error: Exception) -> None:
+        LOGGER.warning("a picture could not be answered", exc_info=error)
+        self._trouble = str(error)
 
     def _tidy(self) -> None:
         """Store when people were last seen and forget those whose time is over, away from the frames."""
@@ -185,7 +162,7 @@ class LocalOperator(Operator):
             for times in (self._received, self._answers):
                 while times and _time_of(times[0]) < now - _WINDOW_S:
                     times.popleft()
-            received, answers, dropped = len(self._received), list(self._answers), self._dropped
+            received, answers = len(self._received), list(self._answers)
         length = max(min(_WINDOW_S, now - self._began), 0.1)
         latencies = 1000 * np.array([latency for _, latency in answers])
         median, late = np.percentile(latencies, [50, 95]).tolist() if answers else (None, None)
@@ -196,16 +173,13 @@ class LocalOperator(Operator):
             rate_hz=len(answers) / length,
             latency_ms=median,
             latency_p95_ms=late,
-            dropped=dropped,
+            dropped=self._worker.counts.dropped,
             backend=f"{report.name} on {report.device}, {report.precision}",
             backend_reason=report.reason,
-            version=self._version(),
+            version=self._version_of(self._gallery.snapshot().version),
             problems=self._problems(received / length, len(answers) / length, now),
             enrollment=self._enrollment(),
         )
-
-    def _version(self) -> int:
-        return self._gallery.snapshot().version * 1000 + self._settings % 1000
 
     def _problems(self, received_hz: float, answered_hz: float, now: float) -> tuple[Problem, ...]:
         found = []
@@ -232,6 +206,9 @@ class LocalOperator(Operator):
         session, goal = self._session, self._goal
         if session is None or goal is None:
             return None
+        if not self._received:  # the camera stands still, the time of the enrollment does not
+            with self._lock:
+                session.tick(time.time())
         feedback = session.feedback()
         outcome, message, known = "", "", feedback.known
         if session.finished:
@@ -256,20 +233,18 @@ class LocalOperator(Operator):
         )
 
     def _overview(self) -> Overview:
-        version, snapshot = self._version(), self._gallery.snapshot()
+        snapshot = self._gallery.snapshot()
         if self._pairs[0] != snapshot.version:
-            self._pairs = (snapshot.version, pairs_that_may_be_one(self._calibration, snapshot))
+            found = pairs_that_may_be_one(self._calibration, snapshot)
+            self._pairs = (snapshot.version, tuple(Pair(*pair) for pair in found))
         return Overview(
-            version=version,
+            version=self._version_of(snapshot.version),
             people=self._people(),
             pairs=self._pairs[1],
             history=tuple(
                 Step(one.sentence, one.made, one.is_done, one.deadline) for one in self._gallery.history()
             ),
-            sessions=tuple(
-                SessionInfo(one.name, one.kind.value, one.time_to_live_s)
-                for one in snapshot.sessions.values()
-            ),
+            sessions=tuple(snapshot.sessions.values()),
             session=snapshot.session,
             gallery=str(self._gallery.path or "in memory only"),
             operating_point=operating_point(
@@ -333,8 +308,8 @@ class LocalOperator(Operator):
     def _step(self, is_redo: bool) -> Sequence[str]:
         return self._gallery.redo() if is_redo else self._gallery.undo()
 
-    def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None:
-        self._gallery.set_session(name, kind, time_to_live_s)
+    def _set_session(self, session: Session) -> None:
+        self._gallery.set_session(session.name, session.kind, session.time_to_live_s)
 
     def _export(self, path: Path, overwrite: bool) -> tuple[int, int, str]:
         report = self._gallery.export_to(path, overwrite=overwrite)
@@ -352,7 +327,6 @@ class LocalOperator(Operator):
 
     def _set_target(self, rate: float) -> None:
         self._pipeline.update_config(with_values(self._pipeline.recognizer.config, {TARGET: rate}))
-        self._settings += 1
 
 
 def _time_of(item: float | tuple[float, float]) -> float:

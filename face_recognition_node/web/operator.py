@@ -8,32 +8,32 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.files import user_path
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.config import Config
-from face_recognition_node.gallery.values import SessionKind
+from face_recognition_node.gallery.values import Session, SessionKind
+from face_recognition_node.identity.adaptation_review import TWIN_PROBABILITY
+from face_recognition_node.identity.operating_point import OperatingPoint
 from face_recognition_node.vision.faces import ImageArray
 
 TARGET = "identity.target_false_accept_rate"
-TWIN_PROBABILITY = 0.9
-"""From which on a check reports two entries as perhaps one person."""
+
+Text = Annotated[str, Meta(max_length=4096)]
+Ids = Annotated[Sequence[str], Meta(min_length=1)]
+Numbers = Annotated[Sequence[int], Meta(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face of the live picture.
+    """One face of the live picture; its box is x1, y1, x2, y2 in pixels of the picture.
 
-    Attributes:
-        track_id: One face followed over frames.
-        box: x1, y1, x2, y2 in pixels of the picture.
-        state: "known", "stranger" or "undecided".
-        person_id, name: Of the person or stranger; empty: none claimed.
-        probability: Posterior of the claim in [0, 1].
-        quality: Of this view, in [0, 1].
-        flatness: "unverified", "solid" or "flat".
-        runner_up, runner_up_probability: The second most probable person; empty: none.
+    ``state`` is "known", "stranger" or "undecided", ``flatness`` "unverified", "solid" or "flat"; an empty
+    ``person_id`` or ``runner_up`` is nobody.
     """
 
     track_id: int
@@ -50,12 +50,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """The newest image with its faces.
-
-    Attributes:
-        image_bgr: (H, W, 3) uint8; nobody writes to it any more.
-        faces: In coordinates of the image.
-    """
+    """The newest image, (H, W, 3) uint8, to which nobody writes any more, with its faces."""
 
     image_bgr: ImageArray
     faces: tuple[Face, ...]
@@ -63,13 +58,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong.
-
-    Attributes:
-        what: In words.
-        cure: What to do about it; may be empty.
-        is_error: Nothing works until it is cured; otherwise a warning.
-    """
+    """Something that is wrong, and what to do about it; an error: nothing works until then."""
 
     what: str
     cure: str = ""
@@ -82,17 +71,13 @@ class EnrollmentState:
 
     Attributes:
         number: Counts the enrollments of this page.
-        is_running: False once it has ended.
         track_id: The face that is followed; None while none is chosen.
         name: The name asked for; empty if views are added to a person.
-        views_kept: So far.
-        wanted_views: The goal.
         rejections: Views not kept, by reason.
         coverage: Directions covered: front, left, right, up, down, as seen in the image.
         hint: What the robot would say.
         known_id, known_name, known_probability: Whom the face resembles; empty: nobody.
-        outcome: In a word, once it has ended; "stored" is the success.
-        message: In a sentence.
+        outcome, message: In a word and in a sentence, once it has ended; "stored" is the success.
     """
 
     number: int
@@ -117,13 +102,11 @@ class Status:
 
     Attributes:
         source: Where the pictures come from.
-        received_hz: Pictures received per second.
-        rate_hz: Pictures answered per second.
+        received_hz, rate_hz: Pictures received and answered per second.
         latency_ms, latency_p95_ms: Median and 95th percentile from picture to answer; None: unknown.
         dropped: Pictures that a newer one replaced.
         backend, backend_reason: What runs the networks, where, and why that.
         version: Grows with every change of what :meth:`Operator.overview` returns.
-        problems: What is wrong.
         enrollment: The latest one, or None.
     """
 
@@ -198,32 +181,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """A session: name ("": default), kind, seconds that its newcomers are kept (None: no limit)."""
-
-    name: str
-    kind: str
-    time_to_live_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """The target false-accept rate and what it costs at this size of the gallery.
-
-    Attributes:
-        target: Chance that a stranger's track is ever given a name.
-        strangers_named: Expected share of strangers who are given a name, in [0, 1].
-        people_named: Expected share of enrolled people named from a single good view; a track gives several.
-        measured: What was measured on videos when the model was calibrated, in a sentence; may be empty.
-    """
-
-    target: float
-    strangers_named: float
-    people_named: float
-    measured: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
     """All that changes seldom: who is known, what was done, the sessions, the operating point."""
 
@@ -231,7 +188,7 @@ class Overview:
     people: tuple[Card, ...]
     pairs: tuple[Pair, ...]
     history: tuple[Step, ...]
-    sessions: tuple[SessionInfo, ...]
+    sessions: tuple[Session, ...]
     session: str
     gallery: str
     operating_point: OperatingPoint
@@ -258,6 +215,7 @@ class Operator(ABC):
         self._followers: list[Callable[[], None]] = []
         self._picture: Picture | None = None
         self._apart: set[frozenset[str]] = set()
+        self._settings = 0
 
     def follow(self, on_picture: Callable[[], None]) -> None:
         """Also call ``on_picture`` from now on, from any thread, whenever :meth:`picture` has changed."""
@@ -283,21 +241,26 @@ class Operator(ABC):
     def status(self) -> Status:
         """Return how recognition is doing."""
 
+    def _version_of(self, gallery_version: int) -> int:
+        return gallery_version * 1000 + self._settings % 1000
+
     def overview(self) -> Overview:
         """Return who is known, and what belongs to that."""
         overview = self._overview()
         pairs = [pair for pair in overview.pairs if {pair.first_id, pair.second_id} not in self._apart]
         return replace(overview, pairs=tuple(pairs))
 
-    def views(self, person_id: str) -> tuple[StoredView, ...]:
+    def views(self, person_id: Text) -> list[StoredView]:
         """Return the templates of a person."""
-        return tuple(view for view in self._views() if view.person_id == person_id)
+        return [view for view in self._views() if view.person_id == person_id]
 
     @abstractmethod
     def crop(self, template_id: int) -> bytes | None:
         """Return the kept crop of a template as JPEG; None: none is kept."""
 
-    def enroll(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> str:
+    def enroll(
+        self, track_id: int, name: Text = "", person_id: Text = "", is_somebody_else: bool = False
+    ) -> str:
         """Begin to enroll the face of a track, as a new person or into ``person_id`` if that is not empty."""
         with self._lock:
             running = self._enrollment()
@@ -311,22 +274,22 @@ class Operator(ABC):
         self._cancel()
         return "Enrollment canceled; nothing was stored"
 
-    def rename(self, person_id: str, name: str) -> str:
+    def rename(self, person_id: Text, name: Text) -> str:
         """Give a person another name, or a stranger a name."""
         before = self._label(person_id)
         return f"{before} is now called {self._rename(person_id, name).label}"
 
-    def merge(self, keep_id: str, other_ids: Sequence[str]) -> str:
+    def merge(self, keep_id: Text, other_ids: Ids) -> str:
         """Make several entries one person, who keeps the id and name of ``keep_id``."""
         person = self._merge(keep_id, other_ids)
         return f"{person.label} now has {_counted(person.n_templates, 'view')}"
 
-    def split(self, template_ids: Sequence[int], name: str) -> str:
+    def split(self, template_ids: Numbers, name: Text) -> str:
         """Take templates away from a person and make another person of them."""
         person = self._split(template_ids, name)
         return f"{person.label} is a person with {_counted(person.n_templates, 'view')} now"
 
-    def forget(self, person_ids: Sequence[str], is_final: bool) -> str:
+    def forget(self, person_ids: Ids, is_final: bool = False) -> str:
         """Remove people; final: at once and for good, otherwise until the undo window ends."""
         names = ", ".join(self._label(person_id) for person_id in person_ids)
         unfinished = self._forget(person_ids, is_final)
@@ -341,19 +304,17 @@ class Operator(ABC):
         """Do again what was undone last."""
         return f"Done again: {'; '.join(self._step(is_redo=True))}"
 
-    def start_session(self, name: str, kind: str, time_to_live_s: float | None) -> str:
-        """Store newcomers under this session from now on; kind is "permanent", "event" or "run"."""
-        if kind not in tuple(SessionKind):
-            raise InputError(f"kind: expected permanent, event or run, got {kind!r}")
-        self._set_session(name, SessionKind(kind), time_to_live_s)
+    def start_session(self, name: Text, kind: SessionKind, time_to_live_s: float = 0.0) -> str:
+        """Store newcomers under this session from now on, for so long; 0: without a limit."""
+        self._set_session(Session(name, kind, time_to_live_s or None))
         return f"Newcomers are stored under {name or 'the default session'}"
 
-    def export_people(self, path: str, overwrite: bool) -> str:
+    def export_people(self, path: Text, overwrite: bool = False) -> str:
         """Write everybody to a file on the robot's machine."""
         n_people, n_views, written = self._export(_absolute(path), overwrite)
         return f"{_entries(n_people, n_views)} written to {written}"
 
-    def import_people(self, path: str) -> str:
+    def import_people(self, path: Text) -> str:
         """Store the people of an exported file on the robot's machine."""
         n_people, n_views = self._import(_absolute(path))
         here = "" if n_views else "; all of them were here already"
@@ -391,6 +352,7 @@ class Operator(ABC):
         """Set the target false-accept rate."""
         with_values(Config(), {TARGET: rate})  # says what is expected
         self._set_target(rate)
+        self._settings += 1
         return f"Target false-accept rate: {rate:.3%}"
 
     def _label(self, person_id: str) -> str:
@@ -434,7 +396,7 @@ class Operator(ABC):
     def _step(self, is_redo: bool) -> Sequence[str]: ...
 
     @abstractmethod
-    def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None: ...
+    def _set_session(self, session: Session) -> None: ...
 
     @abstractmethod
     def _export(self, path: Path, overwrite: bool) -> tuple[int, int, str]:

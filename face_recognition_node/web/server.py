@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import inspect
 import logging
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import msgspec
 from aiohttp import WSMsgType, web
 
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
 from face_recognition_node.web.access import Gate
-from face_recognition_node.web.feed import Feed
+from face_recognition_node.web.feed import JSON, Feed
 from face_recognition_node.web.operator import Operator
 
 LOGGER = logging.getLogger(__name__)
@@ -30,50 +31,24 @@ STATUS_GAP_S = 0.2
 PICTURES_IN_FLIGHT = 2
 """Pictures sent to a browser that it has not shown yet; a slow one gets fewer pictures, not older ones."""
 
-Body = Mapping[str, Any]
-ACTIONS: dict[str, Callable[[Operator, Body], Any]] = {
-    "overview": lambda o, b: asdict(o.overview()),
-    "views": lambda o, b: {"views": [asdict(view) for view in o.views(_text(b, "person_id"))]},
-    "enroll": lambda o, b: o.enroll(
-        int(_number(b, "track_id")), _text(b, "name"), _text(b, "person_id"), bool(b.get("is_somebody_else"))
-    ),
-    "cancel_enrollment": lambda o, b: o.cancel_enrollment(),
-    "rename": lambda o, b: o.rename(_text(b, "person_id"), _text(b, "name")),
-    "merge": lambda o, b: o.merge(_text(b, "keep_id"), _list(b, "other_ids", str)),
-    "split": lambda o, b: o.split(_list(b, "template_ids", int), _text(b, "name")),
-    "forget": lambda o, b: o.forget(_list(b, "person_ids", str), b.get("is_final") is True),
-    "undo": lambda o, b: o.undo(),
-    "redo": lambda o, b: o.redo(),
-    "start_session": lambda o, b: o.start_session(
-        _text(b, "name"), _text(b, "kind"), _number(b, "time_to_live_s") or None
-    ),
-    "export": lambda o, b: o.export_people(_text(b, "path"), b.get("overwrite") is True),
-    "import": lambda o, b: o.import_people(_text(b, "path")),
-    "verify": lambda o, b: asdict(o.verify()),
-    "set_target": lambda o, b: o.set_target(_number(b, "rate")),
-}
-"""Function → what it does with the operator and the request's JSON; a sentence, or values for the page."""
+ACTIONS = (
+    "overview", "views", "enroll", "cancel_enrollment", "rename", "merge", "split", "forget", "undo", "redo",
+    "start_session", "export_people", "import_people", "verify", "set_target",
+)  # fmt: skip
+"""Methods of the operator that a browser may call."""
 
 
-def _text(body: Body, key: str) -> str:
-    value = body.get(key, "")
-    if not isinstance(value, str) or len(value) > 4096:
-        raise InputError(f"{key}: expected a text, got {value!r:.60}")
-    return value.strip()
+def _request_of(method: Callable[..., Any]) -> type[msgspec.Struct]:
+    """Return the JSON object that a browser sends for a method: its arguments by name, each of its type."""
+    hints = get_type_hints(method, include_extras=True)
+    fields: list[Any] = []
+    for name, argument in list(inspect.signature(method).parameters.items())[1:]:
+        is_required = argument.default is argument.empty
+        fields.append((name, hints[name]) if is_required else (name, hints[name], argument.default))
+    return msgspec.defstruct(method.__name__, fields, kw_only=True)
 
 
-def _number(body: Body, key: str) -> float:
-    value = body.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{key}: expected a number, got {value!r:.60}")
-    return float(value)
-
-
-def _list(body: Body, key: str, kind: type) -> list[Any]:
-    value = body.get(key)
-    if not isinstance(value, list) or not value or not all(type(item) is kind for item in value):
-        raise InputError(f"{key}: expected a list of {kind.__name__} that is not empty, got {value!r:.60}")
-    return value
+REQUESTS = {name: _request_of(getattr(Operator, name)) for name in ACTIONS}
 
 
 class Page:
@@ -160,20 +135,18 @@ class Page:
         return web.Response(body=jpeg, content_type="image/jpeg")
 
     async def _act(self, request: web.Request) -> web.Response:
-        action = ACTIONS.get(request.match_info["name"])
-        if action is None:
+        name = request.match_info["name"]
+        if name not in REQUESTS:
             raise web.HTTPNotFound()
         try:
-            body = await request.json() if request.can_read_body else {}
-            if not isinstance(body, dict):
-                raise InputError("expected a JSON object")
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._workers, action, self._operator, body)
-        except json.JSONDecodeError as error:
-            return web.json_response({"error": f"no JSON: {error}"}, status=400)
-        except (FaceRecognitionError, OSError) as error:
-            return web.json_response({"error": str(error)}, status=400)
-        return web.json_response({"message": answer} if isinstance(answer, str) else answer)
+            arguments = msgspec.json.decode(await request.read() or b"{}", type=REQUESTS[name])
+            work = partial(getattr(self._operator, name), **msgspec.structs.asdict(arguments))
+            answer = await asyncio.get_running_loop().run_in_executor(self._workers, work)
+            status, content = 200, {"message": answer} if isinstance(answer, str) else answer
+        except (FaceRecognitionError, OSError, msgspec.DecodeError) as error:
+            status, content = 400, {"error": str(error)}
+        body = JSON.encode(content)
+        return web.Response(status=status, body=body, content_type="application/json")
 
     async def _tell_status(self) -> None:
         """Ask the operator for its status while somebody looks."""
@@ -182,7 +155,7 @@ class Page:
             if self._sockets:
                 try:
                     status = await loop.run_in_executor(self._workers, self._operator.status)
-                    text = json.dumps({"status": asdict(status)}, separators=(",", ":"))
+                    text = JSON.encode({"status": status}).decode()
                 except FaceRecognitionError:
                     LOGGER.warning("no status", exc_info=True)
                     text = self._status

@@ -71,7 +71,7 @@ TABLE = {
     # The operator's page; it knows a robot by one interface, which ros implements, too.
     "web": Room(
         words("common config vision gallery identity enrollment media assembly"),
-        ARRAYS | words("aiohttp"),
+        ARRAYS | words("aiohttp msgspec"),
     ),
     "networks": Room(
         words("common vision"),

@@ -69,11 +69,11 @@ class Visitor:
                 await self.stream.send_str("shown")
         return value
 
-    async def post(self, action: str, /, **body: Any) -> dict[str, Any]:
+    async def post(self, action: str, /, **body: Any) -> Any:
         async with self.session.post(
             f"{self.address}/api/{action}", json=body, headers={"Origin": self.address}
         ) as answer:
-            return dict(await answer.json())
+            return await answer.json()
 
     def ended(self, before: int) -> dict[str, Any] | None:
         """Return the enrollment that came after number ``before``, once it has ended."""
@@ -138,7 +138,7 @@ def test_a_face_is_enrolled_renamed_forgotten_and_brought_back(visit: Any, tmp_p
         await visitor.until_people({"Anna"})
         await visitor.until(lambda: "Anna" in [one["name"] for one in visitor.picture["faces"]])
         anna = (await visitor.people())["Anna"]
-        assert (await visitor.post("views", person_id=anna))["views"]
+        assert await visitor.post("views", person_id=anna)
         await visitor.post("rename", person_id=anna, name="Bob")
         await visitor.until_people({"Bob"})
         await visitor.post("forget", person_ids=[anna])
@@ -154,7 +154,7 @@ def test_a_face_is_enrolled_renamed_forgotten_and_brought_back(visit: Any, tmp_p
 
         assert "no problem" in (await visitor.post("verify"))["summary"]
         path = tmp_path / "people.db"
-        assert str(path) in (await visitor.post("export", path=str(path)))["message"]
+        assert str(path) in (await visitor.post("export_people", path=str(path)))["message"]
         await visitor.post("start_session", name="party", kind="event", time_to_live_s=60)
         await visitor.post("forget", person_ids=[anna], is_final=True)
         await visitor.until_people(set())
@@ -163,7 +163,7 @@ def test_a_face_is_enrolled_renamed_forgotten_and_brought_back(visit: Any, tmp_p
         party = {"name": "party", "kind": "event", "time_to_live_s": 60.0}
         assert party in overview["sessions"]
         assert not [step for step in overview["history"] if "Bob" in step["sentence"]]
-        await visitor.post("import", path=str(path))
+        await visitor.post("import_people", path=str(path))
         await visitor.until_people({"Bob"})
 
     visit(story)

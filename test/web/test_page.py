@@ -26,7 +26,7 @@ from face_recognition_node.web.server import ACTIONS, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Server:
@@ -138,11 +138,11 @@ class TestAccess:
         own = {"Origin": server.address.rstrip("/")}
         for name, body, word in (
             ("rename", {"person_id": "nobody", "name": "Anna"}, "nobody"),
-            ("rename", {"person_id": 3, "name": "Anna"}, "expected a text"),
-            ("forget", {"person_ids": []}, "expected a list"),
-            ("export", {"path": "relative.db"}, "absolute path"),
+            ("rename", {"person_id": 3, "name": "Anna"}, "Expected `str`, got `int` - at `$.person_id`"),
+            ("forget", {"person_ids": []}, "Expected `array` of length >= 1"),
+            ("export_people", {"path": "relative.db"}, "absolute path"),
             ("set_target", {"rate": 7}, "target_false_accept_rate"),
-            ("start_session", {"name": "x", "kind": "forever"}, "permanent"),
+            ("start_session", {"name": "x", "kind": "forever"}, "Invalid enum value 'forever'"),
         ):
             assert name in ACTIONS
             status, text = ask(server.address, f"api/{name}", method="POST", json=body, headers=own)
@@ -444,8 +444,8 @@ class TestInTheBrowser:
             desk.open("gallery")
             if overwrites:
                 desk.click("#overwrite")
-            desk.type("#export-path", str(path))
-            desk.find("#export-path")[0].submit()
+            desk.type("#export_people-path", str(path))
+            desk.find("#export_people-path")[0].submit()
             toast = desk.wait(lambda text=text: desk.find(".toast", text))[0].text
             assert "--overwrite" not in toast
             desk.browser.execute_script("document.getElementById('toasts').replaceChildren()")

@@ -18,7 +18,8 @@ from face_recognition_interfaces.action import EnrollPerson
 from face_recognition_interfaces.msg import GalleryInfo, PersonInfo
 from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.enrollment.coverage import DIRECTIONS
-from face_recognition_node.gallery.values import SessionKind
+from face_recognition_node.gallery.values import Session
+from face_recognition_node.identity.operating_point import OperatingPoint
 from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.messages import (
     DIAGNOSTICS,
@@ -36,19 +37,17 @@ from face_recognition_node.web.operator import (
     TARGET,
     Card,
     EnrollmentState,
-    OperatingPoint,
     Operator,
     Overview,
     Pair,
     Problem,
-    SessionInfo,
     Status,
     Step,
     StoredView,
 )
 
 _PROVENANCE = {number: provenance.value for provenance, number in PROVENANCES.items()}
-_KIND = {number: kind.value for kind, number in SESSION_KINDS.items()}
+_KIND = {number: kind for kind, number in SESSION_KINDS.items()}
 _TYPES = {call.name.removeprefix("~/"): call.type for call in SERVICES}
 
 SILENCE_S = 3.5
@@ -84,7 +83,6 @@ class RobotOperator(Operator):
         self._state: EnrollmentState | None = None
         self._goal: Any = None
         self._is_canceled = False
-        self._settings = 0
 
     def __enter__(self) -> RobotOperator:
         """Begin to listen."""
@@ -150,8 +148,7 @@ class RobotOperator(Operator):
         )
 
     def _version(self) -> int:
-        version = 0 if self._gallery is None else int(self._gallery.version)
-        return version * 1000 + self._settings % 1000
+        return self._version_of(0 if self._gallery is None else int(self._gallery.version))
 
     def _is_there(self) -> bool:
         return time.monotonic() - self._heard < SILENCE_S
@@ -207,7 +204,7 @@ class RobotOperator(Operator):
                 for one in review.changes
             ),
             sessions=tuple(
-                SessionInfo(name, _KIND[kind], to_seconds(ttl) or None) for name, kind, ttl in sessions
+                Session(name, _KIND[kind], to_seconds(ttl) or None) for name, kind, ttl in sessions
             ),
             session=gallery.session,
             gallery=self._value("gallery", "file") or "unknown",
@@ -328,8 +325,9 @@ class RobotOperator(Operator):
     def _step(self, is_redo: bool) -> Sequence[str]:
         return list(self._call("undo_gallery", redo=is_redo).changes)
 
-    def _set_session(self, name: str, kind: SessionKind, time_to_live_s: float | None) -> None:
-        self._call("set_session", name=name, kind=SESSION_KINDS[kind], ttl=to_duration(time_to_live_s or 0.0))
+    def _set_session(self, session: Session) -> None:
+        ttl = to_duration(session.time_to_live_s or 0.0)
+        self._call("set_session", name=session.name, kind=SESSION_KINDS[session.kind], ttl=ttl)
 
     def _export(self, path: Path, overwrite: bool) -> tuple[int, int, str]:
         answer = self._call("export_gallery", path=str(path), overwrite=overwrite)
@@ -349,7 +347,6 @@ class RobotOperator(Operator):
         result = self._ask(SetParameters, f"{self._node}/set_parameters", request).results[0]
         if not result.successful:
             raise RemoteError(result.reason)
-        self._settings += 1
 
 
 def _capital(text: str) -> str:

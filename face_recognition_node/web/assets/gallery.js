@@ -28,8 +28,8 @@ export function showGallery(overview) {
         el("button", { onclick: () => startSession(overview) }, "Start or continue a session"))),
     el("div", { className: "box" }, el("h2", {}, "Files"),
       el("p", { className: "muted small" }, `Gallery: ${overview.gallery}. Files are on the robot's machine, not on this one.`),
-      fileForm("export", "Export everybody to", "Export", el("label", { className: "row tight small" }, replaces, "overwrite")),
-      fileForm("import", "Import from", "Import")),
+      fileForm("export_people", "Export everybody to", "Export", el("label", { className: "row tight small" }, replaces, "overwrite")),
+      fileForm("import_people", "Import from", "Import")),
     el("div", { className: "box" }, el("h2", {}, "Check"),
       el("p", { className: "muted small" }, "Checks the file, its rows, the keys and the index, and looks for views that may show somebody else."),
       el("button", { id: "verify", onclick: verify }, "Check the gallery"),
@@ -41,7 +41,7 @@ const replaces = el("input", { type: "checkbox", id: "overwrite", title: "Replac
 
 function fileForm(action, label, text, more = null) {
   const input = el("input", { className: "fill", placeholder: "/home/robot/people.db", "aria-label": label, spellcheck: false, id: `${action}-path` });
-  return el("form", { className: "row", onsubmit: (event) => { event.preventDefault(); act(action, { path: input.value.trim(), overwrite: replaces.checked }); } },
+  return el("form", { className: "row", onsubmit: (event) => { event.preventDefault(); act(action, { path: input.value.trim(), ...(more && { overwrite: replaces.checked }) }); } },
     input, more, el("button", { type: "submit" }, text));
 }
 

@@ -93,7 +93,7 @@ const ORIGINS = { enrolled: "enrolled", adapted: "learned", imported: "imported"
 
 async function split(person) {
   let views;
-  try { ({ views } = await post("views", { person_id: person.person_id })); } catch (error) { return toast(error.message, null, true); }
+  try { views = await post("views", { person_id: person.person_id }); } catch (error) { return toast(error.message, null, true); }
   const boxes = views.map((view) => el("input", { type: "checkbox", value: view.template_id }));
   const name = el("input", { placeholder: "Empty: a stranger without a name", maxLength: 200, autocomplete: "off" });
   const side = ({ yaw, pitch }) => [Math.abs(yaw) < 14 ? "frontal" : yaw < 0 ? "to the left" : "to the right",
