@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from face_recognition_node.cli.benchmark.frames import (
     parse_size,
     swaying_frames,
 )
-from face_recognition_node.cli.options import progress, report
+from face_recognition_node.cli.options import report
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.faces import ImageArray
 
@@ -100,7 +102,12 @@ def run(arguments: argparse.Namespace) -> int:
         task = f"detect at {text}, {arguments.faces} faces"
         rounds = arguments.rounds
         tables.append(
-            race(task, contestants, rounds, progress=lambda n: progress(n, arguments, unit="round"))
+            race(
+                task,
+                contestants,
+                rounds,
+                progress=partial(progress_bar, unit="round", shown=arguments.progress),
+            )
         )
     figures = {
         "machine": dataclasses.asdict(machine),

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from command import run_tool
 from runtimes import open_runtimes
 
 from face_recognition_node.cli.benchmark.frames import add_benchmark_options
-from face_recognition_node.cli.options import progress, report
+from face_recognition_node.cli.options import report
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.faces import ImageArray
 
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"embed {count} aligned face{'s' if count > 1 else ''}",
                 contestants,
                 arguments.rounds,
-                progress=lambda rounds: progress(rounds, arguments, unit="round"),
+                progress=partial(progress_bar, unit="round", shown=arguments.progress),
             )
         )
     figures = {"machine": dataclasses.asdict(machine), "tables": [table.to_dict() for table in tables]}

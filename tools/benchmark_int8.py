@@ -14,6 +14,7 @@ import dataclasses
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ from command import run_tool
 from face_recognition_node.backends.loading import load_card
 from face_recognition_node.backends.openvino_runner import OpenVinoRunner
 from face_recognition_node.cli.benchmark.frames import add_benchmark_options
-from face_recognition_node.cli.options import progress, report
+from face_recognition_node.cli.options import report
 from face_recognition_node.common.errors import BackendUnavailableError, InputError
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.embedding import CropEmbedder
 from face_recognition_node.vision.faces import ImageArray
@@ -115,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"embed {batch} aligned faces",
             _contestants(embedders, np.ascontiguousarray(np.resize(crops, (batch, *crops.shape[1:])))),
             arguments.rounds,
-            progress=lambda rounds: progress(rounds, arguments, unit="round"),
+            progress=partial(progress_bar, unit="round", shown=arguments.progress),
         )
         for batch in BATCHES
     ]

@@ -36,9 +36,10 @@ from face_recognition_node.cli.benchmark.ros import (
     start_camera,
     start_node,
 )
-from face_recognition_node.cli.options import add_json_option, add_progress, file_to_write, progress, report
+from face_recognition_node.cli.options import add_json_option, add_progress, file_to_write, report
 from face_recognition_node.cli.processes import Children, process_usage
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.evaluation.bootstrap import TAILS
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def _soak(arguments: argparse.Namespace, folder: Path) -> list[SoakSample]:
         remote.wait_until(lambda: answers.tracks, 60.0, "the first face")
         count = max(1, round(60 * arguments.minutes / arguments.every))
         samples = _samples(answers, node.pid, arguments.every, count, children)
-        return list(progress(samples, arguments, total=count, unit="sample"))
+        return list(progress_bar(samples, total=count, unit="sample", shown=arguments.progress))
 
 
 def _samples(

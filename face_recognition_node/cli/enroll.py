@@ -7,20 +7,19 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import (
-    add_gallery,
     add_json_option,
+    add_pipeline,
     add_progress,
-    add_settings,
     add_source,
-    config_from,
     gallery_path_from,
-    progress,
+    open_pipeline,
     report,
     require_frames,
     source_from,
 )
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.files import user_path
+from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from face_recognition_node.enrollment.session import EnrollmentGoal, EnrollmentResult, EnrollmentSession
@@ -39,11 +38,9 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument("name", metavar="NAME", help='display name; "" remembers the face without a name')
     add_source(parser)
-    add_gallery(parser)
+    add_pipeline(parser)
     parser.add_argument("--views", type=int, default=0, metavar="N", help="views to keep (default 6)")
     parser.add_argument("--person", metavar="ID", help="add the views to this person instead of a new one")
     parser.add_argument(
@@ -59,27 +56,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--track", type=int, metavar="N", help="the face with this track id, as `recognize` reports it"
     )
-    parser.add_argument(
-        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
-    )
     add_json_option(parser)
-    add_settings(parser)
     add_progress(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Enroll one person; print what was kept and what was not, and why."""
-    from face_recognition_node.assembly import Pipeline
-    from face_recognition_node.common.parameters import with_values
     from face_recognition_node.enrollment.session import EnrollmentSession
 
     source = source_from(arguments)
     path = gallery_path_from(arguments)
     goal = _goal(arguments, source)
     # Strangers met on the way are nobody's wish here.
-    config = with_values(config_from(arguments), {"strangers.enabled": False})
-    with Pipeline.open(config, path, rotate=arguments.rotate) as pipeline:
-        calibration = pipeline.models.calibration
+    with open_pipeline(arguments, path, {"strangers.enabled": False}) as pipeline:
+        calibration, config = pipeline.models.calibration, pipeline.recognizer.config
         session = EnrollmentSession(goal, pipeline.gallery, calibration, config.enrollment)
         try:
             _watch(source, pipeline.recognizer, session, arguments)
@@ -130,7 +120,7 @@ def _watch(
 ) -> None:
     """Show the session one frame after another until it has ended; say on the way what it asks for."""
     last, n_frames = "", 0
-    for frame in progress(source, arguments, source.n_frames):
+    for frame in progress_bar(source, total=source.n_frames, shown=arguments.progress):
         n_frames += 1
         feedback = session.observe(recognizer.process(frame, embed_all=True))
         if source.is_live and feedback.hint and feedback.hint != last:

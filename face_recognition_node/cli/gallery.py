@@ -8,17 +8,29 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.options import add_gallery, add_settings, config_from, gallery_path_from
-from face_recognition_node.common.errors import PersonNotFoundError
+from face_recognition_node.cli.options import (
+    STANDARD_OUTPUT,
+    add_gallery,
+    add_settings,
+    config_from,
+    gallery_path_from,
+    given_path,
+    report,
+)
+from face_recognition_node.common.errors import InputError, PersonNotFoundError
+from face_recognition_node.common.tables import aligned
 
 if TYPE_CHECKING:
     from face_recognition_node.gallery.gallery import Gallery, Person, Snapshot, Template
     from face_recognition_node.gallery.history import HistoryEntry
 
-    Action = Callable[[Gallery, argparse.Namespace], tuple[str, dict[str, Any]]]
+    Action = Callable[[Gallery, argparse.Namespace], "Answer"]
 
+Answer = tuple[str, dict[str, Any]]
+"""Text for people, and the same for programs."""
 READING = ("list", "history", "verify", "export")
 """Verbs that change nothing in the file."""
 
@@ -38,8 +50,6 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare what can be done."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     verbs = parser.add_subparsers(
         dest="what", metavar="WHAT", required=True, parser_class=argparse.ArgumentParser
     )
@@ -47,7 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def verb(name: str, action: Action, summary: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         add_gallery(sub)
-        sub.add_argument("--json", action="store_true", help="print the answer as one JSON object")
+        sub.add_argument(
+            "--json", action="store_const", const=STANDARD_OUTPUT, help="print the answer as one JSON object"
+        )
         sub.set_defaults(action=action)
         return sub
 
@@ -77,11 +89,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("steps", metavar="N", type=int, nargs="?", default=1, help="how many (default 1)")
     verb("history", _history, "show what can be undone or redone")
     sub = verb("export", _export, "write people to one file")
-    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("file", metavar="FILE", type=given_path)
     sub.add_argument("--only", metavar="PERSON", nargs="+", help="these people only")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
     sub = verb("import", _import, "add the people of an exported file, all or none")
-    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("file", metavar="FILE", type=given_path)
     sub.add_argument("--session", help="store them under this session (default: the current one)")
     sub.add_argument(
         "--on-conflict",
@@ -106,8 +118,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it and print the answer."""
-    import json
-
     from face_recognition_node.gallery.gallery import Gallery
     from face_recognition_node.gallery.transfer import export_fingerprint
 
@@ -120,11 +130,11 @@ def run(arguments: argparse.Namespace) -> int:
             gallery.expire()
         text, answer = arguments.action(gallery, arguments)
         answer["version"] = gallery.snapshot().version
-    print(json.dumps(answer, indent=1, ensure_ascii=False) if arguments.json else text)
+    report(text, answer, arguments.json)
     return 1 if answer.get("problems") else 0
 
 
-def _list(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _list(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     snapshot = gallery.snapshot()
     persons = sorted(snapshot.persons.values(), key=lambda p: (p.is_stranger, p.name.casefold(), p.person_id))
     if arguments.session is not None:
@@ -144,13 +154,13 @@ def _list(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[st
     return text, answer
 
 
-def _rename(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _rename(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     before = find_person(gallery.snapshot(), arguments.person)
     person = gallery.rename(before.person_id, arguments.name)
     return f"{before.label} is now {person.name} ({person.person_id})", {"person": person_as_dict(person)}
 
 
-def _merge(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _merge(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     snapshot = gallery.snapshot()
     keep = find_person(snapshot, arguments.keep)
     others = [find_person(snapshot, text).person_id for text in arguments.others]
@@ -159,21 +169,19 @@ def _merge(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[s
     return text, {"person": person_as_dict(person)}
 
 
-def _split(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _split(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     person = gallery.split(arguments.templates, arguments.name)
     text = f"{person.label} ({person.person_id}) has {person.n_templates} templates"
     return text, {"person": person_as_dict(person)}
 
 
-def _remove(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _remove(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     persons = gallery.remove_templates(arguments.templates)
     text = "\n".join(f"{person.label} has {person.n_templates} templates left" for person in persons)
     return text, {"persons": [person_as_dict(person) for person in persons]}
 
 
-def _forget(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from face_recognition_node.common.errors import InputError
-
+def _forget(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     chosen = [bool(arguments.persons), arguments.session is not None, arguments.all]
     if sum(chosen) != 1:
         raise InputError("forget: expected either people, or --session NAME, or --all")
@@ -193,17 +201,17 @@ def _forget(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[
     return text, {"forgotten": [person_as_dict(person) for person in gone], "unfinished": gallery.unfinished}
 
 
-def _undo(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _undo(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     changes = gallery.undo(arguments.steps)
     return "\n".join(f"undone: {change}" for change in changes), {"undone": list(changes)}
 
 
-def _redo(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _redo(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     changes = gallery.redo(arguments.steps)
     return "\n".join(f"done again: {change}" for change in changes), {"redone": list(changes)}
 
 
-def _history(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _history(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     entries = gallery.history()
     answer = [
         {"made": e.made, "change": e.sentence, "is_done": e.is_done, "deadline": e.deadline} for e in entries
@@ -211,49 +219,38 @@ def _history(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict
     return changes_table(entries), {"changes": answer}
 
 
-def _export(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _export(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     snapshot = gallery.snapshot()
     only = arguments.only and [find_person(snapshot, text).person_id for text in arguments.only]
-    report = gallery.export_to(arguments.file, person_ids=only, overwrite=arguments.overwrite)
-    text = f"wrote {report.n_persons} persons with {report.n_templates} templates to {report.path}"
+    made = gallery.export_to(arguments.file, person_ids=only, overwrite=arguments.overwrite)
+    text = f"wrote {made.n_persons} persons with {made.n_templates} templates to {made.path}"
     text += "\nit holds biometric data: keep it as you would keep their photographs"
-    return text, {"path": str(report.path), "n_persons": report.n_persons, "n_templates": report.n_templates}
+    return text, {**asdict(made), "path": str(made.path)}
 
 
-def _import(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _import(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     from face_recognition_node.gallery.transfer import ImportConflict
 
-    report = gallery.import_from(
+    stored = gallery.import_from(
         arguments.file, session=arguments.session, on_conflict=ImportConflict(arguments.on_conflict)
     )
-    text = f"stored {report.n_persons} new persons and {report.n_templates} templates"
-    text += f"; {report.n_skipped} templates were skipped" if report.n_skipped else ""
-    return text, {
-        "person_ids": list(report.person_ids),
-        "n_persons": report.n_persons,
-        "n_templates": report.n_templates,
-        "n_skipped": report.n_skipped,
-    }
+    text = f"stored {stored.n_persons} new persons and {stored.n_templates} templates"
+    text += f"; {stored.n_skipped} templates were skipped" if stored.n_skipped else ""
+    return text, asdict(stored)
 
 
-def _verify(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    report = gallery.verify()
-    lines = list(report.problems) or ["no problem found"]
-    lines.append(f"{report.n_persons} persons, {report.n_templates} templates, model {report.fingerprint}")
-    if report.suspicious_template_ids:
-        ids = " ".join(map(str, report.suspicious_template_ids))
+def _verify(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
+    found = gallery.verify()
+    lines = list(found.problems) or ["no problem found"]
+    lines.append(f"{found.n_persons} persons, {found.n_templates} templates, model {found.fingerprint}")
+    if found.suspicious_template_ids:
+        ids = " ".join(map(str, found.suspicious_template_ids))
         cure = "one person enrolled twice? merge the two; else split or remove them"
         lines.append(f"closer to somebody else than to their own person ({cure}): {ids}")
-    return "\n".join(lines), {
-        "problems": list(report.problems),
-        "suspicious_template_ids": list(report.suspicious_template_ids),
-        "n_persons": report.n_persons,
-        "n_templates": report.n_templates,
-        "fingerprint": report.fingerprint,
-    }
+    return "\n".join(lines), asdict(found)
 
 
-def _session(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _session(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     from face_recognition_node.gallery.gallery import SessionKind
 
     if arguments.name is not None:
@@ -270,28 +267,23 @@ def _session(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict
     return "\n".join(lines), {"session": answer, "sessions": sorted(snapshot.sessions)}
 
 
-def _rollback(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _rollback(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     person_id = arguments.person and find_person(gallery.snapshot(), arguments.person).person_id
     n = gallery.rollback_adaptation(person_id)
     return f"removed {n} adapted templates", {"n_templates": n}
 
 
-def _reembed(gallery: Gallery, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def _reembed(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     from face_recognition_node.backends import load_embedder
 
     embedder = load_embedder(config_from(arguments).models)
-    report = gallery.reembed(embedder, remove_without_crop=arguments.remove_without_crop)
-    text = f"{report.n_embedded} templates embedded again with {embedder.fingerprint}"
-    if report.n_removed:
-        text += f"; {report.n_removed} removed"
-    if report.removed_persons:
-        text += f"; without any crop, so gone: {', '.join(report.removed_persons)}"
-    return text, {
-        "n_embedded": report.n_embedded,
-        "n_removed": report.n_removed,
-        "removed_persons": list(report.removed_persons),
-        "fingerprint": embedder.fingerprint,
-    }
+    done = gallery.reembed(embedder, remove_without_crop=arguments.remove_without_crop)
+    text = f"{done.n_embedded} templates embedded again with {embedder.fingerprint}"
+    if done.n_removed:
+        text += f"; {done.n_removed} removed"
+    if done.removed_persons:
+        text += f"; without any crop, so gone: {', '.join(done.removed_persons)}"
+    return text, {**asdict(done), "fingerprint": embedder.fingerprint}
 
 
 def find_person(snapshot: Snapshot, text: str) -> Person:
@@ -320,21 +312,7 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
 
 def person_as_dict(person: Person) -> dict[str, Any]:
     """Return a person for JSON; times are Unix seconds."""
-    return {
-        "person_id": person.person_id,
-        "name": person.name,
-        "is_stranger": person.is_stranger,
-        "session": person.session,
-        "created": person.created,
-        "expires": person.expires,
-        "last_seen": person.last_seen,
-        "n_templates": person.n_templates,
-        "n_enrolled": person.n_enrolled,
-        "n_adapted": person.n_adapted,
-        "n_imported": person.n_imported,
-        "template_ids": list(person.template_ids),
-        "aliases": list(person.aliases),
-    }
+    return {**asdict(person), "n_templates": person.n_templates}
 
 
 def template_as_dict(template: Template) -> dict[str, Any]:
@@ -366,7 +344,7 @@ def persons_table(persons: Sequence[Person]) -> str:
         rows.append(
             (person.person_id, name, f"{person.n_templates} ({kinds})", person.session or "-", seen, end)
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def templates_table(templates: Sequence[Template], persons: Mapping[str, Person]) -> str:
@@ -385,7 +363,7 @@ def templates_table(templates: Sequence[Template], persons: Mapping[str, Person]
                 "set aside" if template.is_set_aside else "",
             )
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def changes_table(entries: Sequence[HistoryEntry]) -> str:
@@ -404,10 +382,3 @@ def changes_table(entries: Sequence[HistoryEntry]) -> str:
 
 def _moment(seconds: float | None) -> str:
     return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    )

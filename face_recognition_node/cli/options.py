@@ -8,9 +8,9 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.common.errors import (
     ConfigurationError,
@@ -19,13 +19,12 @@ from face_recognition_node.common.errors import (
     SourceError,
 )
 from face_recognition_node.common.files import PRIVATE, user_path, write_json
-from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
+    from face_recognition_node.assembly import Pipeline
     from face_recognition_node.config import Config, ModelsConfig
     from face_recognition_node.media.sources import FrameSource
 
-ItemT = TypeVar("ItemT")
 DEFAULT_PORT = 8642
 STANDARD_OUTPUT = "-"
 SOURCE_HELP = "camera number (0), video, GIF, picture, folder of pictures, ROS 2 bag, URL, or 'sample'"
@@ -42,6 +41,8 @@ class VerbParser(argparse.ArgumentParser):
         """Import and ask the verb's module for its arguments, then parse."""
         if self.module is not None:
             module, self.module = importlib.import_module(self.module), None
+            if hasattr(module, "EPILOG"):
+                self.epilog, self.formatter_class = module.EPILOG, argparse.RawDescriptionHelpFormatter
             module.configure(self)
             if hasattr(module, "run"):
                 self.set_defaults(run=module.run)
@@ -61,13 +62,21 @@ def add_verbs(
         sub.module = f"face_recognition_node.cli.{modules.get(verb, verb)}"
 
 
+def given_path(text: str) -> Path:
+    """Return the path that an argument names (its type): each goes through the one gate."""
+    try:
+        return user_path(text, "any")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def file_to_write(text: str) -> Path:
     """Return the file that an argument names (its type): a mistake is told before the work, not after it.
 
     Raises:
         argparse.ArgumentTypeError: If it is a folder, or lies where nothing can be written.
     """
-    path = _path(text)
+    path = given_path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; expected the name of a file in it")
     if path.exists() and not path.is_file():  # the file comes to its place whole, and a device would be gone
@@ -80,20 +89,13 @@ def file_to_write(text: str) -> Path:
 
 def file_or_stream(text: str) -> str:
     """Return the file that an argument names, as :func:`file_to_write` does, ``-``, or a device or a pipe."""
-    return text if is_stream(text) else str(file_to_write(text))
+    return str(given_path(text) if is_stream(text) else file_to_write(text))
 
 
 def is_stream(text: str) -> bool:
     """Say whether this is standard output, a device or a pipe: something to write to, and not to replace."""
-    path = _path(text)
-    return text == "-" or (path.exists() and not path.is_file() and not path.is_dir())
-
-
-def _path(text: str) -> Path:
-    try:
-        return user_path(text, "any")
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    path = given_path(text)
+    return text == STANDARD_OUTPUT or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +137,7 @@ def add_gallery(parser: argparse.ArgumentParser) -> None:
     """Add --gallery."""
     parser.add_argument(
         "--gallery",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="gallery file (default: face_recognition_node/gallery.db in the user's data folder)",
     )
@@ -149,9 +151,7 @@ def gallery_path_from(arguments: argparse.Namespace, *, must_exist: bool = False
     """
     from face_recognition_node.gallery.files import default_gallery_path
 
-    path = user_path(
-        arguments.gallery or default_gallery_path(), "any", name="--gallery", error=GalleryUnavailableError
-    )
+    path: Path = arguments.gallery or default_gallery_path()
     if must_exist and not path.is_file():
         enroll = f"face-recognition enroll NAME SOURCE --gallery {path}"
         raise GalleryUnavailableError(f"there is no gallery at {path}; enroll somebody first: {enroll}")
@@ -196,6 +196,33 @@ def config_from(arguments: argparse.Namespace) -> Config:
             raise ConfigurationError(f"--set: expected NAME=VALUE, got {setting!r}")
         values[name] = parse_value(name, text, defaults.get(name, text))
     return with_values(config, values)
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """Add what :func:`open_pipeline` needs."""
+    add_gallery(parser)
+    parser.add_argument(
+        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
+    )
+    add_settings(parser)
+
+
+def open_pipeline(
+    arguments: argparse.Namespace, gallery: Path | None, settings: Mapping[str, object] = {}, **options: Any
+) -> Pipeline:
+    """Open the pipeline that the command line asks for.
+
+    Args:
+        arguments: With those of :func:`add_pipeline`.
+        gallery: File of the gallery; None keeps it in memory.
+        settings: Parameters that the verb itself sets.
+        options: Of :meth:`Pipeline.open`.
+    """
+    from face_recognition_node.assembly import Pipeline
+    from face_recognition_node.common.parameters import with_values
+
+    config = with_values(config_from(arguments), settings)
+    return Pipeline.open(config, gallery, rotate=arguments.rotate, **options)
 
 
 def parse_value(name: str, text: str, default: object) -> object:
@@ -252,17 +279,6 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def progress(
-    items: Iterable[ItemT], arguments: argparse.Namespace, total: int | None = None, unit: str = "frame"
-) -> Iterator[ItemT]:
-    """Yield ``items`` behind a progress bar on standard error."""
-    bar = progress_bar(items, total=total, unit=unit, shown=arguments.progress)
-    try:
-        yield from bar
-    finally:
-        bar.close()
-
-
 def add_address(parser: argparse.ArgumentParser) -> None:
     """Add --host and --port of the operator's page."""
     parser.add_argument(
@@ -285,13 +301,13 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def report(text: str, figures: Mapping[str, Any], target: str | None) -> None:
+def report(text: str, figures: Any, target: str | None) -> None:
     """Print ``text``, or the figures as JSON; with a file, write them there and print the text."""
     if target == STANDARD_OUTPUT:
         print(json.dumps(figures, indent=1, ensure_ascii=False))
         return
     if target is not None and is_stream(target):
-        _path(target).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+        Path(target).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     elif target is not None:
         write_json(Path(target), figures, PRIVATE)
     print(text)

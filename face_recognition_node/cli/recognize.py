@@ -14,24 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from face_recognition_node.cli.options import (
-    add_gallery,
+    STANDARD_OUTPUT,
+    add_pipeline,
     add_progress,
-    add_settings,
     add_source,
-    config_from,
     file_or_stream,
     file_to_write,
     gallery_path_from,
-    progress,
+    open_pipeline,
     require_frames,
     source_from,
 )
 from face_recognition_node.common.errors import GalleryUnavailableError, InputError
 from face_recognition_node.common.files import PRIVATE, user_path
+from face_recognition_node.common.progress import progress_bar
+from face_recognition_node.common.tables import aligned
 from face_recognition_node.vision.faces import IdentifiedFace, IdentityState, RecognitionResult
 
 if TYPE_CHECKING:
-    from face_recognition_node.media.bag_writer import BagWriter
     from face_recognition_node.vision.faces import ImageArray
 
 
@@ -46,10 +46,8 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     add_source(parser)
-    add_gallery(parser)
+    add_pipeline(parser)
     parser.add_argument(
         "--json",
         type=file_or_stream,
@@ -57,7 +55,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write one JSON line per frame; - for standard output",
     )
     parser.add_argument(
-        "--annotated", type=Path, metavar="OUT.mp4", help="write annotated frames: .mp4 .mkv .avi .png .jpg"
+        "--annotated",
+        type=file_to_write,
+        metavar="OUT.mp4",
+        help="write annotated frames: .mp4 .mkv .avi .png .jpg",
     )
     parser.add_argument(
         "--bag",
@@ -66,47 +67,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write a ROS 2 bag: images, FaceArray and annotations for Foxglove",
     )
     parser.add_argument(
-        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
-    )
-    parser.add_argument(
         "--keep-strangers",
         action="store_true",
         help="keep new strangers in the gallery, so that they can be named later",
     )
-    add_settings(parser)
     add_progress(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Recognize every frame; print who was seen."""
-    from face_recognition_node.assembly import Pipeline
-    from face_recognition_node.common.parameters import with_values
     from face_recognition_node.config import MOST_STRANGERS
     from face_recognition_node.media.annotate import draw_faces
+    from face_recognition_node.media.bag_writer import BagWriter
     from face_recognition_node.media.writer import VideoWriter
 
     source = source_from(arguments)
     path = _gallery_or_none(arguments)
-    config = config_from(arguments)
-    if not arguments.keep_strangers:  # looking at a video changes nothing: nobody makes room for who is met
-        config = with_values(config, {"strangers.maximum_strangers": MOST_STRANGERS})
+    # looking at a video changes nothing: nobody makes room for who is met
+    settings = {} if arguments.keep_strangers else {"strangers.maximum_strangers": MOST_STRANGERS}
     read = [user_path(arguments.source, "any", name="source"), *([] if path is None else [path])]
     for target in (arguments.json, arguments.annotated, arguments.bag):
         _refuse_the_same(target, *read)
     sightings = Sightings(source.origin)
     is_interrupted = False
     with contextlib.ExitStack() as stack:
-        pipeline = stack.enter_context(Pipeline.open(config, path, rotate=arguments.rotate))
+        pipeline = stack.enter_context(open_pipeline(arguments, path, settings))
         # only now: what is refused leaves the files of an earlier run as they are
         lines = stack.enter_context(_open_lines(arguments.json))
-        video = None
-        if arguments.annotated is not None:
-            video = stack.enter_context(VideoWriter(arguments.annotated, source.rate_hz))
-        bag = None if arguments.bag is None else stack.enter_context(_bag_writer(arguments.bag))
+        video = arguments.annotated and stack.enter_context(VideoWriter(arguments.annotated, source.rate_hz))
+        bag = arguments.bag and stack.enter_context(BagWriter(arguments.bag))
         if not arguments.keep_strangers:
             stack.callback(lambda: pipeline.gallery.forget_strangers(pipeline.strangers.created_ids))
         try:
-            for index, frame in enumerate(progress(source, arguments, source.n_frames)):
+            frames = progress_bar(source, total=source.n_frames, shown=arguments.progress)
+            for index, frame in enumerate(frames):
                 result = pipeline.process(frame)
                 sightings.add(result)
                 if lines is not None:
@@ -121,31 +115,21 @@ def run(arguments: argparse.Namespace) -> int:
             is_interrupted = not source.is_live
         else:
             require_frames(sightings.frames, source)
-    print(sightings, file=sys.stderr if arguments.json == "-" else sys.stdout)
+    print(sightings, file=sys.stderr if arguments.json == STANDARD_OUTPUT else sys.stdout)
     if is_interrupted:
         return 130
     return 0 if sightings.is_anybody_known else 1
 
 
-def _bag_writer(path: Path) -> BagWriter:
-    from face_recognition_node.media.bag_writer import BagWriter
-
-    return BagWriter(path)
-
-
 def _gallery_or_none(arguments: argparse.Namespace) -> Path | None:
     """Return the gallery's path; None, said in one line, where none was named and there is none yet."""
     try:
-        path = gallery_path_from(arguments, must_exist=arguments.gallery is not None)
+        return gallery_path_from(arguments, must_exist=True)
     except GalleryUnavailableError as error:
         if arguments.gallery is not None:
             raise
         print(f"{error}; until then everybody is a stranger", file=sys.stderr)
         return None
-    if path.is_file():
-        return path
-    print(f"there is no gallery at {path} yet: everybody is a stranger", file=sys.stderr)
-    return None
 
 
 def _fit(image_bgr: ImageArray, size: tuple[int, int] | None) -> ImageArray:
@@ -170,9 +154,9 @@ def _refuse_the_same(target: str | Path | None, *sources: Path) -> None:
     """Raise InputError if a file to write is one that is read, or one of the pictures that are."""
     from face_recognition_node.media.sources import IMAGE_SUFFIXES
 
-    if target is None or target == "-":
+    if target is None or target == STANDARD_OUTPUT:
         return
-    path = user_path(target, "any")
+    path = Path(target)
     for source in sources:
         is_picture = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         is_picture = is_picture and source.is_dir() and path.resolve().parent == source.resolve()
@@ -184,10 +168,10 @@ def _refuse_the_same(target: str | Path | None, *sources: Path) -> None:
 def _open_lines(target: str | None) -> Iterator[TextIO | None]:
     if target is None:
         yield None
-    elif target == "-":
+    elif target == STANDARD_OUTPUT:
         yield sys.stdout
     else:
-        path = user_path(target, "any", name="--json")
+        path = Path(target)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
             if path.is_file():  # names are in it; an older file may be readable for all
@@ -264,18 +248,16 @@ class Sightings:
 
     def __str__(self) -> str:
         """Return the table."""
-        lines = [f"{self.frames} frames, faces in {self.frames_with_faces} of them"]
+        head = f"{self.frames} frames, faces in {self.frames_with_faces} of them"
         if not self._found:
-            return lines[0] + "; nobody recognized"
+            return f"{head}; nobody recognized"
         begin = self._begin or 0.0
-        width = max(len(found.label) for found in self._found.values())
-        lines.append(f"  {'who':<{width}}  {'from':>8}  {'to':>8}  {'frames':>6}  probability  person id")
+        rows = [("who", "from", "to", "frames", "probability", "person id")]
         for found in self:
-            lines.append(
-                f"  {found.label:<{width}}  {found.first - begin:>6.2f} s  {found.last - begin:>6.2f} s"
-                f"  {found.frames:>6}  {found.probability:>11.3f}  {found.person_id or '-'}"
-            )
-        return "\n".join(lines)
+            first, last = f"{found.first - begin:.2f} s", f"{found.last - begin:.2f} s"
+            frames, probability = str(found.frames), f"{found.probability:.3f}"
+            rows.append((found.label, first, last, frames, probability, found.person_id or "-"))
+        return f"{head}\n{aligned(rows, right=(1, 2, 3, 4), indent='  ')}"
 
 
 def frame_record(index: int, result: RecognitionResult) -> dict[str, Any]:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 from face_recognition_node.cli.options import (
     SOURCE_HELP,
-    add_gallery,
+    add_pipeline,
     add_progress,
-    add_settings,
-    config_from,
     file_to_write,
     gallery_path_from,
-    progress,
+    open_pipeline,
     require_frames,
 )
+from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from face_recognition_node.evaluation.rehearsal import Finding, Rehearsal
@@ -54,41 +53,32 @@ tr+tr td{border-top:1px solid #e3e3e3}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
-    add_gallery(parser)
+    add_pipeline(parser)
     parser.add_argument(
         "--report", type=file_to_write, metavar="PAGE.html", default=Path("rehearsal.html"),
         help="page to write (default rehearsal.html)",
     )  # fmt: skip
     parser.add_argument("--topic", default="", help="topic of the images in a ROS 2 bag, if it has several")
-    parser.add_argument(
-        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
-    )
-    add_settings(parser)
     add_progress(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch the sources, print the ten sentences and write the page."""
-    from face_recognition_node.assembly import Pipeline
     from face_recognition_node.common.files import PRIVATE, write_text
-    from face_recognition_node.common.parameters import with_values
     from face_recognition_node.evaluation.rehearsal import Rehearsal, coverage, in_words
     from face_recognition_node.identity.operating_point import operating_point
     from face_recognition_node.media.sources import open_source
 
     sources = [open_source(text, topic=arguments.topic) for text in arguments.sources]
     path = gallery_path_from(arguments, must_exist=True)
-    config = with_values(config_from(arguments), {"strangers.enabled": False})
     rehearsal = Rehearsal()
-    with Pipeline.open(config, path, rotate=arguments.rotate) as pipeline:
+    with open_pipeline(arguments, path, {"strangers.enabled": False}) as pipeline:
         for source in sources:
             pipeline.recognizer.reset()
             rehearsal.rate_hz = max(rehearsal.rate_hz, source.rate_hz)
             n_frames = 0
-            for frame in progress(source, arguments, source.n_frames):
+            for frame in progress_bar(source, total=source.n_frames, shown=arguments.progress):
                 began = time.perf_counter()
                 result = pipeline.process(frame)
                 rehearsal.add(source.name, frame, result, time.perf_counter() - began)
@@ -96,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             require_frames(n_frames, source)
             rehearsal.problems += source.problems
         snapshot, calibration = pipeline.gallery.snapshot(), pipeline.models.calibration
-        cost = operating_point(calibration, config.identity, snapshot)
+        cost = operating_point(calibration, pipeline.recognizer.config.identity, snapshot)
         findings = rehearsal.findings(calibration, snapshot, cost.strangers_named)
         named = sum((track.claims for track in rehearsal.tracks.values()), Counter[str]())
         rows = [

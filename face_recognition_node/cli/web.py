@@ -7,11 +7,10 @@ import sys
 
 from face_recognition_node.cli.options import (
     add_address,
-    add_gallery,
-    add_settings,
+    add_pipeline,
     add_source,
-    config_from,
     gallery_path_from,
+    open_pipeline,
     source_from,
 )
 
@@ -29,15 +28,9 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     add_source(parser)
-    add_gallery(parser)
+    add_pipeline(parser)
     add_address(parser)
-    parser.add_argument(
-        "--rotate", type=int, default=0, choices=[0, 90, 180, 270], help="rotate frames clockwise, degrees"
-    )
-    add_settings(parser)
 
 
 def tell(address: str) -> None:
@@ -49,15 +42,14 @@ def tell(address: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
-    from face_recognition_node.assembly import Pipeline
     from face_recognition_node.web.local import LocalOperator
     from face_recognition_node.web.server import Page, serve_until_stopped
 
     source = source_from(arguments)
-    path, config = gallery_path_from(arguments), config_from(arguments)
+    path = gallery_path_from(arguments)
     print("Loading the models …", file=sys.stderr, flush=True)
     with (
-        Pipeline.open(config, path, rotate=arguments.rotate, learns=True, is_live=True) as pipeline,
+        open_pipeline(arguments, path, learns=True, is_live=True) as pipeline,
         LocalOperator(pipeline, source) as operator,
     ):
         serve_until_stopped(Page(operator, arguments.host, arguments.port), tell)

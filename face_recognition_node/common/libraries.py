@@ -11,6 +11,8 @@ PACKAGES = {
     "yaml": "PyYAML",
 }
 """Module → package on PyPI. Backends are not among them: each says for itself what it lacks."""
+TRAINING = ("lightning", "msgspec", "pytorch_metric_learning", "sklearn", "tensorboard", "torch")
+"""Modules of the verbs that train, or use what was trained."""
 
 
 def missing_library(error: ModuleNotFoundError) -> str | None:
@@ -21,6 +23,8 @@ def missing_library(error: ModuleNotFoundError) -> str | None:
             "the operator's page needs the Python library aiohttp; cure: sudo apt install python3-aiohttp, "
             "or python3 -m pip install aiohttp"
         )
+    if module in TRAINING:
+        return f"this needs more packages ({error}): python3 -m pip install -r requirements/train.txt"
     package = PACKAGES.get(module)
     if package is None:
         return None

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from face_recognition_node.cli.options import add_json_option, add_progress, progress, report
+from face_recognition_node.cli.options import add_json_option, add_progress, given_path, report
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.vision.faces import FloatArray, HeadPose
 
 if TYPE_CHECKING:
@@ -84,19 +85,13 @@ class SizeFigures:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
-    parser.add_argument(
-        "--sizes",
-        type=int,
-        nargs="+",
-        default=SIZES,
-        metavar="N",
-        help="templates",
-    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="templates")
     parser.add_argument("--repeats", type=int, default=100, metavar="N", help="searches timed at each size")
     parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="folder for the test files (default: the temporary folder)"
+        "--folder",
+        type=given_path,
+        metavar="DIR",
+        help="folder for the test files (default: the temporary folder)",
     )
     add_json_option(parser)
     add_progress(parser)
@@ -113,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         sizes = [
             measure_size(n, Path(folder), repeats=arguments.repeats)
-            for n in progress(arguments.sizes, arguments, unit="size")
+            for n in progress_bar(arguments.sizes, unit="size", shown=arguments.progress)
         ]
     figures = {"sizes": [asdict(size) for size in sizes], "machine": asdict(machine)}
     report("\n".join([str(machine), *map(str, sizes)]), figures, arguments.json)

@@ -15,6 +15,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from face_recognition_node.cli.benchmark.frames import (
     parse_size,
     swaying_frames,
 )
-from face_recognition_node.cli.options import progress, report
+from face_recognition_node.cli.options import report
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.parameters import with_values
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.vision.faces import Frame, ImageArray, RecognitionResult
 
 if TYPE_CHECKING:
@@ -170,7 +172,7 @@ def _race(
         contestants,
         arguments.rounds,
         warm_up=2,
-        progress=lambda rounds: progress(rounds, arguments, unit="round"),
+        progress=partial(progress_bar, unit="round", shown=arguments.progress),
     )
     results = [steady.recognize() for _ in range(FRAMES)]
     stages = sorted({name for result in results for name in result.stage_seconds})

@@ -19,6 +19,7 @@ from face_recognition_node.cli.options import (
     add_json_option,
     add_model_options,
     file_to_write,
+    given_path,
     models_config,
     report,
 )
@@ -45,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
         "faces",
-        type=Path,
+        type=given_path,
         help="folder of a training archive or of prepared faces (their held-out test people), or LFW",
     )
     parser.add_argument(
@@ -64,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", action="store_true", help="also measure against face size, blur and yaw")
     parser.add_argument(
         "--groups",
-        type=Path,
+        type=given_path,
         metavar="CSV",
         help="also report each group of people; a CSV with the columns identity and group",
     )

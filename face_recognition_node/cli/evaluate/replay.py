@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.options import add_progress, add_settings, config_from, file_to_write
+from face_recognition_node.cli.options import (
+    STANDARD_OUTPUT,
+    add_progress,
+    add_settings,
+    config_from,
+    file_to_write,
+    given_path,
+    report,
+)
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.files import PRIVATE, user_path, write_text
 from face_recognition_node.common.progress import progress_bar
@@ -29,18 +36,18 @@ exit codes: 0 everything that the scenario requires was met, 1 something was not
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument(
         "scenario", metavar="SCENARIO.yaml", help="a scenario file, or the name of a packaged one"
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=given_path,
         metavar="DIR",
         help=f"folder that the scenario's sources lie in (default: ${DATA_VARIABLE}, else ../shared/data)",
     )
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
+    parser.add_argument(
+        "--json", action="store_const", const=STANDARD_OUTPUT, help="print JSON instead of a table"
+    )
     parser.add_argument(
         "--report",
         type=file_to_write,
@@ -74,23 +81,19 @@ def run(arguments: argparse.Namespace) -> int:
             bar.set_description(place, refresh=False)
             bar.update()
 
-        report = replay(scenario, root, fresh_bench, on_frame)
-    missed = unmet(report, scenario.require)
+        judged = replay(scenario, root, fresh_bench, on_frame)
+    missed = unmet(judged, scenario.require)
     if arguments.report is not None:
-        write_text(arguments.report, render_page(report, missed), PRIVATE)
-    if arguments.json:
-        print(json.dumps({**report.to_dict(), "unmet": missed}, indent=2, ensure_ascii=False))
-    else:
-        print(report)
-        for sentence in missed:
-            print(f"  NOT MET: {sentence}")
+        write_text(arguments.report, render_page(judged, missed), PRIVATE)
+    text = "\n".join([str(judged), *(f"  NOT MET: {sentence}" for sentence in missed)])
+    report(text, {**judged.to_dict(), "unmet": missed}, arguments.json)
     return 1 if missed else 0
 
 
 def find_data(named: Path | None) -> Path:
     """Return the data root; whether what is needed lies there shows when it is read."""
-    given = named or os.environ.get(DATA_VARIABLE) or Path("..") / "shared" / "data"
-    return user_path(given, "any", name="--data")
+    given = os.environ.get(DATA_VARIABLE) or Path("..") / "shared" / "data"
+    return named or user_path(given, "any", name=DATA_VARIABLE)
 
 
 def find_scenario(text: str) -> Path:

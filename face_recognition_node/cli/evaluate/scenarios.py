@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_recognition_node.cli.evaluate.replay import find_data
-from face_recognition_node.cli.options import add_progress, add_settings, config_from, file_to_write
+from face_recognition_node.cli.options import (
+    STANDARD_OUTPUT,
+    add_progress,
+    add_settings,
+    config_from,
+    file_to_write,
+    given_path,
+    report,
+)
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.progress import progress_bar
 
@@ -26,14 +33,18 @@ exit codes: 0 every scenario that was run passed, 1 one failed, 2 wrong input or
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     parser.add_argument(
-        "data", nargs="*", type=Path, metavar="DATA", help="where faces come from (default: ../shared/data)"
+        "data",
+        nargs="*",
+        type=given_path,
+        metavar="DATA",
+        help="where faces come from (default: as --data of replay)",
     )
     parser.add_argument("--only", metavar="A1,A5", default="", help="run only these scenarios")
     parser.add_argument("--short", action="store_true", help="few people, few frames: a trial run")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--json", action="store_const", const=STANDARD_OUTPUT, help="print JSON instead of a table"
+    )
     parser.add_argument("--report", type=file_to_write, metavar="OUT.html", help="write a page with pictures")
     add_settings(parser)
     add_progress(parser)
@@ -76,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report is not None:
         _write_report(arguments.report, outcomes)
     if arguments.json:
-        print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2, ensure_ascii=False))
+        report("", [outcome.to_dict() for outcome in outcomes], arguments.json)
     return int(any(outcome.verdict == "FAIL" for outcome in outcomes))
 
 

@@ -13,6 +13,7 @@ from face_recognition_node.cli.options import (
     add_json_option,
     add_model_options,
     file_to_write,
+    given_path,
     models_config,
     report,
 )
@@ -26,7 +27,7 @@ from face_recognition_node.vision.faces import FloatArray, ImageArray
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
     parser.add_argument(
-        "archive", type=Path, help="zip or folder: NAME/NAME_0001.webp, aligned 112x112, and pairs.txt"
+        "archive", type=given_path, help="zip or folder: NAME/NAME_0001.webp, aligned 112x112, and pairs.txt"
     )
     parser.add_argument(
         "--face-pixels", type=int, metavar="N", help="reduce the aligned faces to N pixels first"

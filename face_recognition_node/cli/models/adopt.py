@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from face_recognition_node.cli.models import calibrate
-from face_recognition_node.cli.options import add_json_option, add_model_options
+from face_recognition_node.cli.options import add_json_option, add_model_options, given_path
 from face_recognition_node.common.errors import InputError
 
 _NAME = "abcdefghijklmnopqrstuvwxyz0123456789_"
@@ -23,11 +23,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "people whom the network was not trained on."
     )
     parser.add_argument(
-        "model", type=Path, metavar="MODEL.onnx", help="a face embedder for faces aligned as for ArcFace"
+        "model",
+        type=given_path,
+        metavar="MODEL.onnx",
+        help="a face embedder for faces aligned as for ArcFace",
     )
     parser.add_argument("--name", required=True, help="its name: lower-case letters, digits, underscores")
     parser.add_argument(
-        "--calibrate", type=Path, required=True, metavar="FACES",
+        "--calibrate", type=given_path, required=True, metavar="FACES",
         help="zip or folder of aligned 112x112 faces, NAME/FILE.webp, with LFW's pairs.txt",
     )  # fmt: skip
     parser.add_argument("--license", help="terms of use of the weights (default: asked for on a terminal)")
@@ -41,7 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale", type=float, help="divisor of each pixel (default: the usual values are tried)"
     )
-    parser.add_argument("--videos", type=Path, nargs="*", default=[], metavar="VIDEO", help="see calibrate")
+    parser.add_argument(
+        "--videos", type=given_path, nargs="*", default=[], metavar="VIDEO", help="see calibrate"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "backend", "threads"))

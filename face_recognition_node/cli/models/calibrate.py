@@ -13,6 +13,7 @@ from face_recognition_node.cli.options import (
     add_json_option,
     add_model_options,
     file_to_write,
+    given_path,
     models_config,
     report,
 )
@@ -37,9 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Fits the tables behind every probability on one half of the people and reports on the other half. "
         "The people must be unknown to the embedder: they may not have been in its training."
     )
-    parser.add_argument("faces", type=Path, help="zip or folder: NAME/FILE.webp, aligned 112x112")
+    parser.add_argument("faces", type=given_path, help="zip or folder: NAME/FILE.webp, aligned 112x112")
     parser.add_argument(
-        "--videos", type=Path, nargs="*", default=[], metavar="VIDEO",
+        "--videos", type=given_path, nargs="*", default=[], metavar="VIDEO",
         help="videos of people from a fixed camera, to measure the correlation time of embeddings",
     )  # fmt: skip
     parser.add_argument("--plot", type=file_to_write, metavar="FILE.png", help="write the reliability plot")

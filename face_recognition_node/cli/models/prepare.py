@@ -12,8 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_recognition_node.cli.options import add_model_options, models_config
+from face_recognition_node.cli.options import add_model_options, given_path, models_config
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.config import ModelsConfig
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ SLICE = 10_000
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("source", type=Path, help="a tree with one folder per person (as VGGFace2, LFW)")
-    parser.add_argument("out", type=Path, help="folder for faces/, manifest.csv and rejects.csv")
+    parser.add_argument(
+        "source", type=given_path, help="a tree with one folder per person (as VGGFace2, LFW)"
+    )
+    parser.add_argument("out", type=given_path, help="folder for faces/, manifest.csv and rejects.csv")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
@@ -39,8 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare what is not prepared yet, then write the tables."""
-    from tqdm import tqdm
-
     from face_recognition_node.training.preparation import (
         JOURNAL,
         MANIFEST,
@@ -65,8 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
     spawned = multiprocessing.get_context("spawn")
     with (
         open(arguments.out / JOURNAL, "a", encoding="utf-8") as journal,
-        tqdm(
-            total=len(pictures), initial=len(pictures) - len(missing), unit=" pictures", desc="preparing"
+        progress_bar(
+            total=len(pictures),
+            initial=len(pictures) - len(missing),
+            unit="picture",
+            title="preparing",
+            shown=True,
         ) as bar,
         ProcessPoolExecutor(arguments.workers, spawned, initializer=_start, initargs=initial) as pool,
     ):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from face_recognition_node.cli.options import given_path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("faces", type=Path, help="folder of an archive or of prepared faces")
+    parser.add_argument("faces", type=given_path, help="folder of an archive or of prepared faces")
     parser.add_argument(
         "model",
-        type=Path,
+        type=given_path,
         help="ONNX: (N, 3, 112, 112) RGB 0…255 → (N, D) and optionally a feature map (N, C, H, W)",
     )
-    parser.add_argument("--out", type=Path, help="folder for train_teacher.npy and teacher_maps.npy (FACES)")
+    parser.add_argument(
+        "--out", type=given_path, help="folder for train_teacher.npy and teacher_maps.npy (FACES)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument(
         "--precision", choices=["auto", "fp32"], default="auto",

@@ -1,0 +1,24 @@
+"""The one writer of tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), indent: str = "") -> str:
+    """Return rows of as many cells each as lines of text whose columns stand below one another.
+
+    Args:
+        rows: At least one; often the first is the heading.
+        right: Numbers of the columns that are aligned to the right, as figures are.
+        indent: What each line begins with.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(indent + "  ".join(cells).rstrip())
+    return "\n".join(lines)
