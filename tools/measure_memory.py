@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from face_recognition_node.evaluation.degradation import reduce_face
 from face_recognition_node.evaluation.face_archive import (
@@ -25,7 +26,7 @@ from face_recognition_node.evaluation.face_archive import (
 )
 from face_recognition_node.evaluation.identification import open_set_identification
 from face_recognition_node.networks.loading import read_checkpoint
-from face_recognition_node.training.stage import unit_embeddings
+from face_recognition_node.training.stage import normalise_images
 from face_recognition_node.vision.faces import FloatArray
 
 REMAINDER, FAR_PX = 4, 24
@@ -64,10 +65,13 @@ def main() -> None:
 def embed(network: torch.nn.Module, archive: FaceArchive, chosen: LabelArray, side: int) -> FloatArray:
     """Return (N, D) unit vectors of the chosen faces, reduced to ``side`` pixels."""
     parts = []
+    network.eval()
     for numbers in np.array_split(chosen, -(-len(chosen) // 64)):
         crops = np.stack([reduce_face(archive.crop(int(number)), side) for number in numbers])
         images = torch.from_numpy(crops[..., ::-1].transpose(0, 3, 1, 2).copy())
-        parts.append(np.asarray(unit_embeddings(network, images), np.float32))
+        with torch.inference_mode():
+            unit = functional.normalize(network(normalise_images(images)), dim=1)
+        parts.append(np.asarray(unit, np.float32))
     return np.concatenate(parts)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from face_recognition_node.common.errors import FaceRecognitionError, InputError, SourceError
+from face_recognition_node.cli.options import given_path
+from face_recognition_node.common.errors import InputError, SourceError
 
 OWNER = "owner.npz"
 
@@ -13,11 +14,14 @@ OWNER = "owner.npz"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "folder", type=Path, metavar="RUN", help="folder written by `train` with a triplet or RGB-D recipe"
+        "folder",
+        type=given_path,
+        metavar="RUN",
+        help="folder written by `train` with a triplet or RGB-D recipe",
     )
     parser.add_argument(
         "pictures",
-        type=Path,
+        type=given_path,
         nargs="+",
         metavar="PICTURE",
         help="photograph; RGB-D: NAME_color.png beside NAME_depth.png",
@@ -36,12 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print yes or no for each picture; 0 if all of them unlock, 1 if not."""
-    try:
-        from face_recognition_node.systems.triplet.lock import LOCK
-    except ImportError as error:
-        raise FaceRecognitionError(
-            f"this needs more packages ({error}); pip install -r requirements/train.txt"
-        ) from error
+    from face_recognition_node.systems.triplet.lock import LOCK
+
     folder: Path = arguments.folder
     if (folder / LOCK).is_file():
         if arguments.register or arguments.adapt:
@@ -57,21 +57,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _triplet(folder: Path, pictures: list[Path], alpha: float | None) -> int:
-    from face_recognition_node.systems.pictures import crop_face, embed_crops
-    from face_recognition_node.systems.triplet.lock import HEAD, TripletLock
-    from face_recognition_node.systems.triplet.runs import read_face
+    from face_recognition_node.systems.triplet.lock import TripletLock
+    from face_recognition_node.systems.triplet.runs import network_inputs, read_face
 
     if alpha is not None and not -1 <= alpha <= 1:
         raise InputError(f"--alpha: expected a number from -1 to 1, got {alpha}")
     lock = TripletLock.load(folder)
     limit = lock.settings.production_alpha if alpha is None else alpha
-    answers = []
+    verdicts = []
     for path in pictures:
-        crops = read_face(path, crop_face)[None]
-        margin = float(lock.margins(embed_crops(crops) if lock.settings.network == HEAD else crops)[0])
-        answers.append(margin >= limit)
-        print(f"{_word(answers[-1])}  {path}  nearer to the owner by {margin:+.3f}, needed {limit:+.3f}")
-    return 0 if all(answers) else 1
+        margin = float(lock.margins(network_inputs(lock.settings, read_face(path)[None]))[0])
+        verdicts.append(margin >= limit)
+        print(f"{_word(verdicts[-1])}  {path}  nearer to the owner by {margin:+.3f}, needed {limit:+.3f}")
+    return 0 if all(verdicts) else 1
 
 
 def _rgbd(folder: Path, arguments: argparse.Namespace) -> int:
@@ -79,12 +77,13 @@ def _rgbd(folder: Path, arguments: argparse.Namespace) -> int:
 
     from face_recognition_node.systems.rgbd.data import read_rgbd_file
     from face_recognition_node.systems.rgbd.owner import Owner
-    from face_recognition_node.systems.rgbd.training import embed_rgbd, load_rgbd, load_threshold
+    from face_recognition_node.systems.rgbd.training import load_rgbd, load_threshold
+    from face_recognition_node.systems.runs import answers
 
     threshold = load_threshold(folder) if arguments.threshold is None else arguments.threshold
     if threshold <= 0:
         raise InputError(f"--threshold: expected a distance above 0, got {threshold}")
-    vectors = embed_rgbd(load_rgbd(folder), np.stack([read_rgbd_file(path) for path in arguments.pictures]))
+    vectors = answers(load_rgbd(folder), np.stack([read_rgbd_file(path) for path in arguments.pictures]))
     if arguments.register:
         owner = Owner(threshold)
         owner.register(vectors)
@@ -93,14 +92,14 @@ def _rgbd(folder: Path, arguments: argparse.Namespace) -> int:
         return 0
     owner = Owner.load(folder / OWNER)
     owner.threshold = threshold
-    answers = []
+    verdicts = []
     for path, vector in zip(arguments.pictures, vectors, strict=True):
         distance = owner.distance(vector)
-        answers.append(owner.unlocks(vector, adapt=arguments.adapt))
-        print(f"{_word(answers[-1])}  {path}  distance {distance:.2f}, needed below {owner.threshold:.2f}")
+        verdicts.append(owner.unlocks(vector, adapt=arguments.adapt))
+        print(f"{_word(verdicts[-1])}  {path}  distance {distance:.2f}, needed below {owner.threshold:.2f}")
     if arguments.adapt:
         owner.save(folder / OWNER)
-    return 0 if all(answers) else 1
+    return 0 if all(verdicts) else 1
 
 
 def _word(is_owner: bool) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from face_recognition_node.common.errors import InputError, SourceError
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.config import DetectorConfig, ModelsConfig
 from face_recognition_node.vision.alignment import align_faces
 from face_recognition_node.vision.detector import Detector, Embedder
@@ -97,22 +97,3 @@ def same_person_probabilities(pictures: Sequence[ImageArray], prior: float) -> F
     ratios = log_likelihood_ratios(calibration, embeddings, quality, embeddings, quality)
     odds = ratios + np.log(prior / (1 - prior))
     return np.asarray((is_found[:, None] & is_found[None]) / (1 + np.exp(-odds)), np.float32)
-
-
-def read_newcomer(source: str) -> FloatArray:
-    """Return (M, 1, 64, 64) grey faces of whoever is largest in each picture of ``source``.
-
-    Raises:
-        SourceError: With fewer than two faces: one is enrolled, the others are shown.
-    """
-    from face_recognition_node.media.sources import open_source
-    from face_recognition_node.systems.olivetti.data import grey_newcomer
-
-    faces = []
-    for frame in open_source(source):
-        face = largest_face(frame.image_bgr)
-        if face is not None:
-            faces.append(grey_newcomer(frame.image_bgr, face))
-    if len(faces) < 2:
-        raise SourceError(f"{source}: expected two or more pictures with a face, found {len(faces)}")
-    return np.stack(faces)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
 from torch.utils.data import DataLoader
 
 from face_recognition_node.common.errors import ConfigurationError
@@ -62,6 +63,14 @@ def fit(
     )
     trainer.fit(module, training, validation, ckpt_path=str(last) if last.is_file() else None)
     trainer.save_checkpoint(last)  # an epoch that ended early leaves no checkpoint of its end
+
+
+def answers(network: nn.Module, inputs: FloatArray) -> FloatArray:
+    """Return what a network makes of (N, …) inputs, 64 at once; it is left in evaluation mode."""
+    network.eval()
+    with torch.inference_mode():
+        parts = [network(part) for part in torch.split(torch.from_numpy(inputs), 64)]
+    return np.asarray(torch.cat(parts).numpy(), np.float32)
 
 
 def equal_error(owners: FloatArray, strangers: FloatArray) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.common.files import file_sha256, write_json
+from face_recognition_node.common.files import file_sha256, user_path, write_json
 from face_recognition_node.evaluation.degradation import reduce_face
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.plots import plot_curves
@@ -32,7 +32,7 @@ from face_recognition_node.training.augmentation import NO_AUGMENTATION
 from face_recognition_node.training.data import AugmentedFaces, BatchStream, FaceSet, TrainingData
 from face_recognition_node.training.recipe import EmbedderRecipe, RunOptions, StageRecipe, plain_values
 from face_recognition_node.training.stage import VALIDATION_SIZES, EmbedderStage
-from face_recognition_node.training.start import choose_faces, fit_heads, load_start
+from face_recognition_node.training.start import IMAGENET, choose_faces, fit_heads, load_start
 
 log = logging.getLogger(__name__)
 CHECKPOINT, RECORD, WEIGHTS = "last.ckpt", "stage.json", "weights.safetensors"
@@ -114,6 +114,8 @@ def train_embedder(recipe: EmbedderRecipe, options: RunOptions) -> Path:
     data = TrainingData.open(recipe.data)
     log.info("%s; %d classes", data.split, data.n_classes)
     start, weights = recipe.start, options.out / WEIGHTS
+    if start not in (None, IMAGENET):
+        start = str(user_path(start, "file", name="start", error=ConfigurationError))
     for stage in recipe.stages:
         weights = _run_stage(recipe, _shortened(stage) if options.fast else stage, data, options, start)
         start = str(weights)
@@ -148,7 +150,7 @@ def _run_stage(
             raise ConfigurationError(
                 f"{stage.name}: start_share expects weights (.safetensors) to start from"
             )
-        kept = read_weights(Path(start).expanduser())
+        kept = read_weights(Path(start))
     if start is not None and not steps_done:
         log.info("%s: %s", stage.name, load_start(module, start))
         if stage.head_faces and not start.endswith(".ckpt"):  # a checkpoint brings heads
@@ -220,7 +222,7 @@ def check_record(folder: Path, stage: StageRecipe, is_fast: bool, start: str | N
     Raises:
         ConfigurationError: If the checkpoint there belongs to another run.
     """
-    file = None if start is None else Path(start).expanduser()
+    file = None if start is None else Path(start)
     record = {"fast": is_fast, "start": file_sha256(file) if file is not None and file.is_file() else start}
     record |= {name: value for name, value in plain_values(stage).items() if name not in _MAY_CHANGE}
     if (folder / RECORD).is_file() and (folder / CHECKPOINT).is_file():

@@ -215,15 +215,3 @@ def rate_factor(stage: StageRecipe, step: int) -> float:
     if stage.cooldown:
         factor = min(factor, (stage.steps - step) / stage.cooldown)
     return max(0.0, factor)
-
-
-def unit_embeddings(network: nn.Module, images: Tensor) -> Tensor:
-    """Return (N, D) unit vectors of (N, 3, S, S) RGB uint8 faces, in evaluation mode, 64 at once."""
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        parts = [
-            functional.normalize(network(normalise_images(part)), dim=1) for part in torch.split(images, 64)
-        ]
-    network.train(was_training)
-    return torch.cat(parts)

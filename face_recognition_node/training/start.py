@@ -45,7 +45,7 @@ def load_start(module: EmbedderStage, start: str) -> str:
     """
     if start == IMAGENET:
         return load_imagenet(module.network)
-    path = Path(start).expanduser()
+    path = Path(start)
     if not path.is_file():
         raise ModelMissingError(f"{path}: no such weights to start from; expected a file or {IMAGENET!r}")
     checkpoint = read_weights(path)

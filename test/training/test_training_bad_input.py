@@ -50,7 +50,7 @@ def wrong(tmp_path, monkeypatch):
         (["train", EMBEDDER, "--set", "data=3", "--data", "folder"], "'path' leads nowhere"),
         (["train", EMBEDDER], "missing required field `path` - at `$.data`; name the data with --data PATH"),
         (["train", str(RECIPES / "rgbd_face_id.yaml")], "name the data with --data PATH"),
-        (["train", str(RECIPES / "triplet_face_id_study.yaml")], "or labelled faces (--data PATH)"),
+        (["train", str(RECIPES / "triplet_face_id.yaml")], "or labelled faces (--data PATH)"),
         (["train", str(RECIPES / "olivetti_siamese.yaml"), "--data", "text"], "expected a zip file"),
         (["train", str(RECIPES / "olivetti_siamese.yaml"), "--data", "other.zip"], "sN/M.pgm, found none"),
         (["train", str(RECIPES / "olivetti_siamese.yaml"), "--data", "pictures.zip"], "s1/1.pgm: expected a"),

@@ -17,7 +17,7 @@ from face_recognition_node.training.data import AugmentedFaces, class_numbers, o
 from face_recognition_node.training.losses import map_loss
 from face_recognition_node.training.recipe import EmbedderRecipe, RunOptions, StageRecipe, build
 from face_recognition_node.training.run import train_embedder
-from face_recognition_node.training.stage import EmbedderStage, unit_embeddings
+from face_recognition_node.training.stage import EmbedderStage
 from face_recognition_node.training.start import choose_faces, fit_heads
 
 STAGE = {
@@ -64,7 +64,10 @@ def test_heads_fit_a_teacher_that_is_a_linear_map_of_the_network(faces):
     crops = torch.stack(
         [torch.from_numpy(faces.crop(i)[:, :, ::-1].transpose(2, 0, 1).copy()) for i in everything]
     )
-    unit = unit_embeddings(module.network, crops)
+    module.eval()
+    with torch.no_grad():
+        unit = module(crops)
+    module.train()
     teacher = torch.nn.functional.normalize(unit @ torch.randn(64, 8), dim=1)
     known = dataclasses.replace(faces, teacher=teacher.numpy())
     maps = np.random.default_rng(0).integers(-127, 127, (len(everything), 2, 6, 4, 4), np.int8)

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.common.errors import ConfigurationError, FaceRecognitionError
-from face_recognition_node.systems.pictures import (
-    crop_face,
-    embed_crops,
-    read_newcomer,
-    same_person_probabilities,
-)
+from face_recognition_node.cli.options import given_path
+from face_recognition_node.common.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from face_recognition_node.training.recipe import RunOptions
+_PICTURES = "{0}\npictures and report.json: {1}"
+KINDS = {
+    "embedder": (
+        "training.run", "EmbedderRecipe", "train_embedder",
+        "weights: {0}\nnext: face-recognition export {0} models/NAME",
+    ),
+    "olivetti_siamese": ("systems.olivetti.training", "OlivettiRecipe", "train_olivetti", _PICTURES),
+    "triplet_face_id": ("systems.triplet.runs", "TripletRecipe", "train_triplet", _PICTURES),
+    "rgbd_face_id": ("systems.rgbd.training", "RgbdRecipe", "train_rgbd", _PICTURES),
+}  # fmt: skip
+"""Kind of recipe: the module that trains it, its recipe, its function, and what is said of its result."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("recipe", type=Path, help="a YAML file, see config/training/")
+    parser.add_argument("recipe", type=given_path, help="a YAML file, see config/training/")
     parser.add_argument(
-        "--out", type=Path, help="folder for logs, checkpoints, weights and pictures (default runs/RECIPE)"
+        "--out",
+        type=given_path,
+        help="folder for logs, checkpoints, weights and pictures (default runs/RECIPE)",
     )
     parser.add_argument(
-        "--data", type=Path, help="the faces to train on (data.path): an archive's folder, a zip, or folders"
+        "--data",
+        type=given_path,
+        help="the faces to train on (data.path): an archive's folder, a zip, or folders",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry of the recipe"
@@ -46,14 +53,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and print what came out."""
-    try:
-        from lightning.pytorch.utilities.exceptions import SIGTERMException
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-        from face_recognition_node.training.recipe import RunOptions, read_recipe, set_value
-    except ImportError as error:
-        raise FaceRecognitionError(
-            f"training needs more packages ({error}); pip install -r requirements/train.txt"
-        ) from error
+    from face_recognition_node.training.recipe import RunOptions, build, read_recipe, set_value
+
     # Lightning advertises services at this level
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     values = read_recipe(arguments.recipe, arguments.set)
@@ -72,53 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
         out, arguments.fast, arguments.threads, arguments.accelerator, arguments.devices, arguments.nodes
     )
     try:
-        said = KINDS[kind](values, options)
+        place, recipe, train, text = KINDS[kind]
+        module = importlib.import_module(f"face_recognition_node.{place}")
+        result = getattr(module, train)(build(getattr(module, recipe), values), options)
     except SIGTERMException:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     # the processes of a distributed run share one terminal
     if int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0:
-        print(said)
+        print(text.format(result, out))
     return 0
-
-
-def _embedder(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.training.recipe import EmbedderRecipe, build
-    from face_recognition_node.training.run import train_embedder
-
-    weights = train_embedder(build(EmbedderRecipe, values), options)
-    return f"weights: {weights}\nnext: face-recognition export {weights} models/NAME"
-
-
-def _olivetti_siamese(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.systems.olivetti.training import OlivettiRecipe, train_olivetti
-    from face_recognition_node.training.recipe import build
-
-    recipe = build(OlivettiRecipe, values)
-    newcomer = None if recipe.data.newcomer is None else read_newcomer(recipe.data.newcomer)
-    report = train_olivetti(recipe, options, newcomer, same_person_probabilities)
-    return f"{report}\npictures and report.json: {options.out}"
-
-
-def _triplet_face_id(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.systems.triplet.runs import TripletRecipe, train_triplet
-    from face_recognition_node.training.recipe import build
-
-    said = train_triplet(build(TripletRecipe, values), options, crop_face, embed_crops)
-    return f"{said}\npictures and report.json: {options.out}"
-
-
-def _rgbd_face_id(values: dict[str, Any], options: RunOptions) -> str:
-    from face_recognition_node.systems.rgbd.training import RgbdRecipe, train_rgbd
-    from face_recognition_node.training.recipe import build
-
-    return f"{train_rgbd(build(RgbdRecipe, values), options)}\npictures and report.json: {options.out}"
-
-
-KINDS: dict[str, Callable[[dict[str, Any], RunOptions], str]] = {
-    "embedder": _embedder,
-    "olivetti_siamese": _olivetti_siamese,
-    "triplet_face_id": _triplet_face_id,
-    "rgbd_face_id": _rgbd_face_id,
-}
-"""How each kind of recipe is run."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.picture_archive import decode_image, open_files
+from face_recognition_node.systems.pictures import largest_face
 from face_recognition_node.systems.siamese import GREY_FACE_SIZE
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 
@@ -57,6 +58,24 @@ def grey_newcomer(image_bgr: ImageArray, detection: Detection) -> FloatArray:
     side = max(2, round(2 * half))
     crop = cv2.warpAffine(grey, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
     return _as_input(np.asarray(crop, np.uint8))[None]
+
+
+def read_newcomer(source: str) -> FloatArray:
+    """Return (M, 1, 64, 64) grey faces of whoever is largest in each picture of ``source``.
+
+    Raises:
+        SourceError: With fewer than two faces: one is enrolled, the others are shown.
+    """
+    from face_recognition_node.media.sources import open_source
+
+    faces = []
+    for frame in open_source(source):
+        face = largest_face(frame.image_bgr)
+        if face is not None:
+            faces.append(grey_newcomer(frame.image_bgr, face))
+    if len(faces) < 2:
+        raise SourceError(f"{source}: expected two or more pictures with a face, found {len(faces)}")
+    return np.stack(faces)
 
 
 def _as_input(square: NDArray[np.uint8]) -> FloatArray:

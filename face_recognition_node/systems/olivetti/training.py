@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,14 +17,12 @@ from face_recognition_node.common.files import write_json
 from face_recognition_node.evaluation import plots
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.networks.loading import write_checkpoint
-from face_recognition_node.systems.olivetti.data import grey_faces, make_pairs, read_olivetti
-from face_recognition_node.systems.runs import fit, set_up
+from face_recognition_node.systems.olivetti.data import grey_faces, make_pairs, read_newcomer, read_olivetti
+from face_recognition_node.systems.pictures import same_person_probabilities
+from face_recognition_node.systems.runs import answers, fit, set_up
 from face_recognition_node.systems.siamese import SiameseEncoder
 from face_recognition_node.training.recipe import RunOptions, Section, plain_values
-from face_recognition_node.vision.faces import FloatArray, ImageArray
-
-SamePerson = Callable[[Sequence[ImageArray], float], FloatArray]
-"""(N pictures, prior) → (N, N) probability that two pictures show one person."""
+from face_recognition_node.vision.faces import FloatArray
 
 
 class SiameseScorer(nn.Module):
@@ -101,7 +98,7 @@ class OlivettiReport:
         validation_accuracy: On pairs not trained on.
         known: One-shot test with the 40 people's pictures.
         newcomer: With the 41st person as the test picture, or None.
-        robot: The test of ``known`` with the robot's embedder and calibrated rule, or None.
+        robot: The test of ``known`` with the robot's embedder and calibrated rule.
         newcomer_scores: The shown picture's score with each of the 41, own one last.
     """
 
@@ -109,7 +106,7 @@ class OlivettiReport:
     validation_accuracy: float
     known: OneShotResult
     newcomer: OneShotResult | None
-    robot: OneShotResult | None
+    robot: OneShotResult
     newcomer_scores: tuple[float, ...]
 
     def __str__(self) -> str:
@@ -120,8 +117,7 @@ class OlivettiReport:
         ]
         if self.newcomer is not None:
             lines.append(f"41st person, one picture: {self.newcomer}")
-        if self.robot is not None:
-            lines.append(f"the robot's embedder: {self.robot}")
+        lines.append(f"the robot's embedder: {self.robot}")
         return "\n".join(lines)
 
 
@@ -166,14 +162,11 @@ def judge_olivetti(
     seed: int,
     out: Path,
     steps_per_epoch: float,
-    robot: SamePerson | None,
 ) -> OlivettiReport:
     """Test every picture (of the people held out, if there are any), draw curves and grids into ``out``."""
     n, labels = len(faces.labels), faces.labels
     everybody = faces.inputs if faces.newcomer is None else np.concatenate([faces.inputs, faces.newcomer])
-    with torch.inference_mode():
-        parts = torch.split(torch.from_numpy(everybody), 64)
-        embeddings = torch.cat([scorer.encoder(part) for part in parts])
+    embeddings = torch.from_numpy(answers(scorer.encoder, everybody))
     references = draw_references(labels, seed)
     tests = np.flatnonzero(faces.held) if faces.held.any() else np.arange(n)
     people = references.shape[1]
@@ -193,10 +186,8 @@ def judge_olivetti(
         of_newcomer = all_scores[len(shows) // 2]
         title = "a picture of the 41st person, added with one picture and no retraining, against all 41"
         plots.plot_score_grid(of_newcomer, people, threshold, out / "newcomer.png", title)
-    of_robot = None
-    if robot is not None:
-        probability = robot(list(faces.pictures), 1 / people)
-        of_robot = one_shot(probability[tests[:, None], references[tests]], labels[tests], 0.5)
+    probability = same_person_probabilities(list(faces.pictures), 1 / people)
+    of_robot = one_shot(probability[tests[:, None], references[tests]], labels[tests], 0.5)
     panels = {name: (f"train/{name}", f"validation/{name}") for name in ("loss", "accuracy")}
     plots.plot_curves(out, panels, out / "curves.png", steps_per_epoch)
     metrics = plots.read_metrics(out)
@@ -281,20 +272,9 @@ class PairTraining(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.rate)
 
 
-def train_olivetti(
-    recipe: OlivettiRecipe,
-    options: RunOptions,
-    newcomer: FloatArray | None = None,
-    robot: SamePerson | None = None,
-) -> OlivettiReport:
-    """Train, test, draw.
-
-    Args:
-        recipe: The settings.
-        options: Where and how.
-        newcomer: (M, 1, 64, 64) faces of the 41st person, the first one enrolled.
-        robot: The robot's own judgement of pictures, for the same test.
-    """
+def train_olivetti(recipe: OlivettiRecipe, options: RunOptions) -> OlivettiReport:
+    """Train, test, draw."""
+    newcomer = None if recipe.data.newcomer is None else read_newcomer(recipe.data.newcomer)
     set_up(options)
     pictures, labels = read_olivetti(recipe.data.path)
     held = labels >= labels.max() + 1 - recipe.held_out_people
@@ -318,6 +298,6 @@ def train_olivetti(
     scorer = module.scorer.eval()
     write_checkpoint(scorer.state_dict(), options.out / "siamese.pt")
     per_epoch = float(np.ceil(len(pairs) / recipe.batch))
-    report = judge_olivetti(scorer, faces, recipe.threshold, recipe.seed + 2, options.out, per_epoch, robot)
+    report = judge_olivetti(scorer, faces, recipe.threshold, recipe.seed + 2, options.out, per_epoch)
     write_json(options.out / "report.json", {"recipe": plain_values(recipe), **asdict(report)})
     return report

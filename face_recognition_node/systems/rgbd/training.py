@@ -23,7 +23,7 @@ from face_recognition_node.networks.loading import read_weights, write_checkpoin
 from face_recognition_node.systems.rgbd.data import augment_rgbd, read_rgbd
 from face_recognition_node.systems.rgbd.network import SqueezeEncoder
 from face_recognition_node.systems.rgbd.owner import Owner
-from face_recognition_node.systems.runs import equal_error, fit, mean_or_nan, set_up
+from face_recognition_node.systems.runs import answers, equal_error, fit, mean_or_nan, set_up
 from face_recognition_node.training.recipe import RunOptions, Section, plain_values
 from face_recognition_node.vision.faces import FloatArray
 
@@ -221,7 +221,7 @@ def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
     fit(module, loader, None, steps, options)
     network = module.network.eval()
     write_checkpoint(network.state_dict(), options.out / WEIGHTS)
-    embeddings = embed_rgbd(network, faces)
+    embeddings = answers(network, faces)
     report = try_lock(embeddings[held], labels[held], recipe)
     same, different = pair_distances(embeddings[held], labels[held])
     plots.plot_projections(embeddings[held], labels[held], options.out / "held_out.png", "People held out")
@@ -230,13 +230,6 @@ def train_rgbd(recipe: RgbdRecipe, options: RunOptions) -> RgbdReport:
     plots.plot_curves(options.out, {"contrastive loss": ("train/loss",)}, options.out / "curves.png")
     write_json(options.out / REPORT, {"recipe": plain_values(recipe), **asdict(report)})
     return report
-
-
-def embed_rgbd(network: SqueezeEncoder, faces: FloatArray) -> FloatArray:
-    """Return (N, 128) of (N, 4, 80, 80) heads."""
-    with torch.inference_mode():
-        parts = [network(part) for part in torch.split(torch.from_numpy(faces), 64)]
-    return np.asarray(torch.cat(parts).numpy(), np.float32)
 
 
 def load_rgbd(run: Path) -> SqueezeEncoder:

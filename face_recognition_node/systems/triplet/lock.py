@@ -18,10 +18,11 @@ from torch.nn import functional
 
 from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.networks.loading import read_weights, write_checkpoint
-from face_recognition_node.systems.runs import equal_error, set_up
+from face_recognition_node.systems.runs import answers, equal_error, set_up
 from face_recognition_node.systems.siamese import GREY_FACE_SIZE, SiameseEncoder
 from face_recognition_node.training.augmentation import Augmentation
 from face_recognition_node.training.recipe import RunOptions, Section
+from face_recognition_node.vision.embedding import normalize
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 LOCK = "lock.pt"
@@ -176,13 +177,8 @@ def embed(settings: TripletSettings, network: nn.Module, inputs: ImageArray | Fl
     if len(inputs) == 0:
         return np.empty((0, settings.embedding_size), np.float32)
     if settings.network == SMALL:
-        tensor = small_input(np.asarray(inputs, np.uint8))
-    else:
-        tensor = torch.from_numpy(np.asarray(inputs, np.float32))
-    network.eval()
-    with torch.inference_mode():
-        made = torch.cat([functional.normalize(network(part), dim=1) for part in torch.split(tensor, 64)])
-    return np.asarray(made.numpy(), np.float32)
+        inputs = small_input(np.asarray(inputs, np.uint8)).numpy()
+    return normalize(answers(network, np.asarray(inputs, np.float32)))
 
 
 def train_lock(
