@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from face_recognition_node.cli.options import add_json_option, report
+from face_recognition_node.cli.options import add_json_option, given_path, report
 from face_recognition_node.common.errors import InputError, ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import write_bytes
 from face_recognition_node.config import ModelsConfig
@@ -26,14 +26,14 @@ KINDS = ("safetensors", "onnx", "json")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
     parser.add_argument(
-        "checkpoint", type=Path, help="a training checkpoint (.ckpt, .pt) or weights (.safetensors)"
+        "checkpoint", type=given_path, help="a training checkpoint (.ckpt, .pt) or weights (.safetensors)"
     )
     parser.add_argument(
-        "target", type=Path, help="path without extension, for example models/efficientnet_b0_64"
+        "target", type=given_path, help="path without extension, for example models/efficientnet_b0_64"
     )
     parser.add_argument(
         "--about",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="JSON with the card's texts: version, about, trained_on, licence, measured …; "
         "default: the card that TARGET has already",
@@ -96,13 +96,8 @@ def check_parity(card: ModelCard) -> dict[str, float]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export beside the target, check, then put the files in place, the card last."""
-    try:
-        from face_recognition_node.networks.exporting import check_target, export
-        from face_recognition_node.networks.loading import read_checkpoint
-    except ImportError as error:
-        raise ModelMissingError(
-            f"export needs torch ({error}): pip install -r requirements/train.txt"
-        ) from error
+    from face_recognition_node.networks.exporting import check_target, export
+    from face_recognition_node.networks.loading import read_checkpoint
 
     target = arguments.target
     if target.suffix.lstrip(".") in KINDS:
