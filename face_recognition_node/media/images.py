@@ -16,8 +16,8 @@ import numpy as np
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.vision.faces import ImageArray
 
-MOST_PIXELS = 64_000_000
-"""Larger pictures are refused: a file of 100 kB can unpack to gigabytes."""
+MAXIMUM_MEGAPIXELS = 64.0
+"""Larger pictures are refused (but for a parameter of the node): 100 kB can unpack to gigabytes."""
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
 _PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)")
 
@@ -120,7 +120,7 @@ def read_image(path: Path) -> ImageArray:
     """Return an image file as (H, W, 3) BGR uint8, turned upright as its EXIF says.
 
     Raises:
-        SourceError: If the file cannot be read, is no image or half of one, or is larger than MOST_PIXELS.
+        SourceError: If the file cannot be read, is no image, half of one, or too large (MAXIMUM_MEGAPIXELS).
     """
     try:
         data = path.read_bytes()
@@ -134,7 +134,7 @@ def read_image(path: Path) -> ImageArray:
     size = picture_size(data)
     if size is not None:
         _require_moderate(path, size)
-    if kind == "jpeg" and not _is_whole_jpeg(data):
+    if kind == "jpeg" and not is_whole(data, kind):
         raise SourceError(f"{path}: expected a whole image, got a JPEG that breaks off; copy it again")
     image, reason = decode_picture(data, cv2.IMREAD_COLOR) if data else (None, "")
     if image is None:
@@ -144,11 +144,9 @@ def read_image(path: Path) -> ImageArray:
 
 
 def _require_moderate(path: Path, size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MOST_PIXELS:
-        limit = MOST_PIXELS // 1_000_000
-        raise SourceError(
-            f"{path}: {size[0]}x{size[1]} pixels; expected at most {limit} megapixels, scale it down"
-        )
+    if size[0] * size[1] > MAXIMUM_MEGAPIXELS * 1e6:
+        limit = f"{MAXIMUM_MEGAPIXELS:g} megapixels"
+        raise SourceError(f"{path}: {size[0]}x{size[1]} pixels; expected at most {limit}, scale it down")
 
 
 def _read_heif(path: Path, data: bytes) -> ImageArray:
@@ -198,12 +196,15 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
         place += 2 + length
 
 
-def _is_whole_jpeg(data: bytes) -> bool:
-    """Return whether the end marker comes after the first scan (a thumbnail before it has one as well)."""
+def is_whole(data: bytes, kind: str) -> bool:
+    """Return whether a JPEG or PNG has its end: OpenCV decodes a torn one to a half-grey picture."""
+    if kind == "png":
+        return data.rfind(b"IEND") > data.rfind(b"IDAT")
     try:
-        return data.rfind(b"\xff\xd9") > _jpeg_frame(data)[2]
+        scan = _jpeg_frame(data)[2]  # a thumbnail before it has an end as well
     except (struct.error, IndexError):
-        return True  # damaged otherwise: the decoder says so
+        scan = 0
+    return data.rfind(b"\xff\xd9") > scan
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import FrameError, InputError
-from face_recognition_node.media.images import decode_picture
+from face_recognition_node.media.images import (
+    MAXIMUM_MEGAPIXELS,
+    decode_picture,
+    is_whole,
+    picture_kind,
+    picture_size,
+)
 from face_recognition_node.vision.faces import FloatArray, ImageArray, Intrinsics, require_image
 
 Pixels = NDArray[Any]
@@ -190,14 +196,6 @@ def pixels_to_bgr(
     return layout.to_bgr(read_rows(data, height, width, step, is_bigendian, layout, encoding))
 
 
-_JPEG = (b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9")
-_PNG = (b"\x89PNG\r\n\x1a\n", b"IDAT", b"IEND")
-
-
-MAXIMUM_MEGAPIXELS = 64.0
-"""Larger images are refused unless a parameter says otherwise."""
-
-
 def image_to_bgr(message: Any, maximum_megapixels: float = MAXIMUM_MEGAPIXELS) -> ImageArray:
     """Return the picture of an Image or CompressedImage as (H, W, 3) BGR uint8.
 
@@ -229,25 +227,6 @@ def _check_size(width: int, height: int, maximum_megapixels: float) -> None:
         )
 
 
-def encoded_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) from the header of a JPEG or PNG, or None if there is none."""
-    if data.startswith(_PNG[0]):
-        return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
-    at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            return (
-                int.from_bytes(data[at + 7 : at + 9], "big"),
-                int.from_bytes(data[at + 5 : at + 7], "big"),
-            )
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
 def compressed_to_bgr(message: Any, maximum_megapixels: float = MAXIMUM_MEGAPIXELS) -> ImageArray:
     """Return a JPEG or PNG message as (H, W, 3) BGR uint8.
 
@@ -257,16 +236,16 @@ def compressed_to_bgr(message: Any, maximum_megapixels: float = MAXIMUM_MEGAPIXE
     data = bytes(message.data)
     if not data:
         raise FrameError("empty", "compressed image: expected a JPEG or PNG, got no data")
-    start, body, end = next((marks for marks in (_JPEG, _PNG) if data.startswith(marks[0])), (b"", b"", b""))
-    if not start:
+    kind = picture_kind(data[:256])
+    if kind not in ("jpeg", "png"):
         raise FrameError(
             "format",
             f"compressed image of format {message.format[:200]!r}: expected a JPEG or PNG, "
             f"got {data[:4].hex(' ')}",
         )
-    if data.rfind(end) <= data.rfind(body):
+    if not is_whole(data, kind):
         raise FrameError("truncated", f"compressed image: its {len(data)} bytes end before the picture does")
-    size = encoded_size(data)
+    size = picture_size(data)
     if size is not None:
         _check_size(*size, maximum_megapixels)
     # A JPEG's orientation tag is ignored: the boxes must be those of the pixels that were sent.

@@ -18,7 +18,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from face_recognition_node.common.errors import FrameError
-from face_recognition_node.media.pixels import LAYOUTS, depth_to_metres, encoded_size, image_to_bgr
+from face_recognition_node.media.images import picture_size
+from face_recognition_node.media.pixels import LAYOUTS, depth_to_metres, image_to_bgr
 from face_recognition_node.ros.conversions import (
     bgr_to_image,
     bgr_to_jpeg,
@@ -258,7 +259,7 @@ def test_torn_files_are_refused(suffix: str, share: float) -> None:
 def test_an_image_that_is_too_large_is_refused_by_its_header(suffix: str, monkeypatch) -> None:
     monkeypatch.setattr(cv2, "imdecode", None)  # it must not come to that
     data = cv2.imencode(suffix, np.zeros((40, 60, 3), np.uint8))[1].tobytes()
-    assert encoded_size(data) == (60, 40)
+    assert picture_size(data) == (60, 40)
     for message in (CompressedImage(format="x", data=data), make("bgr8", 40, 60, [bytes(180)] * 40)):
         with pytest.raises(FrameError, match=r"60x40: expected at most 0\.002 megapixels") as caught:
             image_to_bgr(message, 0.002)
