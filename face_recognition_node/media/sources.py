@@ -2,7 +2,7 @@
 
 Stamps are seconds. Recorded material starts at 0 and follows the timing of its container, so that a gif of
 12 Hz and a video of 30 Hz both replay in real time; bags keep the stamps of their messages, and cameras stamp
-with the wall clock.
+with the wall clock. Of several video streams in a container the first is read: OpenCV lets nobody choose.
 """
 
 from __future__ import annotations

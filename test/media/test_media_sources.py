@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -250,6 +251,32 @@ def test_size_and_kind_are_read_from_the_content(tmp_path: Path, suffix: str) ->
     assert picture_size(path.read_bytes()) == (47, 33)
     path = path.rename(tmp_path / "without an ending")
     assert [frame.image_bgr.shape for frame in open_source(str(path))] == [(33, 47, 3)]
+
+
+def write_two_streams(path: Path, levels: tuple[int, int], n_frames: int = 5) -> None:
+    """Write an AVI (RIFF) with two video streams of plain pictures, their frames by turns."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+    def stream(number: int) -> bytes:
+        header = struct.pack("<4s4sIIIIIIII", b"vids", b"MJPG", 0, 0, 0, 1, 10, 0, n_frames, 1 << 16)
+        shape = struct.pack("<IiiHH4sIiiII", 40, 48, 32, 1, 24, b"MJPG", 48 * 32 * 3, 0, 0, 0, 0)
+        parts = chunk(b"strh", header + bytes(16)) + chunk(b"strf", shape)
+        return chunk(b"LIST", b"strl" + parts)
+
+    pictures = [cv2.imencode(".jpg", plain(level))[1].tobytes() for level in levels]
+    frames = n_frames * b"".join(chunk(b"%02ddc" % number, data) for number, data in enumerate(pictures))
+    main = struct.pack("<IIIIIIIIII", 100_000, 0, 0, 0, n_frames, 0, 2, 1 << 16, 48, 32) + bytes(16)
+    head = chunk(b"LIST", b"hdrl" + chunk(b"avih", main) + stream(0) + stream(1))
+    path.write_bytes(chunk(b"RIFF", b"AVI " + head + chunk(b"LIST", b"movi" + frames)))
+
+
+@pytest.mark.parametrize("levels", [(60, 200), (200, 60)])
+def test_of_several_video_streams_the_first_is_read(tmp_path: Path, levels: tuple[int, int]) -> None:
+    write_two_streams(tmp_path / "two.avi", levels)
+    frames = list(open_source(str(tmp_path / "two.avi")))
+    assert [round(float(frame.image_bgr.mean()), -1) for frame in frames] == [levels[0]] * 5
 
 
 def test_pixels_that_are_not_square_are_widened(inputs: Path) -> None:
