@@ -104,6 +104,7 @@ def halved(tmp_path_factory) -> dict[str, ModelCard]:
     return {name: export(load_network(card(name)), folder / name, {}) for name in names}
 
 
+@pytest.mark.slow
 def test_weights_in_half_precision_give_the_same_on_every_backend(backend, halved, faces, guest_bgr):
     from face_recognition_node.networks.loading import load_network
 
@@ -320,6 +321,7 @@ def test_thread_count():
     assert 1 <= thread_count(0) <= 4
 
 
+@pytest.mark.slow
 def test_a_damaged_compiled_model_is_compiled_anew(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -92,6 +92,7 @@ def test_the_same_faces_as_on_the_cpu(runner, usual, size):
         assert np.allclose(one.landmarks_xy, other.landmarks_xy, atol=tolerance * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_the_same_aligned_faces_and_embeddings(runner, usual, size):
     frame = sample_frame(size, faces=4)
@@ -110,6 +111,7 @@ def test_the_same_aligned_faces_and_embeddings(runner, usual, size):
     assert cosines.min() > 0.999
 
 
+@pytest.mark.slow
 def test_a_frame_is_uploaded_once_for_search_second_pass_and_faces(runner, usual, tmp_path):
     frame = Frame(sample_frame((1280, 720), faces=3), 0.0, "camera")
     detector = RetinaFaceDetector(runner, CARD, DetectorConfig())

@@ -76,6 +76,7 @@ class TestTracks:
         assert least <= measure_looks(scores, target=0.02) <= most
         assert measure_looks(scores, target=0.5) == 1.0
 
+    @pytest.mark.slow
     def test_too_few_people(self, fitted: Calibration) -> None:
         with pytest.raises(InputError, match="at least 4 photographs"):
             play_tracks(fitted, population(5), 20)

@@ -90,6 +90,7 @@ def test_pictures_are_enrolled_and_failures_are_reported(models: Models) -> None
         bench.add_pictures("nobody", [blank])
 
 
+@pytest.mark.slow
 def test_an_enrollment_without_a_face_fails_truthfully(models: Models, tmp_path: Path) -> None:
     document = {
         "episodes": [
@@ -111,7 +112,7 @@ def test_an_enrollment_behind_the_end_of_its_recording_is_an_error(models: Model
     document = {
         "require": {"wrong_seconds": 0},
         "episodes": [
-            {"play": [{"source": "sample", "rate": 2, "faces": [{"who": "guest"}],
+            {"play": [{"source": "sample", "rate": 0.5, "faces": [{"who": "guest"}],
                        "enroll": [{"name": "guest", "at": 99}]}]}
         ],
     }  # fmt: skip

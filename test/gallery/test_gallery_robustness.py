@@ -26,6 +26,7 @@ def test_no_promise_is_broken_by_kills(tmp_path):
     assert figures.acknowledged > 0
 
 
+@pytest.mark.slow
 def test_the_crash_test_notices_a_lost_change(tmp_path, monkeypatch):
     """The test above is able to fail: here the "durable" changes are thrown away."""
     honest = gallery_crash._write_and_kill
@@ -57,6 +58,7 @@ def test_the_crash_test_notices_what_is_left_over(tmp_path):
         assert sentence in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact_limit", [50000, 1000])
 def test_search_goes_on_during_changes(tmp_path, rng, exact_limit):
     """Full run: ./run exec python tools/gallery_concurrency.py 60."""
@@ -120,6 +122,7 @@ def test_writers_in_many_threads_take_turns(tmp_path, rng):
         assert gallery.verify().problems == ()
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_both_kinds_of_index(tmp_path):
     exact, none_missed = measure_recall(100, tmp_path, repeats=3, edits=4, recall_queries=10)
     cells, few_missed = measure_recall(

@@ -175,6 +175,7 @@ def test_a_gallery_found_through_many_edits_equals_loops(seed, n_edits):
         assert gallery.verify().problems == ()
 
 
+@pytest.mark.slow
 def test_a_gallery_over_the_limit_of_exact_search_goes_on_like_a_small_one(rng):
     means = face(rng, 300)
     with open_gallery(None, exact_limit=1000) as gallery:

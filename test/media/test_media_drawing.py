@@ -86,8 +86,8 @@ def test_label_tells_name_and_probability_rounded_down() -> None:
 
 @settings(max_examples=50)
 @given(
-    width=st.integers(8, 700),
-    height=st.integers(8, 700),
+    width=st.integers(8, 300),
+    height=st.integers(8, 300),
     box=st.tuples(*[st.floats(-2000, 2000)] * 2, *[st.floats(0.5, 3000)] * 2),
     state=st.sampled_from(list(IdentityState)),
     name=st.text(max_size=40),

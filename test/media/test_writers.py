@@ -32,6 +32,7 @@ from face_recognition_node.vision.faces import (
 )
 
 ENDINGS = ["mp4", "mkv", "avi", "png"]
+SLOW = pytest.mark.slow
 
 
 def noise(number: int) -> np.ndarray:
@@ -63,7 +64,9 @@ def test_files_with_faces_are_private_whatever_the_umask(tmp_path: Path, ending:
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("ending", [*ENDINGS, "mcap"])
+@pytest.mark.parametrize(
+    "ending", [e if e in ("avi", "mcap") else pytest.param(e, marks=SLOW) for e in (*ENDINGS, "mcap")]
+)
 def test_a_full_disk_replaces_nothing_and_is_told(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"seen.{ending}"
     path.write_bytes(b"of an earlier run")

@@ -130,6 +130,7 @@ def test_checkpoints_that_hold_nothing_are_refused(tmp_path):
         read_checkpoint(tmp_path / "other.pt")
 
 
+@pytest.mark.slow
 def test_export_writes_three_files_that_belong_together(tmp_path, trained):
     card = export(trained, tmp_path / "new", {"version": "7", "calibration": {"x": 1}, "name": "old"})
     assert {path.name for path in tmp_path.iterdir()} == {"new.safetensors", "new.onnx", "new.json"}

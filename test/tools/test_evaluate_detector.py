@@ -119,6 +119,7 @@ def archive(tmp_path: Path, guest_bgr) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_looks_at_an_archive(archive, capsys):
     assert main([str(archive), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)

@@ -51,6 +51,7 @@ def test_black_stays_black_and_the_gain_has_an_end():
     assert brighten_frame(np.full((48, 64, 3), 2, np.uint8)).max() == 2 * MOST_GAIN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("light", [0.25, 0.12])
 def test_a_face_in_the_dark_is_found_and_known(guest_bgr, stranger_bgr, light):
     detector = load_detector(ModelsConfig(), DetectorConfig())

@@ -19,6 +19,8 @@ from face_recognition_node.vision.retinaface import Placement, RetinaFaceDetecto
 from face_recognition_node.vision.retinaface_decoding import Candidates
 from face_recognition_node.vision.runner import BackendReport
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def detector() -> RetinaFaceDetector:
@@ -59,7 +61,9 @@ def best(detections, box):
     return detections[int(overlaps.argmax())], float(overlaps.max())
 
 
-@pytest.mark.parametrize(("height", "least"), [(16, 0.7), (20, 0.9), (32, 1.0)])
+@pytest.mark.parametrize(
+    ("height", "least"), [pytest.param(16, 0.7, marks=SLOW), pytest.param(20, 0.9, marks=SLOW), (32, 1.0)]
+)
 def test_far_faces_in_1280x720(detector, portraits, rng, height, least):
     found = []
     for number in range(12):

@@ -327,6 +327,7 @@ def desk(browser: Any, server: Server) -> Desk:
     return desk
 
 
+@pytest.mark.slow
 class TestInTheBrowser:
     """One story, in this order: each test goes on where the one before has ended."""
 
