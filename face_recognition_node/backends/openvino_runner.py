@@ -134,7 +134,7 @@ class OpenVinoRunner:
             folder.mkdir(parents=True, exist_ok=True)
             remove_damaged(folder)
         except OSError as error:
-            _log.warning("no cache of compiled models, starts will be slower: %s: %s", folder, error)
+            _log.warning("no cache of compiled models, so starts are slower: %s: %s", folder, error)
             return None
         self._core.set_property({"CACHE_DIR": str(folder)})
         return folder

@@ -208,7 +208,7 @@ def _undo(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
 
 def _redo(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     changes = gallery.redo(arguments.steps)
-    return "\n".join(f"done again: {change}" for change in changes), {"redone": list(changes)}
+    return "\n".join(f"redone: {change}" for change in changes), {"redone": list(changes)}
 
 
 def _history(gallery: Gallery, arguments: argparse.Namespace) -> Answer:

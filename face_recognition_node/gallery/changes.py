@@ -139,7 +139,7 @@ class Transaction:
             columns = [name for name in columns if name in change.values]
         row = execute(f"SELECT {', '.join(columns)} FROM {table} {where}", (change.key,)).fetchone()
         if row is None:
-            raise _conflict(change, "is not there any more")
+            raise _conflict(change, "no longer exists")
         old = dict(zip(columns, row, strict=True))
         if is_update:
             assignments = ", ".join(f"{name} = ?" for name in columns)

@@ -75,7 +75,7 @@ def enroll(
     strangers = _distinct(at.snapshot, absorb)
     for person in strangers:
         if not person.is_stranger:
-            raise GalleryConflictError(f"{person.label} ({person.person_id}) is no stranger any more")
+            raise GalleryConflictError(f"{person.label} ({person.person_id}) is no longer a stranger")
     check_limit(at, name, sum(person.n_templates for person in strangers) + len(templates))
     session = at.snapshot.current_session
     person_id = _name_strangers(at, strangers, name, session, session.expiry(at.now))
@@ -273,7 +273,7 @@ def rollback_adaptation(at: Context, person_id: str | None = None) -> Edit[int]:
                 at.rows.delete_template(template_id)
             n_removed += len(adapted)
             touched.append(person.person_id)
-    sentence = f"take back {_counted(n_removed, 'adapted template')} of {_counted(len(touched), 'person')}"
+    sentence = f"remove {_counted(n_removed, 'adapted template')} of {_counted(len(touched), 'person')}"
     return Edit(n_removed, sentence, tuple(touched))
 
 

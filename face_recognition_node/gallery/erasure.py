@@ -78,8 +78,8 @@ class Erasure:
             except sqlite3.OperationalError as error:  # nothing is lost: the files are cleared once more
                 LOGGER.warning("%s: a note could not be removed (%s)", self._store.path, error)
         sentence = (
-            f"{self._store.path}: what was removed is found no more, but its bytes leave the file or its log "
-            f"only a little later ({reason}); it is tried again by itself"
+            f"{self._store.path}: the removal is in effect, but its bytes could not be cleared from the file "
+            f"or its log yet ({reason}); this is retried automatically"
         )
         self._store.troubles.note("scrub", sentence if reason else "")
         return not reason

@@ -347,7 +347,7 @@ class CropSafe:
         png = self._keys.unseal(KEY_NAME, sealed, self._purpose(template_id))
         image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
         if image is None:
-            raise GalleryUnavailableError(f"the face crop of template {template_id} is no picture")
+            raise GalleryUnavailableError(f"the face crop of template {template_id} is not a picture")
         return np.asarray(image, np.uint8)
 
     def _purpose(self, template_id: int) -> str:

@@ -117,7 +117,7 @@ class History:
             raise InputError(f"steps: expected at least 1, got {steps}")
         n_able = sum(entry.is_done != is_redo for entry in self.entries(at.rows))
         if 0 < n_able < steps:
-            done = "done again" if is_redo else "undone"
+            done = "redone" if is_redo else "undone"
             raise GalleryConflictError(f"only {n_able} changes can be {done}, {steps} were asked for")
         sentences = []
         for _ in range(steps):

@@ -107,7 +107,7 @@ def require_schema(connection: sqlite3.Connection) -> None:
     }
     for kind, name in found.keys() | expected.keys():
         if (kind, name) not in expected:
-            raise InputError(f"it has a {str(kind)[:20]} {str(name)[:60]!r}, which no gallery has")
+            raise InputError(f"it has a {str(kind)[:20]} {str(name)[:60]!r}, which a gallery does not have")
         if found.get((kind, name)) != expected[kind, name]:
             raise InputError(f"its {kind} {name} is not that of a gallery")
 

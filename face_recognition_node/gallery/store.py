@@ -148,7 +148,7 @@ class Store:
             require_schema(self.connection)
         except InputError as error:
             raise GalleryUnavailableError(
-                f"{self.path} is no gallery: {error} (nothing was changed)"
+                f"{self.path} is not a gallery: {error} (nothing was changed)"
             ) from error
 
     def _create_or_check(self, fingerprint: str | None, dimension: int) -> None:
@@ -163,7 +163,7 @@ class Store:
                 self._create(fingerprint, dimension)
                 return
             if application != APPLICATION_ID:
-                what = "is empty" if n_tables == 0 else "is an SQLite file, but no gallery"
+                what = "is empty" if n_tables == 0 else "is an SQLite file, but not a gallery"
                 raise GalleryUnavailableError(f"{self.path} {what}; check the path (nothing was changed)")
             if version != FORMAT_VERSION:
                 raise GalleryUnavailableError(
@@ -433,12 +433,12 @@ def _refuse_other_files(path: Path) -> None:
         return
     if application != 0 or n_tables:
         raise GalleryUnavailableError(
-            f"{path} is an SQLite file, but no gallery; check the path (nothing was changed)"
+            f"{path} is an SQLite file, but not a gallery; check the path (nothing was changed)"
         )
 
 
 def _damaged(path: Path | None, what: str) -> GalleryUnavailableError:
     return GalleryUnavailableError(
-        f"the gallery {path} is damaged or no gallery ({what}). It was left as it is: move it away and "
+        f"the gallery {path} is damaged or not a gallery ({what}). It was left as it is: move it away and "
         "import an export (face-recognition gallery import), or try: sqlite3 FILE .recover"
     )

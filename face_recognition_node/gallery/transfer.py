@@ -146,7 +146,7 @@ def _require_free(path: Path, gallery: Path | None, overwrite: bool) -> None:
     if not overwrite:
         raise GalleryConflictError(f"{path} exists; choose another name or allow overwriting")
     if not stat.S_ISREG(path.lstat().st_mode) or not _is_export(path):
-        raise GalleryConflictError(f"{path} is no export and is not overwritten; choose another name")
+        raise GalleryConflictError(f"{path} is not an export and is not overwritten; choose another name")
 
 
 def _is_export(path: Path) -> bool:
@@ -185,7 +185,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(connection):
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise GalleryUnavailableError(f"{path} is an SQLite file, but no gallery")
+                raise GalleryUnavailableError(f"{path} is an SQLite file, but not a gallery")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != FORMAT_VERSION:
                 raise GalleryUnavailableError(
@@ -196,7 +196,9 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except (sqlite3.DatabaseError, InputError, KeyError, ValueError, TypeError) as error:
         what = "it takes too long to read" if str(error) == "interrupted" else str(error)[:200]
-        raise GalleryUnavailableError(f"{path} is damaged or no gallery ({what}); export it again") from error
+        raise GalleryUnavailableError(
+            f"{path} is damaged or not a gallery ({what}); export it again"
+        ) from error
 
 
 def read_export(path: Path, fingerprint: str) -> ExportFile:
@@ -341,7 +343,7 @@ class _Import:
         known = None if here is None else self._snapshot.persons.get(here)
         if known is not None and on_conflict is ImportConflict.REFUSE:
             label = name or old_id
-            raise GalleryConflictError(f"{label} ({old_id}) is here already; import with merge, skip or copy")
+            raise GalleryConflictError(f"{label} ({old_id}) exists already; import with merge, skip or copy")
         if known is not None and on_conflict is ImportConflict.SKIP:
             return
         if known is not None and on_conflict is ImportConflict.MERGE:

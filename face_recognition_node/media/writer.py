@@ -66,7 +66,9 @@ class VideoWriter(Closing):
             os.close(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE))
         if self.path.suffix.lower() in IMAGE_SUFFIXES:
             if not cv2.imwrite(str(self._partial), image_bgr):
-                raise SourceError(f"{self.path}: cannot be written; is the folder writable, the disk full?")
+                raise SourceError(
+                    f"{self.path}: cannot be written; is the folder writable, or the disk full?"
+                )
         else:
             if self._video is None:
                 self._video = self._open_video(self._size)

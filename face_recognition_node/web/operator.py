@@ -267,7 +267,7 @@ class Operator(ABC):
             if running is not None and running.is_running:
                 raise InputError("another enrollment is running; cancel it first")
             self._begin(track_id, name, person_id, is_somebody_else)
-        return f"Getting to know {name or 'this face'}"
+        return f"Enrolling {name or 'this face'}"
 
     def cancel_enrollment(self) -> str:
         """End the running enrollment without storing anything."""
@@ -302,7 +302,7 @@ class Operator(ABC):
 
     def redo(self) -> str:
         """Do again what was undone last."""
-        return f"Done again: {'; '.join(self._step(is_redo=True))}"
+        return f"Redone: {'; '.join(self._step(is_redo=True))}"
 
     def start_session(self, name: Text, kind: SessionKind, time_to_live_s: float = 0.0) -> str:
         """Store newcomers under this session from now on, for so long; 0: without a limit."""
@@ -317,7 +317,7 @@ class Operator(ABC):
     def import_people(self, path: Text) -> str:
         """Store the people of an exported file on the robot's machine."""
         n_people, n_views = self._import(_absolute(path))
-        here = "" if n_views else "; all of them were here already"
+        here = "" if n_views else "; all of them existed already"
         return f"{_entries(n_people, n_views)} imported{here}"
 
     def verify(self) -> Verification:

@@ -381,7 +381,7 @@ def test_another_database_is_not_touched(tmp_path):
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE users (name TEXT)")
     before = (path.read_bytes(), path.stat().st_mode)
-    with pytest.raises(GalleryUnavailableError, match="no gallery"):
+    with pytest.raises(GalleryUnavailableError, match="not a gallery"):
         open_gallery(path)
     assert (path.read_bytes(), path.stat().st_mode) == before
 

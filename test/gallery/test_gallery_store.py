@@ -113,7 +113,7 @@ def test_other_files_are_no_galleries(path, tmp_path):
     path.parent.mkdir(parents=True)
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE other (x)")
-    with pytest.raises(GalleryUnavailableError, match="no gallery"):
+    with pytest.raises(GalleryUnavailableError, match="not a gallery"):
         open_gallery(path)
     with pytest.raises(GalleryUnavailableError, match="should be a file"):
         open_gallery(path.parent)

@@ -343,10 +343,10 @@ def test_a_file_with_other_than_a_gallerys_tables_is_refused_unread(source, expo
         lambda: export_fingerprint(exported),
         lambda: Gallery.open(exported, None, keys_folder=tmp_path / "keys"),
     ):
-        with pytest.raises(GalleryUnavailableError, match=r"no gallery \(|no gallery:"):
+        with pytest.raises(GalleryUnavailableError, match=r"not a gallery \(|not a gallery:"):
             use()
     before = exported.read_bytes()
-    with pytest.raises(GalleryConflictError, match="no export"):
+    with pytest.raises(GalleryConflictError, match="not an export"):
         source.export_to(exported, overwrite=True)
     assert exported.read_bytes() == before
     assert target.snapshot().version == 0

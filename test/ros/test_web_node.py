@@ -203,7 +203,7 @@ def test_a_node_that_goes_away_ends_the_enrollment_and_is_missed(
         problem = await visitor.until(
             lambda: next((one for one in visitor.status["problems"] if one["is_error"]), None)
         )
-        assert "Nothing is heard of /face_recognition" in problem["what"]
+        assert "No messages from /face_recognition" in problem["what"]
         assert "ROS_DOMAIN_ID" in problem["cure"]
         assert "is it running" in (await visitor.post("undo"))["error"]
 

@@ -157,8 +157,8 @@ class RobotOperator(Operator):
         if not self._is_there():
             return (
                 Problem(
-                    f"Nothing is heard of {self._node}",
-                    "Is it running, in the same ROS_DOMAIN_ID and on a network that this machine is in?",
+                    f"No messages from {self._node}",
+                    "Is it running, with the same ROS_DOMAIN_ID, on this machine's network?",
                     is_error=True,
                 ),
             )
@@ -184,7 +184,7 @@ class RobotOperator(Operator):
 
     def _known(self) -> GalleryInfo:
         if self._gallery is None:
-            raise RemoteError(f"{self._node} has not said yet whom it knows; is it configured?")
+            raise RemoteError(f"{self._node} has not published its gallery yet; is it configured?")
         return self._gallery
 
     def _people(self) -> tuple[Card, ...]:
@@ -234,7 +234,7 @@ class RobotOperator(Operator):
 
     def _begin(self, track_id: int, name: str, person_id: str, is_somebody_else: bool) -> None:
         if not self._action.server_is_ready():
-            raise RemoteError(f"{self._node} is not there to enroll anybody")
+            raise RemoteError(f"{self._node} is not available for enrollment")
         goal = EnrollPerson.Goal(
             name=name, person_id=person_id, selection=EnrollPerson.Goal.SELECT_TRACK, track_id=track_id,
             is_somebody_else=is_somebody_else,
@@ -306,7 +306,7 @@ class RobotOperator(Operator):
 
     def _ask(self, type_: Any, name: str, request: Any, patience: float = QUICK_S) -> Any:
         if not self._is_there():
-            raise RemoteError(f"Nothing is heard of {self._node}; is it running?")
+            raise RemoteError(f"No messages from {self._node}; is it running?")
         return self._remote.call(type_, name, request, patience)
 
     def _rename(self, person_id: str, name: str) -> Card:

@@ -119,7 +119,7 @@ const reasonsOf = (rejections) => Object.entries(rejections).filter(([, count]) 
 function showProgress() {
   const state = enrollment;
   paint(`progress|${state.number}`, () => el("div", { className: "box", id: "progress" },
-    el("h2", {}, state.name ? `Getting to know ${state.name}` : "Adding views"),
+    el("h2", {}, state.name ? `Enrolling ${state.name}` : "Adding views"),
     el("div", { className: "progress" }, ring(), el("div", {},
       el("p", { className: "hint" }), el("div", { className: "bar" }, el("i")),
       el("p", { className: "reasons" }))),

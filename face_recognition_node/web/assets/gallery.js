@@ -12,8 +12,8 @@ export function showHistory(overview) {
     steps.length ? el("ul", { className: "steps" }, steps.map((step) => el("li", {},
         el("span", { className: step.is_done ? "" : "undone" }, sentence(step.sentence)),
         el("span", { className: "muted small" }, clock(step.made)),
-        step.deadline ? el("span", { className: "muted small" }, `can be ${step.is_done ? "undone" : "done again"} until ${clock(step.deadline)}`) : null)))
-      : el("div", { className: "box empty" }, "Nothing was changed yet that could be undone."),
+        step.deadline ? el("span", { className: "muted small" }, `can be ${step.is_done ? "undone" : "redone"} until ${clock(step.deadline)}`) : null)))
+      : el("div", { className: "box empty" }, "Nothing to undo yet."),
   ];
 }
 
@@ -27,7 +27,7 @@ export function showGallery(overview) {
       el("div", { className: "row", style: { marginTop: "10px" } },
         el("button", { onclick: () => startSession(overview) }, "Start or continue a session"))),
     el("div", { className: "box" }, el("h2", {}, "Files"),
-      el("p", { className: "muted small" }, `Gallery: ${overview.gallery}. Files are on the robot's machine, not on this one.`),
+      el("p", { className: "muted small" }, `Gallery: ${overview.gallery}. Files are on the robot, not on this machine.`),
       fileForm("export_people", "Export everybody to", "Export", el("label", { className: "row tight small" }, replaces, "overwrite")),
       fileForm("import_people", "Import from", "Import")),
     el("div", { className: "box" }, el("h2", {}, "Check"),
@@ -105,7 +105,7 @@ export function showAccuracy(overview) {
   const share = (value) => (value > 0 && value < 0.001 ? "< 0.1 %" : percent(value, value < 0.1 ? 1 : 0));
   return [
     el("div", { className: "box" }, el("h2", {}, "How easily names are given"),
-      el("p", { className: "muted" }, "At most so many strangers are ever called by somebody's name:"), shown, slider,
+      el("p", { className: "muted" }, "At most this share of strangers is ever given a name:"), shown, slider,
       el("div", { className: "row small muted", style: { justifyContent: "space-between" } }, el("span", {}, "seldom wrong, more “stranger”"), el("span", {}, "more names, more mistakes"))),
     el("div", { className: "box" }, el("h2", {}, `What to expect with ${n_people} ${n_people === 1 ? "person" : "people"} enrolled`),
       el("div", { className: "pair" },

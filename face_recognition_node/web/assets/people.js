@@ -80,7 +80,7 @@ async function merge(picked) {
   if (named) keep.value = named.person_id;
   const id = await ask({
     title: `Merge ${picked.length} entries into one person`, confirm: "Merge",
-    content: [el("p", { className: "muted" }, "Choose only entries that show one person. Undo takes it back."),
+    content: [el("p", { className: "muted" }, "Choose only entries that show one person. It can be undone."),
       el("label", { className: "field" }, "Who stays", keep)],
     answer: () => keep.value,
   });
