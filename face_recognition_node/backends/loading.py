@@ -116,21 +116,13 @@ def load_card(models: ModelsConfig, name: str) -> ModelCard:
 
 
 def load_embedder(models: ModelsConfig) -> CropEmbedder:
-    """Return the configured embedder, ready to run.
-
-    Raises:
-        ModelError: If a file is missing or does not belong here, or nothing can run it.
-    """
+    """Return the configured embedder, ready to run; raises what :func:`open_runner` raises."""
     card = load_card(models, models.embedder)
     return CropEmbedder(open_runner(card, models), card)
 
 
 def load_detector(models: ModelsConfig, detector: DetectorConfig) -> RetinaFaceDetector:
-    """Return the configured detector, ready to run.
-
-    Raises:
-        ModelError: If a file is missing or does not belong here, or nothing can run it.
-    """
+    """Return the configured detector, ready to run; raises what :func:`open_runner` raises."""
     if models.detector == "retinaface_resnet50":
         from face_recognition_node.backends.resnet50_runner import open_resnet50_runner, resnet50_card
 

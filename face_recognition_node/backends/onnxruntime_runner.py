@@ -17,18 +17,7 @@ NAME = "onnxruntime"
 
 
 class OnnxRuntimeRunner:
-    """Runs ``NAME.onnx`` with ONNX Runtime on the CPU.
-
-    Args:
-        card: The model's card.
-        models: Threads.
-        reason: Why this backend was chosen.
-
-    Raises:
-        BackendUnavailableError: If ONNX Runtime is not installed or refuses the model.
-        ModelMissingError: If the file is not there.
-        ModelMismatchError: If it does not belong to its card.
-    """
+    """Runs ``NAME.onnx`` with ONNX Runtime on the CPU; raises what :func:`loading.open_runner` raises."""
 
     def __init__(self, card: ModelCard, models: ModelsConfig, reason: str = "") -> None:
         try:

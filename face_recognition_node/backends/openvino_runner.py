@@ -85,18 +85,7 @@ def return_freed_memory() -> None:
 
 
 class OpenVinoRunner:
-    """Runs ``NAME.onnx`` with OpenVINO.
-
-    Args:
-        card: The model's card.
-        models: Threads and device.
-        reason: Why this backend was chosen.
-
-    Raises:
-        BackendUnavailableError: If OpenVINO is not installed or refuses the model.
-        ModelMissingError: If the file is not there.
-        ModelMismatchError: If it does not belong to its card.
-    """
+    """Runs ``NAME.onnx`` with OpenVINO; raises what :func:`loading.open_runner` raises."""
 
     def __init__(self, card: ModelCard, models: ModelsConfig, reason: str = "") -> None:
         self._openvino = openvino = import_openvino()

@@ -44,10 +44,6 @@ def resnet50_card(folder: Path) -> ModelCard:
 def open_resnet50_runner(card: ModelCard, models: ModelsConfig) -> TorchRunner:
     """Return a runner of the ResNet-50 detector, which gives the maps of our own network.
 
-    Args:
-        card: From :func:`resnet50_card`.
-        models: Device; empty takes the first NVIDIA GPU, else the CPU.
-
     Raises:
         BackendUnavailableError: If torch or the package is not installed, or another backend is asked for.
         ModelMismatchError: If the file does not hold this network's weights.

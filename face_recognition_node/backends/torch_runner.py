@@ -54,12 +54,7 @@ def import_torch() -> Any:
 
 
 class TorchPreprocessing:
-    """The card's preprocessing on the network's device; pictures are uploaded as bytes.
-
-    Args:
-        card: The model's card.
-        device: Torch's name of the device.
-    """
+    """The card's preprocessing on the network's device; pictures are uploaded as bytes."""
 
     def __init__(self, card: ModelCard, device: str) -> None:
         self._torch = import_torch()
@@ -93,13 +88,7 @@ def as_arrays(outputs: Any) -> tuple[FloatArray, ...]:
 
 
 class FrameSearch:
-    """Searches and cuts one frame at a time on a device.
-
-    Args:
-        torch: The module.
-        preprocess: Of the detector's model, on the device.
-        device: Torch's name of the device.
-    """
+    """Searches and cuts one frame at a time on a device, with the preprocessing of the detector's model."""
 
     def __init__(self, torch: Any, preprocess: TorchPreprocessing, device: str) -> None:
         self._torch = torch
@@ -213,13 +202,7 @@ class FrameSearch:
 
 
 def open_torch_runner(card: ModelCard, models: ModelsConfig, reason: str) -> TorchRunner:
-    """Return a runner of ``NAME.safetensors``.
-
-    Raises:
-        BackendUnavailableError: If torch is not installed or the device does not exist.
-        ModelMissingError: If the file is not there.
-        ModelMismatchError: If it does not belong to its card, or not to its network.
-    """
+    """Return a runner of ``NAME.safetensors``, or raise what :func:`loading.open_runner` raises."""
     import_torch()
     from face_recognition_node.networks.loading import fold_batch_norm, load_network
 
@@ -229,11 +212,8 @@ def open_torch_runner(card: ModelCard, models: ModelsConfig, reason: str) -> Tor
 class TorchRunner:
     """Runs a network eagerly; on a GPU what surrounds a detector's network as well.
 
-    Args:
-        card: The model's card.
-        network: In evaluation mode; takes the preprocessed (B, 3, H, W) float32 tensor.
-        models: Device; empty takes the first NVIDIA GPU, else the CPU.
-        reason: Why this backend was chosen.
+    ``network`` is in evaluation mode and takes the preprocessed (B, 3, H, W) float32 tensor. Without a device
+    among the ``models`` parameters it runs on the first NVIDIA GPU, else on the CPU.
 
     Raises:
         BackendUnavailableError: If the device does not exist.
