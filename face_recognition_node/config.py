@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.common.parameters import check_section, parameter
+from face_recognition_node.common.parameters import Section, parameter
 
 FAR_FACE_PX = 20.0
 NEAR_FACE_PX = 96.0
@@ -20,7 +20,7 @@ MOST_STRANGERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class ModelsConfig:
+class ModelsConfig(Section):
     """Which models run, and on what."""
 
     models_dir: str = parameter("", "Folder of the model files; empty: the installed ones.", read_only=True)
@@ -59,12 +59,9 @@ class ModelsConfig:
         read_only=True,
     )
 
-    def __post_init__(self) -> None:
-        check_section(self)
-
 
 @dataclass(frozen=True, slots=True)
-class DetectorConfig:
+class DetectorConfig(Section):
     """How faces are found.
 
     The network is surer the larger a face is: measured on photographs, faces of 100 pixels score above 0.9
@@ -112,7 +109,7 @@ class DetectorConfig:
     )
 
     def __post_init__(self) -> None:
-        check_section(self)
+        Section.__post_init__(self)
         if self.far_score_threshold > self.score_threshold:
             raise ConfigurationError(
                 "far_score_threshold: expected at most score_threshold "
@@ -130,7 +127,7 @@ class DetectorConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class TrackerConfig:
+class TrackerConfig(Section):
     """How faces are followed."""
 
     lost_after_s: float = parameter(
@@ -162,12 +159,9 @@ class TrackerConfig:
         maximum=100,
     )
 
-    def __post_init__(self) -> None:
-        check_section(self)
-
 
 @dataclass(frozen=True, slots=True)
-class IdentityConfig:
+class IdentityConfig(Section):
     """When a name is claimed."""
 
     target_false_accept_rate: float = parameter(
@@ -207,12 +201,9 @@ class IdentityConfig:
         0.8, "Views with a lower detection score are tracked but not compared.", minimum=0.0, maximum=1.0
     )
 
-    def __post_init__(self) -> None:
-        check_section(self)
-
 
 @dataclass(frozen=True, slots=True)
-class StrangersConfig:
+class StrangersConfig(Section):
     """When an unknown person gets an id."""
 
     enabled: bool = parameter(True, "Give unknown people an id by which they are recognized again.")
@@ -241,12 +232,9 @@ class StrangersConfig:
         maximum=MOST_STRANGERS,
     )
 
-    def __post_init__(self) -> None:
-        check_section(self)
-
 
 @dataclass(frozen=True, slots=True)
-class EnrollmentConfig:
+class EnrollmentConfig(Section):
     """What makes a view good enough, how many are wanted, and how long to wait."""
 
     wanted_views: int = parameter(
@@ -316,7 +304,7 @@ class EnrollmentConfig:
     )
 
     def __post_init__(self) -> None:
-        check_section(self)
+        Section.__post_init__(self)
         if self.minimum_views > self.wanted_views:
             raise ConfigurationError(
                 f"minimum_views: expected at most wanted_views ({self.wanted_views}), got "
@@ -325,7 +313,7 @@ class EnrollmentConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptationConfig:
+class AdaptationConfig(Section):
     """When a person's templates may follow a new look."""
 
     enabled: bool = parameter(True, "Learn new appearances of people who are recognized with certainty.")
@@ -368,12 +356,9 @@ class AdaptationConfig:
         5.0, "Minimum time between two templates learned of one person, seconds.", minimum=0.0, maximum=3600.0
     )
 
-    def __post_init__(self) -> None:
-        check_section(self)
-
 
 @dataclass(frozen=True, slots=True)
-class GalleryConfig:
+class GalleryConfig(Section):
     """How the gallery keeps, finds and forgets people."""
 
     keep_crops: bool = parameter(
@@ -415,9 +400,6 @@ class GalleryConfig:
         maximum=60.0,
         read_only=True,
     )
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 @dataclass(frozen=True, slots=True)

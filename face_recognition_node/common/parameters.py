@@ -71,12 +71,16 @@ def parameter(
     return field(default=default, metadata={"parameter": declared})
 
 
-def check_section(section: Any) -> None:
-    """Check every parameter of a section; call it from ``__post_init__``."""
-    for item in dataclasses.fields(section):
-        declared = item.metadata.get("parameter")
-        if declared is not None:
-            object.__setattr__(section, item.name, declared.check(item.name, getattr(section, item.name)))
+class Section:
+    """A frozen dataclass of parameters, all of which are checked when it is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]  # whoever inherits is a dataclass
+            declared = item.metadata.get("parameter")
+            if declared is not None:
+                object.__setattr__(self, item.name, declared.check(item.name, getattr(self, item.name)))
 
 
 def flatten(section: Any, prefix: str = "") -> Iterator[tuple[str, Parameter, Value]]:

@@ -17,8 +17,8 @@ from rclpy.validate_topic_name import validate_topic_name
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.parameters import (
     Parameter,
+    Section,
     Value,
-    check_section,
     flatten,
     parameter,
     with_values,
@@ -30,7 +30,7 @@ OUTPUT_CHOICES = ("auto", "always", "never")
 
 
 @dataclass(frozen=True, slots=True)
-class NodeConfig:
+class NodeConfig(Section):
     """Topics, gallery file, transport; ``read_only`` here means: only while the node is unconfigured."""
 
     autostart: bool = parameter(
@@ -137,9 +137,6 @@ class NodeConfig:
     diagnostics_period: float = parameter(
         1.0, "Time between two diagnostics messages, seconds.", minimum=0.1, maximum=60.0, read_only=True
     )
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 @dataclass(frozen=True, slots=True)

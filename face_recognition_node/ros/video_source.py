@@ -17,7 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from face_recognition_node.common.errors import FaceRecognitionError
-from face_recognition_node.common.parameters import check_section, flatten, parameter
+from face_recognition_node.common.parameters import Section, flatten, parameter
 from face_recognition_node.media.sources import FrameSource, open_source
 from face_recognition_node.ros.conversions import bgr_to_image, bgr_to_jpeg
 from face_recognition_node.ros.lifecycle import LoudNode, loud, start_up, state_label
@@ -26,7 +26,7 @@ from face_recognition_node.vision.faces import Frame
 
 
 @dataclass(frozen=True, slots=True)
-class VideoSourceConfig:
+class VideoSourceConfig(Section):
     """What to play and how; all of it is read when the node is configured."""
 
     source: str = parameter(
@@ -85,9 +85,6 @@ class VideoSourceConfig:
         read_only=True,
     )
     autostart: bool = parameter(False, "Configure and activate at start.", read_only=True)
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 LARGEST_LAG_S = 0.5

@@ -6,7 +6,7 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from face_recognition_node.common.parameters import check_section, flatten, parameter
+from face_recognition_node.common.parameters import Section, flatten, parameter
 from face_recognition_node.ros.parameters import declare
 from face_recognition_node.ros.remote import Remote
 from face_recognition_node.ros.web.operator import RobotOperator
@@ -14,7 +14,7 @@ from face_recognition_node.web.server import Page, serve_until_stopped
 
 
 @dataclass(frozen=True, slots=True)
-class WebConfig:
+class WebConfig(Section):
     """Parameters of the page's node."""
 
     node: str = parameter(
@@ -26,9 +26,6 @@ class WebConfig:
         read_only=True,
     )
     port: int = parameter(8642, "Port; 0: any.", minimum=0, maximum=65535, read_only=True)
-
-    def __post_init__(self) -> None:
-        check_section(self)
 
 
 def serve(stop: threading.Event) -> None:
