@@ -11,7 +11,7 @@ import base64
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -59,7 +59,7 @@ class Transaction:
     """A running change: it makes changes of rows and notes what was touched and what takes them back."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
+        self.connection, self.execute = connection, connection.execute
         self._back: list[Change] = []
         self._touched: set[tuple[str, str | int]] = set()
         self.removed_texts: set[str] = set()
@@ -85,26 +85,62 @@ class Transaction:
         """
         start = len(self._back)
         for change in changes:
-            back = self._make(change)
-            self._back += back
-            for one in (change, *back):
-                if one.table in ("persons", "templates"):
-                    self._touched.add((one.table[0], one.key))  # "p" or "t", as the log says
-                if "person_id" in one.values:
-                    self._touched.add(("p", str(one.values["person_id"])))
+            if change.kind == "insert":
+                self.insert(change.table, change.key, change.values)
+            elif change.kind == "update":
+                self.update(change.table, change.key, change.values)
+            else:
+                self.delete(change.table, change.key)
         return self._back[start:][::-1]
 
     def insert(self, table: str, key: Key, values: Mapping[str, Cell]) -> None:
         """Add a row, which must not be there; of a session it is enough that it is."""
-        self.apply([Change("insert", table, key, values)])
+        columns, marks = ", ".join([KEY_COLUMNS[table], *values]), ", ".join("?" * (1 + len(values)))
+        is_session = table == "sessions"
+        verb = "INSERT OR IGNORE" if is_session else "INSERT"
+        try:
+            self.execute(f"{verb} INTO {table} ({columns}) VALUES ({marks})", (key, *values.values()))
+        except sqlite3.IntegrityError as error:
+            raise _conflict("insert", table, key, "is there already") from error
+        back = Change("insert", table, key, values) if is_session else Change("delete", table, key)
+        self._note(table, key, values, back)
 
     def update(self, table: str, key: Key, values: Mapping[str, Cell]) -> None:
         """Change some columns of a row, which must be there."""
-        self.apply([Change("update", table, key, values)])
+        columns = [name for name in COLUMNS[table] if name in values]
+        old = self._row("update", table, key, columns)
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        query = f"UPDATE {table} SET {assignments} WHERE {KEY_COLUMNS[table]} = ?"
+        self.execute(query, (*(values[name] for name in columns), key))
+        self._note(table, key, values, Change("update", table, key, old))
 
     def delete(self, table: str, key: Key) -> None:
         """Remove a row, which must be there."""
-        self.apply([Change("delete", table, key)])
+        old = self._row("delete", table, key, COLUMNS[table][1:])
+        self.execute(f"DELETE FROM {table} WHERE {KEY_COLUMNS[table]} = ?", (key,))
+        self._note(table, key, {}, Change("insert", table, key, old))
+
+    def _row(self, verb: str, table: str, key: Key, columns: Sequence[str]) -> dict[str, Cell]:
+        """Return what some columns of a row hold."""
+        query = f"SELECT {', '.join(columns)} FROM {table} WHERE {KEY_COLUMNS[table]} = ?"
+        row = self.execute(query, (key,)).fetchone()
+        if row is None:
+            raise _conflict(verb, table, key, "no longer exists")
+        return dict(zip(columns, row, strict=True))
+
+    def _note(self, table: str, key: Key, values: Mapping[str, Cell], back: Change) -> None:
+        """Note that a row was touched, and what takes that back."""
+        self._back.append(back)
+        if table in ("persons", "templates"):
+            self._touched.add((table[0], key))  # "p" or "t", as the log says
+        for cells in (values, back.values):
+            if "person_id" in cells:
+                self._touched.add(("p", str(cells["person_id"])))
+        if "session" in back.values:
+            # The row's session may go with others: it must be there again when the row comes back.
+            name = str(back.values["session"])
+            session = self._row("update", "sessions", name, COLUMNS["sessions"][1:])
+            self._back.append(Change("insert", "sessions", name, session))
 
     def delete_template(self, template_id: int) -> None:
         """Remove a template and its crop, where one is kept."""
@@ -115,57 +151,17 @@ class Transaction:
     def has(self, table: str, key: Key) -> bool:
         """Return whether there is a row of this key."""
         query = f"SELECT 1 FROM {table} WHERE {KEY_COLUMNS[table]} = ?"
-        return self.connection.execute(query, (key,)).fetchone() is not None
-
-    def _make(self, change: Change) -> list[Change]:
-        """Make one change and return what takes it back, last first."""
-        execute, table, key_column = self.connection.execute, change.table, KEY_COLUMNS[change.table]
-        if change.kind == "insert":
-            columns = [key_column, *change.values]
-            marks = ", ".join("?" * len(columns))
-            is_session = table == "sessions"
-            verb = "INSERT OR IGNORE" if is_session else "INSERT"
-            try:
-                execute(
-                    f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})",
-                    (change.key, *change.values.values()),
-                )
-            except sqlite3.IntegrityError as error:
-                raise _conflict(change, "is there already") from error
-            return [change if is_session else Change("delete", table, change.key)]
-        is_update, where = change.kind == "update", f"WHERE {key_column} = ?"
-        columns = [name for name in COLUMNS[table] if name != key_column]
-        if is_update:
-            columns = [name for name in columns if name in change.values]
-        row = execute(f"SELECT {', '.join(columns)} FROM {table} {where}", (change.key,)).fetchone()
-        if row is None:
-            raise _conflict(change, "no longer exists")
-        old = dict(zip(columns, row, strict=True))
-        if is_update:
-            assignments = ", ".join(f"{name} = ?" for name in columns)
-            values = [change.values[name] for name in columns]
-            execute(f"UPDATE {table} SET {assignments} {where}", (*values, change.key))
-            back = Change("update", table, change.key, old)
-        else:
-            execute(f"DELETE FROM {table} {where}", (change.key,))
-            back = Change("insert", table, change.key, old)
-        if "session" not in old:
-            return [back]
-        # The row's session may go with others: it must be there again when the row comes back.
-        query = f"SELECT {', '.join(COLUMNS['sessions'])} FROM sessions WHERE name = ?"
-        name, *rest = execute(query, (old["session"],)).fetchone()
-        session = dict(zip(COLUMNS["sessions"][1:], rest, strict=True))
-        return [back, Change("insert", "sessions", name, session)]
+        return self.execute(query, (key,)).fetchone() is not None
 
     def allocate(self, counter: str, n: int = 1) -> range:
         """Return the next ``n`` numbers of a counter in meta; a number is never given out twice."""
-        first = int(self.connection.execute("SELECT value FROM meta WHERE key = ?", (counter,)).fetchone()[0])
+        first = int(self.execute("SELECT value FROM meta WHERE key = ?", (counter,)).fetchone()[0])
         self.set_meta(counter, first + n)
         return range(first, first + n)
 
     def set_meta(self, key: str, value: str | int) -> None:
         """Change an entry of the table meta."""
-        self.connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+        self.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
 
     def note_removed(self, changes: Iterable[Change]) -> None:
         """Remember the names and ids in row changes that are to leave no trace."""
@@ -175,7 +171,7 @@ class Transaction:
 
     def leave_session(self, name: str) -> None:
         """Let go of the current session's name, too, if nobody is left of those who were in it."""
-        if self.connection.execute("DELETE FROM meta WHERE key = 'session_emptied'").rowcount:
+        if self.execute("DELETE FROM meta WHERE key = 'session_emptied'").rowcount:
             self.removed_texts.add(name)
 
     def erase_texts(self) -> list[str]:
@@ -185,7 +181,7 @@ class Transaction:
         """
         if not self.removed_texts:
             return []
-        execute, texts = self.connection.execute, json.dumps(sorted(self.removed_texts))
+        execute, texts = self.execute, json.dumps(sorted(self.removed_texts))
         chosen = "(SELECT value FROM json_each(?))"
         (current,) = execute("SELECT value FROM meta WHERE key = 'session'").fetchone()
         empty = f"name IN {chosen} AND name <> '' AND name NOT IN (SELECT session FROM persons)"
@@ -213,7 +209,7 @@ class Transaction:
             touched = {("*", "")}
         rows = [(version, kind, key) for kind, key in (*touched, ("#", secrets.randbits(62)))]
         self.connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", rows)
-        self.connection.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
+        self.execute("DELETE FROM changes WHERE version <= ?", (version - LOGGED_VERSIONS,))
         return version
 
 
@@ -255,10 +251,8 @@ class Edit(Generic[Answer]):
     is_final: bool = False
 
 
-def _conflict(change: Change, what: str) -> GalleryConflictError:
-    return GalleryConflictError(
-        f"cannot {change.kind} {change.key!r} in {change.table}: it {what}; the gallery was changed since"
-    )
+def _conflict(verb: str, table: str, key: Key, what: str) -> GalleryConflictError:
+    return GalleryConflictError(f"cannot {verb} {key!r} in {table}: it {what}; the gallery was changed since")
 
 
 def encode_changes(changes: Iterable[Change]) -> bytes:

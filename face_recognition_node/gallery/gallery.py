@@ -24,7 +24,7 @@ from face_recognition_node.common.errors import (
 from face_recognition_node.common.files import user_path
 from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery import edits, retention, transfer
-from face_recognition_node.gallery.changes import Context, Edit, Transaction
+from face_recognition_node.gallery.changes import Context, Edit
 from face_recognition_node.gallery.check import VerificationReport, verify
 from face_recognition_node.gallery.erasure import Erasure
 from face_recognition_node.gallery.files import CropSafe, KeyRing, choose_keys_folder
@@ -71,11 +71,10 @@ def _returning_person(
     edit: Callable[Concatenate[Context, P], Edit[str]],
 ) -> Callable[Concatenate[Gallery, P], Person]:
     """Make a method of an edit that returns the person it is about, as it is then."""
-    make = _method(edit)
 
     @functools.wraps(edit)
     def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> Person:
-        person_id = make(self, *args, **options)
+        person_id = self._change(lambda at: edit(at, *args, **options))
         return self.snapshot().person(person_id)
 
     return change
@@ -85,11 +84,10 @@ def _returning_owners(
     edit: Callable[Concatenate[Context, P], Edit[tuple[str, ...]]],
 ) -> Callable[Concatenate[Gallery, P], tuple[Person, ...]]:
     """Make a method of an edit of templates that returns their owners, as they are then."""
-    make = _method(edit)
 
     @functools.wraps(edit)
     def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> tuple[Person, ...]:
-        ids = make(self, *args, **options)
+        ids = self._change(lambda at: edit(at, *args, **options))
         return tuple(self.snapshot().persons[person_id] for person_id in ids)
 
     return change
@@ -118,14 +116,14 @@ class Gallery(Closing):
         gallery_id = str(store.meta("gallery_id"))
         self._lock = threading.RLock()
         self._crops = CropSafe(keys, gallery_id)
-        self._history = History(gallery_id, keys, config)
+        self._history = History(store.connection, gallery_id, keys, config)
         self._erasure = Erasure(store)
         self._live = LiveSnapshot(store, config)
         self._is_open = True
         self._data_version = store.data_version()
         if read_only:
             return
-        self._history.destroy_orphans(Transaction(store.connection))
+        self._history.destroy_orphans()
         self._end_what_is_late()
         if note := self._erasure.pending():  # a crash may have come between a forget and its scrubbing
             self._erasure.scrub(note)
@@ -212,7 +210,7 @@ class Gallery(Closing):
                 self._live.catch_up()
                 self._data_version = data_version
                 # The other may have begun an undo window.
-                self._history.note_deadline(Transaction(self._store.connection))
+                self._history.note_deadline()
             self._end_what_is_late()
             self._erasure.tidy()
             self._store.troubles.note("read", "")
@@ -236,7 +234,7 @@ class Gallery(Closing):
             if self._store.setting(UNDO_WINDOW) != config.undo_window_s:
                 with self._store.transaction() as transaction:
                     statement = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
-                    transaction.connection.execute(statement, (UNDO_WINDOW, config.undo_window_s))
+                    transaction.execute(statement, (UNDO_WINDOW, config.undo_window_s))
             self.config = config
             self._history.config = config
 
@@ -356,7 +354,7 @@ class Gallery(Closing):
         )  # fmt: skip
         with self._opened():
             self._live.read_everything()
-            self._history.destroy_orphans(Transaction(self._store.connection))
+            self._history.destroy_orphans()
             self._erasure.scrub(self._erasure.pending())
         return report
 
@@ -375,7 +373,7 @@ class Gallery(Closing):
     def history(self) -> list[HistoryEntry]:
         """Return the changes that can be undone or done again, oldest first."""
         with self._opened():
-            entries = self._history.entries(Transaction(self._store.connection))
+            entries = self._history.entries()
             ended = ended_by(entries, self._clock())
             return [entry for entry in entries if entry not in ended]
 
@@ -413,7 +411,7 @@ class Gallery(Closing):
                     note = self._erasure.note() if removed or ended or texts else 0
                     if edit is not _end_removals or texts:
                         rows.bump_version()
-                    self._history.note_deadline(rows)
+                    self._history.note_deadline()
             except BaseException:
                 self._history.abandon_keys()
                 raise

@@ -63,7 +63,10 @@ class HistoryEntry:
 class History:
     """The changes of one gallery that can be undone or done again; ``config`` may be replaced in between."""
 
-    def __init__(self, gallery_id: str, keys: KeyRing, config: GalleryConfig) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, gallery_id: str, keys: KeyRing, config: GalleryConfig
+    ) -> None:
+        self._execute = connection.execute
         self._gallery_id = gallery_id
         self._keys = keys
         self.config = config
@@ -73,9 +76,9 @@ class History:
         self.next_deadline = math.inf
         """When the next entry ends, Unix seconds, as of the latest :meth:`note_deadline`."""
 
-    def entries(self, transaction: Transaction) -> list[HistoryEntry]:
+    def entries(self) -> list[HistoryEntry]:
         """Return all entries, oldest first."""
-        rows = transaction.connection.execute(
+        rows = self._execute(
             "SELECT entry_id, made, sentence, is_done, persons, seal, deadline FROM history ORDER BY entry_id"
         )
         return [
@@ -92,7 +95,7 @@ class History:
         now: float,
     ) -> None:
         """Add a change that was just made; what had been undone before can no longer be done again."""
-        entries = self.entries(transaction)
+        entries = self.entries()
         done = [entry for entry in entries if entry.is_done]
         self._drop(transaction, [entry for entry in entries if not entry.is_done])
         self._drop(transaction, done[: max(0, len(done) + 1 - self.config.history_length)])
@@ -100,11 +103,11 @@ class History:
         if self.config.history_length == 0 or (carries and self.config.undo_window_s == 0):
             self.forget(transaction, persons)
             return
-        cursor = transaction.connection.execute(
+        cursor = self._execute(
             "INSERT INTO history (made, sentence, is_done, persons) VALUES (?, ?, 1, ?)",
             (now, sentence, " ".join(sorted(persons))),
         )
-        self._write(transaction, int(cursor.lastrowid or 0), inverse, now)
+        self._write(int(cursor.lastrowid or 0), inverse, now)
 
     def step(self, at: Context, steps: int, is_redo: bool) -> Edit[tuple[str, ...]]:
         """Undo the latest changes, or redo what was undone last, all asked for or none; tell what each was.
@@ -115,7 +118,7 @@ class History:
         """
         if steps < 1:
             raise InputError(f"steps: expected at least 1, got {steps}")
-        n_able = sum(entry.is_done != is_redo for entry in self.entries(at.rows))
+        n_able = sum(entry.is_done != is_redo for entry in self.entries())
         if 0 < n_able < steps:
             done = "redone" if is_redo else "undone"
             raise GalleryConflictError(f"only {n_able} changes can be {done}, {steps} were asked for")
@@ -127,38 +130,36 @@ class History:
         return Edit(tuple(sentences), "", (), is_recorded=False)
 
     def _step(self, transaction: Transaction, redo: bool, now: float) -> HistoryEntry:
-        fitting = [entry for entry in self.entries(transaction) if entry.is_done != redo]
+        fitting = [entry for entry in self.entries() if entry.is_done != redo]
         if not fitting:
             what = "there is nothing to redo" if redo else "there is nothing to undo"
             window_s = self.config.undo_window_s
             raise GalleryConflictError(f"{what} (removed faces can be brought back for {window_s:g} s)")
         entry = fitting[0] if redo else fitting[-1]
-        changes = _past_learning(transaction, self._read(transaction, entry))
+        changes = _past_learning(transaction, self._read(entry))
         inverse = transaction.apply(changes)
-        _require_templates(transaction.connection, entry)
-        self._erase_parts(transaction, entry)
+        _require_templates(transaction, entry)
+        self._erase_parts(entry)
         if any(change.is_biometric for change in inverse) and self.config.undo_window_s == 0:
             self._drop(transaction, [entry])
         else:
-            transaction.connection.execute(
-                "UPDATE history SET is_done = ? WHERE entry_id = ?", (int(redo), entry.entry_id)
-            )
-            self._write(transaction, entry.entry_id, inverse, now)
+            self._execute("UPDATE history SET is_done = ? WHERE entry_id = ?", (int(redo), entry.entry_id))
+            self._write(entry.entry_id, inverse, now)
         return entry
 
     def forget(self, transaction: Transaction, persons: Iterable[str]) -> None:
         """Drop all that is remembered of these persons, and what cannot be undone without it."""
-        self._drop(transaction, _with_dependants(self.entries(transaction), set(persons)))
+        self._drop(transaction, _with_dependants(self.entries(), set(persons)))
 
     def expire(self, transaction: Transaction, now: float) -> list[HistoryEntry]:
         """Drop the entries whose time is over, and the older ones that depend on them."""
-        ended = ended_by(self.entries(transaction), now)
+        ended = ended_by(self.entries(), now)
         self._drop(transaction, ended)
         return ended
 
-    def note_deadline(self, transaction: Transaction) -> None:
+    def note_deadline(self) -> None:
         """Find out when the next entry ends."""
-        (deadline,) = transaction.connection.execute("SELECT min(deadline) FROM history").fetchone()
+        (deadline,) = self._execute("SELECT min(deadline) FROM history").fetchone()
         self.next_deadline = math.inf if deadline is None else deadline
 
     def destroy_keys(self) -> None:
@@ -180,38 +181,36 @@ class History:
         self._doomed_keys = list(self._new_keys)
         self.destroy_keys()
 
-    def destroy_orphans(self, transaction: Transaction) -> None:
+    def destroy_orphans(self) -> None:
         """Destroy keys of entries that are not there: left by a crash between the two files.
 
         Only old ones, for a copy of the gallery has the same keys and may have other entries.
         """
-        used = {entry.seal for entry in self.entries(transaction)}
+        used = {entry.seal for entry in self.entries()}
         for name in self._keys.names(older_than_s=LONGEST_WINDOW_S):
             if name.startswith("undo-") and name not in used:
                 self._doomed_keys.append(name)
         self.destroy_keys()
-        self.note_deadline(transaction)
+        self.note_deadline()
 
-    def _write(self, transaction: Transaction, entry_id: int, changes: Sequence[Change], now: float) -> None:
+    def _write(self, entry_id: int, changes: Sequence[Change], now: float) -> None:
         seal = deadline = None
         if any(change.is_biometric for change in changes):
             seal = self._keys.create(prefix="undo-")
             self._new_keys.append(seal)
             deadline = now + self.config.undo_window_s
-        transaction.connection.execute(
+        self._execute(
             "UPDATE history SET seal = ?, deadline = ? WHERE entry_id = ?", (seal, deadline, entry_id)
         )
         for part in range(0, len(changes), ROWS_PER_PART):
             payload = encode_changes(changes[part : part + ROWS_PER_PART])
             if seal is not None:
                 payload = self._keys.seal(seal, payload, self._purpose(entry_id, part))
-            transaction.connection.execute(
-                "INSERT INTO history_parts VALUES (?, ?, ?)", (entry_id, part, payload)
-            )
+            self._execute("INSERT INTO history_parts VALUES (?, ?, ?)", (entry_id, part, payload))
 
-    def _read(self, transaction: Transaction, entry: HistoryEntry) -> list[Change]:
+    def _read(self, entry: HistoryEntry) -> list[Change]:
         changes: list[Change] = []
-        for part, payload in transaction.connection.execute(
+        for part, payload in self._execute(
             "SELECT part, payload FROM history_parts WHERE entry_id = ? ORDER BY part", (entry.entry_id,)
         ):
             if entry.seal is not None:
@@ -222,20 +221,20 @@ class History:
     def _purpose(self, entry_id: int, part: int) -> str:
         return f"history {self._gallery_id} {entry_id} {part}"
 
-    def _erase_parts(self, transaction: Transaction, entry: HistoryEntry) -> None:
-        transaction.connection.execute("DELETE FROM history_parts WHERE entry_id = ?", (entry.entry_id,))
+    def _erase_parts(self, entry: HistoryEntry) -> None:
+        self._execute("DELETE FROM history_parts WHERE entry_id = ?", (entry.entry_id,))
         if entry.seal is not None:
             self._doomed_keys.append(entry.seal)
 
     def _drop(self, transaction: Transaction, entries: Sequence[HistoryEntry]) -> None:
         for entry in entries:
             try:
-                transaction.note_removed(self._read(transaction, entry))
+                transaction.note_removed(self._read(entry))
             except GalleryUnavailableError:
                 transaction.is_text_lost = True
                 LOGGER.debug("change %d is dropped unread: its key is gone", entry.entry_id)
-            self._erase_parts(transaction, entry)
-            transaction.connection.execute("DELETE FROM history WHERE entry_id = ?", (entry.entry_id,))
+            self._erase_parts(entry)
+            self._execute("DELETE FROM history WHERE entry_id = ?", (entry.entry_id,))
 
 
 def ended_by(entries: Sequence[HistoryEntry], now: float) -> list[HistoryEntry]:
@@ -263,7 +262,7 @@ def _past_learning(transaction: Transaction, changes: Sequence[Change]) -> list[
     for change in kept:
         if change.table == "persons" and change.kind == "delete":
             query = "SELECT template_id FROM templates WHERE person_id = ? AND provenance = ?"
-            owned = transaction.connection.execute(query, (change.key, Provenance.ADAPTED.value))
+            owned = transaction.execute(query, (change.key, Provenance.ADAPTED.value))
             for (key,) in owned.fetchall():
                 if key not in ids:
                     tables = ("crops", "templates") if transaction.has("crops", key) else ("templates",)
@@ -271,14 +270,14 @@ def _past_learning(transaction: Transaction, changes: Sequence[Change]) -> list[
     return [*learned, *kept]
 
 
-def _require_templates(connection: sqlite3.Connection, entry: HistoryEntry) -> None:
+def _require_templates(transaction: Transaction, entry: HistoryEntry) -> None:
     """Raise GalleryConflictError if a step leaves a person without templates."""
     for person_id in entry.persons:
         query = (
             "SELECT 1 FROM persons WHERE person_id = ? "
             "AND person_id NOT IN (SELECT person_id FROM templates WHERE person_id = ?)"
         )
-        if connection.execute(query, (person_id, person_id)).fetchone() is not None:
+        if transaction.execute(query, (person_id, person_id)).fetchone() is not None:
             raise GalleryConflictError(
                 f"{entry.sentence!r} would leave {person_id} without templates; the gallery was changed since"
             )

@@ -76,7 +76,7 @@ def reembed(
             embedded |= {key: one.tobytes() for one, (key, _) in zip(vectors, batch, strict=True)}
             progress(len(embedded), len(kept))
         with lock, store.transaction() as transaction:
-            found = transaction.connection.execute("SELECT template_id FROM crops ORDER BY template_id")
+            found = transaction.execute("SELECT template_id FROM crops ORDER BY template_id")
             if [key for (key,) in found] == [key for key, _ in kept]:
                 names, n_removed = _replace(transaction, embedder, embedded)
                 note_residue()
@@ -88,7 +88,7 @@ def _replace(
     transaction: Transaction, embedder: Embedder, embedded: dict[int, bytes]
 ) -> tuple[tuple[str, ...], int]:
     """Write the new embeddings; return the names of who is gone, and how many templates went."""
-    execute = transaction.connection.execute
+    execute = transaction.execute
     transaction.connection.executemany(
         "UPDATE templates SET embedding = ?, precision = ? WHERE template_id = ?",
         [(vector, embedder.precision, template_id) for template_id, vector in embedded.items()],

@@ -60,7 +60,7 @@ def revive(at: Context, person_ids: Collection[str]) -> None:
     """Let strangers live on whom an undo has just brought back, with the end that they had then."""
     for person_id in person_ids:
         query = "SELECT session, created, expires, is_stranger FROM persons WHERE person_id = ?"
-        found = at.rows.connection.execute(query, (person_id,)).fetchone()
+        found = at.rows.execute(query, (person_id,)).fetchone()
         if found is not None and found[3] and found[2] is not None:
             session, created, expires, _ = found
             end = lives_on(at.snapshot.sessions[session], created, expires, at.now, at.config)
