@@ -26,10 +26,7 @@ CARD = ROOT / "models" / "efficientnet_b0_64.json"
 Report = Mapping[str, Any]
 SCENARIOS = ("orl", "orl_few", "lfw", "signers", "couple", "nobody_enrolled")
 """The scenarios whose reports :func:`replay_table` needs."""
-INTRODUCTION = (
-    "Measured with the weights in `models/`; each line names the command that prints it. `[ ]` are 95 % "
-    "intervals.\n\n"
-)
+INTRODUCTION = "Measured with the weights in `models/` by the commands named. `[ ]` are 95 % intervals.\n\n"
 
 
 def replay_table(reports: Mapping[str, Report]) -> str:
@@ -46,21 +43,21 @@ def replay_table(reports: Mapping[str, Report]) -> str:
                 f"{_identified(orl)}, {_wrong(orl)}",
                 _command("orl"),
             ),
-            ("the same, 20 strangers a split", _named_strangers(orl), ""),
+            ("the same, 20 strangers per split", _named_strangers(orl), ""),
             (
                 "ORL faces: three people enrolled, 37 strangers, five splits",
                 f"{_identified(few)}, {_wrong(few)}; {_named_strangers(few)}",
                 _command("orl_few"),
             ),
             (
-                "LFW people, every picture of another day, 100 enrolled "
-                f"({single} of their {len(tracks)} tracks a single picture), 200 strangers",
+                "LFW, pictures of different days: 100 people enrolled "
+                f"({single} of their {len(tracks)} tracks are single pictures), 200 strangers",
                 f"{_identified(lfw)}, {_wrong(lfw)}; {_named_strangers(lfw)} (target 1 %; half of these "
-                "people also served the calibration)",
+                "people were also used for the calibration)",
                 _command("lfw"),
             ),
             (
-                "video, three people enrolled from one clip each, faces of 35–45 pixels, hands before them",
+                "video, three people enrolled from one clip each, faces of 35–45 pixels behind hands",
                 f"{_right_frames(signers)}, {_wrong_seconds(signers)}; {_time_to_name(signers)}",
                 _command("signers"),
             ),
@@ -160,11 +157,11 @@ def _named_strangers(report: Report) -> str:
 def _right_frames(report: Report) -> str:
     tracks = _enrolled(report)
     right, frames = (sum(track[key] for track in tracks) for key in ("right_frames", "enrolled_frames"))
-    where = f"of the frames of {len(tracks)} tracks"
+    where = f"frames of {len(tracks)} tracks"
     if right == frames:
         return f"the right name in all {where}"
     worst = min(track["named_share"] for track in tracks)
-    return f"the right name in {100 * right / frames:.1f} % {where} ({100 * worst:.0f} % of the worst)"
+    return f"the right name in {100 * right / frames:.1f} % of the {where} ({100 * worst:.0f} % in the worst)"
 
 
 def _wrong_seconds(report: Report) -> str:
@@ -184,8 +181,10 @@ def _stranger_ids(report: Report) -> str:
     if steady:
         share += f", {100 * sum(steady) / len(steady):.0f} % of those with an id"
     counts = Counter(one["fragments"] for one in strangers)
-    told = ", ".join(f"{count} with {ids}" for ids, count in sorted(counts.items()))
-    return f"{share}; ids a stranger: {told}; {report['stranger_ids_shared_by_persons']} shared by two people"
+    ids = ", ".join(f"{ids} ({count}×)" for ids, count in sorted(counts.items()))
+    return (
+        f"{share}; ids per stranger: {ids}; shared by two people: {report['stranger_ids_shared_by_persons']}"
+    )
 
 
 def _command(scenario: str) -> str:
