@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from face_recognition_node.common.files import PRIVATE, user_path
 from face_recognition_node.common.resources import interfaces_directory
 from face_recognition_node.media.annotate import STATE_COLORS, label_of
 from face_recognition_node.media.bags import bag_library
+from face_recognition_node.media.face_fields import face_fields
 from face_recognition_node.vision.faces import (
     Frame,
-    IdentifiedFace,
     IdentityState,
     RecognitionResult,
 )
@@ -47,8 +48,7 @@ _FOXGLOVE = {
 }
 """The schema that Foxglove knows by its name (docs.foxglove.dev, ImageAnnotations)."""
 _LINE_LOOP, _POINTS = 2, 1
-_STATES = {IdentityState.UNDECIDED: 0, IdentityState.STRANGER: 1, IdentityState.KNOWN: 2}
-_FLATNESS = {"unverified": 0, "solid": 1, "flat": 2}
+_FACE = "face_recognition_interfaces/msg/Face"
 _JPEG_QUALITY = 90
 
 
@@ -98,11 +98,12 @@ class BagWriter(Closing):
         is_encoded, data = cv2.imencode(".jpg", frame.image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         if not is_encoded:
             raise SourceError(f"{self.path}: a picture of {frame.image_bgr.shape} cannot be written as JPEG")
+        point = partial(self._make, "geometry_msgs/msg/Point")
         image = self._make(_TYPES[IMAGES], header=header, format="jpeg", data=data.ravel())
         array = self._make(
             _TYPES[FACES],
             header=header,
-            faces=[self._face(face) for face in result.faces],
+            faces=[self._make(_FACE, **face_fields(face, point)) for face in result.faces],
             gallery_version=result.gallery_version,
             image_width=result.image_size[0],
             image_height=result.image_size[1],
@@ -164,43 +165,6 @@ class BagWriter(Closing):
         nanoseconds = min(max(0, round((stamp - whole) * 1e9)), 999_999_999)
         time = self._make("builtin_interfaces/msg/Time", sec=whole, nanosec=nanoseconds)
         return self._make("std_msgs/msg/Header", stamp=time, frame_id=frame_id)
-
-    def _face(self, face: IdentifiedFace) -> Any:
-        """Return one face as the node publishes it; fields that are unknown here are NaN or empty."""
-        view, detection, identity = face.view, face.view.detection, face.identity
-        values: dict[str, Any] = {
-            "track_id": face.track_id,
-            "box_xyxy": detection.box_xyxy,
-            "landmarks_xy": detection.landmarks_xy.ravel(),
-            "detection_score": float(detection.score),
-            "flatness": _FLATNESS[face.flatness],
-            "flatness_source": face.flatness_source,
-            "quality": float(view.quality.overall),
-            "size_px": detection.height,
-            "yaw": float(view.pose.yaw),
-            "pitch": float(view.pose.pitch),
-            "roll": float(view.pose.roll),
-            "identity_state": _STATES[identity.state],
-            "person_id": identity.person_id or "",
-            "name": identity.name,
-            "probability": float(identity.probability),
-            "runner_up_probability": 0.0,
-            "position": self._make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0),
-            "position_covariance": np.zeros(9, np.float32),
-            "template_distance": math.nan if identity.distance is None else float(identity.distance),
-            "evidence_age": math.nan if identity.evidence_age is None else float(identity.evidence_age),
-        }
-        if identity.runner_up is not None:
-            values["runner_up_person_id"] = identity.runner_up.person_id
-            values["runner_up_name"] = identity.runner_up.name
-            values["runner_up_probability"] = float(identity.runner_up.probability)
-        if face.position is not None:
-            x, y, z = (float(value) for value in face.position.xyz_m)
-            values["has_position"] = True
-            values["position_source"] = 1 if face.position.source == "depth" else 2
-            values["position_covariance"] = face.position.covariance_m2.ravel()
-            values["position"] = self._make("geometry_msgs/msg/Point", x=x, y=y, z=z)
-        return self._make("face_recognition_interfaces/msg/Face", **values)
 
     def _annotations(self, result: RecognitionResult, stamp: Any) -> Any:
         """Return boxes, landmarks and labels; Foxglove shows them on the image of the same stamp."""

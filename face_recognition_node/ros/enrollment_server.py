@@ -28,8 +28,9 @@ from face_recognition_node.enrollment.goal import (
     Track,
 )
 from face_recognition_node.enrollment.session import EnrollmentSession
+from face_recognition_node.media.face_fields import number
 from face_recognition_node.ros.lifecycle import LoudNode
-from face_recognition_node.ros.messages import ENROLL_PERSON, number, to_duration, to_seconds
+from face_recognition_node.ros.messages import ENROLL_PERSON, to_duration, to_seconds
 from face_recognition_node.ros.runtime import Host
 from face_recognition_node.vision.faces import RecognitionResult
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +41,9 @@ from face_recognition_interfaces.srv import (
 from face_recognition_node.gallery.history import HistoryEntry
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Person, Provenance, SessionKind, Template
+from face_recognition_node.media.face_fields import face_fields
 from face_recognition_node.ros.conversions import seconds_to_stamp
-from face_recognition_node.vision.faces import FaceView, IdentifiedFace, IdentityState, RecognitionResult
+from face_recognition_node.vision.faces import FaceView, IdentifiedFace, RecognitionResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +247,6 @@ FIND_PERSON = Call(
 ACTIONS = (ENROLL_PERSON, FIND_PERSON)
 
 
-STATES = {
-    IdentityState.UNDECIDED: Face.UNDECIDED,
-    IdentityState.STRANGER: Face.STRANGER,
-    IdentityState.KNOWN: Face.KNOWN,
-}
-SOURCES = {"depth": Face.FROM_DEPTH, "size": Face.FROM_SIZE}
-FLATNESS = {"unverified": Face.UNVERIFIED, "solid": Face.SOLID, "flat": Face.FLAT}
 PROVENANCES = {
     Provenance.ENROLLED: TemplateInfo.ENROLLED,
     Provenance.ADAPTED: TemplateInfo.ADAPTED,
@@ -279,37 +272,9 @@ def to_face_array(result: RecognitionResult, header: Header, with_embeddings: bo
 
 def to_face(face: IdentifiedFace, with_embedding: bool = False) -> Face:
     """Return one face; what is not known is NaN or empty, as Face.msg says."""
-    view, detection, identity = face.view, face.view.detection, face.identity
-    message = Face(
-        track_id=face.track_id,
-        box_xyxy=detection.box_xyxy,
-        landmarks_xy=detection.landmarks_xy.ravel(),
-        detection_score=float(detection.score),
-        flatness=FLATNESS[face.flatness],
-        flatness_source=face.flatness_source,
-        quality=float(view.quality.overall),
-        size_px=detection.height,
-        yaw=float(view.pose.yaw),
-        pitch=float(view.pose.pitch),
-        roll=float(view.pose.roll),
-        identity_state=STATES[identity.state],
-        person_id=identity.person_id or "",
-        name=identity.name,
-        probability=float(identity.probability),
-        template_distance=number(identity.distance),
-        evidence_age=number(identity.evidence_age),
-    )
-    if identity.runner_up is not None:
-        message.runner_up_person_id = identity.runner_up.person_id
-        message.runner_up_name = identity.runner_up.name
-        message.runner_up_probability = float(identity.runner_up.probability)
-    if face.position is not None:
-        x, y, z = (float(value) for value in face.position.xyz_m)
-        message.has_position, message.position = True, Point(x=x, y=y, z=z)
-        message.position_source = SOURCES[face.position.source]
-        message.position_covariance = face.position.covariance_m2.ravel()
-    if with_embedding and view.embedding is not None:
-        message.embedding = view.embedding.tolist()
+    message = Face(**face_fields(face, Point))
+    if with_embedding and face.view.embedding is not None:
+        message.embedding = face.view.embedding.tolist()
     return message
 
 
@@ -385,11 +350,6 @@ def to_view_report(view: FaceView, reason: str) -> ViewReport:
         pitch=float(view.pose.pitch),
         roll=float(view.pose.roll),
     )
-
-
-def number(value: float | None) -> float:
-    """Return the number, or NaN for "not known"."""
-    return math.nan if value is None else float(value)
 
 
 def to_duration(seconds: float) -> Duration:

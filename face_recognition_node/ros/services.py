@@ -19,12 +19,12 @@ from face_recognition_node.enrollment.session import EnrollmentSession
 from face_recognition_node.gallery.gallery import SessionKind
 from face_recognition_node.identity.adaptation_review import pairs_that_may_be_one, templates_of_two
 from face_recognition_node.identity.operating_point import operating_point
+from face_recognition_node.media.face_fields import number
 from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.ros.lifecycle import LoudNode, state_label
 from face_recognition_node.ros.messages import (
     SERVICES,
     SESSION_KINDS,
-    number,
     sorted_persons,
     to_duration,
     to_gallery_change,

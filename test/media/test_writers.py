@@ -15,6 +15,7 @@ import pytest
 
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.media.bag_writer import ANNOTATIONS, FACES, IMAGES, BagWriter
+from face_recognition_node.media.face_fields import FLATNESS, SOURCES, STATES
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.media.writer import VideoWriter
 from face_recognition_node.vision.faces import (
@@ -146,6 +147,15 @@ def test_the_node_would_have_published_the_same(tmp_path: Path) -> None:
     header = Header(stamp=seconds_to_stamp(result.stamp), frame_id="camera_optical")
     published = deserialize_message(serialize_message(to_face_array(result, header)), FaceArray)
     assert str(read) == str(published)
+
+
+def test_states_sources_and_flatness_have_the_numbers_of_the_message() -> None:
+    message = pytest.importorskip("face_recognition_interfaces.msg", reason="the built messages").Face
+    assert {state.name: number for state, number in STATES.items()} == {
+        name: getattr(message, name) for name in ("UNDECIDED", "STRANGER", "KNOWN")
+    }
+    assert SOURCES == {"depth": message.FROM_DEPTH, "size": message.FROM_SIZE}
+    assert FLATNESS == {"unverified": message.UNVERIFIED, "solid": message.SOLID, "flat": message.FLAT}
 
 
 def test_foxglove_finds_boxes_and_labels_at_the_stamp_of_the_image(tmp_path: Path) -> None:

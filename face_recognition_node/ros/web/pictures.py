@@ -14,8 +14,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from face_recognition_interfaces.msg import FaceArray
 from face_recognition_node.common.errors import FrameError
+from face_recognition_node.media.face_fields import FLATNESS, STATES
 from face_recognition_node.media.pixels import compressed_to_bgr, image_to_bgr
-from face_recognition_node.ros.messages import FACES, FLATNESS, STATES
+from face_recognition_node.ros.messages import FACES
 from face_recognition_node.ros.remote import Remote
 from face_recognition_node.web.operator import Face, Picture
 
