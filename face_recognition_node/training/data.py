@@ -117,14 +117,13 @@ def class_numbers(labels: LabelArray, training: LabelArray, minimum: int) -> tup
     Returns:
         (N,) class numbers, -1 for all other faces, and how many classes there are.
     """
-    values, counts = np.unique(labels[training], return_counts=True)
-    kept = values[(counts >= minimum) & (values >= 0)]
+    labelled = training[labels[training] >= 0]
+    _, place, counts = np.unique(labels[labelled], return_inverse=True, return_counts=True)
+    is_kept = counts >= minimum
+    number = np.where(is_kept, np.cumsum(is_kept) - 1, UNLABELLED)
     classes = np.full(len(labels), UNLABELLED, np.int64)
-    place = np.searchsorted(kept, labels[training])
-    found = (place < len(kept)) & (labels[training] >= 0)
-    found[found] = kept[place[found]] == labels[training][found]
-    classes[training[found]] = place[found]
-    return classes, len(kept)
+    classes[labelled] = number[place]
+    return classes, int(is_kept.sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from face_recognition_node.common.errors import BackendUnavailableError, ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import file_sha256, write_json
+from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.evaluation.face_archive import TEACHER_STATE
 from face_recognition_node.training.data import FaceSet
 from face_recognition_node.vision.faces import FloatArray, ImageArray
@@ -62,7 +62,7 @@ def compute_teacher(
         _save([], out, {**state, "done": 0})
     tables = {name: _table(out / name, shape, done) for name, shape in shapes.items()}
     embeddings, maps = tables[EMBEDDINGS], tables.get(MAPS)
-    with tqdm(total=count, initial=done, unit=" faces", unit_scale=True, desc="teacher") as bar:
+    with progress_bar(total=count, initial=done, unit="face", title="teacher", shown=True) as bar:
         for number, start in enumerate(range(done, count, _BATCH), 1):
             rows = slice(start, min(start + _BATCH, count))
             crops = np.stack([faces.crop(index) for index in range(rows.start, rows.stop)])
@@ -84,34 +84,13 @@ def to_int8(values: NDArray[np.floating]) -> NDArray[np.int8]:
 
 
 def open_teacher(model: Path, threads: int, precision: str) -> Callable[[ImageArray], Answers]:
-    """Return what asks the teacher about (N, 112, 112, 3) BGR crops: OpenVINO, or else ONNX Runtime."""
+    """Return what asks the teacher about (N, 112, 112, 3) BGR crops; OpenVINO runs it."""
     if not model.is_file():
         raise ModelMissingError(f"{model}: no such teacher; expected an ONNX file")
     try:
-        run = _with_openvino(model, threads, precision)
-    except ImportError:
-        try:
-            run = _with_onnxruntime(model, threads)
-        except ImportError as error:
-            raise BackendUnavailableError("a teacher needs OpenVINO; pip install openvino") from error
-
-    def ask(crops_bgr: ImageArray) -> Answers:
-        outputs = run(np.ascontiguousarray(crops_bgr[..., ::-1].transpose(0, 3, 1, 2), np.float32))
-        embeddings = next((one for one in outputs if one.ndim == 2), None)
-        if embeddings is None:
-            raise ModelMismatchError(
-                f"{model}: expected an output (N, D), got {[one.shape for one in outputs]}"
-            )
-        return embeddings, next((one for one in outputs if one.ndim == 4), None)
-
-    return ask
-
-
-def _with_openvino(
-    model: Path, threads: int, precision: str
-) -> Callable[[NDArray[np.float32]], list[FloatArray]]:
-    import openvino
-
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError("a teacher needs OpenVINO; pip install openvino") from error
     options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     if precision == "fp32":
         options["INFERENCE_PRECISION_HINT"] = "f32"
@@ -121,24 +100,17 @@ def _with_openvino(
         raise ModelMismatchError(f"{model}: expected a teacher as an ONNX file: {error}") from error
     request = compiled.create_infer_request()
 
-    def run(images: NDArray[np.float32]) -> list[FloatArray]:
-        request.infer({0: images})
-        return [np.array(output.data, np.float32) for output in request.output_tensors]
+    def ask(crops_bgr: ImageArray) -> Answers:
+        request.infer({0: np.ascontiguousarray(crops_bgr[..., ::-1].transpose(0, 3, 1, 2), np.float32)})
+        outputs = [np.array(output.data, np.float32) for output in request.output_tensors]
+        embeddings = next((one for one in outputs if one.ndim == 2), None)
+        if embeddings is None:
+            raise ModelMismatchError(
+                f"{model}: expected an output (N, D), got {[one.shape for one in outputs]}"
+            )
+        return embeddings, next((one for one in outputs if one.ndim == 4), None)
 
-    return run
-
-
-def _with_onnxruntime(model: Path, threads: int) -> Callable[[NDArray[np.float32]], list[FloatArray]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no common base
-        raise ModelMismatchError(f"{model}: expected a teacher as an ONNX file: {error}") from error
-    name = session.get_inputs()[0].name
-    return lambda images: list(session.run(None, {name: images}))
+    return ask
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
