@@ -263,25 +263,6 @@ def plot_identification(results: Mapping[str, IdentificationResult], path: Path)
     return save_figure(figure, path)
 
 
-def plot_conditions(results: Mapping[str, IdentificationResult], path: Path) -> Path:
-    """Draw DIR and its intervals by condition: size of the face, blur, yaw."""
-    pyplot = load_pyplot()
-    figure, axis = pyplot.subplots(figsize=(9, 3.8))
-    rates = [point.fpir for point in next(iter(results.values())).points]
-    for number, rate in enumerate(rates):
-        points = [one.points[number] for one in results.values()]
-        values = np.array([point.dir for point in points])
-        spread = np.abs(np.array([[point.low, point.high] for point in points]).T - values)
-        axis.errorbar(
-            range(len(points)), values, spread, marker="o", capsize=3, label=f"FPIR {100 * rate:g} %"
-        )
-    axis.set_xticks(range(len(results)), list(results), rotation=30, ha="right")
-    axis.set(ylabel="DIR, rank 1", ylim=(0, 1))
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
-    return save_figure(figure, path)
-
-
 _STYLE = (
     "body{font-family:sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "img{max-width:100%}pre{background:#f4f4f4;padding:.8rem;overflow-x:auto}"

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.tables import aligned
 from face_recognition_node.evaluation.bootstrap import TAILS
 
 RESAMPLES = 1000
@@ -152,19 +153,13 @@ class TimingTable:
         raise InputError(f"{name}: no such contestant; there are {[timing.name for timing in self.timings]}")
 
     def __str__(self) -> str:
-        width = max(len(timing.name) for timing in self.timings)
-        lines = [
-            self.task,
-            f"  {'':{width}}    median ms         95 %       p95    cpu ms   × {self.baseline}",
-        ]
+        rows = [("", "median ms", "95 %", "p95", "cpu ms", f"× {self.baseline}", "")]
         for timing in self.timings:
             interval = f"{timing.low_ms:.2f}-{timing.high_ms:.2f}"
             ratios = f"{timing.ratio:.2f} [{timing.ratio_low:.2f}, {timing.ratio_high:.2f}]"
-            lines.append(
-                f"  {timing.name:{width}}  {timing.median_ms:11.2f}  {interval:>13}  {timing.p95_ms:8.2f}  "
-                f"{timing.cpu_ms:8.2f}   {ratios}" + (f"  {timing.note}" if timing.note else "")
-            )
-        return "\n".join(lines)
+            median, p95, cpu = (f"{ms:.2f}" for ms in (timing.median_ms, timing.p95_ms, timing.cpu_ms))
+            rows.append((timing.name, median, interval, p95, cpu, ratios, timing.note))
+        return f"{self.task}\n{aligned(rows, right=(1, 2, 3, 4), indent='  ')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from face_recognition_node.cli.options import (
@@ -24,7 +22,7 @@ from face_recognition_node.cli.options import (
     report,
 )
 from face_recognition_node.common.errors import InputError, SourceError
-from face_recognition_node.config import ModelsConfig
+from face_recognition_node.common.tables import aligned
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import BoolArray
 from face_recognition_node.evaluation.picture_archive import embed_in_batches
@@ -32,14 +30,11 @@ from face_recognition_node.vision.alignment import CROP_SIZE
 from face_recognition_node.vision.detector import Embedder
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
-YAW_EDGES = (0, 15, 30, 45, 90)
 Change = Callable[[ImageArray], ImageArray]
 NameArray = np.ndarray[tuple[int, ...], np.dtype[np.str_]]
-SWEEP_PIXELS = (64, 48, 32, 24, 16)
-SWEEP_BLUR = (1.0, 2.0, 3.0, 4.0)
 CURVE_FPIR = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MINIMUM_COUNTED = 100
-"""Faces that a group of people or a bin of yaw needs before it is reported."""
+"""Faces that a group of people needs before it is reported."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +57,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--face-pixels", type=int, metavar="N", help="reduce the probes to N pixels (not the gallery)"
     )
-    parser.add_argument("--sweep", action="store_true", help="also measure against face size, blur and yaw")
     parser.add_argument(
         "--groups",
         type=given_path,
@@ -123,27 +117,16 @@ def run(arguments: argparse.Namespace) -> int:
             for word, kept in (("without", faces.collections != one), ("only", faces.collections == one))
             if not kept.all() and _is_enough(faces.labels[kept], middle, most)
         },
-        "by face": {
-            name: measure(
-                middle, most, plain if change is None else embed_faces(embedder, faces, change, name)
-            )
-            for name, change in (sweep_changes() if arguments.sweep else {}).items()
-        },
     }
     few: list[str] = []
-
-    def by(masks: dict[str, BoolArray]) -> dict[str, IdentificationResult]:
-        few.extend(f"{name}: {mask.sum()}" for name, mask in masks.items() if mask.sum() < MINIMUM_COUNTED)
-        return {
-            name: measure(middle, most, probes, counted=mask)
-            for name, mask in masks.items()
-            if mask.sum() >= MINIMUM_COUNTED
-        }
-
     if arguments.groups is not None:
-        blocks["by group"] = by(read_groups(arguments.groups, faces))
-    if arguments.sweep:
-        blocks["by yaw"] = by(yaw_bins(estimate_yaws(faces, models_config(arguments))))
+        groups = read_groups(arguments.groups, faces)
+        few = [f"{name}: {who.sum()}" for name, who in groups.items() if who.sum() < MINIMUM_COUNTED]
+        blocks["by group"] = {
+            name: measure(middle, most, probes, counted=who)
+            for name, who in groups.items()
+            if who.sum() >= MINIMUM_COUNTED
+        }
     head = f"{embedder.card.name} on {embedder.backend.name}; {faces.said}"
     text = "\n".join([head, *(_lines(name, block) for name, block in blocks.items() if block)])
     if few:
@@ -162,19 +145,9 @@ def run(arguments: argparse.Namespace) -> int:
             name: measure(size, n, probes, rates=CURVE_FPIR)
             for name, size, n in ((f"{size} x {n}", size, n) for size in sizes for n in arguments.shots)
         }
-        conditions = blocks["by face"] | blocks.get("by yaw", {})
-        _write_report(arguments.report, head, text, plain, faces, curves, conditions)
+        _write_report(arguments.report, head, text, plain, faces, curves)
     report(text, figures, arguments.json)
     return 0
-
-
-def sweep_changes() -> dict[str, Change | None]:
-    """Return what the sweep does to the probes, by name."""
-    from face_recognition_node.evaluation.degradation import blur_face, reduce_face
-
-    changes: dict[str, Change | None] = {"112 px, sharp": None}
-    changes |= {f"{side} px": partial(reduce_face, side=side) for side in SWEEP_PIXELS}
-    return changes | {f"blur {sigma:g} px": partial(blur_face, sigma=sigma) for sigma in SWEEP_BLUR}
 
 
 def _is_enough(labels: LabelArray, size: int, shots: int) -> bool:
@@ -183,8 +156,7 @@ def _is_enough(labels: LabelArray, size: int, shots: int) -> bool:
 
 
 def _lines(name: str, block: dict[str, Any]) -> str:
-    width = max(len(key) for key in block)
-    return "\n".join([f"{name}:", *(f"  {key:{width}} {one}" for key, one in block.items())])
+    return f"{name}:\n{aligned([(key, str(one)) for key, one in block.items()], indent='  ')}"
 
 
 def _write_report(
@@ -194,7 +166,6 @@ def _write_report(
     embeddings: FloatArray,
     faces: JudgedFaces,
     curves: dict[str, Any],
-    conditions: dict[str, Any],
 ) -> None:
     from face_recognition_node.evaluation import plots
     from face_recognition_node.evaluation.plots import Section, write_page
@@ -213,8 +184,6 @@ def _write_report(
             plots.plot_histogram(similarity, others, place / "similarity.png", "cosine"),
             plots.plot_most_pictured(embeddings, faces.labels, place / "map.png", "Test people"),
         ]
-        if conditions:
-            pictures.append(plots.plot_conditions(conditions, place / "conditions.png"))
         write_page(
             path,
             "Open-set identification",
@@ -319,27 +288,3 @@ def embed_faces(embedder: Embedder, faces: JudgedFaces, change: Change | None, n
         return crop if change is None else change(crop)
 
     return embed_in_batches(embedder, read, len(faces.labels), name, shown=True)
-
-
-def estimate_yaws(faces: JudgedFaces, models: ModelsConfig) -> FloatArray:
-    """Return (N,) head yaws in degrees from landmarks found again in the crops; nan where none was found."""
-    from face_recognition_node.backends import load_detector
-    from face_recognition_node.config import DetectorConfig
-    from face_recognition_node.vision.pose import estimate_pose
-
-    detector = load_detector(models, DetectorConfig())
-    yaws = np.full(len(faces.labels), np.nan, np.float32)
-    for number in range(len(yaws)):
-        padded = cv2.copyMakeBorder(faces.read(number), 56, 56, 56, 56, cv2.BORDER_CONSTANT)
-        found = detector.detect(np.asarray(padded, np.uint8))
-        if found:
-            face = max(found, key=lambda one: one.size_px)
-            yaws[number] = estimate_pose(face.landmarks_xy).yaw
-    return yaws
-
-
-def yaw_bins(yaws: FloatArray) -> dict[str, BoolArray]:
-    """Return which faces are turned how far, by name; faces without an estimate are in none."""
-    turn = np.abs(yaws)
-    edges = itertools.pairwise(YAW_EDGES)
-    return {f"yaw {low} to {high}": (turn >= low) & (turn < high) for low, high in edges}

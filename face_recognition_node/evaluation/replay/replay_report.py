@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from face_recognition_node.common.tables import aligned
 from face_recognition_node.evaluation.bootstrap import Estimate, estimate
 from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcome, TrackOutcome, TrueTrack
 
@@ -203,8 +204,8 @@ class ReplayReport:
             ]
             shown = episode.outcomes if len(episode.outcomes) <= 16 else notable
             if shown:
-                lines += ["", f"  {episode.name}", f"    {_HEADER}"]
-                lines += [f"    {_row(outcome)}" for outcome in shown]
+                rows = [_HEADER, *(_row(outcome) for outcome in shown)]
+                lines += ["", f"  {episode.name}", aligned(rows, right=range(1, 6), indent="    ")]
             rest = len(episode.outcomes) - len(shown)
             if rest and shown:
                 lines.append(f"    and {rest} tracks as they should be")
@@ -213,22 +214,24 @@ class ReplayReport:
         return "\n".join(lines)
 
 
-_HEADER = f"{'who':<20} {'frames':>6} {'named':>6} {'wrong':>6} {'after s':>8} {'swaps':>6}  recording"
+_HEADER = ("who", "frames", "named", "wrong", "after s", "swaps", "recording")
 
 
-def _row(outcome: TrackOutcome) -> str:
-    who = outcome.who or "(no person)"
-    named = f"{outcome.named_share:6.2f}" if outcome.enrolled_frames else "     -"
+def _row(outcome: TrackOutcome) -> tuple[str, ...]:
     after = "-" if outcome.seconds_to_name is None else f"{outcome.seconds_to_name:.2f}"
-    wrong = f"  named {', '.join(outcome.wrong_names)}!" if outcome.wrong_names else ""
-    ids = (
-        "  " + ", ".join(f"{key} x{count}" for key, count in outcome.stranger_ids.items())
-        if outcome.stranger_ids
-        else ""
-    )
+    notes = [outcome.recording]
+    if outcome.wrong_names:
+        notes.append(f"named {', '.join(outcome.wrong_names)}!")
+    if outcome.stranger_ids:
+        notes.append(", ".join(f"{key} x{count}" for key, count in outcome.stranger_ids.items()))
     return (
-        f"{who:<20.20} {outcome.frames:>6} {named} {outcome.wrong_frames:>6} {after:>8} {outcome.swaps:>6}"
-        f"  {outcome.recording}{wrong}{ids}"
+        (outcome.who or "(no person)")[:20],
+        str(outcome.frames),
+        f"{outcome.named_share:.2f}" if outcome.enrolled_frames else "-",
+        str(outcome.wrong_frames),
+        after,
+        str(outcome.swaps),
+        "  ".join(notes),
     )
 
 
