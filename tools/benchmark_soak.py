@@ -31,13 +31,12 @@ from face_recognition_node.cli.benchmark.frames import FRAMES, parse_size
 from face_recognition_node.cli.benchmark.ros import (
     NODE,
     enroll_first_face,
-    enter_own_network,
     prepare_images,
     start_camera,
     start_node,
 )
 from face_recognition_node.cli.options import add_json_option, add_progress, file_to_write, report
-from face_recognition_node.cli.processes import Children, process_usage
+from face_recognition_node.cli.processes import Children, enter_own_network, process_usage
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.evaluation.bootstrap import TAILS

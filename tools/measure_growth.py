@@ -33,7 +33,7 @@ def main() -> int:
     """Start the node, a camera and a subscriber, and wait."""
     from face_recognition_node.cli.benchmark import ros as nodes
     from face_recognition_node.cli.benchmark.frames import FRAMES, parse_size
-    from face_recognition_node.cli.processes import Children
+    from face_recognition_node.cli.processes import Children, enter_own_network
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", default="640x480", metavar="WxH")
@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=0.0, metavar="S", help="hold the node up (default: 0)")
     parser.add_argument("-p", action="append", default=[], metavar="NAME:=VALUE", help="the node's parameter")
     arguments = parser.parse_args()
-    nodes.enter_own_network()
+    enter_own_network()
     from face_recognition_interfaces.msg import FaceArray
     from face_recognition_node.ros.remote import Remote
 

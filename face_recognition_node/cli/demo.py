@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
-import os
 import signal
 import sys
 import tempfile
@@ -15,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import add_address
-from face_recognition_node.cli.processes import Children, isolated_environment
-from face_recognition_node.common.errors import BackendUnavailableError
+from face_recognition_node.cli.processes import Children, enter_own_network
 from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.media.sources import FrameSource, is_url, open_source
 
@@ -76,12 +73,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; return 0, or 1 if nobody was identified."""
-    if importlib.util.find_spec("rclpy") is None:
-        raise BackendUnavailableError(
-            "ROS 2 was not found: run ./run demo, or source your ROS installation first"
-        )
+    enter_own_network()
     source = _look_at(arguments.source)
-    os.environ.update(isolated_environment(os.environ))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from face_recognition_node.cli.demo_outputs import IdentityWatch, Screen
 

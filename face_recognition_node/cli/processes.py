@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import random
 import signal
@@ -14,7 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from face_recognition_node.common.errors import ConfigurationError, FaceRecognitionError
+from face_recognition_node.common.errors import (
+    BackendUnavailableError,
+    ConfigurationError,
+    FaceRecognitionError,
+)
 from face_recognition_node.common.resources import config_directory
 
 PATIENCE_S = {signal.SIGINT: 8.0, signal.SIGTERM: 3.0, signal.SIGKILL: 3.0}
@@ -25,6 +30,17 @@ _claims: list[socket.socket] = []
 
 class ChildError(FaceRecognitionError):
     """A child process ended when it should not have."""
+
+
+def enter_own_network() -> None:
+    """Put this process and its children into a ROS network that nobody else is in.
+
+    Raises:
+        BackendUnavailableError: If ROS 2 is not there.
+    """
+    if importlib.util.find_spec("rclpy") is None:
+        raise BackendUnavailableError("ROS 2 was not found: use ./run, or source your ROS installation first")
+    os.environ.update(isolated_environment(os.environ))
 
 
 def isolated_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ its answer here.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import os
 import subprocess
@@ -24,8 +23,8 @@ import numpy as np
 
 from face_recognition_node.cli.benchmark.frames import parse_size, sway
 from face_recognition_node.cli.options import add_json_option, report
-from face_recognition_node.cli.processes import Children, isolated_environment, process_usage
-from face_recognition_node.common.errors import BackendUnavailableError, InputError
+from face_recognition_node.cli.processes import Children, enter_own_network, process_usage
+from face_recognition_node.common.errors import InputError
 
 if TYPE_CHECKING:
     from face_recognition_node.ros.remote import Remote
@@ -35,17 +34,6 @@ NAMESPACE = "/face_recognition_benchmark"
 NODE = f"{NAMESPACE}/face_recognition"
 NODE_ENTRY = "face_recognition_node.ros.main:main"
 _QUIET = ["--log-level", "error", "-r", f"__ns:={NAMESPACE}"]
-
-
-def enter_own_network() -> None:
-    """Put this process and its children into a ROS network that nobody else is in.
-
-    Raises:
-        BackendUnavailableError: If ROS 2 is not there.
-    """
-    if importlib.util.find_spec("rclpy") is None:
-        raise BackendUnavailableError("ROS 2 was not found: use ./run exec, or source your ROS installation")
-    os.environ.update(isolated_environment(os.environ))
 
 
 def prepare_images(folder: Path, size: tuple[int, int], faces: int, empty: int = 0) -> None:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -86,38 +87,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if kept else 1
 
 
-class _Worker:
-    """What each process holds: its own detector and the folders."""
-
-    def __init__(self, models: ModelsConfig, source: Path, out: Path, limits: PreparationLimits) -> None:
-        import cv2
-
-        from face_recognition_node.backends import load_detector
-        from face_recognition_node.config import DetectorConfig
-
-        cv2.setNumThreads(1)
-        self.detector = load_detector(models, DetectorConfig())
-        self.source, self.out, self.limits = source, out, limits
-
-    def prepare(self, name: str) -> Prepared:
-        """Prepare one picture."""
-        from face_recognition_node.training.preparation import prepare_picture
-        from face_recognition_node.vision.alignment import align_faces
-
-        return prepare_picture(
-            self.source, name, self.out, self.detector.detect,
-            lambda image, face: align_faces(image, face.landmarks_xy[None])[0], self.limits,
-        )  # fmt: skip
-
-
-_worker: _Worker | None = None
+_prepare_one: Callable[[str], Prepared] | None = None
+"""What each process has been started for."""
 
 
 def _start(models: ModelsConfig, source: Path, out: Path, limits: PreparationLimits) -> None:
-    global _worker
+    """Load the process's own detector."""
+    import cv2
+
+    from face_recognition_node.backends import load_detector
+    from face_recognition_node.config import DetectorConfig
+    from face_recognition_node.training.preparation import prepare_picture
+    from face_recognition_node.vision.alignment import align_faces
+
+    global _prepare_one
     # a killed parent cannot stop its pool, whose processes would wait for work for ever
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = _Worker(models, source, out, limits)
+    cv2.setNumThreads(1)
+    detector = load_detector(models, DetectorConfig())
+    _prepare_one = lambda name: prepare_picture(  # noqa: E731
+        source, name, out, detector.detect,
+        lambda image, face: align_faces(image, face.landmarks_xy[None])[0], limits,
+    )  # fmt: skip
 
 
 def _end_with_parent() -> None:
@@ -128,6 +119,6 @@ def _end_with_parent() -> None:
 
 
 def _prepare(name: str) -> Prepared:
-    if _worker is None:
+    if _prepare_one is None:
         raise RuntimeError("this process was not started by prepare")
-    return _worker.prepare(name)
+    return _prepare_one(name)
