@@ -38,6 +38,26 @@ def encode(picture: Picture, number: int) -> bytes:
     return struct.pack("<I", len(text)) + text + jpeg.tobytes()
 
 
+class Latest:
+    """A message that is replaced by newer ones; each reader takes the newest when it is ready for it."""
+
+    def __init__(self) -> None:
+        self.number, self.message = 0, b""
+        self._changed = asyncio.Condition()
+
+    async def put(self, message: bytes) -> None:
+        """Replace the message."""
+        async with self._changed:
+            self.number, self.message = self.number + 1, message
+            self._changed.notify_all()
+
+    async def after(self, number: int) -> tuple[int, bytes]:
+        """Return number and message of the newest, once there is one later than ``number``."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.number > number)
+            return self.number, self.message
+
+
 class Feed:
     """Encodes the newest picture while at least one browser waits for one; idle otherwise."""
 
@@ -45,9 +65,8 @@ class Feed:
         self._operator = operator
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="picture encoder")
         self._arrived, self._wanted = asyncio.Event(), asyncio.Event()
-        self._changed = asyncio.Condition()
+        self._latest = Latest()
         self._waiting = self._viewers = 0
-        self._number, self._message = 0, b""
 
     async def run(self) -> None:
         """Encode until canceled."""
@@ -63,13 +82,12 @@ class Feed:
                     continue
                 began = loop.time()
                 try:
-                    message = await loop.run_in_executor(self._worker, encode, picture, self._number + 1)
+                    number = self._latest.number + 1
+                    message = await loop.run_in_executor(self._worker, encode, picture, number)
                 except Exception:  # the next one may be better; without this loop no browser sees any
                     LOGGER.exception("a picture could not be encoded")
                     continue
-                async with self._changed:
-                    self._number, self._message = self._number + 1, message
-                    self._changed.notify_all()
+                await self._latest.put(message)
                 if self._waiting == 0:
                     self._wanted.clear()
                 await asyncio.sleep(max(0.0, began + _SHORTEST_GAP_S - loop.time()))
@@ -81,9 +99,7 @@ class Feed:
         self._waiting += 1
         self._wanted.set()
         try:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._number > after)
-                return self._number, self._message
+            return await self._latest.after(after)
         finally:
             self._waiting -= 1
 
@@ -94,7 +110,7 @@ class Feed:
         self._operator.watch(True)
         self._arrived.set()  # a source that stands still has a picture, too
         try:
-            yield self._number if self._number == 0 else self._number - 1
+            yield max(self._latest.number - 1, 0)
         finally:
             self._viewers -= 1
             if self._viewers == 0:

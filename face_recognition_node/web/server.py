@@ -20,7 +20,7 @@ from aiohttp import WSMsgType, web
 
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
 from face_recognition_node.web.access import Gate
-from face_recognition_node.web.feed import JSON, Feed
+from face_recognition_node.web.feed import JSON, Feed, Latest
 from face_recognition_node.web.operator import Operator
 
 LOGGER = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Page:
         self.gate = Gate(host)
         self._feed = Feed(operator)
         self._workers = ThreadPoolExecutor(4, thread_name_prefix="page")
-        self._status, self._status_changed = "", asyncio.Condition()
+        self._status = Latest()
         self._sockets: set[web.WebSocketResponse] = set()
 
     @property
@@ -155,14 +155,11 @@ class Page:
             if self._sockets:
                 try:
                     status = await loop.run_in_executor(self._workers, self._operator.status)
-                    text = JSON.encode({"status": status}).decode()
+                    message = JSON.encode({"status": status})
+                    if message != self._status.message:
+                        await self._status.put(message)
                 except FaceRecognitionError:
                     LOGGER.warning("no status", exc_info=True)
-                    text = self._status
-                if text != self._status:
-                    async with self._status_changed:
-                        self._status = text
-                        self._status_changed.notify_all()
             await asyncio.sleep(STATUS_GAP_S)
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:
@@ -192,13 +189,10 @@ class Page:
             await stream.send_bytes(message)
 
     async def _send_status(self, stream: web.WebSocketResponse) -> None:
-        text = self._status
+        number = 0
         while True:
-            if text:
-                await stream.send_str(text)
-            async with self._status_changed:
-                await self._status_changed.wait()
-                text = self._status
+            number, message = await self._status.after(number)
+            await stream.send_str(message.decode())
 
 
 @contextlib.asynccontextmanager
