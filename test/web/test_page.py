@@ -336,6 +336,9 @@ class TestInTheBrowser:
         desk.open("people")
         desk.wait(lambda: desk.names() == ["Anna"])
         desk.wait(lambda: desk.find(".chip.known", "Anna"))
+        assert desk.find("#outcome")
+        desk.click(".chip")  # on to the next face, without closing what became of the last one
+        desk.wait(lambda: desk.find("#face-panel") and not desk.find("#outcome"))
 
     def test_a_name_that_is_a_script_stays_a_text(self, desk: Desk) -> None:
         name = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"

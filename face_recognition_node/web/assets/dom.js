@@ -80,6 +80,14 @@ export async function askName(title, value = "", confirm = "Save") {
   return ask({ title, confirm, content: el("label", { className: "field" }, "Name", input), answer: () => input.value.trim() });
 }
 
+export async function rename(person) {
+  const name = await askName(person.is_stranger ? "Who is it?" : `Rename ${labelOf(person)}`, person.name);
+  if (name) act("rename", { person_id: person.person_id, name }, true);
+}
+
+export const note = ({ what, cure, is_error }) =>
+  el("div", { className: is_error ? "note error" : "note" }, el("b", {}, what), cure ? el("p", {}, cure) : null);
+
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 export const probability = (value) => `${Math.min(Math.floor(100 * value), 99)} %`;
 

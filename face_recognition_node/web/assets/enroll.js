@@ -1,6 +1,6 @@
 // The panel of one face: who it is, what can be done about it, and how an enrollment goes.
 
-import { $, act, askName, el, percent, post, probability, sentence, toast } from "./dom.js";
+import { $, act, askName, el, percent, post, probability, rename, sentence, toast } from "./dom.js";
 import { live, select, textOf } from "./live.js";
 
 const REASONS = {
@@ -20,12 +20,13 @@ function paint(key, build) {
   panel.replaceChildren(...[build()].flat().filter(Boolean));
 }
 
-function close() {
-  target = null;
-  if (enrollment && !enrollment.is_running) dismissed = enrollment.number;
-  select(null);
+export function choose(trackId) {
+  if (enrollment && !enrollment.is_running) dismissed = enrollment.number; // what became of it has been read
   update();
+  if (trackId !== null) panel.scrollIntoView({ block: "nearest" }); // on a phone it is below the picture
 }
+
+export const close = () => select(null);
 
 export function update() {
   if (enrollment?.outcome === "canceled") dismissed = enrollment.number; // who canceled it knows
@@ -49,10 +50,10 @@ export function showEnrollment(state) {
 }
 
 const head = (title, detail) => [
-  el("div", { className: "row", style: { flexWrap: "nowrap" } },
-    el("h2", { style: { margin: 0 }, className: "one-line" }, title), el("span", { className: "grow" }),
+  el("div", { className: "row", id: "title" },
+    el("h2", { className: "one-line" }, title), el("span", { className: "grow" }),
     el("button", { className: "quiet", onclick: close, title: "Close (Esc)", "aria-label": "Close" }, "✕")),
-  detail ? el("p", { className: "muted small one-line", id: "detail", style: { margin: 0 } }, detail) : null];
+  detail ? el("p", { className: "muted small one-line", id: "detail" }, detail) : null];
 
 function showFace(face, isHere) {
   const quality = `view quality ${percent(face.quality)}`;
@@ -77,7 +78,7 @@ function nameForm(face) {
   const input = el("input", { value, "data-track": face.track_id, className: "fill", placeholder: "Name", "aria-label": "Name", maxLength: 200, autocomplete: "off", id: "enroll-name" });
   const start = (event) => { event.preventDefault(); begin(face.track_id, input.value.trim(), "", false); };
   queueMicrotask(() => input.focus({ preventScroll: true }));
-  return el("form", { onsubmit: start, className: "row", style: { marginTop: "10px" } }, input,
+  return el("form", { onsubmit: start, className: "row" }, input,
     el("button", { className: "main", type: "submit", id: "enroll-start" }, "Enroll"),
     isStranger ? el("button", {
       type: "button", title: "Keep the views that the robot has, and give them this name",
@@ -88,9 +89,9 @@ function nameForm(face) {
 const known = (face) => choices(face.track_id, face.person_id, face.name);
 
 function choices(trackId, personId, name) {
-  return el("div", { className: "row", style: { marginTop: "10px" } },
+  return el("div", { className: "row" },
     el("button", { className: "main", onclick: () => begin(trackId, "", personId, false) }, `Add views to ${name}`),
-    el("button", { onclick: async () => { const text = await askName(`Rename ${name}`, name); if (text) act("rename", { person_id: personId, name: text }, true); } }, "Rename"),
+    el("button", { onclick: () => rename({ person_id: personId, name }) }, "Rename"),
     el("button", { onclick: async () => { const text = await askName("Who is it?", "", "Enroll"); if (text) begin(trackId, text, "", true); } }, "It is somebody else"));
 }
 
@@ -124,7 +125,7 @@ function showProgress() {
       el("p", { className: "hint" }), el("div", { className: "bar" }, el("i")),
       el("p", { className: "reasons" }))),
     el("div", { className: "resembles" }),
-    el("div", { className: "row", style: { marginTop: "10px" } }, el("span", { className: "grow" }),
+    el("div", { className: "row" }, el("span", { className: "grow" }),
       el("button", { onclick: () => act("cancel_enrollment", {}) }, "Cancel"))));
   panel.querySelector(".hint").textContent = state.hint || "Thank you, one moment …";
   panel.querySelector(".bar i").style.width = `${100 * Math.min(1, state.views_kept / Math.max(state.wanted_views, 1))}%`;
@@ -144,9 +145,7 @@ function showEnd() {
   const again = state.known_id && !isStored;
   paint(`end|${state.number}|${state.outcome}`, () => el("div", { className: "box", id: "outcome" },
     head(isStored ? `${state.name || "Views"} stored` : again ? `Already known as ${state.known_name}` : "Nothing was stored", ""),
-    el("div", { className: isStored ? "note good" : "note", style: { marginTop: "8px" } }, sentence(state.message),
+    el("div", { className: isStored ? "note good" : "note" }, sentence(state.message),
       el("p", {}, `${state.views_kept} good views. ${reasonsOf(state.rejections) ? `Not kept: ${reasonsOf(state.rejections)}.` : ""}`)),
     again && state.track_id !== null ? choices(state.track_id, state.known_id, state.known_name) : null));
 }
-
-export { close };

@@ -1,6 +1,6 @@
 // History with undo and redo, sessions, export and import, verification, and the operating point.
 
-import { act, ask, clock, el, percent, post, sentence, toast } from "./dom.js";
+import { act, ask, clock, el, note, percent, post, sentence, toast } from "./dom.js";
 
 export function showHistory(overview) {
   const steps = [...overview.history].reverse();
@@ -24,7 +24,7 @@ export function showGallery(overview) {
     el("div", { className: "box" }, el("h2", {}, "Sessions"),
       el("p", { className: "muted small" }, "Newcomers are stored under the current session, and can be forgotten together."),
       el("ul", { className: "steps" }, overview.sessions.map((session) => showSession(overview, session))),
-      el("div", { className: "row", style: { marginTop: "10px" } },
+      el("div", { className: "row" },
         el("button", { onclick: () => startSession(overview) }, "Start or continue a session"))),
     el("div", { className: "box" }, el("h2", {}, "Files"),
       el("p", { className: "muted small" }, `Gallery: ${overview.gallery}. Files are on the robot, not on this machine.`),
@@ -82,7 +82,7 @@ async function verify() {
   try {
     const { is_sound, summary, problems } = await post("verify");
     show(el("p", { className: is_sound && !problems.length ? "note good" : "note" }, `${summary} (${clock(Date.now() / 1000)})`),
-      ...problems.map(({ what, cure, is_error }) => el("div", { className: is_error ? "note error" : "note", style: { marginTop: "8px" } }, el("b", {}, what), cure ? el("p", {}, cure) : null)));
+      ...problems.map(note));
   } catch (error) {
     show();
     toast(error.message, null, true);
@@ -106,7 +106,7 @@ export function showAccuracy(overview) {
   return [
     el("div", { className: "box" }, el("h2", {}, "How easily names are given"),
       el("p", { className: "muted" }, "At most this share of strangers is ever given a name:"), shown, slider,
-      el("div", { className: "row small muted", style: { justifyContent: "space-between" } }, el("span", {}, "seldom wrong, more “stranger”"), el("span", {}, "more names, more mistakes"))),
+      el("div", { className: "row small muted" }, el("span", {}, "seldom wrong, more “stranger”"), el("span", { className: "grow" }), el("span", {}, "more names, more mistakes"))),
     el("div", { className: "box" }, el("h2", {}, `What to expect with ${n_people} ${n_people === 1 ? "person" : "people"} enrolled`),
       el("div", { className: "pair" },
         el("div", {}, el("div", { className: "bignum" }, share(point.strangers_named)), "of strangers are given a name"),

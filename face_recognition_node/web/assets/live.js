@@ -1,6 +1,6 @@
 // The live picture: frames from one socket, boxes drawn over them, faces as buttons, figures and problems.
 
-import { $, el, probability } from "./dom.js";
+import { $, el, note, probability } from "./dom.js";
 
 const canvas = $("canvas");
 const context = canvas.getContext("2d");
@@ -189,6 +189,5 @@ export function showStatus(status) {
   const text = JSON.stringify(status.problems);
   if (text === told) return;
   told = text;
-  $("problems").replaceChildren(...status.problems.map(({ what, cure, is_error }) =>
-    el("li", { className: is_error ? "note error" : "note" }, el("b", {}, what), cure ? el("p", {}, cure) : null)));
+  $("problems").replaceChildren(...status.problems.map((problem) => el("li", {}, note(problem))));
 }

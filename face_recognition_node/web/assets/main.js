@@ -82,18 +82,24 @@ live.onStatus = (status) => {
   panel.showEnrollment(status.enrollment);
   if (status.version !== overview.version) refresh();
 };
-live.onSelect = (trackId) => {
-  panel.update();
-  if (trackId !== null) $("panel").scrollIntoView({ block: "nearest" }); // on a phone it is below the picture
-};
+live.onSelect = panel.choose;
 live.onFaces = () => { panel.update(); markInView(); };
 document.addEventListener("changed", refresh);
 
-const KEYS = [["1 … 9", "choose a face, from the left"], ["Esc", "close the face"], ["/", "search"], ["p s h g a", "people, strangers, history, gallery, accuracy"],
-  ["u", "undo"], ["r", "redo"], ["t", "light or dark"], ["?", "these keys"]];
+const KEYS = {
+  "1 … 9": ["choose a face, from the left"],
+  Esc: ["close the face"],
+  "/": ["search", () => { if (!$("search")) open("people"); $("search").focus(); }],
+  ...Object.fromEntries(Object.entries(TABS).map(([name, [title]]) => [name[0], [title.toLowerCase(), () => open(name)]])),
+  u: ["undo", () => act("undo")],
+  r: ["redo", () => act("redo")],
+  t: ["light or dark", () => turnTheme()],
+  "?": ["these keys", () => showKeys()],
+};
 
 function showKeys() {
-  ask({ title: "Keys", confirm: "Close", isQuestion: false, content: el("ul", { className: "steps" }, KEYS.map(([key, text]) => el("li", {}, el("span", {}, text), el("kbd", {}, key)))) });
+  const list = Object.entries(KEYS).map(([key, [text]]) => el("li", {}, el("span", {}, text), el("kbd", {}, key)));
+  ask({ title: "Keys", confirm: "Close", isQuestion: false, content: el("ul", { className: "steps" }, list) });
 }
 
 function setTheme(theme) {
@@ -112,15 +118,10 @@ document.addEventListener("keydown", (event) => {
   if ($("dialog").open || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") return panel.close();
   if (event.target.closest("input, select, textarea")) return;
-  const faces = live.faces(), tab = { p: "people", s: "strangers", h: "history", g: "gallery", a: "accuracy" }[event.key];
-  if (event.key >= "1" && event.key <= "9" && faces[event.key - 1]) select(faces[event.key - 1].track_id);
-  else if (tab) open(tab);
-  else if (event.key === "u") act("undo");
-  else if (event.key === "r") act("redo");
-  else if (event.key === "t") turnTheme();
-  else if (event.key === "?") showKeys();
-  else if (event.key === "/") { if (!$("search")) open("people"); $("search").focus(); }
-  else return;
+  const face = live.faces()[event.key - 1];
+  const run = face ? () => select(face.track_id) : KEYS[event.key]?.[1];
+  if (!run) return;
+  run();
   event.preventDefault();
 });
 

@@ -1,6 +1,6 @@
 // People and strangers as cards: rename, merge, split, forget; pairs that may be one.
 
-import { act, ago, ask, askName, colorOf, el, initials, labelOf, percent, post, probability, toast } from "./dom.js";
+import { act, ago, ask, colorOf, el, initials, labelOf, percent, post, probability, rename, toast } from "./dom.js";
 import { live } from "./live.js";
 
 const chosen = new Set();
@@ -18,7 +18,7 @@ export function showPeople(overview, isStrangers, redraw) {
   });
   return [
     overview.pairs.map((pair) => showPair(overview, pair, isStrangers)),
-    el("div", { className: "row", style: { marginBottom: "10px" } }, search,
+    el("div", { className: "row", id: "tools" }, search,
       el("button", { disabled: picked.length < 2, id: "merge", title: "Choose two cards that show one person", onclick: () => merge(picked) },
         picked.length < 2 ? "Merge" : `Merge ${picked.length}`)),
     found.length ? el("div", { className: "cards" }, found.map((person) => card(overview, person, redraw)))
@@ -49,10 +49,7 @@ function card(overview, person, redraw) {
       })),
     el("div", { className: "facts" }, facts),
     el("div", { className: "row tight acts" },
-      button(person.is_stranger ? "Give a name" : "Rename", async () => {
-        const name = await askName(person.is_stranger ? "Who is it?" : `Rename ${label}`, person.name);
-        if (name) act("rename", { person_id: id, name }, true);
-      }),
+      button(person.is_stranger ? "Give a name" : "Rename", () => rename(person)),
       button("Views", () => split(person)),
       button("Forget", () => act("forget", { person_ids: [id] }, true)),
       button("Forget for good", async () => {
@@ -68,9 +65,9 @@ function showPair(overview, pair, isStrangers) {
   const of = (id) => overview.people.find((person) => person.person_id === id);
   const first = of(pair.first_id), second = of(pair.second_id);
   if (!first || !second || second.is_stranger !== isStrangers) return null;
-  return el("div", { className: "note", style: { marginBottom: "10px" } },
+  return el("div", { className: "note" },
     el("b", {}, `${labelOf(first)} and ${labelOf(second)} may be one person`),
-    el("div", { className: "row", style: { marginTop: "6px" } }, el("span", { className: "muted" }, probability(pair.probability)),
+    el("div", { className: "row" }, el("span", { className: "muted" }, probability(pair.probability)),
       el("button", { onclick: () => act("merge", { keep_id: pair.first_id, other_ids: [pair.second_id] }, true) }, "Merge")));
 }
 
