@@ -94,10 +94,10 @@ NOT_CONFIGURED = (
 )
 
 
-def declare_arguments():
-    """Return the declarations of ARGUMENTS."""
+def declare(arguments):
+    """Return the declarations of arguments like ARGUMENTS."""
     actions = []
-    for name, (default, text, *choices) in ARGUMENTS.items():
+    for name, (default, text, *choices) in arguments.items():
         limits = {"choices": choices[0]} if choices else {}
         actions.append(DeclareLaunchArgument(name, default_value=default, description=text, **limits))
     return actions
@@ -194,29 +194,25 @@ def bring_up(node):
         # later on an operator may configure the node and want it to stay inactive
         return [waiting.pop()] if waiting else []
 
-    activate = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="inactive",
-            entities=[OpaqueFunction(function=activate_once)],
+    once_configured = {
+        "inactive": OpaqueFunction(function=activate_once),
+        "unconfigured": LogInfo(msg=NOT_CONFIGURED),
+    }
+    handlers = [
+        RegisterEventHandler(
+            OnStateTransition(
+                target_lifecycle_node=node, start_state="configuring", goal_state=state, entities=[action]
+            )
         )
-    )
-    explain = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="unconfigured",
-            entities=[LogInfo(msg=NOT_CONFIGURED)],
-        )
-    )
-    return [activate, explain, node, change(Transition.TRANSITION_CONFIGURE)]
+        for state, action in once_configured.items()
+    ]
+    return [*handlers, node, change(Transition.TRANSITION_CONFIGURE)]
 
 
 def generate_launch_description():
     return LaunchDescription(
         [
-            *declare_arguments(),
+            *declare(ARGUMENTS),
             OpaqueFunction(function=set_fastdds_profile),
             OpaqueFunction(function=start_node),
         ]

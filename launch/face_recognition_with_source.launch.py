@@ -5,24 +5,19 @@
 Takes all arguments of face_recognition.launch.py, too.
 """
 
+import runpy
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    IncludeLaunchDescription,
-    OpaqueFunction,
-    RegisterEventHandler,
-)
-from launch.events import matches_action
+from launch.actions import IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
-from lifecycle_msgs.msg import Transition
+
+RECOGNITION = str(Path(__file__).resolve().with_name("face_recognition.launch.py"))
+shared = runpy.run_path(RECOGNITION)
+"""The functions of the other launch file, whose name cannot be imported."""
 
 ARGUMENTS = {
     "source": ("sample", "Camera number (0), video, GIF, folder, bag, URL, or sample (built in)."),
@@ -34,15 +29,6 @@ ARGUMENTS = {
     "at_end": ("loop", "When a recording ends: play it again, or stop.", ["loop", "stop"]),
 }
 """Name → default, description and, where they are limited, the values."""
-
-
-def declare_arguments():
-    """Return the declarations of ARGUMENTS."""
-    actions = []
-    for name, (default, text, *choices) in ARGUMENTS.items():
-        limits = {"choices": choices[0]} if choices else {}
-        actions.append(DeclareLaunchArgument(name, default_value=default, description=text, **limits))
-    return actions
 
 
 def start_source(context):
@@ -79,36 +65,14 @@ def start_source(context):
         output="screen",
     )
 
-    def change(transition):
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
-        )
-
-    waiting = [change(Transition.TRANSITION_ACTIVATE)]
-
-    def activate_once(context):
-        # later on an operator may configure the source and want it to stay inactive
-        return [waiting.pop()] if waiting else []
-
-    activate = RegisterEventHandler(
-        OnStateTransition(
-            target_lifecycle_node=node,
-            start_state="configuring",
-            goal_state="inactive",
-            entities=[OpaqueFunction(function=activate_once)],
-        )
-    )
-    if value("autostart") != "true":
-        return [node]
-    return [activate, node, change(Transition.TRANSITION_CONFIGURE)]
+    return shared["bring_up"](node) if value("autostart") == "true" else [node]
 
 
 def generate_launch_description():
-    recognition = Path(__file__).resolve().with_name("face_recognition.launch.py")
     return LaunchDescription(
         [
-            *declare_arguments(),
-            IncludeLaunchDescription(PythonLaunchDescriptionSource(str(recognition))),
+            *shared["declare"](ARGUMENTS),
+            IncludeLaunchDescription(PythonLaunchDescriptionSource(RECOGNITION)),
             OpaqueFunction(function=start_source),
         ]
     )
