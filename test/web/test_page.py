@@ -421,6 +421,7 @@ class TestInTheBrowser:
         desk.wait(lambda: not desk.find("#outcome, #face-panel"))
         body.send_keys("1")
         desk.wait(lambda: desk.find("#face-panel"))
+        desk.wait(lambda: desk.find("#face-panel input:focus, #face-panel button.main:focus"))
         body.send_keys(Keys.ESCAPE, "h")
         desk.wait(lambda: desk.find("#tab-history[aria-selected=true]"))
         body.send_keys("u")

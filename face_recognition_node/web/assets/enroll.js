@@ -17,13 +17,19 @@ const panel = $("panel");
 function paint(key, build) {
   if (key === shown) return;
   shown = key;
+  const hadFocus = panel.contains(document.activeElement);
   panel.replaceChildren(...[build()].flat().filter(Boolean));
+  if (hadFocus) focusFirst();
 }
+
+const focusFirst = () => panel.querySelector("input, button.main")?.focus({ preventScroll: true });
 
 export function choose(trackId) {
   if (enrollment && !enrollment.is_running) dismissed = enrollment.number; // what became of it has been read
   update();
-  if (trackId !== null) panel.scrollIntoView({ block: "nearest" }); // on a phone it is below the picture
+  if (trackId === null) return;
+  focusFirst();
+  panel.scrollIntoView({ block: "nearest" }); // on a phone it is below the picture
 }
 
 export const close = () => select(null);
@@ -77,7 +83,6 @@ function nameForm(face) {
   const value = before?.dataset.track === String(face.track_id) ? before.value : "";
   const input = el("input", { value, "data-track": face.track_id, className: "fill", placeholder: "Name", "aria-label": "Name", maxLength: 200, autocomplete: "off", id: "enroll-name" });
   const start = (event) => { event.preventDefault(); begin(face.track_id, input.value.trim(), "", false); };
-  queueMicrotask(() => input.focus({ preventScroll: true }));
   return el("form", { onsubmit: start, className: "row" }, input,
     el("button", { className: "main", type: "submit", id: "enroll-start" }, "Enroll"),
     isStranger ? el("button", {
