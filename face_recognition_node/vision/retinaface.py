@@ -64,6 +64,8 @@ class RetinaFaceDetector:
 
     def __init__(self, runner: ModelRunner, card: ModelCard, config: DetectorConfig) -> None:
         self._runner = runner
+        # asked once: Python looks every method up anew at each question
+        self._frame_runner = runner if isinstance(runner, FrameRunner) else None
         self._card = card
         self._config = config
         self._lock = threading.Lock()
@@ -125,8 +127,8 @@ class RetinaFaceDetector:
         least = least_logit(config.far_score_threshold)
         with self._lock:
             cells = None
-            if isinstance(self._runner, FrameRunner):
-                cells = self._runner.find_cells(lit_bgr, placements, least)
+            if self._frame_runner is not None:
+                cells = self._frame_runner.find_cells(lit_bgr, placements, least)
             if cells is None:
                 cells = [self._pass(lit_bgr, placement, least, clock) for placement in placements]
         passes = [
@@ -150,9 +152,9 @@ class RetinaFaceDetector:
 
         The image must not have been changed since :meth:`search` was given it.
         """
-        if isinstance(self._runner, FrameRunner):
+        if self._frame_runner is not None:
             with self._lock:
-                return self._runner.align_faces(image_bgr, landmarks_xy)
+                return self._frame_runner.align_faces(image_bgr, landmarks_xy)
         return align_faces(image_bgr, landmarks_xy)
 
     def _pass(
