@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the recognition node as a process; see :func:`run_node` for what it returns."""
     stop = stop_on_signals()
-    # read when NumPy is first imported: no pool of threads beside navigation and speech
+    # no pools of threads beside navigation and speech; this one is read when NumPy is first imported
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     def make_node(_: threading.Event) -> LifecycleNode:
+        import cv2
+
+        cv2.setNumThreads(1)  # tracing sixty points would wake a pool that then spins, waiting for more
         from face_recognition_node.ros.lifecycle import start_up
         from face_recognition_node.ros.node import FaceRecognitionNode
 

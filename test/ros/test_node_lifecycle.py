@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import pytest
 import rclpy
@@ -26,6 +28,8 @@ from rclpy.signals import SignalHandlerOptions
 from face_recognition_node.common.errors import ConfigurationError, GalleryError, GalleryUnavailableError
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, SessionKind
+from face_recognition_node.ros import main
+from face_recognition_node.ros import node as node_module
 from face_recognition_node.ros.images import check_qos_overrides
 from face_recognition_node.ros.lifecycle import shut_down, state_label
 from face_recognition_node.ros.node import FaceRecognitionNode
@@ -367,3 +371,21 @@ def test_quality_of_service_can_be_overridden_for_the_images() -> None:
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def test_the_process_of_the_node_has_no_pool_of_threads(monkeypatch) -> None:
+    monkeypatch.setattr(main, "stop_on_signals", threading.Event)
+    monkeypatch.setattr(main, "run_node", lambda make, stop, args: make(stop))
+    monkeypatch.setattr(
+        node_module, "FaceRecognitionNode", lambda: Mock(**{"settings.node.autostart": False})
+    )
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        main.main([])
+        assert cv2.getNumThreads() == 1
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    finally:
+        cv2.setNumThreads(before)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from face_recognition_node.cli.benchmark.frames import (
@@ -91,6 +92,7 @@ def run(
     from face_recognition_node.config import Config, ModelsConfig
     from face_recognition_node.evaluation.timing import Machine, resident_mb
 
+    cv2.setNumThreads(1)  # as in the node
     machine = Machine.here()
     config = Config(models=ModelsConfig(backend=arguments.backend, threads=arguments.threads))
     scenes = []
