@@ -317,7 +317,7 @@ class _Answers:
         remote.node.create_subscription(FaceArray, f"{NODE}/faces", self._on_faces, 100)
 
     def _on_faces(self, message: Any) -> None:
-        from face_recognition_node.ros.conversions import stamp_to_seconds
+        from face_recognition_node.ros.messages import stamp_to_seconds
 
         self._latencies.append(time.time() - stamp_to_seconds(message.header.stamp))
         self.tracks = max(self.tracks, *(face.track_id for face in message.faces), 0)

@@ -189,7 +189,7 @@ class Fuzzer:
         """Return a good image with a frame_id of its own."""
         from std_msgs.msg import Header
 
-        from face_recognition_node.ros.conversions import bgr_to_image, bgr_to_jpeg
+        from face_recognition_node.ros.messages import bgr_to_image, bgr_to_jpeg
 
         self._serial += 1
         header = Header(frame_id=f"good {self._serial}", stamp=self.remote.node.get_clock().now().to_msg())
@@ -271,7 +271,7 @@ def fuzz(arguments: argparse.Namespace) -> Tally:
 
     from face_recognition_interfaces.srv import AddFaceFromImage, ExportGallery
     from face_recognition_node.media.sample import portrait
-    from face_recognition_node.ros.conversions import bgr_to_jpeg
+    from face_recognition_node.ros.messages import bgr_to_jpeg
     from face_recognition_node.ros.remote import Remote
 
     with tempfile.TemporaryDirectory(prefix="fuzz-") as text, Children() as children:

@@ -33,7 +33,7 @@ def topics_table() -> str:
 def optional_topics_table() -> str:
     """Return the topics in messages of other packages as a Markdown table."""
     rows = [
-        (f"`{topic.name}`", f"`{topic.type_name}`", _qos(topic.qos), f"`{topic.parameter}`", topic.text)
+        (f"`{topic.name}`", f"`{topic.type}`", _qos(topic.qos), f"`{topic.parameter}`", topic.text)
         for topic in OPTIONAL_TOPICS
     ]
     return _table(("topic", "type", "offered QoS", "parameter", "what"), rows)

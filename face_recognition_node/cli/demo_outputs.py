@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 from face_recognition_interfaces.msg import Face, FaceArray
 from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.media.writer import VideoWriter
-from face_recognition_node.ros.conversions import stamp_to_seconds
+from face_recognition_node.ros.messages import stamp_to_seconds
 
 WAITING_IMAGES = 60
 """Images that may wait to be written; one more is left out, as one that never came."""

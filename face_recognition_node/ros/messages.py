@@ -1,15 +1,21 @@
-"""Every topic, service and action of the node, once, and the core's values as their messages."""
+"""Every topic, service and action of the node, once, and our values as their messages.
+
+The way back, from image messages to arrays, is media/pixels.py.
+"""
 
 from __future__ import annotations
 
+import array
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
+import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from face_recognition_interfaces.action import EnrollPerson, FindPerson
@@ -38,12 +44,18 @@ from face_recognition_interfaces.srv import (
     UndoGallery,
     VerifyGallery,
 )
+from face_recognition_node.common.errors import FrameError
 from face_recognition_node.gallery.history import HistoryEntry
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Person, Provenance, SessionKind, Template
 from face_recognition_node.media.face_fields import face_fields
-from face_recognition_node.ros.conversions import seconds_to_stamp
-from face_recognition_node.vision.faces import FaceView, IdentifiedFace, RecognitionResult
+from face_recognition_node.vision.faces import (
+    FaceView,
+    IdentifiedFace,
+    ImageArray,
+    RecognitionResult,
+    require_image,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +63,18 @@ class Topic:
     """A topic the node publishes.
 
     Attributes:
-        name: Relative to the node (``~/``) or absolute.
-        type: Message class.
+        name: Relative to the node (``~/``) or absolute; FACE and PERSON stand for an id.
+        type: Message class, or its name as ``ros2 topic list -t`` prints it if that package is optional.
         qos: Offered quality of service.
         text: What it carries.
+        parameter: Switches it; empty: nothing does.
     """
 
     name: str
     type: Any
     qos: QoSProfile
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class OptionalTopic:
-    """A topic in the messages of a package that need not be installed.
-
-    Attributes:
-        name: Relative to the node (``~/``) or absolute; FACE stands for the id of a face.
-        type_name: Message type, as ``ros2 topic list -t`` prints it.
-        qos: Offered quality of service.
-        text: What it carries.
-        parameter: Switches it.
-    """
-
-    name: str
-    type_name: str
-    qos: QoSProfile
-    text: str
-    parameter: str
+    parameter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +124,7 @@ ADDRESSEE = Topic(
 )
 TOPICS = (FACES, ADDRESSEE, GALLERY, ANNOTATED, DIAGNOSTICS)
 
-DETECTIONS = OptionalTopic(
+DETECTIONS = Topic(
     "~/detections",
     "vision_msgs/msg/Detection2DArray",
     QoSProfile(depth=10),
@@ -137,70 +132,70 @@ DETECTIONS = OptionalTopic(
     "score is its posterior probability.",
     "publish_detections",
 )
-DETECTIONS_3D = OptionalTopic(
+DETECTIONS_3D = Topic(
     "~/detections_3d",
     "vision_msgs/msg/Detection3DArray",
     QoSProfile(depth=10),
     "The same faces in space: those that have a position, with its covariance.",
     "publish_detections",
 )
-MARKERS = OptionalTopic(
+MARKERS = Topic(
     "~/markers",
     "visualization_msgs/msg/MarkerArray",
     QoSProfile(depth=1),
     "A box and the name for each face that has a position, for RViz.",
     "publish_markers",
 )
-FRAMES = OptionalTopic(
+FRAMES = Topic(
     "/tf",
     "tf2_msgs/msg/TFMessage",
     QoSProfile(depth=100),
     "A frame person_ID at each person's face (ID: the person's id with _ for -).",
     "publish_frames",
 )
-FACES_TRACKED = OptionalTopic(
+FACES_TRACKED = Topic(
     "/humans/faces/tracked",
     "hri_msgs/msg/IdsList",
     QoSProfile(depth=10),
     "Ids of the faces in view; a face is announced in the third image of its track.",
     "publish_humans",
 )
-FACE_REGION = OptionalTopic(
+FACE_REGION = Topic(
     "/humans/faces/FACE/roi",
     "hri_msgs/msg/NormalizedRegionOfInterest2D",
     QoSProfile(depth=1),
     "Region of the face FACE: face_RANDOM_12 for track 12, with a new random part at each activation.",
     "publish_humans",
 )
-FACE_CROPPED = OptionalTopic(
+FACE_CROPPED = Topic(
     "/humans/faces/FACE/cropped",
     "sensor_msgs/msg/Image",
     QoSProfile(depth=1),
     "Crop of the face, while somebody subscribes.",
     "publish_humans",
 )
-FACE_ALIGNED = OptionalTopic(
+FACE_ALIGNED = Topic(
     "/humans/faces/FACE/aligned",
     "sensor_msgs/msg/Image",
     QoSProfile(depth=1),
     "The aligned face, 112x112, while somebody subscribes.",
     "publish_humans",
 )
-FACE_LANDMARKS = OptionalTopic(
+FACE_LANDMARKS = Topic(
     "/humans/faces/FACE/landmarks",
     "hri_msgs/msg/FacialLandmarks",
     QoSProfile(depth=1),
     "Pupils, nose and mouth corners (the others have confidence 0), while somebody subscribes.",
     "publish_humans",
 )
-MATCHES = OptionalTopic(
+MATCHES = Topic(
     "/humans/candidate_matches",
     "hri_msgs/msg/IdsMatch",
     QoSProfile(depth=100),
     "Whose face it is, on change (the person's id with _ for -); a confidence of 0 withdraws a match.",
     "publish_humans",
 )
-PERSON_NAME = OptionalTopic(
+PERSON_NAME = Topic(
     "/humans/persons/PERSON/name",
     "std_msgs/msg/String",
     QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
@@ -361,3 +356,50 @@ def to_duration(seconds: float) -> Duration:
 def to_seconds(duration: Duration) -> float:
     """Return a duration message in seconds."""
     return float(duration.sec) + float(duration.nanosec) * 1e-9
+
+
+def bgr_to_image(image_bgr: ImageArray, header: Header) -> Image:
+    """Return a (H, W, 3) BGR uint8 picture as a bgr8 message with this header."""
+    pixels = np.ascontiguousarray(require_image(image_bgr))
+    height, width = pixels.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width)
+    message.data = _bytes_field(pixels)
+    return message
+
+
+def bgr_to_jpeg(image_bgr: ImageArray, header: Header, quality: int = 90) -> CompressedImage:
+    """Return a (H, W, 3) BGR uint8 picture as a JPEG message with this header; ``quality`` in 1..100."""
+    is_encoded, data = cv2.imencode(".jpg", require_image(image_bgr), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not is_encoded:
+        raise FrameError(
+            "size", f"image of shape {image_bgr.shape}: cannot be written as JPEG (at most 65500 px)"
+        )
+    message = CompressedImage(header=header, format="bgr8; jpeg compressed bgr8")
+    message.data = _bytes_field(data)
+    return message
+
+
+_LAST_SECOND = 2**31 - 1
+"""The message's field holds no more."""
+
+
+def stamp_to_seconds(stamp: Time) -> float:
+    """Return a message stamp in seconds (a float keeps microseconds of today's clock)."""
+    return float(stamp.sec) + float(stamp.nanosec) * 1e-9
+
+
+def seconds_to_stamp(seconds: float) -> Time:
+    """Return seconds since the epoch as a message stamp: 0 if negative or unknown, 2038 at the latest."""
+    if not seconds > 0:
+        return Time()
+    if seconds >= _LAST_SECOND + 1:
+        return Time(sec=_LAST_SECOND)
+    whole = int(seconds)
+    return Time(sec=whole, nanosec=min(round((seconds - whole) * 1e9), 999_999_999))
+
+
+def _bytes_field(pixels: Any) -> array.array[int]:
+    """Return uint8 pixels as the type a message field takes without looking at every element."""
+    data = array.array("B")
+    data.frombytes(memoryview(pixels).cast("B"))
+    return data

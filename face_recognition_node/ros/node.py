@@ -16,7 +16,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.common.newest import NewestItemWorker
-from face_recognition_node.ros.conversions import stamp_to_seconds
+from face_recognition_node.ros.actions import EnrollmentServer, FindServer
 from face_recognition_node.ros.diagnostics import (
     ImagePublisher,
     NodeHealth,
@@ -25,18 +25,16 @@ from face_recognition_node.ros.diagnostics import (
     missing_profile,
     to_diagnostics,
 )
-from face_recognition_node.ros.enrollment_server import EnrollmentServer
-from face_recognition_node.ros.find_server import FindServer
 from face_recognition_node.ros.images import DepthBuffer, ImageInput
-from face_recognition_node.ros.lifecycle import LoudNode, end_forwarding, forward_logs, loud, state_label
-from face_recognition_node.ros.messages import DIAGNOSTICS
+from face_recognition_node.ros.lifecycle import end_forwarding, forward_logs, loud, state_label
+from face_recognition_node.ros.messages import DIAGNOSTICS, stamp_to_seconds
 from face_recognition_node.ros.outputs import AnswerPublisher
 from face_recognition_node.ros.parameters import NodeParameters, Settings
 from face_recognition_node.ros.pipeline import FramePipeline, Packet
 from face_recognition_node.ros.runtime import (
     HOUSEKEEPING_PERIOD_S,
+    Host,
     Housekeeper,
-    Runtime,
     open_runtime,
     twin_warning,
 )
@@ -85,7 +83,7 @@ LINGER_S = 2.0
 """How long it goes on after the last one has gone: subscribers come and go."""
 
 
-class FaceRecognitionNode(LoudNode):
+class FaceRecognitionNode(Host):
     """Publishes who is in the images it receives."""
 
     def __init__(self) -> None:
@@ -93,11 +91,8 @@ class FaceRecognitionNode(LoudNode):
         super().__init__("face_recognition")
         self._to_close.callback(end_forwarding, forward_logs(self.get_logger()))
         self._to_close.callback(super().destroy_node)
-        self.runtime: Runtime | None = None
-        self.pipeline: FramePipeline | None = None
         self._answers: AnswerPublisher | None = None
         self._worker: NewestItemWorker[Packet] | None = None
-        self._is_active = False
         self._state_lock = threading.RLock()
         self._statistics = StreamStatistics()
         self._depth = DepthBuffer(now=lambda: self.get_clock().now().nanoseconds * 1e-9)
@@ -111,10 +106,10 @@ class FaceRecognitionNode(LoudNode):
             self, self.settings.node, self._on_image, self._depth.add, self._depth.camera.add
         )
         self._to_close.callback(self._input.destroy)
-        self._gallery_services = GalleryServices(self, self)
-        self._enrollment = EnrollmentServer(self, self)
+        self._gallery_services = GalleryServices(self)
+        self._enrollment = EnrollmentServer(self)
         self._to_close.callback(self._enrollment.close)
-        self._search = FindServer(self, self)
+        self._search = FindServer(self)
         self._to_close.callback(self._search.close)
         self._diagnostics = self.create_publisher(DIAGNOSTICS.type, DIAGNOSTICS.name, DIAGNOSTICS.qos)
         self._ticker = Ticker(
@@ -128,11 +123,6 @@ class FaceRecognitionNode(LoudNode):
     def settings(self) -> Settings:
         """The parameters in force."""
         return self.node_parameters.settings
-
-    @property
-    def is_active(self) -> bool:
-        """Whether images are answered."""
-        return self._is_active
 
     @property
     def image_topic(self) -> str:
@@ -173,7 +163,7 @@ class FaceRecognitionNode(LoudNode):
         try:
             self._worker.start()
             self._answers.activate()
-            self._is_active = True
+            self.is_active = True
             self.check()
         except BaseException:
             self._stop()
@@ -198,7 +188,7 @@ class FaceRecognitionNode(LoudNode):
 
     def _stop(self) -> None:
         with self._state_lock:
-            self._is_active = False
+            self.is_active = False
             self._input.close()
         self._enrollment.interrupt()
         worker, self._worker = self._worker, None
@@ -276,7 +266,7 @@ class FaceRecognitionNode(LoudNode):
     def check(self) -> None:
         """Receive images while somebody wants answers; show the gallery if it has changed."""
         with self._state_lock:
-            if self._is_active:
+            if self.is_active:
                 now = time.monotonic()
                 if self.wanted_by():
                     self._last_wanted = now

@@ -7,19 +7,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 
 from face_recognition_node.common.errors import FrameError
 from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.recognizer import Recognizer
-from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.diagnostics import StreamStatistics
 from face_recognition_node.ros.images import DepthBuffer
+from face_recognition_node.ros.messages import stamp_to_seconds
 from face_recognition_node.ros.parameters import Settings
 from face_recognition_node.vision.faces import Frame, ImageArray, RecognitionResult
+
+if TYPE_CHECKING:
+    from face_recognition_node.ros.outputs import AnswerPublisher
 
 ValueT = TypeVar("ValueT")
 
@@ -40,26 +42,6 @@ class Packet:
     arrived: float
 
 
-class Outputs(Protocol):
-    """Where the pipeline's answers go."""
-
-    def now(self) -> float:
-        """Return seconds of the node's clock."""
-        ...
-
-    def publish_faces(self, result: RecognitionResult, header: Header, image_bgr: ImageArray) -> None:
-        """Publish the answer."""
-        ...
-
-    def publish_annotated(self, image_bgr: ImageArray, result: RecognitionResult, header: Header) -> None:
-        """Publish the picture with the faces drawn in, if somebody wants it."""
-        ...
-
-    def report_bad_frame(self, error: FrameError, is_first: bool) -> None:
-        """Tell of an image that cannot be used."""
-        ...
-
-
 class FramePipeline:
     """Converts, recognizes, publishes, and tells those who watch (an enrollment).
 
@@ -78,7 +60,7 @@ class FramePipeline:
         settings: Settings,
         depth: DepthBuffer,
         statistics: StreamStatistics,
-        outputs: Outputs,
+        outputs: AnswerPublisher,
         on_result: Observer,
     ) -> None:
         self.recognizer = recognizer

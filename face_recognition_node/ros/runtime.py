@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +18,13 @@ from face_recognition_node.gallery.gallery import Gallery, SessionKind
 from face_recognition_node.identity.adaptation_review import TWIN_PROBABILITY
 from face_recognition_node.identity.person_models import pairs_of_one_person
 from face_recognition_node.recognizer import Recognizer
+from face_recognition_node.ros.lifecycle import LoudNode
 from face_recognition_node.ros.parameters import Settings
-from face_recognition_node.ros.pipeline import FramePipeline
 from face_recognition_node.vision.faces import Frame, IdentityState, RecognitionResult
 from face_recognition_node.vision.runner import BackendReport
+
+if TYPE_CHECKING:
+    from face_recognition_node.ros.pipeline import FramePipeline
 
 logger = logging.getLogger(__name__)
 HOUSEKEEPING_PERIOD_S = 5.0
@@ -148,38 +151,40 @@ def twin_warning(pair: tuple[str, str]) -> str:
     )
 
 
-class Host(Protocol):
-    """What the services and the action need of the node they belong to."""
+class Host(LoudNode):
+    """What the services and the actions need of the node they belong to.
 
-    runtime: Runtime | None
-    pipeline: FramePipeline | None
+    Attributes:
+        runtime: What is there while the node is configured.
+        pipeline: Answers the images; there while the node is configured.
+        is_active: Whether images are answered.
+    """
+
+    runtime: Runtime | None = None
+    pipeline: FramePipeline | None = None
+    is_active: bool = False
 
     @property
     def settings(self) -> Settings:
         """The parameters in force."""
-        ...
-
-    @property
-    def is_active(self) -> bool:
-        """Whether images are answered."""
-        ...
+        raise NotImplementedError
 
     @property
     def image_topic(self) -> str:
         """Full name of the topic images are expected on."""
-        ...
+        raise NotImplementedError
 
     def publish_gallery(self) -> None:
         """Show who is known, if that has changed."""
-        ...
+        raise NotImplementedError
 
     def report_gallery(self, error: GalleryError | None) -> None:
         """Take notice that the gallery was written, or why it could not be."""
-        ...
+        raise NotImplementedError
 
     def check(self) -> None:
-        """Subscribe to the images if somebody wants answers."""
-        ...
+        """Subscribe to the images if somebody wants answers; show the gallery if it has changed."""
+        raise NotImplementedError
 
 
 def open_runtime(settings: Settings, runs_begun: set[Path]) -> Runtime:

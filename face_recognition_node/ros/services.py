@@ -21,7 +21,7 @@ from face_recognition_node.identity.adaptation_review import pairs_that_may_be_o
 from face_recognition_node.identity.operating_point import operating_point
 from face_recognition_node.media.face_fields import number
 from face_recognition_node.media.pixels import image_to_bgr
-from face_recognition_node.ros.lifecycle import LoudNode, state_label
+from face_recognition_node.ros.lifecycle import state_label
 from face_recognition_node.ros.messages import (
     SERVICES,
     SESSION_KINDS,
@@ -92,12 +92,11 @@ class GalleryServices:
     They answer while the node is configured, active or not; before that they say so.
 
     Args:
-        node: Makes the services.
-        host: Owns the gallery, and publishes it after a change.
+        node: Makes the services, owns the gallery, and publishes it after a change.
     """
 
-    def __init__(self, node: LoudNode, host: Host) -> None:
-        self._node, self._host = node, host
+    def __init__(self, node: Host) -> None:
+        self._node = node
         group = ReentrantCallbackGroup()
         for service in SERVICES:
             handler = HANDLERS[service.name]
@@ -107,7 +106,7 @@ class GalleryServices:
 
     def _answering(self, name: str, handler: Handler) -> Callable[[Any, Any], Any]:
         def answer(request: Any, response: Any) -> Any:
-            runtime = self._host.runtime
+            runtime = self._node.runtime
             for field in ("nearest_similarity", "nearest_probability"):  # 0 would be a measurement
                 if hasattr(response, field):
                     setattr(response, field, number(None))
@@ -119,7 +118,7 @@ class GalleryServices:
             try:
                 handler(runtime, request, response)
                 if runtime.gallery.snapshot().version != version:
-                    self._host.report_gallery(None)
+                    self._node.report_gallery(None)
                     if name in LOGGED:
                         self._node.get_logger().info(LOGGED[name](request, response))
             except FaceRecognitionError as error:
@@ -127,14 +126,14 @@ class GalleryServices:
                 is_refused = isinstance(error, InputError)
                 _give_outcome(response, Result.INVALID_GOAL if is_refused else Result.NOT_STORED)
                 if isinstance(error, GalleryUnavailableError):
-                    self._host.report_gallery(error)
+                    self._node.report_gallery(error)
             except Exception as error:  # a service must answer, and must not end the executor
                 self._node.get_logger().error(traceback.format_exc())
                 response.success, response.message = False, f"internal error: {type(error).__name__}: {error}"
                 _give_outcome(response, Result.NOT_STORED)
             response.gallery_version = runtime.gallery.snapshot().version
             try:
-                self._host.publish_gallery()
+                self._node.publish_gallery()
             except Exception:  # what was asked for is done and has to be answered
                 self._node.get_logger().error(traceback.format_exc())
             return response

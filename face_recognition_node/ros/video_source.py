@@ -19,8 +19,8 @@ from std_msgs.msg import Header
 from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.common.parameters import Section, flatten, parameter
 from face_recognition_node.media.sources import FrameSource, open_source
-from face_recognition_node.ros.conversions import bgr_to_image, bgr_to_jpeg
 from face_recognition_node.ros.lifecycle import LoudNode, loud, start_up, state_label
+from face_recognition_node.ros.messages import bgr_to_image, bgr_to_jpeg
 from face_recognition_node.ros.parameters import declare
 from face_recognition_node.vision.faces import Frame
 

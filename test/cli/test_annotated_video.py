@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from face_recognition_node.cli import demo_outputs
 from face_recognition_node.cli.demo_outputs import AnnotatedVideo
 from face_recognition_node.common.errors import InputError, SourceError
-from face_recognition_node.ros.conversions import bgr_to_image
+from face_recognition_node.ros.messages import bgr_to_image
 
 
 def image(tenths: int, grey: int = 90, size: tuple[int, int] = (64, 48)):

@@ -139,8 +139,7 @@ def test_the_node_would_have_published_the_same(tmp_path: Path) -> None:
     from std_msgs.msg import Header
 
     from face_recognition_interfaces.msg import FaceArray
-    from face_recognition_node.ros.conversions import seconds_to_stamp
-    from face_recognition_node.ros.messages import to_face_array
+    from face_recognition_node.ros.messages import seconds_to_stamp, to_face_array
 
     result, messages = written(tmp_path)
     read = deserialize_message(messages[FACES][1], FaceArray)

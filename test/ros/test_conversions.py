@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from face_recognition_node.common.errors import FrameError
 from face_recognition_node.media.images import picture_size
 from face_recognition_node.media.pixels import LAYOUTS, depth_to_metres, image_to_bgr
-from face_recognition_node.ros.conversions import (
+from face_recognition_node.ros.messages import (
     bgr_to_image,
     bgr_to_jpeg,
     seconds_to_stamp,

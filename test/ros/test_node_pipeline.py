@@ -17,10 +17,9 @@ from std_msgs.msg import Header
 
 from face_recognition_interfaces.msg import Face
 from face_recognition_node.common.errors import FrameError
-from face_recognition_node.ros.conversions import bgr_to_image
 from face_recognition_node.ros.diagnostics import StreamStatistics
 from face_recognition_node.ros.images import DepthBuffer
-from face_recognition_node.ros.messages import to_face, to_face_array
+from face_recognition_node.ros.messages import bgr_to_image, to_face, to_face_array
 from face_recognition_node.ros.parameters import Settings
 from face_recognition_node.ros.pipeline import FramePipeline, Packet
 from face_recognition_node.vision.faces import (

@@ -40,7 +40,7 @@ from face_recognition_interfaces.srv import (
     VerifyGallery,
 )
 from face_recognition_node.media.sample import sample_frame
-from face_recognition_node.ros.conversions import bgr_to_image, bgr_to_jpeg
+from face_recognition_node.ros.messages import bgr_to_image, bgr_to_jpeg
 from face_recognition_node.ros.remote import Remote
 
 pytestmark = pytest.mark.ros

@@ -79,7 +79,7 @@ def enroll_first_face(remote: Remote) -> None:
 
     from face_recognition_interfaces.srv import AddFaceFromImage
     from face_recognition_node.media.sample import portrait
-    from face_recognition_node.ros.conversions import bgr_to_image
+    from face_recognition_node.ros.messages import bgr_to_image
 
     request = AddFaceFromImage.Request(image=bgr_to_image(portrait("guest"), Header()), name="Guest")
     answer = remote.call(AddFaceFromImage, f"{NODE}/add_face_from_image", request, 30.0)
@@ -230,7 +230,7 @@ class _Watch:
         self.diagnostics = message
 
     def measure(self, arguments: argparse.Namespace, process_id: int, start_s: float) -> RosFigures:
-        from face_recognition_node.ros.conversions import stamp_to_seconds
+        from face_recognition_node.ros.messages import stamp_to_seconds
 
         before, began = process_usage(process_id)[0], time.time()
         time.sleep(arguments.seconds)

@@ -256,7 +256,7 @@ def _found(folder: Path, secrets: Sequence[bytes]) -> int:
 
 def play_edits(stage: Stage, folder: Path) -> Measured:
     """A14: names change 20 times a second while faces are answered; each name tells which edit it is of."""
-    from face_recognition_node.ros.conversions import stamp_to_seconds
+    from face_recognition_node.ros.messages import stamp_to_seconds
 
     people = _people(stage, 4)
     seconds = stage.some(20, 3)

@@ -44,7 +44,7 @@ class Robot:
 
     def show(self, images: Sequence[Any], on_image: Callable[[float], None] = lambda sent: None) -> None:
         """Play images at 10 Hz, stamped with the time they are sent; tell that time, monotonic seconds."""
-        from face_recognition_node.ros.conversions import seconds_to_stamp
+        from face_recognition_node.ros.messages import seconds_to_stamp
 
         began = time.monotonic()
         for index, image in enumerate(images):
@@ -119,7 +119,7 @@ def film(scene: Scene) -> list[Any]:
     """Return the frames of a scene as image messages."""
     from std_msgs.msg import Header
 
-    from face_recognition_node.ros.conversions import bgr_to_image
+    from face_recognition_node.ros.messages import bgr_to_image
 
     return [bgr_to_image(frame.image_bgr, Header(frame_id="camera")) for frame in scene.frames()]
 

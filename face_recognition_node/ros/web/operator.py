@@ -20,7 +20,6 @@ from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.enrollment.coverage import DIRECTIONS
 from face_recognition_node.gallery.values import Session
 from face_recognition_node.identity.operating_point import OperatingPoint
-from face_recognition_node.ros.conversions import stamp_to_seconds
 from face_recognition_node.ros.messages import (
     DIAGNOSTICS,
     ENROLL_PERSON,
@@ -28,6 +27,7 @@ from face_recognition_node.ros.messages import (
     PROVENANCES,
     SERVICES,
     SESSION_KINDS,
+    stamp_to_seconds,
     to_duration,
     to_seconds,
 )

@@ -1,4 +1,4 @@
-"""The EnrollPerson action: runs one enrollment at a time on the frames that the pipeline answers."""
+"""The actions, EnrollPerson and FindPerson: they run on the frames that the pipeline answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
+from std_msgs.msg import Header
 
-from face_recognition_interfaces.action import EnrollPerson
+from face_recognition_interfaces.action import EnrollPerson, FindPerson
+from face_recognition_interfaces.msg import Face, RejectionCount
 from face_recognition_interfaces.msg import PoseCoverage as PoseCoverageMessage
-from face_recognition_interfaces.msg import RejectionCount
 from face_recognition_node.common.background import BackgroundWriter
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.enrollment.coverage import PoseCoverage
@@ -28,11 +29,23 @@ from face_recognition_node.enrollment.goal import (
     Track,
 )
 from face_recognition_node.enrollment.session import EnrollmentSession
+from face_recognition_node.gallery.snapshot import Snapshot
+from face_recognition_node.gallery.values import folded
 from face_recognition_node.media.face_fields import number
-from face_recognition_node.ros.lifecycle import LoudNode
-from face_recognition_node.ros.messages import ENROLL_PERSON, to_duration, to_seconds
+from face_recognition_node.ros.messages import (
+    ENROLL_PERSON,
+    FIND_PERSON,
+    Call,
+    seconds_to_stamp,
+    to_duration,
+    to_face,
+    to_seconds,
+)
 from face_recognition_node.ros.runtime import Host
 from face_recognition_node.vision.faces import RecognitionResult
+
+EnrollResult = EnrollPerson.Result
+FindResult = FindPerson.Result
 
 
 def to_goal(request: EnrollPerson.Goal) -> EnrollmentGoal:
@@ -86,7 +99,7 @@ def to_feedback(feedback: EnrollmentFeedback) -> EnrollPerson.Feedback:
 def to_result(result: EnrollmentResult, gallery_version: int) -> EnrollPerson.Result:
     """Return how an enrollment ended; ``gallery_version`` is that of now."""
     nearest = result.nearest
-    return EnrollPerson.Result(
+    return EnrollResult(
         success=result.success,
         message=result.message,
         outcome=result.outcome.value,
@@ -108,7 +121,7 @@ def to_result(result: EnrollmentResult, gallery_version: int) -> EnrollPerson.Re
 def refusal(outcome: str, message: str, gallery_version: int = 0) -> EnrollPerson.Result:
     """Return the result of an enrollment that stored nothing for a reason outside the core."""
     nan = float("nan")
-    return EnrollPerson.Result(
+    return EnrollResult(
         outcome=outcome,
         message=message,
         self_consistency=nan,
@@ -134,31 +147,57 @@ def _coverage(coverage: PoseCoverage) -> PoseCoverageMessage:
 
 POLL_S = 0.05
 FEEDBACK_PERIOD_S = 0.1
-"""Feedback comes at most this often, but for every view that is kept."""
-Result = EnrollPerson.Result
+"""Feedback of an enrollment comes at most this often, but for every view that is kept."""
+SEARCH_FEEDBACK_PERIOD_S = 0.2
+DEFAULT_SEARCH_S = 10.0
 
 
-class EnrollmentServer:
-    """Accepts every goal and ends it truthfully; a second one while the first runs ends as "busy".
+class _Action:
+    """Offers an action, accepts every goal and every wish to cancel it.
 
     Args:
-        node: Makes the action.
-        host: Owns the pipeline, and is told when an enrollment wants images.
+        node: Makes the action, owns the pipeline, and is told when a goal wants images.
+        call: Name and type.
     """
 
-    def __init__(self, node: LoudNode, host: Host) -> None:
-        self._node, self._host = node, host
-        self._busy = threading.Lock()
-        self._interrupted = threading.Event()
+    def __init__(self, node: Host, call: Call) -> None:
+        self._node = node
         self._server = ActionServer(
             node,
-            ENROLL_PERSON.type,
-            ENROLL_PERSON.name,
+            call.type,
+            call.name,
             execute_callback=self._execute,
             goal_callback=lambda goal: GoalResponse.ACCEPT,
             cancel_callback=lambda handle: CancelResponse.ACCEPT,
             callback_group=ReentrantCallbackGroup(),
         )
+
+    def close(self) -> None:
+        """Take the action off the network."""
+        self._server.destroy()
+
+    def _execute(self, handle: Any) -> Any:
+        """Run one goal to its end, on a thread of the executor, and give it the terminal state that fits."""
+        result = self._run(handle)
+        if result.success:
+            handle.succeed()
+        elif handle.is_cancel_requested:
+            handle.canceled()
+        else:
+            handle.abort()
+        return result
+
+    def _run(self, handle: Any) -> Any:
+        raise NotImplementedError
+
+
+class EnrollmentServer(_Action):
+    """Ends every goal truthfully; a second one while the first runs ends as "busy"."""
+
+    def __init__(self, node: Host) -> None:
+        self._busy = threading.Lock()
+        self._interrupted = threading.Event()
+        super().__init__(node, ENROLL_PERSON)
 
     @property
     def is_running(self) -> bool:
@@ -171,30 +210,23 @@ class EnrollmentServer:
         with self._busy:
             self._interrupted.clear()
 
-    def close(self) -> None:
-        """Take the action off the network."""
-        self._server.destroy()
-
-    def _execute(self, handle: Any) -> EnrollPerson.Result:
-        """Run one goal to its end, on a thread of the executor."""
+    def _run(self, handle: Any) -> EnrollPerson.Result:
         if not self._busy.acquire(blocking=False):
-            return _end(
-                handle, refusal(Result.BUSY, "another enrollment is running; wait for it or cancel it")
-            )
+            return refusal(EnrollResult.BUSY, "another enrollment is running; wait for it or cancel it")
         try:
             result = self._enroll(handle)
         finally:
             self._busy.release()
         if result.success:
-            self._host.publish_gallery()
+            self._node.publish_gallery()
             self._node.get_logger().info(f"enrolled {result.person_id} with {result.views_kept} views")
-        return _end(handle, result)
+        return result
 
     def _enroll(self, handle: Any) -> EnrollPerson.Result:
-        runtime, pipeline = self._host.runtime, self._host.pipeline
-        if runtime is None or pipeline is None or not self._host.is_active:
-            return refusal(Result.NOT_ACTIVE, "the node is not active; activate it and try again")
-        settings = self._host.settings
+        runtime, pipeline = self._node.runtime, self._node.pipeline
+        if runtime is None or pipeline is None or not self._node.is_active:
+            return refusal(EnrollResult.NOT_ACTIVE, "the node is not active; activate it and try again")
+        settings = self._node.settings
         writer = BackgroundWriter()  # the pipeline's thread must not wait for the commit
         try:
             goal = to_goal(handle.request)
@@ -202,11 +234,11 @@ class EnrollmentServer:
                 goal, runtime.gallery, runtime.models.calibration, settings.recognition.enrollment, writer
             )
         except InputError as error:
-            return refusal(Result.INVALID_GOAL, str(error), runtime.gallery.snapshot().version)
+            return refusal(EnrollResult.INVALID_GOAL, str(error), runtime.gallery.snapshot().version)
         watch = _Watch(session)
         outcome = ""
         with writer, pipeline.observed_by(watch.observe):
-            self._host.check()  # subscribes to the images if nobody had asked for answers before
+            self._node.check()  # subscribes to the images if nobody had asked for answers before
             last_sent, last_kept = 0.0, 0
             while not watch.finished:
                 feedback = watch.wait(POLL_S)
@@ -218,10 +250,10 @@ class EnrollmentServer:
                 if handle.is_cancel_requested:
                     watch.cancel()
                 elif self._interrupted.is_set():
-                    outcome = Result.NOT_ACTIVE
+                    outcome = EnrollResult.NOT_ACTIVE
                     watch.cancel()
                 elif watch.has_seen_nothing and watch.silence > settings.node.image_timeout:
-                    outcome = Result.NO_IMAGES
+                    outcome = EnrollResult.NO_IMAGES
                     watch.cancel()
         version = runtime.gallery.snapshot().version
         result = to_result(session.result(), version)
@@ -230,9 +262,9 @@ class EnrollmentServer:
         result.outcome = outcome
         result.message = (
             "the node was deactivated; nothing was stored"
-            if outcome == Result.NOT_ACTIVE
+            if outcome == EnrollResult.NOT_ACTIVE
             else f"no image received for {settings.node.image_timeout:g} s; is the camera running, and is "
-            f"{self._host.image_topic} its topic? Nothing was stored"
+            f"{self._node.image_topic} its topic? Nothing was stored"
         )
         return result
 
@@ -288,12 +320,107 @@ class _Watch:
                 self._session.cancel()
 
 
-def _end(handle: Any, result: EnrollPerson.Result) -> EnrollPerson.Result:
-    """Give the goal the terminal state that fits its result."""
-    if result.success:
-        handle.succeed()
-    elif handle.is_cancel_requested:
-        handle.canceled()
-    else:
-        handle.abort()
-    return result
+class FindServer(_Action):
+    """Looks out for persons, several at a time; ends with the person or with who was seen instead."""
+
+    def __init__(self, node: Host) -> None:
+        self._lock = threading.Lock()
+        self._n_running = 0
+        super().__init__(node, FIND_PERSON)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether somebody is being looked for."""
+        with self._lock:
+            return self._n_running > 0
+
+    def _run(self, handle: Any) -> FindPerson.Result:
+        with self._lock:
+            self._n_running += 1
+        try:
+            return self._find(handle)
+        finally:
+            with self._lock:
+                self._n_running -= 1
+
+    def _find(self, handle: Any) -> FindPerson.Result:
+        goal, node = handle.request, self._node
+        runtime, pipeline = node.runtime, node.pipeline
+        if runtime is None or pipeline is None or not node.is_active:
+            return FindResult(
+                outcome=FindResult.NOT_ACTIVE, message="the node is not active; activate it first"
+            )
+        if not (goal.person_id or goal.name.strip()):
+            return FindResult(
+                outcome=FindResult.INVALID_GOAL, message="expected a person_id or a name, got neither"
+            )
+        whom = goal.person_id or goal.name
+        if not _wanted_ids(goal, runtime.gallery.snapshot()):
+            return FindResult(outcome=FindResult.NO_SUCH_PERSON, message=f"nobody is known as {whom[:200]!r}")
+        timeout_s = to_seconds(goal.timeout) or DEFAULT_SEARCH_S
+        results: queue.SimpleQueue[RecognitionResult] = queue.SimpleQueue()
+        seen: dict[str, Face] = {}
+        started, last_sent = time.monotonic(), 0.0
+        is_blind = True
+        with pipeline.observed_by(results.put):
+            node.check()  # subscribes to the images if nobody had asked for answers before
+            while time.monotonic() - started < timeout_s:
+                if handle.is_cancel_requested:
+                    return FindResult(
+                        outcome=FindResult.CANCELED, message="canceled", seen=list(seen.values())
+                    )
+                if not node.is_active or node.runtime is not runtime:
+                    return FindResult(outcome=FindResult.NOT_ACTIVE, message="the node was deactivated")
+                try:
+                    result = results.get(timeout=POLL_S)
+                except queue.Empty:
+                    continue
+                is_blind = False
+                wanted = _wanted_ids(goal, runtime.gallery.snapshot())
+                faces = [to_face(face) for face in result.faces]
+                for face in faces:
+                    if face.person_id in wanted:
+                        seen.pop(face.person_id, None)
+                        return FindResult(
+                            success=True,
+                            outcome=FindResult.FOUND,
+                            message=f"{face.name or face.person_id} is in view",
+                            header=Header(stamp=seconds_to_stamp(result.stamp), frame_id=result.frame_id),
+                            face=face,
+                            seen=list(seen.values()),
+                        )
+                    seen[face.person_id or f"track {face.track_id}"] = face
+                if time.monotonic() - last_sent >= SEARCH_FEEDBACK_PERIOD_S:
+                    last_sent = time.monotonic()
+                    elapsed = to_duration(last_sent - started)
+                    handle.publish_feedback(FindPerson.Feedback(elapsed=elapsed, faces=faces))
+        if is_blind:
+            return FindResult(
+                outcome=FindResult.NO_IMAGES,
+                message=f"no image received for {timeout_s:g} s; is the camera running, and is "
+                f"{node.image_topic} its topic?",
+            )
+        return FindResult(
+            outcome=FindResult.NOT_FOUND,
+            message=f"{whom[:200]} was not seen in {timeout_s:g} s; {_instead(list(seen.values()))}",
+            seen=list(seen.values()),
+        )
+
+
+def _wanted_ids(goal: FindPerson.Goal, snapshot: Snapshot) -> set[str]:
+    """Return the ids of the persons that a goal means; a name may be that of several."""
+    if goal.person_id:
+        person_id = snapshot.aliases.get(goal.person_id, goal.person_id)
+        return {person_id} & snapshot.persons.keys()
+    name = folded(goal.name.strip())
+    return {person_id for person_id, person in snapshot.persons.items() if folded(person.name) == name}
+
+
+def _instead(seen: list[Face]) -> str:
+    """Say who was seen."""
+    names = [face.name or face.person_id for face in seen if face.identity_state == Face.KNOWN]
+    parts = [", ".join(names)] if names else []
+    n_others = len(seen) - len(names)
+    if n_others:
+        parts.append(f"{n_others} unknown")
+    return f"seen instead: {' and '.join(parts)}" if parts else "nobody else was seen"
