@@ -9,12 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State
 from ros_world import NODE, PATIENCE, Inbox, node_processes  # a network of our own, before rclpy joins one
 
-from face_recognition_interfaces.srv import ListPersons, SetSession, VerifyGallery
+from face_recognition_interfaces.srv import ForgetPersons, ListPersons, SetSession, VerifyGallery
+from face_recognition_node.gallery.gallery import Gallery, NewTemplate
+from face_recognition_node.vision.faces import HeadPose
 
 pytestmark = pytest.mark.ros
 
@@ -81,3 +84,24 @@ def test_a_locked_gallery_holds_up_neither_readers_nor_the_end(world: SimpleName
         assert "lock" in refused.message
         wait_for_gallery(world, DiagnosticStatus.WARN, "lock")
         assert world.children.end() == {"node": 0}  # by SIGINT, which has eight seconds
+
+
+def test_a_removal_that_cannot_be_finished_is_done_and_says_what_is_to_do(world: SimpleNamespace) -> None:
+    vector = np.eye(64, dtype=np.float32)[0]
+    with Gallery.open(world.gallery, fingerprint=None) as command:
+        anna = command.add_person("Anna Unforgettable", [NewTemplate(vector, 0.9, HeadPose(0.0, 0.0, 0.0))])
+    with closing(sqlite3.connect(world.gallery, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute(
+            "SELECT count(*) FROM templates"
+        ).fetchone()  # the log's pages cannot be overwritten now
+        done = call(world, ForgetPersons, "forget_persons", person_ids=[anna.person_id], final=True)
+        assert done.success
+        assert list(done.forgotten_person_ids) == [anna.person_id]
+        assert "another process is reading it" in done.message
+        assert not call(world, ListPersons, "list_persons").persons
+        wait_for_gallery(world, DiagnosticStatus.WARN, "another process is reading it")
+    wait_for_gallery(world, DiagnosticStatus.OK, "open")
+    rest = b"".join(file.read_bytes() for file in world.gallery.parent.iterdir())
+    assert vector.tobytes() not in rest
+    assert b"Unforgettable" not in rest
