@@ -129,21 +129,24 @@ def user_path(
 
     Raises:
         FaceRecognitionError: ``error``, if the path is empty, has a NUL character or bytes that are not
-            UTF-8 (which OpenCV and SQLite cannot take), names an unknown user's home, or is of another kind.
+            UTF-8 (which OpenCV and SQLite cannot take), is longer than a file system takes, names an unknown
+            user's home, or is of another kind.
     """
     text = require_plain_text(os.fspath(given), name=name, error=error)
     try:
         path = Path(text).expanduser()
     except RuntimeError:  # "~nobody/..."
         raise error(f"{name}: {text}: no such user's home folder") from None
-    if kind == "any":
-        return path
     try:
         mode: int | None = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         mode = None
     except OSError as problem:
-        raise error(f"{name}: {path}: cannot be reached ({problem.strerror})") from problem
+        if kind == "any" and problem.errno != errno.ENAMETOOLONG:
+            return path
+        raise error(f"{name}: {str(path)[:200]}: cannot be reached ({problem.strerror})") from problem
+    if kind == "any":
+        return path
     if mode is None:
         if must_exist:
             raise error(f"{name}: {path}: no such {'file or folder' if kind == 'either' else kind}")

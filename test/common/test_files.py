@@ -76,6 +76,13 @@ def test_a_path_that_nothing_can_use_is_refused(given, says):
         user_path(given, "file", name="picture")
 
 
+def test_a_name_that_is_too_long_is_refused_whoever_looks_at_the_file():
+    with pytest.raises(InputError, match="too long") as refused:
+        user_path("/tmp/" + "x" * 5000, "any")
+    assert len(str(refused.value)) < 300
+    assert user_path("/dev/null", "any") == Path("/dev/null")
+
+
 def test_the_kind_and_the_presence_are_checked(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
