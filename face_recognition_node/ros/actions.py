@@ -36,6 +36,7 @@ from face_recognition_node.ros.messages import (
     ENROLL_PERSON,
     FIND_PERSON,
     Call,
+    in_short,
     seconds_to_stamp,
     to_duration,
     to_face,
@@ -101,7 +102,7 @@ def to_result(result: EnrollmentResult, gallery_version: int) -> EnrollPerson.Re
     nearest = result.nearest
     return EnrollResult(
         success=result.success,
-        message=result.message,
+        message=in_short(result.message),
         outcome=result.outcome.value,
         person_id=result.person_id or "",
         name=result.name,
@@ -123,7 +124,7 @@ def refusal(outcome: str, message: str, gallery_version: int = 0) -> EnrollPerso
     nan = float("nan")
     return EnrollResult(
         outcome=outcome,
-        message=message,
+        message=in_short(message),
         self_consistency=nan,
         nearest_similarity=nan,
         nearest_probability=nan,

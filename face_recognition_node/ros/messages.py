@@ -65,8 +65,6 @@ class Topic:
     Attributes:
         name: Relative to the node (``~/``) or absolute; FACE and PERSON stand for an id.
         type: Message class, or its name as ``ros2 topic list -t`` prints it if that package is optional.
-        qos: Offered quality of service.
-        text: What it carries.
         parameter: Switches it; empty: nothing does.
     """
 
@@ -79,13 +77,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A service or action the node offers.
-
-    Attributes:
-        name: Relative to the node.
-        type: Service or action class.
-        text: What it does.
-    """
+    """A service or action the node offers."""
 
     name: str
     type: Any
@@ -345,6 +337,12 @@ def to_view_report(view: FaceView, reason: str) -> ViewReport:
         pitch=float(view.pose.pitch),
         roll=float(view.pose.roll),
     )
+
+
+def in_short(error: object) -> str:
+    """Return the text of an error: of a long one, which quotes what came, its beginning and its end."""
+    text = str(error)
+    return text if len(text) <= 400 else f"{text[:200]} … {text[-150:]}"
 
 
 def to_duration(seconds: float) -> Duration:

@@ -25,6 +25,7 @@ from face_recognition_node.ros.lifecycle import state_label
 from face_recognition_node.ros.messages import (
     SERVICES,
     SESSION_KINDS,
+    in_short,
     sorted_persons,
     to_duration,
     to_gallery_change,
@@ -60,7 +61,7 @@ def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
     session.observe(result)
     session.finish()
     outcome = session.result()
-    response.success, response.message = outcome.success, outcome.message
+    response.success, response.message = outcome.success, in_short(outcome.message)
     response.outcome = outcome.outcome.value
     response.person_id, response.name = outcome.person_id or "", outcome.name
     if outcome.nearest is not None:
@@ -122,14 +123,17 @@ class GalleryServices:
                     if name in LOGGED:
                         self._node.get_logger().info(LOGGED[name](request, response))
             except FaceRecognitionError as error:
-                response.success, response.message = False, str(error)
+                response.success, response.message = False, in_short(error)
                 is_refused = isinstance(error, InputError)
                 _give_outcome(response, Result.INVALID_GOAL if is_refused else Result.NOT_STORED)
                 if isinstance(error, GalleryUnavailableError):
                     self._node.report_gallery(error)
             except Exception as error:  # a service must answer, and must not end the executor
                 self._node.get_logger().error(traceback.format_exc())
-                response.success, response.message = False, f"internal error: {type(error).__name__}: {error}"
+                response.success, response.message = (
+                    False,
+                    f"internal error: {type(error).__name__}: {in_short(error)}",
+                )
                 _give_outcome(response, Result.NOT_STORED)
             response.gallery_version = runtime.gallery.snapshot().version
             try:

@@ -342,6 +342,23 @@ def test_services_refuse_with_a_reason(world, two_faces_bgr) -> None:
     assert not call(world, ImportGallery, "import_gallery", path="/no/such/file").success
 
 
+def test_a_refusal_quotes_little_of_what_came(world, guest_bgr) -> None:
+    long = "x" * 100_000
+    refused = [
+        call(world, RenamePerson, "rename_person", person_id=long, name="X"),
+        call(world, ForgetPersons, "forget_persons", session=long),
+        call(world, ExportGallery, "export_gallery", path=long),
+        call(world, ImportGallery, "import_gallery", path=f"/tmp/{long}"),
+        add(world, guest_bgr, name="X", person_id=long),
+    ]
+    for answer in refused:
+        assert not answer.success
+        assert "internal error" not in answer.message
+        assert len(answer.message) < 500
+    assert "nobody has the id 'xxx" in refused[0].message
+    assert refused[0].message.endswith("see the list of persons")
+
+
 def set_parameter(world, name: str, value: ParameterValue) -> None:
     request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
     response = world.remote.call(SetParameters, f"{NODE}/set_parameters", request, PATIENCE)
