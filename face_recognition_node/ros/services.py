@@ -82,6 +82,7 @@ def _most_prominent(result: RecognitionResult) -> tuple[Any, ...]:
     return tuple(sorted(views, key=lambda view: -view.detection.size_px)[:1])
 
 
+FILES_OF_OTHERS = ("~/export_gallery", "~/import_gallery")
 Result = EnrollPerson.Result
 Handler = Callable[[Runtime, Any, Any], None]
 KINDS = {number: kind for kind, number in SESSION_KINDS.items()}
@@ -126,7 +127,8 @@ class GalleryServices:
                 response.success, response.message = False, in_short(error)
                 is_refused = isinstance(error, InputError)
                 _give_outcome(response, Result.INVALID_GOAL if is_refused else Result.NOT_STORED)
-                if isinstance(error, GalleryUnavailableError):
+                # the file that an export or import names is not the gallery, which tells of its own trouble
+                if isinstance(error, GalleryUnavailableError) and name not in FILES_OF_OTHERS:
                     self._node.report_gallery(error)
             except Exception as error:  # a service must answer, and must not end the executor
                 self._node.get_logger().error(traceback.format_exc())

@@ -340,6 +340,16 @@ def test_services_refuse_with_a_reason(world, two_faces_bgr) -> None:
     assert "end before the picture" in refused.message
     assert not call(world, UndoGallery, "undo_gallery", steps=1000).success
     assert not call(world, ImportGallery, "import_gallery", path="/no/such/file").success
+    inbox = Inbox(world.remote, DiagnosticArray, "/diagnostics")
+    inbox.wait(
+        lambda message: any(s.name.endswith("gallery") for s in message.status),
+        "diagnostics after a file that is not there",
+    )
+    told = [
+        status for message in inbox.messages for status in message.status if "cannot be" in status.message
+    ]
+    inbox.close()
+    assert not told, "the gallery itself can be written"
 
 
 def test_a_refusal_quotes_little_of_what_came(world, guest_bgr) -> None:
