@@ -132,7 +132,7 @@ def run_node(
             args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO
         )
     except Exception as error:  # arguments or a parameter file that ROS cannot read, in its own words
-        sys.stderr.write(f"cannot start: {' '.join(str(error).split())[:400]}\n")
+        sys.stderr.write(f"cannot start: {type(error).__name__}: {' '.join(str(error).split())[:400]}\n")
         return 2
     failed: list[BaseException] = []
     try:

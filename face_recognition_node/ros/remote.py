@@ -44,9 +44,17 @@ class Remote:
         self._failure: Exception | None = None
 
     def __enter__(self) -> Remote:
-        """Create the node and start to spin."""
+        """Create the node and start to spin.
+
+        Raises:
+            RemoteError: ROS cannot start with the arguments of this process.
+        """
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        except Exception as error:
+            said = " ".join(str(error).split())[:400]
+            raise RemoteError(f"cannot start: {type(error).__name__}: {said}") from error
         self.node: Node = rclpy.create_node(self._name, context=self._context, **self._options)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

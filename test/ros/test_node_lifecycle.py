@@ -319,6 +319,22 @@ def test_a_bad_parameter_at_start_is_one_line_and_exit_code_2(
     assert ended.returncode == 2
 
 
+@pytest.mark.parametrize("executable", ["main", "web"])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--unheard-of"], "UnknownROSArgsError: ['--unheard-of']"), (["-r", "__node:=no-name!"], "no-name!")],
+)
+def test_arguments_that_ros_cannot_read_end_with_exit_code_2(
+    executable: str, arguments: list[str], says: str
+) -> None:
+    code = f"import sys; from face_recognition_node.ros.main import {executable}; sys.exit({executable}())"
+    command = [sys.executable, "-c", code, "--ros-args", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=ros_world.PATIENCE, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("cannot start: ")
+    assert says in ended.stderr.splitlines()[-1]
+
+
 def test_interrupts_of_the_whole_group_end_all_in_order(tmp_path: Path) -> None:
     """Ctrl-C in a terminal goes to the launch and the nodes, and the launch passes it on."""
 
