@@ -104,7 +104,7 @@ TABLE = {
 }
 """Room → what it may import. ``cli`` may import anything, late: see test_the_command_line_starts_bare."""
 
-LARGEST_FOLDER = 18
+LARGEST_FOLDER = 17
 """Modules in a folder, ``__init__`` left out; the aim is 16."""
 DEEPEST_IMPORT = 10
 """Modules in the longest chain of imports at the top of files; types alone are imported for type checking."""
