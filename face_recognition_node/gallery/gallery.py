@@ -33,7 +33,6 @@ from face_recognition_node.gallery.reembedding import ReembeddingReport, reembed
 from face_recognition_node.gallery.snapshot import LiveSnapshot, Snapshot
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.values import (
-    Match,
     NewTemplate,
     Person,
     Provenance,
@@ -45,7 +44,7 @@ from face_recognition_node.vision.detector import Embedder
 from face_recognition_node.vision.faces import ImageArray
 
 __all__ = [
-    "Gallery", "GalleryConfig", "Match", "NewTemplate", "Person", "Provenance", "Session", "SessionKind",
+    "Gallery", "GalleryConfig", "NewTemplate", "Person", "Provenance", "Session", "SessionKind",
     "Snapshot", "Template",
 ]  # fmt: skip
 

@@ -18,7 +18,7 @@ from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
 from face_recognition_node.gallery.rows import Columns, Rows
 from face_recognition_node.gallery.schema import PRECISIONS, PROVENANCES
-from face_recognition_node.gallery.values import Match, Person, Provenance, Session, SessionKind, Template
+from face_recognition_node.gallery.values import Person, Provenance, SearchHit, Session, SessionKind, Template
 from face_recognition_node.vision.faces import FloatArray, HeadPose, IntArray
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Snapshot:
             )
         )
 
-    def search(self, queries: ArrayLike, per_query: int = 32) -> list[tuple[Match, ...]]:
+    def search(self, queries: ArrayLike, per_query: int = 32) -> list[tuple[SearchHit, ...]]:
         """Return for each query the most similar persons, each with its best template.
 
         Args:
@@ -151,18 +151,18 @@ class Snapshot:
                 return found
             k *= 4  # many templates of few people are in front
 
-    def _persons(self, similarities: list[float], template_ids: IntArray, n: int) -> tuple[Match, ...]:
+    def _persons(self, similarities: list[float], template_ids: IntArray, n: int) -> tuple[SearchHit, ...]:
         """Return the first template of each of the first n persons, of those that this version shows."""
         columns = self.columns
         rows = np.minimum(np.searchsorted(columns.template_ids, template_ids), len(columns) - 1)
         is_shown = (columns.template_ids[rows] == template_ids) & (columns.codes[rows, 2] == 0)
-        best: dict[str, Match] = {}
+        best: dict[str, SearchHit] = {}
         for at in np.flatnonzero(is_shown).tolist():
             row = rows[at]
             person_id = columns.person_ids[row]
             if person_id not in best:
                 quality = float(columns.quality[row])
-                best[person_id] = Match(person_id, similarities[at], int(template_ids[at]), quality)
+                best[person_id] = SearchHit(person_id, similarities[at], int(template_ids[at]), quality)
                 if len(best) == n:
                     break
         return tuple(best.values())

@@ -152,7 +152,7 @@ class Person:
         return self.name or self.person_id
 
 
-class Match(NamedTuple):
+class SearchHit(NamedTuple):
     """The best template of one person for one query; the similarity is the cosine in [-1, 1]."""
 
     person_id: str

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from face_recognition_node.identity.person_models import PersonMatch, PersonModels
+from face_recognition_node.identity.person_models import Match, PersonModels
 from face_recognition_node.tracking.assignment import linear_sum_assignment
 from face_recognition_node.vision.faces import Candidate, FloatArray, Identity, IdentityState
 from face_recognition_node.vision.geometry import intersection_matrix
@@ -68,7 +68,7 @@ class Claim:
     person_id: str | None = None
     former_id: str | None = None
     answered: tuple[int, int] = (-1, -1)
-    matches: tuple[PersonMatch, ...] = ()
+    matches: tuple[Match, ...] = ()
     supported: dict[str, float] = field(default_factory=dict)
     is_stranger: bool = False
     new_probability: float = 0.0
@@ -79,7 +79,7 @@ class Claim:
 class _Option:
     """A match that clears the line for a track, and the log posterior it does so with."""
 
-    match: PersonMatch
+    match: Match
     log_posterior: float
 
 
@@ -176,9 +176,7 @@ class IdentityResolver:
             ):
                 track.claim.matches = self._without_doubles(found, snapshot)
 
-    def _without_doubles(
-        self, matches: tuple[PersonMatch, ...], snapshot: Snapshot
-    ) -> tuple[PersonMatch, ...]:
+    def _without_doubles(self, matches: tuple[Match, ...], snapshot: Snapshot) -> tuple[Match, ...]:
         """Leave out strangers who are an enrolled person, met before that person was enrolled.
 
         Only where the enrolled person may be named: a stranger who merely resembles somebody keeps the id.
@@ -193,7 +191,7 @@ class IdentityResolver:
             or not any(self._models.are_one(h.person_id, e.person_id, snapshot) for e in enrolled)
         )
 
-    def _posterior(self, matches: Sequence[PersonMatch], n_persons: int) -> dict[str | None, float]:
+    def _posterior(self, matches: Sequence[Match], n_persons: int) -> dict[str | None, float]:
         """Return the natural log of each match's posterior by person_id, and of "new" under None."""
         new = math.log(self.config.new_person_prior)
         each = math.log1p(-self.config.new_person_prior) - math.log(max(n_persons, 1))
@@ -204,7 +202,7 @@ class IdentityResolver:
         return {person_id: value - total for person_id, value in logs.items()}
 
     def _options(
-        self, track: Track, matches: Sequence[PersonMatch], posterior: dict[str | None, float],
+        self, track: Track, matches: Sequence[Match], posterior: dict[str | None, float],
         limits: tuple[float, float], snapshot: Snapshot, stamp: float,
     ) -> dict[str, _Option]:  # fmt: skip
         """Return the persons that the track may be claimed to be."""
@@ -243,9 +241,7 @@ class IdentityResolver:
                 options[match.person_id] = _Option(match, log_posterior)
         return options
 
-    def _twins(
-        self, person_id: str, enrolled: Sequence[PersonMatch], snapshot: Snapshot
-    ) -> list[PersonMatch]:
+    def _twins(self, person_id: str, enrolled: Sequence[Match], snapshot: Snapshot) -> list[Match]:
         """Return the other enrolled entries that show the same face as this person's."""
         return [
             h
@@ -290,7 +286,7 @@ class IdentityResolver:
         return track
 
     def _describe(
-        self, track: Track, matches: Sequence[PersonMatch], option: _Option | None,
+        self, track: Track, matches: Sequence[Match], option: _Option | None,
         posterior: dict[str | None, float], snapshot: Snapshot, stamp: float,
     ) -> Identity:  # fmt: skip
         claim: Claim = track.claim
@@ -335,7 +331,7 @@ class IdentityResolver:
         )
 
 
-def _possible(track: Track) -> list[PersonMatch]:
+def _possible(track: Track) -> list[Match]:
     """Return the persons that a track may be: no stranger seen in one frame with it who fits better there."""
     claim: Claim = track.claim
     return [

@@ -32,12 +32,12 @@ MOST_ENTRIES = 500
 """Of larger galleries the latest are compared with one another."""
 _LEAST_COSINE = 0.15
 """Entries less alike are not one person, whatever the tables say, and need not be looked up in them."""
-CANDIDATES = 8
+MOST_COMPARED = 8
 """Persons compared in full for one query; those further down the search cannot be named."""
 
 
 @dataclass(frozen=True, slots=True)
-class PersonMatch:
+class Match:
     """One person that a track might be.
 
     Attributes:
@@ -89,10 +89,10 @@ class PersonModels:
 
     def rank(
         self, queries: FloatArray, qualities: Sequence[float], snapshot: Snapshot
-    ) -> list[tuple[PersonMatch, ...]]:
+    ) -> list[tuple[Match, ...]]:
         """Return for each (Q, D) unit vector of this quality the persons it may be, highest ratio first."""
         self.follow(snapshot)
-        found = snapshot.search(queries, CANDIDATES) if snapshot.n_templates else [()] * len(queries)
+        found = snapshot.search(queries, MOST_COMPARED) if snapshot.n_templates else [()] * len(queries)
         common = self._calibration.commonness(queries)
         ranked = []
         for query, quality, own, matches in zip(queries, qualities, common.tolist(), found, strict=True):
@@ -127,7 +127,7 @@ class PersonModels:
 
     def _judge(
         self, query: FloatArray, quality: float, own: float, persons: Sequence[Person], snapshot: Snapshot
-    ) -> tuple[PersonMatch, ...]:
+    ) -> tuple[Match, ...]:
         if not persons:
             return ()
         models = [self._model(person.person_id, snapshot) for person in persons]
@@ -139,7 +139,7 @@ class PersonModels:
         distances = np.sqrt(np.maximum(2.0 - 2.0 * nearest, 0.0))
         columns = (similarity.tolist(), ratios.tolist(), false_matches.tolist(), distances.tolist())
         matches = [
-            PersonMatch(person.person_id, person.is_stranger, *values)
+            Match(person.person_id, person.is_stranger, *values)
             for person, *values in zip(persons, *columns, strict=True)
         ]
         return tuple(sorted(matches, key=lambda h: (-h.log_ratio, -h.similarity)))

@@ -26,9 +26,9 @@ from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.relighting import brighten_frame
 from face_recognition_node.vision.retinaface_decoding import (
     AVERAGED_FROM,
-    Candidates,
     Cells,
     Placement,
+    Proposals,
     decode_cells,
     least_logit,
     select_cells,
@@ -138,7 +138,7 @@ class RetinaFaceDetector:
         if len(passes) == 2:
             passes[0] = passes[0].of_heights(0, MAIN_PASS_UP_TO * scale)
             passes[1] = passes[1].of_heights(CLOSE_PASS_FACES_FROM * scale, math.inf)
-        return select_faces(Candidates.joined(passes), config, scale)
+        return select_faces(Proposals.joined(passes), config, scale)
 
     def network_inputs(self, image_bgr: ImageArray) -> list[ImageArray]:
         """Return what the network is given for an image, (1, H, W, 3) uint8 for each pass, for benchmarks."""
@@ -200,29 +200,29 @@ def _placements(size: tuple[int, int], config: DetectorConfig) -> list[Placement
     return [main]
 
 
-def select_faces(candidates: Candidates, config: DetectorConfig, scale: float = 1.0) -> list[Detection]:
-    """Thin candidates out to faces, best score first.
+def select_faces(proposals: Proposals, config: DetectorConfig, scale: float = 1.0) -> list[Detection]:
+    """Thin proposals out to faces, best score first.
 
     Dropped are: scores too low for the face's size, boxes that overlap a better one, parts of a face inside a
     better and larger box, faces smaller than asked for, and boxes whose landmarks lie all in one place.
 
     Args:
-        candidates: In pixels of the image.
+        proposals: In pixels of the image.
         config: Thresholds.
         scale: Pixels of the image for one pixel at the working resolution.
     """
-    boxes, landmarks = candidates.boxes_xyxy, candidates.landmarks_xy
+    boxes, landmarks = proposals.boxes_xyxy, proposals.landmarks_xy
     sides = boxes[:, 2:] - boxes[:, :2]
     spread = np.ptp(landmarks, axis=1).max(axis=1)
     usable = (sides > 0).all(axis=1) & np.isfinite(sides).all(axis=1) & np.isfinite(spread)
     usable &= (sides[:, 1] >= config.minimum_face_px) & (spread > _LEAST_LANDMARK_SPREAD * sides.max(axis=1))
-    usable &= candidates.scores >= config.least_score(sides[:, 1] / scale)
+    usable &= proposals.scores >= config.least_score(sides[:, 1] / scale)
     rows = np.flatnonzero(usable)
     if len(rows) == 0:
         return []
-    kept = rows[suppress_overlaps(boxes[rows], candidates.scores[rows], config.overlap_threshold)]
+    kept = rows[suppress_overlaps(boxes[rows], proposals.scores[rows], config.overlap_threshold)]
     kept = kept[_not_inside_better(boxes[kept])][: config.maximum_faces]
-    return [Detection(boxes[row], min(1.0, float(candidates.scores[row])), landmarks[row]) for row in kept]
+    return [Detection(boxes[row], min(1.0, float(proposals.scores[row])), landmarks[row]) for row in kept]
 
 
 def _not_inside_better(boxes_xyxy: FloatArray) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ A level of stride ``s`` has, in each cell, a smaller and a larger square anchor 
 ``box = (cx + 0.1 a dx, cy + 0.1 a dy)`` with sides ``a exp(0.2 dw)``, ``a exp(0.2 dh)``, and each landmark as
 ``(cx + 0.1 a lx, cy + 0.1 a ly)`` (variances of SSD, Liu et al. 2016).
 
-Only candidates above the threshold are ever decoded: the maps hold tens of thousands of anchors, a picture a
+Only proposals above the threshold are ever decoded: the maps hold tens of thousands of anchors, a picture a
 handful of faces. Their anchors are computed from their indices, so there is no table to keep.
 """
 
@@ -68,7 +68,7 @@ _MAXIMUM_LOG_SIZE = 4.0  # exp(4) = 55 times the anchor: nothing sensible is lar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidates:
+class Proposals:
     """Decoded anchors, in pixels of the picture the network saw.
 
     Attributes:
@@ -84,27 +84,27 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def mapped(self, scale: float, shift_x: float = 0.0, shift_y: float = 0.0) -> Candidates:
-        """Return the candidates with ``(x - shift) * scale``: from a resized, padded copy to the picture."""
+    def mapped(self, scale: float, shift_x: float = 0.0, shift_y: float = 0.0) -> Proposals:
+        """Return the proposals with ``(x - shift) * scale``: from a resized, padded copy to the picture."""
         shift = np.array([shift_x, shift_y], np.float32)
-        return Candidates(
+        return Proposals(
             (self.boxes_xyxy - np.tile(shift, 2)) * np.float32(scale),
             self.scores,
             (self.landmarks_xy - shift) * np.float32(scale),
         )
 
-    def of_heights(self, least: float, most: float) -> Candidates:
-        """Return the candidates whose box is between ``least`` and ``most`` pixels high."""
+    def of_heights(self, least: float, most: float) -> Proposals:
+        """Return the proposals whose box is between ``least`` and ``most`` pixels high."""
         heights = self.boxes_xyxy[:, 3] - self.boxes_xyxy[:, 1]
         wanted = (heights >= least) & (heights <= most)
-        return Candidates(self.boxes_xyxy[wanted], self.scores[wanted], self.landmarks_xy[wanted])
+        return Proposals(self.boxes_xyxy[wanted], self.scores[wanted], self.landmarks_xy[wanted])
 
     @staticmethod
-    def joined(parts: Sequence[Candidates]) -> Candidates:
-        """Return all candidates of several passes."""
+    def joined(parts: Sequence[Proposals]) -> Proposals:
+        """Return all proposals of several passes."""
         if len(parts) == 1:
             return parts[0]
-        return Candidates(
+        return Proposals(
             np.concatenate([part.boxes_xyxy for part in parts]),
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.landmarks_xy for part in parts]),
@@ -166,7 +166,7 @@ def require_maps(shapes: Sequence[tuple[int, ...]]) -> None:
             raise ModelError(f"map of stride {stride}: expected shape ({HEAD_CHANNELS}, h, w), got {shape}")
 
 
-def decode_cells(cells: Cells) -> Candidates:
+def decode_cells(cells: Cells) -> Proposals:
     """Return the boxes, scores and landmarks that the network means."""
     values = cells.values
     side = _SIDES[cells.level, cells.anchor][:, None]
@@ -175,7 +175,7 @@ def decode_cells(cells: Cells) -> Candidates:
     middle = center + values[:, 1:3] * (np.float32(CENTER_VARIANCE) * side)
     half = side * np.exp(np.minimum(values[:, 3:5] * np.float32(SIZE_VARIANCE), _MAXIMUM_LOG_SIZE)) / 2
     points = values[:, 5:].reshape(-1, 5, 2)
-    return Candidates(
+    return Proposals(
         np.concatenate([middle - half, middle + half], axis=1),
         np.asarray(1 / (1 + np.exp(-values[:, 0])), np.float32),
         center[:, None] + points * (np.float32(CENTER_VARIANCE) * side)[:, :, None],

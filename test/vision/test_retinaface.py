@@ -16,7 +16,7 @@ from face_recognition_node.config import DetectorConfig, ModelsConfig
 from face_recognition_node.vision.geometry import iou_matrix
 from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.retinaface import Placement, RetinaFaceDetector, select_faces
-from face_recognition_node.vision.retinaface_decoding import Candidates
+from face_recognition_node.vision.retinaface_decoding import Proposals
 from face_recognition_node.vision.runner import BackendReport
 
 SLOW = pytest.mark.slow
@@ -211,16 +211,16 @@ def test_placements_fit(size, margin):
     assert max(placement.content) <= 640
 
 
-def candidates(*rows) -> Candidates:
-    """Return candidates of (x1, y1, x2, y2, score) with landmarks spread over each box."""
+def proposals(*rows) -> Proposals:
+    """Return proposals of (x1, y1, x2, y2, score) with landmarks spread over each box."""
     boxes = np.array([row[:4] for row in rows], np.float32).reshape(-1, 4)
     pattern = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
     landmarks = boxes[:, None, :2] + pattern * (boxes[:, None, 2:] - boxes[:, None, :2])
-    return Candidates(boxes, np.array([row[4] for row in rows], np.float32), landmarks)
+    return Proposals(boxes, np.array([row[4] for row in rows], np.float32), landmarks)
 
 
 def test_selection_thins_out():
-    found = candidates(
+    found = proposals(
         (0, 0, 100, 120, 0.99),
         (5, 5, 104, 122, 0.95),  # overlaps the first
         (30, 40, 70, 80, 0.9),  # a part of the first
@@ -233,27 +233,27 @@ def test_selection_thins_out():
 
 
 def test_a_sure_face_inside_a_less_sure_one_stays():
-    found = candidates((0, 0, 200, 240, 0.93), (60, 60, 110, 120, 0.99))
+    found = proposals((0, 0, 200, 240, 0.93), (60, 60, 110, 120, 0.99))
     assert len(select_faces(found, DetectorConfig())) == 2
 
 
 def test_selection_scales_the_threshold_and_limits_the_number():
-    far = candidates((0, 0, 60, 72, 0.5))
+    far = proposals((0, 0, 60, 72, 0.5))
     assert select_faces(far, DetectorConfig()) == []
     assert len(select_faces(far, DetectorConfig(), scale=4.0)) == 1
-    many = candidates(*[(100 * n, 0, 100 * n + 80, 100, 0.91 + 0.001 * n) for n in range(20)])
+    many = proposals(*[(100 * n, 0, 100 * n + 80, 100, 0.91 + 0.001 * n) for n in range(20)])
     kept = select_faces(many, DetectorConfig(maximum_faces=3))
     assert [round(face.score, 3) for face in kept] == [0.929, 0.928, 0.927]
 
 
 def test_heaped_landmarks_and_infinite_boxes_are_no_face():
-    heaped = candidates((0, 0, 100, 120, 0.99))
-    heaped = Candidates(heaped.boxes_xyxy, heaped.scores, np.full((1, 5, 2), 50, np.float32))
+    heaped = proposals((0, 0, 100, 120, 0.99))
+    heaped = Proposals(heaped.boxes_xyxy, heaped.scores, np.full((1, 5, 2), 50, np.float32))
     assert select_faces(heaped, DetectorConfig()) == []
-    broken = candidates((0, 0, np.inf, 120, 0.99))
+    broken = proposals((0, 0, np.inf, 120, 0.99))
     with np.errstate(invalid="ignore"):
         assert select_faces(broken, DetectorConfig()) == []
-    assert select_faces(candidates(), DetectorConfig()) == []
+    assert select_faces(proposals(), DetectorConfig()) == []
 
 
 def test_least_score_rises_with_size():

@@ -1,4 +1,4 @@
-"""Decoding: only candidates are decoded, and to the same numbers as the textbook's anchors one by one."""
+"""Decoding: only proposals are decoded, and to the same numbers as the textbook's anchors one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from face_recognition_node.common.errors import ModelError
 from face_recognition_node.vision.retinaface_decoding import (
-    Candidates,
+    Proposals,
     decode_cells,
     least_logit,
     select_cells,
@@ -46,7 +46,7 @@ def slow_decode(maps, threshold):
     return sorted(found, key=lambda item: -item[0])
 
 
-def decode_maps(maps, threshold) -> Candidates:
+def decode_maps(maps, threshold) -> Proposals:
     return decode_cells(select_cells(maps, least_logit(threshold)))
 
 
@@ -95,5 +95,5 @@ def test_candidates_are_mapped_filtered_and_joined(rng):
     low, high = found.of_heights(0, 100), found.of_heights(100, math.inf)
     assert len(low) == (heights <= 100).sum() > 0
     assert len(high) == (heights >= 100).sum() > 0
-    both = Candidates.joined([low, high])
+    both = Proposals.joined([low, high])
     assert sorted(both.scores.tolist()) == sorted(found.scores.tolist())

@@ -187,7 +187,7 @@ def measure_size(
         look: Is shown the snapshot and the persons' (P, D) mean faces, to measure something else.
     """
     from face_recognition_node.gallery.gallery import Gallery
-    from face_recognition_node.identity.person_models import CANDIDATES
+    from face_recognition_node.identity.person_models import MOST_COMPARED
 
     rng = np.random.default_rng(seed)
     means = made_up_means(max(1, n_templates // TEMPLATES_PER_PERSON), rng)
@@ -199,7 +199,7 @@ def measure_size(
     try:
         snapshot = gallery.snapshot()
         batches = [made_up_views(means[rng.integers(len(means), size=QUERIES)], rng) for _ in range(repeats)]
-        search, wide = (_times(partial(snapshot.search, per_query=n), batches) for n in (CANDIDATES, 32))
+        search, wide = (_times(partial(snapshot.search, per_query=n), batches) for n in (MOST_COMPARED, 32))
         if look is not None:
             look(snapshot, means, rng)
         del snapshot
