@@ -36,8 +36,7 @@ from face_recognition_node.vision.faces import (
 )
 from face_recognition_node.vision.flatness import UNVERIFIED, FaceDepth, measure_relief, sample_face_depth
 from face_recognition_node.vision.following import FaceFinder
-from face_recognition_node.vision.pose import fit_heads
-from face_recognition_node.vision.position import position_from_depth, position_from_size
+from face_recognition_node.vision.pose import fit_heads, position_from_depth, position_from_size
 from face_recognition_node.vision.quality import assess_quality
 from face_recognition_node.vision.relighting import brighten_frame
 from face_recognition_node.vision.rotation import rotate_image, to_original

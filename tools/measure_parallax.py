@@ -26,7 +26,7 @@ from face_recognition_node.evaluation.scenes.scene import FACE_HEIGHT_M
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.faces import FloatArray, Frame, ImageArray
-from face_recognition_node.vision.parallax import MotionEvidence
+from face_recognition_node.vision.flatness import MotionEvidence
 
 SWINGS = (12, 20, 30, 40)
 """Degrees to which the head or the print is turned to either side; up and down to 0.6 of it."""

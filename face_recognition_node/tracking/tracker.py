@@ -19,8 +19,7 @@ from face_recognition_node.config import TrackerConfig
 from face_recognition_node.tracking.association import Costs, contested, position_costs, reachable, solve
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import Detection, FloatArray
-from face_recognition_node.vision.flatness import FLAT, UNVERIFIED, ReliefEvidence
-from face_recognition_node.vision.parallax import MotionEvidence
+from face_recognition_node.vision.flatness import FLAT, UNVERIFIED, MotionEvidence, ReliefEvidence
 
 
 class Comparison(Protocol):

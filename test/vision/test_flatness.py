@@ -17,7 +17,7 @@ from face_recognition_node.vision.flatness import (
     ReliefEvidence,
     sample_face_depth,
 )
-from face_recognition_node.vision.position import position_from_depth
+from face_recognition_node.vision.pose import position_from_depth
 
 FOCAL_PX = 525.0
 SIZE = (480, 640)

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from face_recognition_node.vision.faces import Detection, HeadPose, Intrinsics
-from face_recognition_node.vision.pose import HEAD_XYZ, estimate_pose
-from face_recognition_node.vision.position import EYES_M, position_from_depth, position_from_size
+from face_recognition_node.vision.pose import (
+    EYES_M,
+    HEAD_XYZ,
+    estimate_pose,
+    position_from_depth,
+    position_from_size,
+)
 
 CAMERA = Intrinsics(600.0, 600.0, 320.0, 240.0)
 FRONTAL = HeadPose(0.0, 0.0, 0.0)

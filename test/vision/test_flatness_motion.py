@@ -14,8 +14,7 @@ from face_recognition_node.backends import load_detector
 from face_recognition_node.config import DetectorConfig, ModelsConfig
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.vision.faces import Detection
-from face_recognition_node.vision.flatness import FLAT, SOLID, UNVERIFIED
-from face_recognition_node.vision.parallax import MotionEvidence
+from face_recognition_node.vision.flatness import FLAT, SOLID, UNVERIFIED, MotionEvidence
 
 RATE_HZ = 12.5
 PORTRAIT = 240
