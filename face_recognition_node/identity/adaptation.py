@@ -22,6 +22,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +32,6 @@ from face_recognition_node.common.errors import GalleryConflictError, GalleryErr
 from face_recognition_node.config import AdaptationConfig
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, SessionKind, Template
 from face_recognition_node.identity.adaptation_review import review
-from face_recognition_node.identity.adaptation_values import AdaptationReport, Likeness, Probation
 from face_recognition_node.identity.comparison import compare_with_templates
 from face_recognition_node.vision.faces import (
     FaceView,
@@ -47,16 +47,99 @@ if TYPE_CHECKING:
     from face_recognition_node.identity.calibration import Calibration
     from face_recognition_node.tracking.tracker import Track
 
-__all__ = ["AdaptationConfig", "AdaptationReport", "Adapter"]
-
 LOGGER = logging.getLogger(__name__)
 CONFLICT_LOG_RATIO = 1.0
 """A view more like somebody else than this, natural log, is not learned."""
 MARGIN_LOG_RATIO = 4.0
 """By how much it must be more like the person than like anybody else."""
 RETURN_TOLERANCE = 0.04
-"""A view is back at the track's usual likeness if its cosine is at most this much lower."""
+"""A view is back at the track's usual similarity if its cosine is at most this much lower."""
 _FORGET_TRACK_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationReport:
+    """Something that was done or refused.
+
+    Attributes:
+        person_id: Whose template.
+        action: "added", "replaced", "refused" or "set_aside".
+        reason: In words.
+        similarity: Cosine to the nearest enrolled template.
+    """
+
+    person_id: str
+    action: str
+    reason: str
+    similarity: float
+
+    def __str__(self) -> str:
+        return f"adaptation of {self.person_id}: {self.action} ({self.reason}, {self.similarity:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How a view fits its person and others.
+
+    Attributes:
+        similarity: Cosine to the nearest enrolled template.
+        log_ratio: What that is worth, natural log.
+        any_similarity: Cosine to the nearest template of any provenance.
+        other_log_ratio: What the similarity to the nearest other person is worth.
+    """
+
+    similarity: float
+    log_ratio: float
+    any_similarity: float
+    other_log_ratio: float
+
+
+@dataclass(slots=True)
+class _Probation:
+    """What is remembered of one track.
+
+    Attributes:
+        person_id: Whom it is claimed to be.
+        n_certain: Certain views so far.
+        first_certain: Stamp of the first of them.
+        last_certain: Stamp of the last of them.
+        last_stamp: Stamp of the latest view.
+        usual: Highest running median of the similarity to the enrolled views.
+        view: A view that may be stored, or None.
+        view_similarity: Its cosine to the person's nearest template.
+        returns: Views at the usual similarity since.
+    """
+
+    person_id: str
+    n_certain: int = 0
+    first_certain: float = 0.0
+    last_certain: float = 0.0
+    last_stamp: float = -math.inf
+    usual: float = -1.0
+    view: FaceView | None = None
+    view_similarity: float = 0.0
+    returns: int = 0
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=5))
+
+    def note(self, view: FaceView, fit: _Fit, certain_log_ratio: float) -> None:
+        """Count a view."""
+        self.last_stamp = view.stamp
+        self._recent.append(fit.similarity)
+        if len(self._recent) == self._recent.maxlen:
+            self.usual = max(self.usual, float(np.median(self._recent)))
+        if fit.log_ratio >= certain_log_ratio:
+            self.first_certain = view.stamp if self.n_certain == 0 else self.first_certain
+            self.last_certain = view.stamp
+            self.n_certain += 1
+
+    def is_certain(self, views: int, span_s: float) -> bool:
+        """Whether enough certain views over enough time were seen."""
+        return self.n_certain >= views and self.last_certain - self.first_certain >= span_s
+
+    def put_on_probation(self, view: FaceView, fit: _Fit) -> None:
+        """Keep a view to be stored later; of several, the one that shows the newest look."""
+        if self.view is None or fit.any_similarity < self.view_similarity:
+            self.view, self.view_similarity, self.returns = view, fit.any_similarity, 0
 
 
 class Adapter:
@@ -83,7 +166,7 @@ class Adapter:
         self.reports: deque[AdaptationReport] = deque(maxlen=200)
         self._gallery, self._calibration = gallery, calibration
         self._writer = writer or BackgroundWriter(is_immediate=True)
-        self._tracks: dict[int, Probation] = {}
+        self._tracks: dict[int, _Probation] = {}
         self._last_added: dict[str, float] = {}
         self._reviewed = -1
 
@@ -119,23 +202,23 @@ class Adapter:
             self._tracks.pop(face.track_id, None)
             return
         is_usable = view.quality.overall >= self.config.minimum_quality and face.flatness != "flat"
-        likeness = self._likeness(view, person.person_id, snapshot) if is_usable else None
-        if likeness is None:
+        fit = self._fit(view, person.person_id, snapshot) if is_usable else None
+        if fit is None:
             return
         track = self._tracks.get(face.track_id)
-        if track is None or track.person_id != person.person_id or likeness.log_ratio < 0.0:
-            track = self._tracks[face.track_id] = Probation(person.person_id)
-        track.note(view, likeness, self.config.certain_log_ratio)
-        self._confirm(track, likeness, view.stamp)
-        if self._is_candidate(track, likeness, identity.probability):
-            track.put_on_probation(view, likeness)
+        if track is None or track.person_id != person.person_id or fit.log_ratio < 0.0:
+            track = self._tracks[face.track_id] = _Probation(person.person_id)
+        track.note(view, fit, self.config.certain_log_ratio)
+        self._confirm(track, fit, view.stamp)
+        if self._is_candidate(track, fit, identity.probability):
+            track.put_on_probation(view, fit)
 
     def _may_learn(self, person: Person, snapshot: Snapshot) -> bool:
         is_permanent = snapshot.sessions[person.session].kind is SessionKind.PERMANENT
         return not person.is_stranger and (self.config.in_events or is_permanent)
 
-    def _likeness(self, view: FaceView, person_id: str, snapshot: Snapshot) -> Likeness | None:
-        """Return how like a view is to the person's enrolled templates, to all of them, and to others."""
+    def _fit(self, view: FaceView, person_id: str, snapshot: Snapshot) -> _Fit | None:
+        """Return how a view fits the person's enrolled templates, all of them, and others."""
         templates = [t for t in snapshot.templates_of(person_id) if not t.is_set_aside]
         enrolled = [t for t in templates if t.provenance is Provenance.ENROLLED]
         if not enrolled or view.embedding is None:
@@ -148,26 +231,26 @@ class Adapter:
         others = snapshot.templates(m.template_id for m in matches)
         compared = [enrolled[nearest], *others]
         ratio, *other = compare_with_templates(self._calibration, view.embedding, quality, compared).tolist()
-        return Likeness(float(cosines[nearest]), ratio, any_cosine, max(other, default=-math.inf))
+        return _Fit(float(cosines[nearest]), ratio, any_cosine, max(other, default=-math.inf))
 
-    def _is_candidate(self, track: Probation, likeness: Likeness, probability: float) -> bool:
+    def _is_candidate(self, track: _Probation, fit: _Fit, probability: float) -> bool:
         config = self.config
         if not track.is_certain(config.certain_views, config.certain_span_s):
             return False
-        if probability < config.minimum_probability or likeness.any_similarity >= config.new_look_similarity:
+        if probability < config.minimum_probability or fit.any_similarity >= config.new_look_similarity:
             return False
-        if likeness.log_ratio < config.minimum_log_ratio:
+        if fit.log_ratio < config.minimum_log_ratio:
             return False
-        margin = likeness.log_ratio - likeness.other_log_ratio
-        if likeness.other_log_ratio > CONFLICT_LOG_RATIO or margin < MARGIN_LOG_RATIO:
-            self._report(track.person_id, "refused", "also like somebody else", likeness.similarity)
+        margin = fit.log_ratio - fit.other_log_ratio
+        if fit.other_log_ratio > CONFLICT_LOG_RATIO or margin < MARGIN_LOG_RATIO:
+            self._report(track.person_id, "refused", "also like somebody else", fit.similarity)
             return False
         return True
 
-    def _confirm(self, track: Probation, likeness: Likeness, stamp: float) -> None:
+    def _confirm(self, track: _Probation, fit: _Fit, stamp: float) -> None:
         """Store a view on probation once the track has been as like the enrolled views as it ever was."""
-        is_back = likeness.similarity >= track.usual - RETURN_TOLERANCE
-        if is_back and likeness.log_ratio >= self.config.certain_log_ratio:
+        is_back = fit.similarity >= track.usual - RETURN_TOLERANCE
+        if is_back and fit.log_ratio >= self.config.certain_log_ratio:
             track.returns += 1
         if track.view is None or track.returns < self.config.confirming_views:
             return
@@ -181,8 +264,8 @@ class Adapter:
     def _add(self, person_id: str, view: FaceView) -> None:
         """Store a view as an adapted template, in place of the most redundant one if there are enough."""
         snapshot = self._gallery.snapshot()
-        likeness = self._likeness(view, person_id, snapshot) if person_id in snapshot.persons else None
-        if likeness is None or likeness.any_similarity >= self.config.new_look_similarity:
+        fit = self._fit(view, person_id, snapshot) if person_id in snapshot.persons else None
+        if fit is None or fit.any_similarity >= self.config.new_look_similarity:
             return  # forgotten meanwhile, or no longer new
         templates = snapshot.templates_of(person_id)
         adapted = [t for t in templates if t.provenance is Provenance.ADAPTED]
@@ -191,14 +274,14 @@ class Adapter:
             fixed = [t for t in templates if t.provenance is not Provenance.ADAPTED]
             redundant = most_redundant(adapted, fixed, view)
             if redundant is None:
-                self._report(person_id, "refused", "covered by the present templates", likeness.similarity)
+                self._report(person_id, "refused", "covered by the present templates", fit.similarity)
                 return
             outgoing = [redundant.template_id]
         quality, crop = view.quality.overall, view.crop_bgr
         vector = embedding_of(view)
         new = NewTemplate(vector, quality, view.pose, Provenance.ADAPTED, view.precision, crop)
         self._gallery.learn(person_id, [new], outgoing)
-        self._report(person_id, "replaced" if outgoing else "added", "new look", likeness.similarity)
+        self._report(person_id, "replaced" if outgoing else "added", "new look", fit.similarity)
 
     def _review(self) -> None:
         for issue in review(self._gallery.snapshot(), self._calibration):
