@@ -40,7 +40,7 @@ import numpy as np
 from face_recognition_node.identity.person_models import Match, PersonModels
 from face_recognition_node.tracking.assignment import linear_sum_assignment
 from face_recognition_node.vision.faces import Candidate, FloatArray, Identity, IdentityState
-from face_recognition_node.vision.geometry import intersection_matrix
+from face_recognition_node.vision.geometry import covered_share
 
 if TYPE_CHECKING:
     from face_recognition_node.config import IdentityConfig
@@ -141,7 +141,9 @@ class IdentityResolver:
             if track.frames_unchecked == 0 and track.suspicion == 0.0 and not track.is_flat
         ]
         for (first, one), (second, other) in itertools.permutations(seen, 2):
-            if one is None or not one.match.is_stranger or _overlap(first, second):
+            if one is None or not one.match.is_stranger:
+                continue
+            if covered_share(first.detection, second.detection) > 0.0:  # perhaps one face, found twice
                 continue
             person_id = one.match.person_id
             is_own = first.own_stranger_id == person_id
@@ -339,12 +341,6 @@ def _possible(track: Track) -> list[Match]:
         for h in claim.matches
         if h.person_id == track.own_stranger_id or h.log_ratio > claim.others.get(h.person_id, -math.inf)
     ]
-
-
-def _overlap(first: Track, second: Track) -> bool:
-    """Return whether two boxes share anything: then they may be one face, found twice."""
-    shared = intersection_matrix(first.detection.box_xyxy[None], second.detection.box_xyxy[None])
-    return bool(shared[0, 0] > 0.0)
 
 
 def _assign(options: Sequence[dict[str, _Option]], incumbents: Sequence[str | None]) -> list[_Option | None]:
