@@ -87,9 +87,7 @@ def play(
     config = Config()
     first, later = met[::2], met[1::2]
     best = sorted(first, key=lambda view: -view.quality.overall)[: config.strangers.maximum_views]
-    templates = [
-        NewTemplate(embedding_of(view), view.quality.overall, view.pose, Provenance.ADAPTED) for view in best
-    ]
+    templates = [NewTemplate.of(view, Provenance.ADAPTED) for view in best]
     stranger = gallery.add_person("", templates, is_stranger=True).person_id
     shared = meet(newcomer, gallery, calibration).person_id == stranger
     stored = store(newcomer, EnrollmentGoal(name="B"), gallery, calibration)

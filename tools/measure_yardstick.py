@@ -39,7 +39,7 @@ from face_recognition_node.identity.comparison import pool
 from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.tracking.tracker import Track
-from face_recognition_node.vision.faces import Detection, FloatArray, Identity, IdentityState, embedding_of
+from face_recognition_node.vision.faces import Detection, FloatArray, Identity, IdentityState
 
 ENROLLED_FROM, STEP_S = 3, 0.5
 
@@ -62,7 +62,7 @@ def main() -> None:
     collections: dict[str, People] = {}
     for archive in arguments.archives:
         collections["mixed" if arguments.mixed else archive.name] = collections.get("mixed", {}) | {
-            f"{archive.name}/{name}": [NewTemplate(embedding_of(v), v.quality.overall, v.pose) for v in views]
+            f"{archive.name}/{name}": [NewTemplate.of(view) for view in views]
             for name, views in embed_people(archive, models).items()
         }
     for name, people in collections.items():

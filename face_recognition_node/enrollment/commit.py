@@ -23,7 +23,7 @@ from face_recognition_node.enrollment.candidates import (
     log_ratio_of_person,
 )
 from face_recognition_node.enrollment.goal import EnrollmentGoal, Outcome
-from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, checked_name, folded
+from face_recognition_node.gallery.values import NewTemplate, Person, checked_name, folded
 from face_recognition_node.identity.comparison import log_likelihood_ratios, pool_views
 from face_recognition_node.vision.faces import Candidate, FaceView, embedding_of
 
@@ -118,13 +118,7 @@ def store(
     Raises:
         EnrollmentError: With the outcome as reason; nothing was stored then.
     """
-    templates = [
-        NewTemplate(
-            embedding_of(view), view.quality.overall, view.pose, Provenance.ENROLLED, view.precision,
-            view.crop_bgr,
-        )
-        for view in views
-    ]  # fmt: skip
+    templates = [NewTemplate.of(view) for view in views]
     try:
         if goal.person_id is not None:
             return _add_to(goal.person_id, goal.name, views, templates, gallery, calibration)

@@ -13,7 +13,7 @@ import numpy as np
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.gallery.schema import PRECISIONS
-from face_recognition_node.vision.faces import FloatArray, HeadPose, ImageArray
+from face_recognition_node.vision.faces import FaceView, FloatArray, HeadPose, ImageArray, embedding_of
 
 
 class Provenance(str, Enum):
@@ -71,6 +71,12 @@ class NewTemplate:
     provenance: Provenance = Provenance.ENROLLED
     precision: str = "fp32"
     crop_bgr: ImageArray | None = None
+
+    @classmethod
+    def of(cls, view: FaceView, provenance: Provenance = Provenance.ENROLLED) -> NewTemplate:
+        """Return a view as it is stored; InputError if it has no embedding."""
+        quality = view.quality.overall
+        return cls(embedding_of(view), quality, view.pose, provenance, view.precision, view.crop_bgr)
 
     def __post_init__(self) -> None:
         embedding = np.asarray(self.embedding, dtype=np.float32)

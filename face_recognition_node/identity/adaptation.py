@@ -277,10 +277,7 @@ class Adapter:
                 self._report(person_id, "refused", "covered by the present templates", fit.similarity)
                 return
             outgoing = [redundant.template_id]
-        quality, crop = view.quality.overall, view.crop_bgr
-        vector = embedding_of(view)
-        new = NewTemplate(vector, quality, view.pose, Provenance.ADAPTED, view.precision, crop)
-        self._gallery.learn(person_id, [new], outgoing)
+        self._gallery.learn(person_id, [NewTemplate.of(view, Provenance.ADAPTED)], outgoing)
         self._report(person_id, "replaced" if outgoing else "added", "new look", fit.similarity)
 
     def _review(self) -> None:

@@ -86,14 +86,7 @@ class StrangerRecord:
         """Return a view as the gallery takes it, and remember that it was given away."""
         self.stored.append(embedding_of(view))
         self.last_addition = max(self.last_addition, view.stamp)
-        return NewTemplate(
-            embedding_of(view),
-            view.quality.overall,
-            view.pose,
-            Provenance.ADAPTED,
-            view.precision,
-            view.crop_bgr,
-        )
+        return NewTemplate.of(view, Provenance.ADAPTED)
 
     def take_back(self) -> None:
         """Forget what was given to the gallery last, which refused it."""
