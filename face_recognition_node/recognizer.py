@@ -166,14 +166,13 @@ class Recognizer:
         with clock.stage("track"):
             observations = [self._as_evidence(view) for view in views]
             tracks = self._tracker.update(plan, detections, observations, stamp, [c < _CUT for c in changes])
-            for track, face_depth in zip(tracks, depths, strict=True):
-                if face_depth is not None and (relief := measure_relief(face_depth)) is not None:
+            for track, thumbnail, view, depth in zip(tracks, thumbnails, views, depths, strict=True):
+                track.thumbnail = thumbnail
+                track.is_ghost = view.quality.landmarks < _LEAST_PLAUSIBLE
+                if depth is not None and (relief := measure_relief(depth)) is not None:
                     track.relief.add(relief)
                 if track.relief.verdict == UNVERIFIED:
                     track.motion.add(lit, track.detection, stamp)
-            for track, thumbnail, view in zip(tracks, thumbnails, views, strict=True):
-                track.thumbnail = thumbnail
-                track.is_ghost = view.quality.landmarks < _LEAST_PLAUSIBLE
         with clock.stage("search"):
             snapshot = self._gallery.snapshot()
             tracks, identities = self._resolver.resolve(tracks, snapshot, stamp, self._tracker.renew)
@@ -216,15 +215,10 @@ class Recognizer:
         heads = fit_heads(landmarks)
         as_they_came = crops if lit is image else align_faces(image, landmarks)
         qualities = assess_quality(as_they_came, detections, heads)
+        angles = np.stack([heads.yaw, heads.pitch, heads.roll], axis=1).tolist()
         views = [
-            FaceView(
-                d,
-                stamp,
-                q,
-                HeadPose(float(heads.yaw[k]), float(heads.pitch[k]), float(heads.roll[k])),
-                crops[k],
-            )
-            for k, (d, q) in enumerate(zip(detections, qualities, strict=True))
+            FaceView(detection, stamp, quality, HeadPose(*pose), crop)
+            for detection, quality, pose, crop in zip(detections, qualities, angles, crops, strict=True)
         ]
         return views, [_thumbnail(crop) for crop in crops]
 
