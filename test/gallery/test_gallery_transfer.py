@@ -155,7 +155,7 @@ def test_people_who_are_here_already(source, exported, rng, policy):
     source.add_templates(anna.person_id, templates(rng, 1))
     before = content(source.snapshot())
     if policy is ImportConflict.REFUSE:
-        with pytest.raises(GalleryConflictError, match="here already"):
+        with pytest.raises(GalleryConflictError, match="exists already"):
             source.import_from(exported, on_conflict=policy)
         assert content(source.snapshot()) == before
         return
