@@ -217,7 +217,7 @@ def test_a_gallery_that_cannot_be_written(
     def full(*_: object, **__: object) -> None:
         raise GalleryUnavailableError("the disk is full")
 
-    monkeypatch.setattr(gallery, "add_person", full)
+    monkeypatch.setattr(gallery, "enroll", full)
     running = session(gallery)
     play(running, turning(world, 4.0))
     assert "the disk is full" in refused(running, gallery, Outcome.NOT_STORED).message

@@ -317,14 +317,14 @@ def test_the_commit_runs_beside_the_frames_and_success_waits_for_it(
     gallery: Gallery, world: FaceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_write, threads = threading.Event(), []
-    add_person = gallery.add_person
+    enroll = gallery.enroll
 
     def slow(*arguments: object, **options: object) -> object:
         may_write.wait(10.0)
         threads.append(threading.current_thread())
-        return add_person(*arguments, **options)  # type: ignore[arg-type]
+        return enroll(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gallery, "add_person", slow)
+    monkeypatch.setattr(gallery, "enroll", slow)
     with BackgroundWriter() as writer:
         running = EnrollmentSession(EnrollmentGoal("Anna"), gallery, CALIBRATION, writer=writer)
         frames = turning(world, 6.0)
