@@ -12,8 +12,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import (
-    STANDARD_OUTPUT,
     add_gallery,
+    add_json_flag,
     add_settings,
     config_from,
     gallery_path_from,
@@ -57,9 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def verb(name: str, action: Action, summary: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         add_gallery(sub)
-        sub.add_argument(
-            "--json", action="store_const", const=STANDARD_OUTPUT, help="print the answer as one JSON object"
-        )
+        add_json_flag(sub)
         sub.set_defaults(action=action)
         return sub
 

@@ -301,6 +301,13 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json`` without a file, to a verb whose positional arguments may follow it."""
+    parser.add_argument(
+        "--json", action="store_const", const=STANDARD_OUTPUT, help="print JSON instead of text"
+    )
+
+
 def report(text: str, figures: Any, target: str | None) -> None:
     """Print ``text``, or the figures as JSON; with a file, write them there and print the text."""
     if target == STANDARD_OUTPUT:

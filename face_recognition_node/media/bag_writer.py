@@ -15,11 +15,12 @@ import numpy as np
 
 from face_recognition_node.common.closing import Closing
 from face_recognition_node.common.errors import SourceError
-from face_recognition_node.common.files import PRIVATE, user_path
+from face_recognition_node.common.files import PRIVATE
 from face_recognition_node.common.resources import interfaces_directory
 from face_recognition_node.media.annotate import STATE_COLORS, label_of
 from face_recognition_node.media.bags import bag_library
 from face_recognition_node.media.face_fields import face_fields
+from face_recognition_node.media.writer import place_to_write
 from face_recognition_node.vision.faces import (
     Frame,
     IdentityState,
@@ -63,11 +64,7 @@ class BagWriter(Closing):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = user_path(path, "file", name="bag to write", error=SourceError)
-        if self.path.suffix.lower() != ".mcap":
-            raise SourceError(f"{self.path}: expected a name ending in .mcap, got {self.path.suffix!r}")
-        if not self.path.parent.is_dir():
-            raise SourceError(f"{self.path}: the folder {self.path.parent} does not exist; create it first")
+        self.path = place_to_write(path, [".mcap"], "bag to write")
         rosbag2, typesys = bag_library(self.path)
         self._store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
         definitions = {f"foxglove_msgs/msg/{name}": text for name, text in _FOXGLOVE.items()}

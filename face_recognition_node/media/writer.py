@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,16 @@ from face_recognition_node.vision.faces import ImageArray, require_image
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 """Codecs that every build of OpenCV with FFmpeg can write; players beside browsers read them all."""
+
+
+def place_to_write(path: str | Path, endings: Sequence[str], name: str) -> Path:
+    """Return where a recording goes; raise SourceError for another ending, or a folder that is not there."""
+    place = user_path(path, "file", name=name, error=SourceError)
+    if place.suffix.lower() not in endings:
+        raise SourceError(f"{place}: expected a name ending in {', '.join(endings)}, got {place.suffix!r}")
+    if not place.parent.is_dir():
+        raise SourceError(f"{place}: the folder {place.parent} does not exist; create it first")
+    return place
 
 
 class VideoWriter(Closing):
@@ -31,13 +42,8 @@ class VideoWriter(Closing):
     """
 
     def __init__(self, path: str | Path, rate: float) -> None:
-        self.path = user_path(path, "file", name="video to write", error=SourceError)
+        self.path = place_to_write(path, [*sorted(CODECS), *sorted(IMAGE_SUFFIXES)], "video to write")
         suffix = self.path.suffix.lower()
-        if suffix not in CODECS and suffix not in IMAGE_SUFFIXES:
-            endings = sorted(CODECS) + sorted(IMAGE_SUFFIXES)
-            raise SourceError(f"{self.path}: expected a name ending in one of {endings}, got {suffix!r}")
-        if not self.path.parent.is_dir():
-            raise SourceError(f"{self.path}: the folder {self.path.parent} does not exist; create it first")
         if not 0 < rate < 1000:
             raise InputError(f"rate: expected frames per second between 0 and 1000, got {rate}")
         # MPEG-4 counts time in at most 65535 parts of a second, and OpenCV takes thousandths above 65 Hz

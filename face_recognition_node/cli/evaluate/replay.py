@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.cli.options import (
-    STANDARD_OUTPUT,
+    add_json_flag,
     add_progress,
     add_settings,
     config_from,
@@ -45,9 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"folder that the scenario's sources lie in (default: ${DATA_VARIABLE}, else ../shared/data)",
     )
-    parser.add_argument(
-        "--json", action="store_const", const=STANDARD_OUTPUT, help="print JSON instead of a table"
-    )
+    add_json_flag(parser)
     parser.add_argument(
         "--report",
         type=file_to_write,

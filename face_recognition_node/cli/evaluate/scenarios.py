@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from face_recognition_node.cli.evaluate.replay import find_data
 from face_recognition_node.cli.options import (
-    STANDARD_OUTPUT,
+    add_json_flag,
     add_progress,
     add_settings,
     config_from,
@@ -42,9 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", metavar="A1,A5", default="", help="run only these scenarios")
     parser.add_argument("--short", action="store_true", help="few people, few frames: a trial run")
-    parser.add_argument(
-        "--json", action="store_const", const=STANDARD_OUTPUT, help="print JSON instead of a table"
-    )
+    add_json_flag(parser)
     parser.add_argument("--report", type=file_to_write, metavar="OUT.html", help="write a page with pictures")
     add_settings(parser)
     add_progress(parser)
