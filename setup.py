@@ -80,6 +80,8 @@ setup(
             "import-linter",
             "lightning",
             "matplotlib",
+            "mcap",
+            "mcap-ros2-support",
             "mypy",
             "onnx",
             "psutil",

@@ -174,3 +174,56 @@ def test_foxglove_finds_boxes_and_labels_at_the_stamp_of_the_image(tmp_path: Pat
     assert [len(each.points) for each in drawn.points if each.type == each.POINTS] == [5, 5]
     assert [each.text for each in drawn.texts] == ["Renée  95 %", "9"]
     assert next(iter(open_source(str(tmp_path / "seen.mcap")))).image_bgr.shape == (240, 320, 3)
+
+
+PUBLISHED = {
+    "Color": {"r": "float64", "g": "float64", "b": "float64", "a": "float64"},
+    "Point2": {"x": "float64", "y": "float64"},
+    "CircleAnnotation": {
+        "timestamp": "time", "position": "Point2", "diameter": "float64", "thickness": "float64",
+        "fill_color": "Color", "outline_color": "Color",
+    },
+    "PointsAnnotation": {
+        "timestamp": "time", "type": "uint8", "points": "Point2[]", "outline_color": "Color",
+        "outline_colors": "Color[]", "fill_color": "Color", "thickness": "float64",
+    },
+    "TextAnnotation": {
+        "timestamp": "time", "position": "Point2", "text": "string", "font_size": "float64",
+        "text_color": "Color", "background_color": "Color",
+    },
+    "ImageAnnotations": {
+        "circles": "CircleAnnotation[]", "points": "PointsAnnotation[]", "texts": "TextAnnotation[]",
+    },
+}  # fmt: skip
+"""What Foxglove publishes (foxglove/foxglove-sdk on GitHub, schemas/ros2); later versions add fields only."""
+
+
+def test_the_reader_of_mcap_finds_the_messages_that_foxglove_publishes(tmp_path: Path) -> None:
+    """By the definitions in the file, as Foxglove reads it; checksums included."""
+    reader = pytest.importorskip("mcap.reader", reason="needs mcap (requirements/test.txt)")
+    decoder = pytest.importorskip("mcap_ros2.decoder", reason="needs mcap-ros2-support")
+    written(tmp_path)
+    with (tmp_path / "seen.mcap").open("rb") as stream:
+        found = reader.make_reader(stream, validate_crcs=True, decoder_factories=[decoder.DecoderFactory()])
+        messages = {
+            channel.topic: (schema, message.log_time, content)
+            for schema, channel, message, content in found.iter_decoded_messages()
+        }
+        assert found.get_header().profile == "ros2"
+    assert {(schema.encoding, at) for schema, at, _ in messages.values()} == {
+        ("ros2msg", 1_700_000_000_250_000_000)
+    }
+    schema, _, drawn = messages[ANNOTATIONS]
+    assert schema.name == "foxglove_msgs/msg/ImageAnnotations"
+    assert [text.text for text in drawn.texts] == ["Renée  95 %", "9"]
+    own, _, others = schema.data.decode().partition("=" * 80)
+    definitions = {"ImageAnnotations": own}
+    for part in others.split("=" * 80):
+        name, _, text = part.strip().partition("\n")
+        definitions[name.rpartition("/")[2]] = text
+    words = {"builtin_interfaces/Time": "time"}
+    for name, fields in PUBLISHED.items():
+        lines = [line.split() for line in definitions[name].splitlines() if line and "=" not in line]
+        assert {field: words.get(type_, type_.rpartition("/")[2]) for type_, field in lines} == fields
+    constants = {line.split()[1] for line in definitions["PointsAnnotation"].splitlines() if "=" in line}
+    assert constants == {"UNKNOWN=0", "POINTS=1", "LINE_LOOP=2", "LINE_STRIP=3", "LINE_LIST=4"}
