@@ -132,7 +132,10 @@ def start_node(context):
     }
     if value("use_sim_time") == "true":
         overrides["use_sim_time"] = True
-    more = yaml.safe_load(value("params")) or {}
+    try:
+        more = yaml.safe_load(value("params")) or {}
+    except yaml.YAMLError:
+        more = None
     if not isinstance(more, dict):
         raise RuntimeError(f"params: expected '{{name: value, ...}}', got {value('params')!r}")
     overrides.update(more)
@@ -159,6 +162,8 @@ def start_node(context):
 
 def start_page(value):
     """Return the node of the operator's page; the robot goes on without it when it ends."""
+    if not value("web_port").isdecimal():
+        raise RuntimeError(f"web_port: expected a port, got {value('web_port')!r}")
     return Node(
         package="face_recognition_node",
         executable="web_node",

@@ -280,8 +280,15 @@ class TestWithStandIns:
         actions = run(ALONE, params="{rotate: 180}", publish_humans="auto", qos_reliability="reliable")
         _, overrides = nodes(actions)["face_recognition"].kwargs["parameters"]
         assert plain(overrides) == {"rotate": 180, "publish_humans": "auto", "qos_reliability": "reliable"}
+
+    @pytest.mark.parametrize("text", ["rotate", "{rotate: 180", "[rotate]"])
+    def test_parameters_that_cannot_be_read_are_refused_by_the_name_of_the_argument(self, text: str) -> None:
         with pytest.raises(RuntimeError, match="params: expected"):
-            run(ALONE, params="rotate")
+            run(ALONE, params=text)
+
+    def test_a_port_that_is_no_number_is_refused_by_the_name_of_its_argument(self) -> None:
+        with pytest.raises(RuntimeError, match="web_port: expected a port, got 'http'"):
+            run(ALONE, web="true", web_port="http")
 
     def test_a_node_that_is_respawned_brings_itself_up(self) -> None:
         actions = run(ALONE, respawn="true")
