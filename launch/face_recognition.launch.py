@@ -6,6 +6,7 @@ All arguments: ``ros2 launch face_recognition_node face_recognition.launch.py --
 """
 
 import os
+import signal
 from pathlib import Path
 
 import yaml
@@ -179,9 +180,13 @@ def start_page(value):
     )
 
 
+NO_FAILURES = (0, -signal.SIGINT, -signal.SIGTERM)
+"""Exit codes of a node that somebody ended; the signals, if they came before it could handle them."""
+
+
 def end_with_failure(event, context):
     """End the launch with an error when the node ended with one; without this it would wait for ever."""
-    if event.returncode > 0 and not context.is_shutdown:
+    if event.returncode not in NO_FAILURES and not context.is_shutdown:
         raise RuntimeError(f"the recognition node ended with exit code {event.returncode}; it says why above")
 
 

@@ -308,8 +308,10 @@ class TestWithStandIns:
     def test_the_launch_fails_with_the_node(self) -> None:
         on_exit = nodes(run(ALONE))["face_recognition"].kwargs["on_exit"]
         running, ending = types.SimpleNamespace(is_shutdown=False), types.SimpleNamespace(is_shutdown=True)
-        with pytest.raises(RuntimeError, match="exit code 2"):
-            on_exit(types.SimpleNamespace(returncode=2), running)
+        for code in (2, -11, -9):  # a refusal to start, a crash, killed for want of memory
+            with pytest.raises(RuntimeError, match=f"exit code {code}"):
+                on_exit(types.SimpleNamespace(returncode=code), running)
+        assert on_exit(types.SimpleNamespace(returncode=-2), running) is None
         assert on_exit(types.SimpleNamespace(returncode=0), running) is None
         assert on_exit(types.SimpleNamespace(returncode=1), ending) is None
 
