@@ -151,6 +151,8 @@ FEEDBACK_PERIOD_S = 0.1
 """Feedback of an enrollment comes at most this often, but for every view that is kept."""
 SEARCH_FEEDBACK_PERIOD_S = 0.2
 DEFAULT_SEARCH_S = 10.0
+MOST_SEARCHES = 8
+"""At a time: each keeps a thread of the executor, which has to have some left for everything else."""
 
 
 class _Action:
@@ -322,7 +324,7 @@ class _Watch:
 
 
 class FindServer(_Action):
-    """Looks out for persons, several at a time; ends with the person or with who was seen instead."""
+    """Looks out for persons, some at a time; ends with the person or with who was seen instead."""
 
     def __init__(self, node: Host) -> None:
         self._lock = threading.Lock()
@@ -337,6 +339,11 @@ class FindServer(_Action):
 
     def _run(self, handle: Any) -> FindPerson.Result:
         with self._lock:
+            if self._n_running >= MOST_SEARCHES:
+                return FindResult(
+                    outcome=EnrollResult.BUSY,
+                    message=f"{MOST_SEARCHES} searches are running; wait for one or cancel it",
+                )
             self._n_running += 1
         try:
             return self._find(handle)

@@ -103,7 +103,7 @@ def run_node(
     make: Callable[[threading.Event], LifecycleNode],
     stop: threading.Event,
     args: Sequence[str] | None = None,
-    threads: int = 4,
+    threads: int = 16,
 ) -> int:
     """Spin a lifecycle node until the event is set; return the exit code.
 
@@ -115,7 +115,7 @@ def run_node(
         make: Makes the node, which may set the event, too.
         stop: Set when the process should end.
         args: Command line with ROS arguments; None: that of the process.
-        threads: Of the executor.
+        threads: Most threads of the executor; a running enrollment, search or service keeps one.
 
     Returns:
         0 after an orderly end, 1 after the executor failed, 2 if the node could not be made.

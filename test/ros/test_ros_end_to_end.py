@@ -40,6 +40,7 @@ from face_recognition_interfaces.srv import (
     VerifyGallery,
 )
 from face_recognition_node.media.sample import sample_frame
+from face_recognition_node.ros.actions import MOST_SEARCHES
 from face_recognition_node.ros.messages import bgr_to_image, bgr_to_jpeg
 from face_recognition_node.ros.remote import Remote
 
@@ -317,6 +318,27 @@ def test_a_person_is_found_or_who_was_seen_instead(world, guest_bgr, stranger_bg
         assert (result.face.person_id, result.face.name) == (grace.person_id, "Grace")
         assert result.face.probability > 0.9
         assert result.header.frame_id == "camera"
+    forget_everybody(world)
+
+
+def test_many_searches_hold_nothing_else_up(world, guest_bgr) -> None:
+    """Each keeps a thread of the executor: four once left none to answer services or to cancel them."""
+    remote = world.remote
+    assert add(world, guest_bgr, name="Guest").success
+    client = remote.action_client(FindPerson, f"{NODE}/find_person")
+    remote.wait_until(client.server_is_ready, PATIENCE, "the search action")
+    goal = FindPerson.Goal(name="Guest", timeout=Duration(sec=100_000))
+    handles = [
+        remote.wait_for_future(client.send_goal_async(goal), PATIENCE, "the goal's acceptance")
+        for _ in range(MOST_SEARCHES)
+    ]
+    assert call(world, ListPersons, "list_persons").success
+    late = remote.wait_for_future(client.send_goal_async(goal), PATIENCE, "the goal's acceptance")
+    assert result_of(world, late)[1].outcome == EnrollPerson.Result.BUSY
+    for handle in handles:
+        remote.wait_for_future(handle.cancel_goal_async(), PATIENCE, "the cancellation")
+        status, result = result_of(world, handle)
+        assert (status, result.outcome) == (GoalStatus.STATUS_CANCELED, FindPerson.Result.CANCELED)
     forget_everybody(world)
 
 
