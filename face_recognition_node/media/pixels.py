@@ -285,6 +285,10 @@ def depth_to_metres(message: Any) -> FloatArray:
     return metres
 
 
+_MOST_SIDES = 1000
+"""Sides of the image that a focal length may have: more than of any lens, and positions can be computed."""
+
+
 def camera_intrinsics(message: Any, size: tuple[int, int]) -> Intrinsics:
     """Return a CameraInfo as the model of an image of (height, width).
 
@@ -306,6 +310,15 @@ def camera_intrinsics(message: Any, size: tuple[int, int]) -> Intrinsics:
         (message.p[i] for i in (0, 2, 5, 6)) if message.p[0] > 0 else (message.k[i] for i in (0, 2, 4, 5))
     )
     try:
-        return Intrinsics(*(float(value) * scale for value in (fx, fy, cx, cy)))
+        intrinsics = Intrinsics(*(float(value) * scale for value in (fx, fy, cx, cy)))
     except InputError as error:
         raise FrameError("camera_info", f"camera info: {error}; calibrate the camera") from error
+    least, most = max(size) / _MOST_SIDES, max(size) * _MOST_SIDES
+    focal = (intrinsics.fx, intrinsics.fy)
+    if min(focal) < least or max(*focal, abs(intrinsics.cx), abs(intrinsics.cy)) > most:
+        raise FrameError(
+            "camera_info",
+            f"camera info: expected focal lengths from {least:g} to {most:g} pixels, got {intrinsics}; "
+            "calibrate the camera",
+        )
+    return intrinsics

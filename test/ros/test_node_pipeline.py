@@ -171,7 +171,11 @@ def test_the_model_of_the_rectified_image_goes_first(bench) -> None:
     assert bench.recognizer.frames[0].intrinsics == Intrinsics(470.0, 480.0, 3.5, 2.5)
 
 
-@pytest.mark.parametrize("info", [camera_info(6, 6), camera_info(0, 0), camera_info(6, 4, focal=0.0)])
+@pytest.mark.parametrize(
+    "info",
+    [camera_info(6, 6), camera_info(0, 0)]
+    + [camera_info(6, 4, focal=focal) for focal in (0.0, 1e-300, 1e308, math.nan)],
+)
 def test_a_camera_model_of_something_else_is_told_once_and_the_image_answered(bench, info) -> None:
     bench.depth.camera.add(info)
     bench.depth.add(depth_image(250_000_000, 1500))
