@@ -80,7 +80,7 @@ TABLE = {
     ),
     "evaluation": Room(
         words("common config vision tracking gallery identity enrollment recognizer backends media assembly"),
-        ARRAYS,
+        ARRAYS | words("msgspec"),
         late_libraries=words("sklearn yaml tqdm psutil onnxruntime openvino torch") | PLOTS | PEERS,
     ),
     "training": Room(

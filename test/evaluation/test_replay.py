@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace as changed
+from dataclasses import replace as with_faces
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as changed
 
 from face_recognition_node.assembly import Models, load_models
 from face_recognition_node.cli import main
@@ -15,8 +16,7 @@ from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.config import Config
 from face_recognition_node.evaluation.replay.replay import assign_truth, make_bench, replay
 from face_recognition_node.evaluation.replay.requirements import unmet
-from face_recognition_node.evaluation.replay.scenario import FaceRule, Play
-from face_recognition_node.evaluation.replay.scenario_file import parse_scenario, read_scenario
+from face_recognition_node.evaluation.replay.scenario import FaceRule, Play, parse_scenario, read_scenario
 from face_recognition_node.media.sample import portrait
 from face_recognition_node.recognizer import Recognizer
 from face_recognition_node.vision.faces import (
@@ -52,7 +52,7 @@ def test_truth_is_assigned_by_the_first_rule_that_fits_and_once_a_frame() -> Non
     play = Play("", rules)
     assigned = {face.track_id: who for who, face in assign_truth(result, play, 0.0)}
     assert assigned == {30: "left", 20: "", 80: "right", 50: ""}
-    assert assign_truth(changed(result, faces=()), play, 0.0) == []
+    assert assign_truth(with_faces(result, faces=()), play, 0.0) == []
 
 
 @pytest.mark.slow

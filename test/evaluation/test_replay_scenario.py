@@ -13,8 +13,12 @@ import pytest
 from sample_truth import true_faces
 
 from face_recognition_node.common.errors import ConfigurationError, SourceError
-from face_recognition_node.evaluation.replay.scenario import Enrollment, FaceRule
-from face_recognition_node.evaluation.replay.scenario_file import parse_scenario, read_scenario
+from face_recognition_node.evaluation.replay.scenario import (
+    Enrollment,
+    FaceRule,
+    parse_scenario,
+    read_scenario,
+)
 from face_recognition_node.evaluation.replay.sequences import list_people, open_sequence
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "config" / "scenarios"
@@ -59,17 +63,24 @@ def test_rules_hold_their_lower_end_and_not_their_upper() -> None:
     assert not rule.fits(0.3, 0.9, 2.0)
 
 
+def episode_with(**play: object) -> dict[str, object]:
+    """Return a scenario of one recording, one entry of it changed."""
+    return {"episodes": [{"play": [{"source": "a", "faces": [{"who": "A"}], **play}]}]}
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
-        ([], "expected a table"),
+        ([], "Expected `object`, got `array`"),
         ({}, "expected episodes, rounds or folders"),
-        ({"episode": []}, "unknown \\['episode'\\]"),
-        ({"episodes": [{"name": "x"}]}, "episodes\\[0\\]: play: expected a list"),
-        ({"episodes": [{"play": [{"source": "a"}]}]}, "play\\[0\\]: faces"),
-        ({"episodes": [{"play": [{"source": "", "faces": [{"who": "A"}]}]}]}, "source: expected text"),
-        ({"episodes": [{"play": [{"source": "a", "faces": [{"who": "A", "x": [1, 0]}]}]}]}, "from < to"),
-        ({"pause": -1, "episodes": [{"play": [{"source": "a", "faces": [{"who": "A"}]}]}]}, "pause"),
+        ({"episode": []}, "unknown field `episode`"),
+        ({"episodes": [{"name": "x"}]}, r"recordings under `play`, got none - at `\$\.episodes\[0\]`"),
+        (episode_with(faces=[]), r"rules under `faces` .* got none - at `\$\.episodes\[0\]\.play\[0\]`"),
+        (episode_with(source=""), r"length >= 1 - at `\$\.episodes\[0\]\.play\[0\]\.source`"),
+        (episode_with(faces=[{"who": "A", "x": [1, 0]}]), r"from < to, got .* - at `.*\.faces\[0\]`"),
+        (episode_with(enroll=[{"name": "A", "y": [1, 0]}]), r"from < to, got .* - at `.*\.enroll\[0\]`"),
+        (episode_with(enroll=[{"name": "A", "at": -1}]), r">= 0.* - at `.*\.enroll\[0\]\.at`"),
+        ({"pause": -1, **episode_with()}, r">= 0.* - at `\$\.pause`"),
     ],
 )
 def test_errors_tell_the_place(document: object, expected: str, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.evaluation.replay.replay import make_bench, replay
     from face_recognition_node.evaluation.replay.replay_page import render_page
     from face_recognition_node.evaluation.replay.requirements import unmet
-    from face_recognition_node.evaluation.replay.scenario_file import read_scenario
+    from face_recognition_node.evaluation.replay.scenario import read_scenario
 
     root = find_data(arguments.data)
     scenario = read_scenario(find_scenario(arguments.scenario), root)

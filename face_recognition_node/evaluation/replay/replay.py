@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from face_recognition_node.evaluation.replay.scenario import (
     Episode,
     Play,
     Scenario,
+    Source,
     VisibleFace,
 )
 from face_recognition_node.evaluation.replay.sequences import open_sequence
@@ -132,8 +133,7 @@ class _Run:
             if wanted.pictures:
                 self._add_pictures(wanted)
             else:
-                frames = self._frames(Play(wanted.source, ()))
-                self._run_session(wanted, frames)
+                self._run_session(wanted)
         tracks = [track for play in self._episode.play for track in self._play_recording(play)]
         outcomes = tuple(judge(track) for track in tracks)
         return EpisodeReport(
@@ -144,14 +144,16 @@ class _Run:
             tuple(tracks),
         )
 
-    def _frames(self, play: Play) -> Iterable[Frame]:
+    def _frames(
+        self, source: Source, rate: float | None = None, skip: Collection[int] = ()
+    ) -> Iterator[Frame]:
         """Yield the frames of a recording, moved to the episode's own time line."""
         problems: list[str] = []
-        if isinstance(play.source, str):
-            sequence = open_sequence(self._root, play.source, rate=play.rate, skip=play.skip)
+        if isinstance(source, str):
+            sequence = open_sequence(self._root, source, rate=rate, skip=skip)
             frames, problems = iter(sequence), sequence.problems
         else:
-            frames = play.source.frames()
+            frames = source.frames()
         start = self._clock
         for frame in frames:
             self._clock = start + frame.stamp
@@ -168,14 +170,17 @@ class _Run:
             EnrollmentOutcome(wanted.name, str(wanted.source), True, "pictures added", count, {}, 0.0)
         )
 
-    def _run_session(self, wanted: Enrollment, frames: Iterable[Frame]) -> None:
+    def _run_session(self, wanted: Enrollment) -> None:
         """Enroll from a recording of its own."""
         start = self._clock
-        live = _LiveEnrollment(wanted, self._bench, self._clock)
-        for frame in frames:
+        live = _LiveEnrollment(wanted, self._bench, start)
+        for frame in self._frames(wanted.source):
             result = self._bench.process(frame, embed_all=True)
             self._on_frame(f"enroll {wanted.name}", result)
-            if live.observe(result, assign_truth(result, Play(wanted.source), result.stamp - start)):
+            truth: Sequence[VisibleFace] = ()
+            if not isinstance(wanted.source, str):
+                truth = wanted.source.truth(result.stamp - start)
+            if live.observe(result, _assign_boxes(result, truth)):
                 break
         self._finish(live)
         self._clock += self._pause
@@ -194,7 +199,7 @@ class _Run:
         claims: dict[str, list[Claim]] = {rule.who: [] for rule in play.faces}
         stamps: list[float] = []
         visible: dict[str, list[float]] = {}
-        for frame in self._frames(play):
+        for frame in self._frames(play.source, play.rate, play.skip):
             while waiting and frame.stamp - start >= waiting[0].at:
                 running.append(_LiveEnrollment(waiting.pop(0), self._bench, frame.stamp))
             result = self._bench.process(frame, embed_all=bool(running))
@@ -219,9 +224,8 @@ class _Run:
         for live in running:
             self._finish(live)
         step = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
-        follow = (
-            dict(zip(stamps, np.diff([*stamps, stamps[-1] + step]).tolist(), strict=True)) if stamps else {}
-        )
+        durations = np.diff(stamps, append=stamps[-1] + step).tolist() if stamps else []
+        follow = dict(zip(stamps, durations, strict=True))
         return [
             TrueTrack(
                 str(play.source),
@@ -236,9 +240,7 @@ class _Run:
     def _claim(self, who: str, face: IdentifiedFace, stamp: float) -> Claim:
         identity = face.identity
         expected = self._enrolled.get(who)
-        return Claim(
-            stamp, 0.0, identity.state, identity.person_id, identity.name, expected, face.flatness
-        )  # fmt: skip
+        return Claim(stamp, 0.0, identity.state, identity.person_id, identity.name, expected, face.flatness)
 
 
 class _LiveEnrollment:
