@@ -58,7 +58,8 @@ def photographs_on_a_wall(source: Path, size: tuple[int, int], count: int) -> li
         SourceError: If ``source`` is neither zip nor folder.
         InputError: If it has fewer pictures.
     """
-    from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, decode_image, open_files
+    from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, open_files
+    from face_recognition_node.media.images import image_from
 
     names, read = open_files(source)
     pictures = sorted(name for name in names if name.lower().endswith(IMAGE_ENDINGS))
@@ -71,7 +72,7 @@ def photographs_on_a_wall(source: Path, size: tuple[int, int], count: int) -> li
     side = int(min(width / columns, height / rows) * 0.9)
     wall = np.full((height, width, 3), 150, np.uint8)
     for number, name in enumerate(chosen):
-        picture = decode_image(read(name), name)
+        picture = image_from(read(name), name)
         scale = side / max(picture.shape[:2])
         hung = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         row, column = divmod(number, columns)

@@ -27,7 +27,8 @@ from face_recognition_node.common.parameters import with_values
 from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.config import DetectorConfig
 from face_recognition_node.evaluation.bootstrap import Estimate, estimate
-from face_recognition_node.evaluation.picture_archive import decode_image, open_files
+from face_recognition_node.evaluation.picture_archive import open_files
+from face_recognition_node.media.images import image_from
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.geometry import iou_matrix
 
@@ -100,7 +101,7 @@ class DetectionArchive:
                     f"{path}: ground_truth.csv names the photograph {face.name}, which is not there"
                 )
             pictures.append(file)
-        return cls(faces, lambda number: decode_image(read_bytes(pictures[number]), pictures[number]))
+        return cls(faces, lambda number: image_from(read_bytes(pictures[number]), pictures[number]))
 
 
 def parse_labels(text: str) -> tuple[LabelledFace, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.evaluation.calibration import LabelledFaces
 from face_recognition_node.evaluation.degradation import blur_face, reduce_face
-from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, decode_image, open_files
+from face_recognition_node.evaluation.picture_archive import IMAGE_ENDINGS, open_files
+from face_recognition_node.media.images import image_from
 from face_recognition_node.vision.alignment import ALIGNMENT_TEMPLATE, CROP_SIZE
 from face_recognition_node.vision.detector import Detector, Embedder
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
@@ -39,7 +40,7 @@ def list_photographs(path: Path) -> tuple[list[str], Callable[[str], ImageArray]
         raise SourceError(f"{path}: expected aligned faces as NAME/FILE.webp (or jpg, png), found none")
 
     def read(name: str) -> ImageArray:
-        image = decode_image(read_bytes(name), name)
+        image = image_from(read_bytes(name), name)
         if image.shape != (CROP_SIZE, CROP_SIZE, 3):
             raise SourceError(
                 f"{name}: expected an aligned face of {CROP_SIZE}x{CROP_SIZE} pixels, got "

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.common.progress import progress_bar
+from face_recognition_node.media.images import image_from
 from face_recognition_node.vision.detector import Embedder
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
@@ -74,7 +74,7 @@ class LfwArchive:
         pictures = sorted(file for file in files if file.lower().endswith(IMAGE_ENDINGS))
         names = tuple("/".join(PurePosixPath(file).with_suffix("").parts[-2:]) for file in pictures)
         pairs = parse_pairs(read_bytes(protocol[0]).decode("utf-8"), names)
-        return cls(names, pairs, lambda number: decode_image(read_bytes(pictures[number]), pictures[number]))
+        return cls(names, pairs, lambda number: image_from(read_bytes(pictures[number]), pictures[number]))
 
 
 def open_files(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
@@ -84,21 +84,13 @@ def open_files(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
         SourceError: If ``path`` is neither.
     """
     if path.is_dir():
-        names = [str(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file()]
+        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
         return names, lambda name: (path / name).read_bytes()
     if not zipfile.is_zipfile(path):
         got = "another or a damaged file" if path.exists() else "nothing there"
         raise SourceError(f"{path}: expected a zip file or a folder, got {got}")
     archive = zipfile.ZipFile(path)
     return [item.filename for item in archive.infolist() if not item.is_dir()], archive.read
-
-
-def decode_image(encoded: bytes, name: str) -> ImageArray:
-    """Return (H, W, 3) BGR uint8 of a picture file's bytes, or raise SourceError naming it."""
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise SourceError(f"{name}: expected a picture, cannot decode it")
-    return np.asarray(image, np.uint8)
 
 
 def parse_pairs(text: str, names: tuple[str, ...]) -> LabelledPairs:

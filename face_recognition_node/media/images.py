@@ -128,6 +128,11 @@ def read_image(path: Path) -> ImageArray:
         raise SourceError(
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
         ) from error
+    return image_from(data, path)
+
+
+def image_from(data: bytes, path: Path | str) -> ImageArray:
+    """Return the bytes of an image file as :func:`read_image` does; ``path`` names it in errors."""
     kind = picture_kind(data[:256])
     if kind == "heif":
         return _read_heif(path, data)
@@ -143,13 +148,13 @@ def read_image(path: Path) -> ImageArray:
     return image.astype(np.uint8, copy=False)
 
 
-def _require_moderate(path: Path, size: tuple[int, int]) -> None:
+def _require_moderate(path: Path | str, size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAXIMUM_MEGAPIXELS * 1e6:
         limit = f"{MAXIMUM_MEGAPIXELS:g} megapixels"
         raise SourceError(f"{path}: {size[0]}x{size[1]} pixels; expected at most {limit}, scale it down")
 
 
-def _read_heif(path: Path, data: bytes) -> ImageArray:
+def _read_heif(path: Path | str, data: bytes) -> ImageArray:
     """Return the main picture of a HEIC, HEIF or AVIF file, whole: OpenCV would take its first tile."""
     cure = (
         "python3 -m pip install pillow-heif (requirements/heif.txt of the source tree, ./run setup heif), or "

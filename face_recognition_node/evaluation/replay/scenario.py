@@ -215,7 +215,8 @@ class Folders(_Table, frozen=True):
         from face_recognition_node.evaluation.replay.sequences import list_people
 
         minimum = len(self.pictures) + 1 if self.minimum is None else self.minimum
-        people = [name for name, count in list_people(root, self.source).items() if count >= minimum]
+        pictures = list_people(root / self.source)
+        people = [name for name, names in pictures.items() if len(names) >= minimum]
         n_needed = self.enrolled + self.strangers
         if len(people) < n_needed:
             raise ConfigurationError(

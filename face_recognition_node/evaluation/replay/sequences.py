@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Collection, Iterator
-from pathlib import Path
-
-import cv2
-import numpy as np
+from pathlib import Path, PurePosixPath
 
 from face_recognition_node.common.errors import SourceError
+from face_recognition_node.evaluation.picture_archive import open_files
 from face_recognition_node.media.bags import is_bag
-from face_recognition_node.media.images import read_image
+from face_recognition_node.media.images import image_from
 from face_recognition_node.media.sources import (
     FOLDER_RATE_HZ,
     IMAGE_SUFFIXES,
@@ -19,18 +16,24 @@ from face_recognition_node.media.sources import (
     natural_key,
     open_source,
 )
-from face_recognition_node.vision.faces import Frame, ImageArray
+from face_recognition_node.vision.faces import Frame
 
 INSIDE = "!"
 """``faces.zip!s1`` is the folder ``s1`` inside the archive; ``faces!s1`` is the folder ``faces/s1``."""
 
 
-def list_people(root: Path, source: str) -> dict[str, int]:
-    """Return the folders with pictures in a zip archive or folder, in natural order, with their counts."""
-    counts: dict[str, int] = {}
-    for folder, _ in _pictures(root, source):
-        counts[folder] = counts.get(folder, 0) + 1
-    return counts
+def list_people(path: Path) -> dict[str, list[str]]:
+    """Return the pictures of each folder in a zip archive or folder, both in natural order.
+
+    Raises:
+        SourceError: If ``path`` is neither.
+    """
+    people: dict[str, list[str]] = {}
+    for name in sorted(open_files(path)[0], key=natural_key):
+        place = PurePosixPath(name)
+        if place.suffix.lower() in IMAGE_SUFFIXES and len(place.parts) > 1:
+            people.setdefault(str(place.parent), []).append(name)
+    return people
 
 
 def open_sequence(
@@ -60,44 +63,15 @@ def open_sequence(
     outer, folder = source.split(INSIDE, 1)
     if (root / outer).exists() and is_bag(root / outer):
         return open_source(str(root / outer), rate=rate, topic=folder).from_zero()
-    names = [name for place, name in _pictures(root, outer) if place == folder]
-    names.sort(key=natural_key)
-    wanted = [name for i, name in enumerate(names, 1) if (not take or i in take) and i not in skip]
+    pictures = enumerate(list_people(root / outer).get(folder, []), 1)
+    wanted = [name for number, name in pictures if (not take or number in take) and number not in skip]
     if not wanted:
         raise SourceError(f"{source}: no pictures there; is the data below {root} complete?")
     rate_hz = rate or FOLDER_RATE_HZ
 
     def frames() -> Iterator[Frame]:
-        for index, image in enumerate(_read(root / outer, wanted)):
-            yield Frame(image, index / rate_hz)
+        _, read = open_files(root / outer)
+        for index, name in enumerate(wanted):
+            yield Frame(image_from(read(name), f"{outer}{INSIDE}{name}"), index / rate_hz)
 
     return FrameSource(source, rate_hz, len(wanted), False, frames)
-
-
-def _pictures(root: Path, source: str) -> list[tuple[str, str]]:
-    """Return (folder, path inside the source) of all pictures that lie in a folder, in natural order."""
-    path = root / source
-    if path.is_dir():
-        found = [str(entry.relative_to(path)) for entry in path.glob("*/*") if entry.is_file()]
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            found = archive.namelist()
-    else:
-        raise SourceError(f"{path}: expected a zip archive or a folder of folders; is the data root right?")
-    pictures = [name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES and "/" in name]
-    return [(str(Path(name).parent), name) for name in sorted(pictures, key=natural_key)]
-
-
-def _read(outer: Path, names: list[str]) -> Iterator[ImageArray]:
-    if outer.is_dir():
-        for name in names:
-            yield read_image(outer / name)
-        return
-    with zipfile.ZipFile(outer) as archive:
-        for name in names:
-            image = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR)
-            if image is None:
-                raise SourceError(
-                    f"{outer}{INSIDE}{name}: expected an image, got bytes that OpenCV cannot decode"
-                )
-            yield image.astype(np.uint8, copy=False)

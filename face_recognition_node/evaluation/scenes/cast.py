@@ -8,7 +8,7 @@ head's pose alone, never by how alike the embedder finds them.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import SourceError
-from face_recognition_node.media.sources import IMAGE_SUFFIXES, natural_key, open_source
+from face_recognition_node.evaluation.picture_archive import open_files
+from face_recognition_node.media.images import image_from
+from face_recognition_node.media.sources import open_source
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.pose import fit_heads
@@ -35,6 +37,7 @@ _MAXIMUM_TURN = 25.0
 RAP3DF_DOUBLES = frozenset({"014", "049", "053", "060", "067", "071"})
 """Folders of RAP3DF that show somebody of another folder (002, 025, 036, 006, 045, 042), some mixed with a
 third person: seen by eye, after their centres had cosines of 0.72 to 0.98. They are left out."""
+_DEPTH = "_depth.png"
 _LEAST_TAKES = 4
 _MOST_TAKES = 8
 _CLIP_SUFFIXES = frozenset({".gif", ".mkv", ".mp4"})
@@ -194,7 +197,7 @@ def _kind(path: Path) -> str | None:
         return None
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    if any(name.endswith("_depth.png") for name in names):
+    if any(name.endswith(_DEPTH) for name in names):
         return "heads"
     if any(name.endswith(".pgm") for name in names):
         return "portraits"
@@ -229,31 +232,32 @@ def _clip_take(path: Path, detector: Detector, left: float, right: float) -> Tak
 
 
 def _picture_people(path: Path, kind: str, detector: Detector) -> Iterator[Person]:
-    folders: dict[str, list[str]] = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in sorted(archive.namelist(), key=natural_key):
-            is_picture = Path(name).suffix.lower() in IMAGE_SUFFIXES and "/" in name
-            if is_picture and not name.endswith("_depth.png"):
-                folders.setdefault(str(Path(name).parent), []).append(name)
-        for folder, names in folders.items():
-            if len(names) < _LEAST_TAKES or (kind == "heads" and Path(folder).name in RAP3DF_DOUBLES):
-                continue
-            found = [_picture_take(archive, name, detector, kind) for name in names[:_MOST_TAKES]]
-            ranked = sorted((one for one in found if one is not None), key=lambda one: one[0])
-            if len(ranked) < _LEAST_TAKES or ranked[1][0] > _MAXIMUM_TURN:
-                continue
-            # A picture cannot turn back: who is met does not keep the head turned away for the whole scene.
-            meet = tuple(take for turn, take in ranked[1::2] if turn <= _MAXIMUM_TURN)
-            yield Person(_PREFIX[kind] + folder, tuple(take for _, take in ranked[0::2]), meet)
+    from face_recognition_node.evaluation.replay.sequences import list_people
+
+    _, read = open_files(path)
+    for folder, names in list_people(path).items():
+        pictures = [name for name in names if not name.endswith(_DEPTH)]
+        if len(pictures) < _LEAST_TAKES or (kind == "heads" and Path(folder).name in RAP3DF_DOUBLES):
+            continue
+        found = [_picture_take(read, name, detector, kind) for name in pictures[:_MOST_TAKES]]
+        ranked = sorted((one for one in found if one is not None), key=lambda one: one[0])
+        if len(ranked) < _LEAST_TAKES or ranked[1][0] > _MAXIMUM_TURN:
+            continue
+        # A picture cannot turn back: who is met does not keep the head turned away for the whole scene.
+        meet = tuple(take for turn, take in ranked[1::2] if turn <= _MAXIMUM_TURN)
+        yield Person(_PREFIX[kind] + folder, tuple(take for _, take in ranked[0::2]), meet)
 
 
 def _picture_take(
-    archive: zipfile.ZipFile, name: str, detector: Detector, kind: str
+    read: Callable[[str], bytes], name: str, detector: Detector, kind: str
 ) -> tuple[float, Take] | None:
     """Return how far the head is turned (degrees) and the cut-out, or None where no single face is found."""
-    image = _decode(archive, name, cv2.IMREAD_COLOR)
+    image = image_from(read(name), name)
     if kind == "heads":
-        depth = _decode(archive, name.replace("_color.png", "_depth.png"), cv2.IMREAD_UNCHANGED)
+        beside = name.replace("_color.png", _DEPTH)
+        depth = cv2.imdecode(np.frombuffer(read(beside), np.uint8), cv2.IMREAD_UNCHANGED)
+        if depth is None:
+            raise SourceError(f"{beside}: expected a depth image, cannot decode it")
         return _cut_head(image, depth, detector)
     face = find_face(image, detector)
     if face is None:
@@ -322,10 +326,3 @@ def find_face(image_bgr: ImageArray, detector: Detector) -> Detection | None:
 def _turn(face: Detection) -> float:
     heads = fit_heads(face.landmarks_xy[None])
     return float(max(abs(heads.yaw[0]), abs(heads.pitch[0])))
-
-
-def _decode(archive: zipfile.ZipFile, name: str, flags: int) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), flags)
-    if image is None:
-        raise SourceError(f"{archive.filename}!{name}: expected a picture")
-    return np.asarray(image)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import LabelArray
-from face_recognition_node.evaluation.picture_archive import decode_image, open_files
+from face_recognition_node.evaluation.picture_archive import open_files
 from face_recognition_node.systems.pictures import largest_face
 from face_recognition_node.systems.siamese import GREY_FACE_SIZE
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
@@ -31,13 +31,15 @@ def read_olivetti(path: Path) -> tuple[NDArray[np.uint8], LabelArray]:
     Raises:
         SourceError: If there is no such archive, no such picture in it, or one cannot be decoded.
     """
+    from face_recognition_node.media.images import image_from
+
     names, read = open_files(path)
     found = sorted(
         (int(match[1]), int(match[2]), match.string) for match in map(_NAME.search, names) if match
     )
     if not found:
         raise SourceError(f"{path}: expected the AT&T faces as sN/M.pgm, found none")
-    pictures = [cv2.cvtColor(decode_image(read(name), name), cv2.COLOR_BGR2GRAY) for *_, name in found]
+    pictures = [cv2.cvtColor(image_from(read(name), name), cv2.COLOR_BGR2GRAY) for *_, name in found]
     if any(picture.shape != _SHAPE for picture in pictures):
         raise SourceError(f"{path}: expected pictures of {_SHAPE[1]}x{_SHAPE[0]} pixels")
     labels = [person - 1 for person, *_ in found]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.evaluation.face_archive import LabelArray
-from face_recognition_node.evaluation.picture_archive import decode_image, open_files
+from face_recognition_node.evaluation.picture_archive import open_files
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 RGBD_SIZE = 80
@@ -31,6 +31,8 @@ def read_rgbd(path: Path) -> tuple[FloatArray, LabelArray]:
     Raises:
         SourceError: If there is no such archive, no such picture in it, or one cannot be decoded.
     """
+    from face_recognition_node.media.images import image_from
+
     names, read = open_files(path)
     inputs, people = [], []
     for name in sorted(name for name in names if name.endswith("_color.png")):
@@ -40,7 +42,7 @@ def read_rgbd(path: Path) -> tuple[FloatArray, LabelArray]:
         depth = cv2.imdecode(np.frombuffer(read(beside), np.uint8), cv2.IMREAD_UNCHANGED)
         if depth is None:
             raise SourceError(f"{beside}: expected a picture, cannot decode it")
-        inputs.append(rgbd_input(decode_image(read(name), name), np.asarray(depth, np.uint16)))
+        inputs.append(rgbd_input(image_from(read(name), name), np.asarray(depth, np.uint16)))
         people.append(name.split("/")[-2] if "/" in name else "")
     if not inputs:
         raise SourceError(f"{path}: expected RGB-D heads as NNN/XXX_color.png and _depth.png, found none")
