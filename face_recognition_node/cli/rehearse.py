@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -36,18 +35,15 @@ examples:
   face-recognition rehearse arena.mp4 --gallery party.db --report rehearsal.html
   face-recognition rehearse bag_of_the_hall/ entrance.mp4 --gallery party.db
 """
+_COLUMNS = ("Person", "Views", "Directions", "To add: look", "Frames named")
 _MARKS = {"act": ("!", "Act"), "look": ("?", "Look"), "fine": ("✓", "Fine")}
 _STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-h1{margin-bottom:0}h2{margin-top:2.2rem}small,figcaption{color:#666}
 ol{list-style:none;padding:0}li{display:grid;grid-template-columns:2.2rem 1fr;gap:.2rem .8rem;padding:.8rem 0;
 border-top:1px solid #e3e3e3}li>b{width:1.9rem;height:1.9rem;border-radius:50%;text-align:center;
 line-height:1.9rem;color:#fff}li.act>b{background:#b03a00}li.look>b{background:#b37400}li.fine>b{background:#2b7a3d}
 li p{margin:.1rem 0}.do{font-weight:600}.row{display:flex;flex-wrap:wrap;gap:.6rem;margin-top:.4rem}
-figure{margin:0}figure img{height:7rem;border-radius:.4rem;display:block}figcaption{font-size:.8rem}
-.wide{display:grid;grid-template-columns:1fr 1fr;gap:1rem}.wide img{width:100%;height:auto}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem}
-tr+tr td{border-top:1px solid #e3e3e3}
+.row figure{margin:0}.row img{height:7rem;border-radius:.4rem;display:block}
+.wide{display:grid;grid-template-columns:1fr 1fr;gap:1rem}
 """
 
 
@@ -104,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def render_page(rehearsal: Rehearsal, findings: Sequence[Finding], people: Sequence[tuple[str, ...]]) -> str:
     """Return the page; it needs nothing from elsewhere."""
+    from face_recognition_node.evaluation.page import page, table
+
     items = "".join(
         f"<li class={one.level}><b title={_MARKS[one.level][1]}>{_MARKS[one.level][0]}</b><div>"
         f"<p><strong>{escape(one.topic)}.</strong> {escape(one.text)}"
@@ -112,32 +110,25 @@ def render_page(rehearsal: Rehearsal, findings: Sequence[Finding], people: Seque
         + "</div></li>"
         for one in findings
     )
-    head = "".join(
-        f"<th>{name}" for name in ("Person", "Views", "Directions", "To add: look", "Frames named")
-    )
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in people)
     overviews = _figures([(picture, source) for source, (_, picture) in rehearsal.overviews.items()])
     n_act = sum(one.level == "act" for one in findings)
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>Rehearsal</title><style>{_STYLE}</style><h1>Rehearsal</h1>"
-        f"<p><small>{escape(', '.join(rehearsal.overviews))}</small>"
-        f"<p>{n_act} thing(s) to act on before the day.<ol>{items}</ol>"
-        f"<h2>People</h2><table><tr>{head}{rows}</table>"
-        f"<h2>The fullest picture of each recording</h2><div class=wide>{overviews}</div>"
-        "<p><small>This page shows faces: keep it among those concerned, and delete it afterwards.</small>\n"
-    )
+    parts = [
+        f"<p><small>{escape(', '.join(rehearsal.overviews))}</small>",
+        f"<p>{n_act} thing(s) to act on before the day.<ol>{items}</ol><h2>People</h2>",
+        table([list(map(escape, row)) for row in people], _COLUMNS),
+        f"<h2>The fullest picture of each recording</h2><div class=wide>{overviews}</div>",
+        "<p><small>This page shows faces: keep it among those concerned, and delete it afterwards.</small>",
+    ]
+    return page("Rehearsal", parts, _STYLE)
 
 
 def _figures(pictures: Sequence[tuple[ImageArray, str]]) -> str:
     import cv2
 
-    figures = []
-    for picture, caption in pictures:
-        data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
-        source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-        figures.append(
-            f"<figure><img alt='{escape(caption)}' src='{source}'><figcaption>{escape(caption)}</figcaption>"
-            "</figure>"
-        )
-    return "".join(figures)
+    from face_recognition_node.evaluation.page import picture
+
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
+    return "".join(
+        picture(cv2.imencode(".jpg", image, quality)[1].tobytes(), caption, "jpeg")
+        for image, caption in pictures
+    )

@@ -5,7 +5,6 @@ matplotlib and scikit-learn are imported when a picture is made, so that figures
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from face_recognition_node.common.errors import FaceRecognitionError, InputError
 from face_recognition_node.common.files import write_text
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.identification import IdentificationResult
+from face_recognition_node.evaluation.page import page, picture
 from face_recognition_node.evaluation.verification import RocCurve
 from face_recognition_node.vision.faces import FloatArray
 
@@ -263,12 +263,6 @@ def plot_identification(results: Mapping[str, IdentificationResult], path: Path)
     return save_figure(figure, path)
 
 
-_STYLE = (
-    "body{font-family:sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "img{max-width:100%}pre{background:#f4f4f4;padding:.8rem;overflow-x:auto}"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Section:
     """A part of a page.
@@ -286,13 +280,10 @@ class Section:
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
     """Write one HTML file with text and pictures in it, whole or not at all, to be opened anywhere."""
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"]
-    parts.append(f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>")
+    parts = []
     for section in sections:
         parts.append(f"<h2>{html.escape(section.heading)}</h2>")
         if section.text:
             parts.append(f"<pre>{html.escape(section.text)}</pre>")
-        for picture in section.pictures:
-            data = base64.b64encode(picture.read_bytes()).decode("ascii")
-            parts.append(f'<p><img alt="{html.escape(picture.stem)}" src="data:image/png;base64,{data}">')
-    write_text(path, "\n".join(parts) + "\n")
+        parts += [picture(file.read_bytes(), file.stem) for file in section.pictures]
+    write_text(path, page(title, parts))

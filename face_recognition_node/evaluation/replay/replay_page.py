@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from face_recognition_node.evaluation.page import page, table
 from face_recognition_node.evaluation.replay.replay_report import EpisodeReport, ReplayReport
 from face_recognition_node.evaluation.replay.track_metrics import Claim, TrackOutcome, TrueTrack
 from face_recognition_node.vision.faces import IdentityState
@@ -17,12 +18,8 @@ _COLORS = {
     "missed": "#f4f4f4",
 }
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; color: #222 }
-table { border-collapse: collapse; width: 100% }
-td { text-align: left; padding: .25rem .6rem; vertical-align: middle }
-tr + tr td { border-top: 1px solid #e6e6e6 } td.n { text-align: right; font-variant-numeric: tabular-nums }
-.key span { display: inline-block; width: .9em; height: .9em; margin: 0 .3em 0 1em; vertical-align: -.1em }
-.bad { color: #b03a00; font-weight: 600 } small { color: #666 } svg { display: block }
+.key span{display:inline-block;width:.9em;height:.9em;margin:0 .3em 0 1em;vertical-align:-.1em}
+svg{display:block}
 """
 
 
@@ -34,56 +31,44 @@ def render_page(report: ReplayReport, missed: list[str]) -> str:
         missed: Requirements that were not met, as sentences.
     """
     figures = [
-        ("Identified: enrolled people's tracks", str(report.identification_rate)),
-        ("Named: strangers' tracks", str(report.false_positive_rate)),
-        ("Median seconds to the right name", str(report.seconds_to_name)),
+        ("Identified: enrolled people's tracks", report.identification_rate),
+        ("Named: strangers' tracks", report.false_positive_rate),
+        ("Median seconds to the right name, where it came", report.seconds_to_name),
         ("Seconds under a wrong name", f"{report.wrong_seconds:.2f}"),
-        ("Swaps", str(report.swaps)),
-        ("Strangers' frames under one id", str(report.stranger_share)),
-        ("The same of their frames with an id", str(report.id_consistency)),
-        ("Stranger ids shared by two people", str(report.shared_ids)),
+        ("Swaps", report.swaps),
+        ("Strangers' frames under one id", report.stranger_share),
+        ("The same of their frames with an id", report.id_consistency),
+        ("Stranger ids shared by two people", report.shared_ids),
     ]
-    rows = "".join(f"<tr><td>{escape(name)}<td class=n>{escape(value)}" for name, value in figures)
     key = "".join(f'<span style="background:{color}"></span>{name}' for name, color in _COLORS.items())
-    verdict = "".join(f"<p class=bad>{escape(sentence)}</p>" for sentence in missed)
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        f"<title>{escape(report.name)}</title><style>{_STYLE}</style>",
-        f"<h1>{escape(report.name)}</h1><p>{escape(report.description)}</p>{verdict}",
-        f"<table>{rows}</table><p class=key><small>{key}</small></p>",
+        f"<p>{escape(report.description)}</p>",
+        *[f"<p class=bad>{escape(sentence)}</p>" for sentence in missed],
+        table([(escape(name), escape(str(value))) for name, value in figures]),
+        f"<p class=key><small>{key}</small></p>",
         *[_episode(episode) for episode in report.episodes],
         "<p><small>Intervals: 95 %, bootstrap over persons; Clopper-Pearson where all tracks agree.</small>",
     ]
-    return "\n".join(parts) + "\n"
+    return page(report.name, parts, _STYLE)
 
 
 def _episode(episode: EpisodeReport) -> str:
-    enrollments = "".join(
-        f"<li>{escape(e.name)} from {escape(e.source)}: "
-        + (
-            f"{e.views} views in {e.seconds:.1f} s"
-            if e.success
-            else f"<span class=bad>{escape(e.message)}</span>"
-        )
-        for e in episode.enrollments
-    )
-    rows = "".join(
-        _row(track, outcome) for track, outcome in zip(episode.tracks, episode.outcomes, strict=True)
-    )
-    return f"<h2>{escape(episode.name)}</h2><ul>{enrollments}</ul><table>{rows}</table>"
+    enrollments = []
+    for one in episode.enrollments:
+        failed = f"<span class=bad>{escape(one.message)}</span>"
+        came = f"{one.views} views in {one.seconds:.1f} s" if one.success else failed
+        enrollments.append(f"<li>{escape(one.name)} from {escape(one.source)}: {came}")
+    rows = table(map(_row, episode.tracks, episode.outcomes))
+    return f"<h2>{escape(episode.name)}</h2><ul>{''.join(enrollments)}</ul>{rows}"
 
 
-def _row(track: TrueTrack, outcome: TrackOutcome) -> str:
-    who = escape(track.who) if track.who else "<i>no person</i>"
-    share = f"{100 * outcome.named_share:.0f} %" if outcome.enrolled_frames else ""
-    names = (
-        f" <span class=bad>named {escape(', '.join(outcome.wrong_names))}</span>"
-        if outcome.wrong_names
-        else ""
-    )
-    ids = f"<br><small>{escape(', '.join(outcome.stranger_ids))}</small>" if outcome.stranger_ids else ""
-    what = f"{who}{names}{ids}<br><small>{escape(track.recording)}</small>"
-    return f"<tr><td>{what}<td class=n>{share}<td>{_line(track)}"
+def _row(track: TrueTrack, outcome: TrackOutcome) -> tuple[str, str, str]:
+    what = escape(track.who) if track.who else "<i>no person</i>"
+    if outcome.wrong_names:
+        what += f" <span class=bad>named {escape(', '.join(outcome.wrong_names))}</span>"
+    for small in (", ".join(outcome.stranger_ids), track.recording):
+        what += f"<br><small>{escape(small)}</small>" if small else ""
+    return what, f"{100 * outcome.named_share:.0f} %" if outcome.enrolled_frames else "", _line(track)
 
 
 def _line(track: TrueTrack) -> str:
