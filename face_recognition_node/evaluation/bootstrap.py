@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from face_recognition_node.common.errors import InputError
 
@@ -57,7 +58,7 @@ class Estimate:
 
 
 def estimate(
-    values: Sequence[float],
+    values: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
     statistic: Callable[[np.ndarray], float] = np.mean,
     seed: int = 0,
@@ -91,6 +92,11 @@ def estimate(
     figures = [float(statistic(data[np.concatenate([members[group] for group in row])])) for row in drawn]
     low, high = np.quantile(figures, TAILS)
     return Estimate(value, float(low), float(high), len(data))
+
+
+def median(values: np.ndarray) -> float:
+    """Return the median, as a statistic of :func:`estimate`."""
+    return float(np.median(values))
 
 
 def _exact(value: float, count: int) -> tuple[float, float]:

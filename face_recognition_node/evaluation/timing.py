@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.tables import aligned
-from face_recognition_node.evaluation.bootstrap import TAILS
+from face_recognition_node.evaluation.bootstrap import estimate, median
 
-RESAMPLES = 1000
 _REST_S = 0.01
 """Before each run: threads of the one before may spin for some milliseconds, on the next one's bill."""
 LIBRARIES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "torch", "faiss-cpu", "dlib-bin")
@@ -208,40 +207,30 @@ def race(
                 run(number)
             wall[number, column] = (clock() - began) / calls
             cpu[number, column] = (time.process_time() - worked) / calls
-    timings = tuple(
-        _timing(contestant, wall[:, column], cpu[:, column], wall[:, 0])
-        for column, contestant in enumerate(contestants)
+    columns = zip(contestants, wall.T, cpu.T, strict=True)
+    return TimingTable(
+        task, names[0], tuple(_timing(one, own, used, wall[:, 0]) for one, own, used in columns)
     )
-    return TimingTable(task, names[0], timings)
 
 
 def _timing(
     contestant: Contestant, wall: NDArray[np.float64], cpu: NDArray[np.float64], base: NDArray[np.float64]
 ) -> Timing:
-    low, high = median_interval(wall)
-    ratios = wall / np.maximum(base, 1e-9)
-    ratio_low, ratio_high = median_interval(ratios)
+    took = estimate(wall * 1e3, statistic=median)
+    ratio = estimate(wall / np.maximum(base, 1e-9), statistic=median)
     return Timing(
         contestant.name,
-        float(np.median(wall)) * 1e3,
-        low * 1e3,
-        high * 1e3,
-        float(np.quantile(wall, 0.95)) * 1e3,
-        float(np.median(cpu)) * 1e3,
-        float(np.median(ratios)),
-        ratio_low,
-        ratio_high,
-        len(wall),
-        contestant.note,
+        median_ms=took.value,
+        low_ms=took.low,
+        high_ms=took.high,
+        p95_ms=float(np.quantile(wall, 0.95)) * 1e3,
+        cpu_ms=median(cpu) * 1e3,
+        ratio=ratio.value,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
+        runs=len(wall),
+        note=contestant.note,
     )
-
-
-def median_interval(values: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the median of (N,) values."""
-    generator = np.random.default_rng(seed)
-    medians = np.median(values[generator.integers(0, len(values), (RESAMPLES, len(values)))], axis=1)
-    low, high = np.quantile(medians, TAILS)
-    return float(low), float(high)
 
 
 def resident_mb() -> float:

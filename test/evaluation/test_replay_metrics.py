@@ -17,7 +17,7 @@ from face_recognition_node.evaluation.replay.replay_report import (
     EpisodeReport,
     ReplayReport,
 )
-from face_recognition_node.evaluation.replay.requirements import unmet
+from face_recognition_node.evaluation.replay.requirements import AT_LEAST, AT_MOST, unmet
 from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTrack, follow_strangers, judge
 from face_recognition_node.vision.faces import IdentityState
 
@@ -130,7 +130,7 @@ def test_rates_of_a_report() -> None:
     assert report.false_positive_rate.value == 0.0
     assert report.wrong_seconds == 1.0
     assert report.named_share == {"Anna": 1.0, "Carl": 0.0}
-    assert [outcome.wrong_frames for outcome in report.clutter] == [1]
+    assert [outcome.wrong_frames for outcome in report.outcomes if not outcome.who] == [1]
     assert report.to_dict()["identification_rate"]["count"] == 2
     assert "(no person)" in str(report)
 
@@ -151,9 +151,34 @@ def test_requirements_are_held_against_the_figures() -> None:
     missed = unmet(report, {"stranger_share": 0.9, "named_share": {"Carl": 0.1}, "seconds_to_name": -1})
     assert len(missed) == 3
     assert "stranger_share is 0.500" in missed[0]
-    assert unmet(report_of(), {"identification_rate": 0}), "what was not measured is missed"
     with pytest.raises(ConfigurationError, match="no such figure"):
         unmet(report, {"speed": 1})
+
+
+@pytest.mark.parametrize("figure", sorted([*AT_LEAST, *AT_MOST]))
+def test_what_was_not_measured_is_missed(figure: str) -> None:
+    """A replay in which no face was found makes no mistake, and meets no requirement by that."""
+    easy = 0 if figure in AT_LEAST else 1e9
+    unseen = judge(TrueTrack("clip", "Bob", ()))
+    nothing = ReplayReport("test", "", {}, (EpisodeReport("e", (), (unseen,), (), ()),))
+    for report in (report_of(), nothing):
+        assert unmet(report, {figure: easy}) == [
+            f"{figure} is nan, expected at {'least' if figure in AT_LEAST else 'most'} {easy}"
+        ]
+
+
+def test_a_stranger_without_an_id_is_no_consistent_one() -> None:
+    with_id = track((STRANGER, "s-1"), who="Bob", expected=None)
+    without = track((UNDECIDED, None), who="Eve", expected=None)
+    unseen = track(who="Dan", expected=None)
+    assert unmet(report_of(with_id), {"id_consistency": 0.9, "stranger_share": 0.9}) == []
+    for other in (without, unseen):
+        missed = unmet(report_of(with_id, other), {"id_consistency": 0.9, "stranger_share": 0.9})
+        assert [sentence.split(",")[0] for sentence in missed] == [
+            "id_consistency is 0.000",
+            "stranger_share is 0.000",
+        ]
+    assert unmet(report_of(without), {"shared_ids": 0}), "nobody had an id that could be shared"
 
 
 def test_the_page_shows_every_track_and_escapes_names() -> None:

@@ -14,7 +14,8 @@ from face_recognition_node.cli import main
 from face_recognition_node.cli.benchmark.frames import FRAMES, parse_size, sway, swaying_frames
 from face_recognition_node.cli.benchmark.pipeline import parse_scene
 from face_recognition_node.common.errors import InputError
-from face_recognition_node.evaluation.timing import Contestant, Machine, median_interval, race, resident_mb
+from face_recognition_node.evaluation.bootstrap import estimate, median
+from face_recognition_node.evaluation.timing import Contestant, Machine, race, resident_mb
 
 
 class Clock:
@@ -100,9 +101,11 @@ def test_a_race_needs_distinct_contestants(names):
 
 def test_the_median_lies_in_its_interval(rng):
     values = rng.lognormal(0, 0.5, 101)
-    low, high = median_interval(values)
-    assert low < np.median(values) < high
-    assert median_interval(np.full(9, 2.0)) == (2, 2)
+    found = estimate(values, statistic=median)
+    assert found.low < np.median(values) < found.high
+    assert found.value == np.median(values)
+    equal = estimate(np.full(9, 2.0), statistic=median)
+    assert (equal.low, equal.high) == (2, 2)
 
 
 def test_the_machine_is_described():

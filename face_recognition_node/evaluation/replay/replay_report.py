@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from face_recognition_node.common.tables import aligned
-from face_recognition_node.evaluation.bootstrap import Estimate, estimate
+from face_recognition_node.evaluation.bootstrap import Estimate, estimate, median
 from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcome, TrackOutcome, TrueTrack
 
 
@@ -74,6 +75,16 @@ class ReplayReport:
     episodes: tuple[EpisodeReport, ...]
 
     @property
+    def outcomes(self) -> list[TrackOutcome]:
+        """All true tracks."""
+        return [outcome for episode in self.episodes for outcome in episode.outcomes]
+
+    @property
+    def followed(self) -> list[StrangerOutcome]:
+        """Everybody who was never enrolled, once for each gallery."""
+        return [stranger for episode in self.episodes for stranger in episode.strangers]
+
+    @property
     def enrolled(self) -> list[TrackOutcome]:
         """Tracks of enrolled people; one in which the face was never found counts as not identified."""
         names = {(e.name, enrollment.name) for e in self.episodes for enrollment in e.enrollments}
@@ -87,57 +98,48 @@ class ReplayReport:
     @property
     def strangers(self) -> list[TrackOutcome]:
         """Tracks of people who were not enrolled."""
-        return [o for e in self.episodes for o in e.outcomes if o.who and o.frames and not o.is_enrolled]
-
-    @property
-    def clutter(self) -> list[TrackOutcome]:
-        """What was found outside every true face."""
-        return [outcome for e in self.episodes for outcome in e.outcomes if not outcome.who]
+        return [o for o in self.outcomes if o.who and o.frames and not o.is_enrolled]
 
     @property
     def identification_rate(self) -> Estimate:
         """Share of enrolled people's tracks given the right name and never a wrong one."""
-        return estimate([float(o.is_identified) for o in self.enrolled], [o.who for o in self.enrolled])
+        return _estimate([(o.is_identified, o) for o in self.enrolled])
 
     @property
     def false_positive_rate(self) -> Estimate:
         """Share of strangers' tracks ever given a name."""
-        return estimate([float(o.is_false_positive) for o in self.strangers], [o.who for o in self.strangers])
+        return _estimate([(o.is_false_positive, o) for o in self.strangers])
 
     @property
     def seconds_to_name(self) -> Estimate:
-        """Median time from the first sight of an enrolled person to the right name."""
-        named = [o for o in self.enrolled if o.seconds_to_name is not None]
-        return estimate([o.seconds_to_name or 0.0 for o in named], [o.who for o in named], _median)
-
-    @property
-    def wrong_seconds(self) -> float:
-        """Time under a wrong name, all tracks and clutter together."""
-        return sum(outcome.wrong_seconds for episode in self.episodes for outcome in episode.outcomes)
-
-    @property
-    def stranger_frames(self) -> int:
-        """In how many frames somebody enrolled was called a stranger."""
-        return sum(outcome.stranger_frames for episode in self.episodes for outcome in episode.outcomes)
-
-    @property
-    def swaps(self) -> int:
-        """How often a face's name changed to another person's."""
-        return sum(outcome.swaps for episode in self.episodes for outcome in episode.outcomes)
+        """Median time from the first sight of an enrolled person to the right name, where it came."""
+        named = [(o.seconds_to_name, o) for o in self.enrolled if o.seconds_to_name is not None]
+        return _estimate(named, median)
 
     @property
     def stranger_share(self) -> Estimate:
         """Mean over strangers of the share of their frames under their most frequent stranger id."""
-        followed = [
-            stranger for episode in self.episodes for stranger in episode.strangers if stranger.frames
-        ]
-        return estimate([s.main_id_share for s in followed], [s.who for s in followed])
+        return _estimate([(s.main_id_share, s) for s in self.followed if s.frames])
 
     @property
     def id_consistency(self) -> Estimate:
         """Mean over strangers who got an id of the share of frames with an id that have the main one."""
-        followed = [stranger for episode in self.episodes for stranger in episode.strangers if stranger.ids]
-        return estimate([s.id_consistency for s in followed], [s.who for s in followed])
+        return _estimate([(s.id_consistency, s) for s in self.followed if s.ids])
+
+    @property
+    def wrong_seconds(self) -> float:
+        """Time under a wrong name, all tracks and what is no person together."""
+        return sum(outcome.wrong_seconds for outcome in self.outcomes)
+
+    @property
+    def stranger_frames(self) -> int:
+        """In how many frames somebody enrolled was called a stranger."""
+        return sum(outcome.stranger_frames for outcome in self.outcomes)
+
+    @property
+    def swaps(self) -> int:
+        """How often a face's name changed to another person's."""
+        return sum(outcome.swaps for outcome in self.outcomes)
 
     @property
     def shared_ids(self) -> int:
@@ -146,7 +148,7 @@ class ReplayReport:
 
     @property
     def named_share(self) -> dict[str, float]:
-        """Share of each enrolled person's frames under the right name, the worst of his tracks."""
+        """Share of each enrolled person's frames under the right name, the worst of their tracks."""
         shares: dict[str, float] = {}
         for outcome in self.enrolled:
             share = outcome.named_share if outcome.enrolled_frames else 0.0
@@ -178,39 +180,27 @@ class ReplayReport:
 
     def __str__(self) -> str:
         """Return the summary and, where they are few, one line for each track."""
-        lines = [f"{self.name}: {len(self.episodes)} episode(s)", ""]
-        lines += [
+        lines = [
+            f"{self.name}: {len(self.episodes)} episode(s)",
+            "",
             f"  identified, enrolled people's tracks    {self.identification_rate}",
             f"  named, strangers' tracks                {self.false_positive_rate}",
-            f"  median seconds to the right name        {self.seconds_to_name}",
+            f"  median seconds to the right name        {self.seconds_to_name}, where it came",
             f"  seconds under a wrong name              {self.wrong_seconds:.2f}",
             f"  frames as a stranger, enrolled people   {self.stranger_frames}",
             f"  swaps                                   {self.swaps}",
             f"  strangers' frames under one id          {self.stranger_share}",
             f"  ... of their frames with an id          {self.id_consistency}",
         ]
-        fragments = Counter(s.fragments for e in self.episodes for s in e.strangers)
+        fragments = Counter(stranger.fragments for stranger in self.followed)
         if fragments:
             told = ", ".join(f"{count} with {ids}" for ids, count in sorted(fragments.items()))
             lines.append(
                 f"  ids a stranger                          {told}; {self.shared_ids} shared by two people"
             )
-        lines += [
-            f"  enrollment of {failed.name} failed: {failed.message}" for failed in self.failed_enrollments
-        ]
+        lines += [f"  enrollment of {one.name} failed: {one.message}" for one in self.failed_enrollments]
         for episode in self.episodes:
-            notable = [
-                o for o in episode.outcomes if o.wrong_frames or (o.is_enrolled and not o.is_identified)
-            ]
-            shown = episode.outcomes if len(episode.outcomes) <= 16 else notable
-            if shown:
-                rows = [_HEADER, *(_row(outcome) for outcome in shown)]
-                lines += ["", f"  {episode.name}", aligned(rows, right=range(1, 6), indent="    ")]
-            rest = len(episode.outcomes) - len(shown)
-            if rest and shown:
-                lines.append(f"    and {rest} tracks as they should be")
-            elif rest:
-                lines += ["", f"  {episode.name}: all {rest} tracks as they should be"]
+            lines += _episode_lines(episode)
         return "\n".join(lines)
 
 
@@ -235,32 +225,47 @@ def _row(outcome: TrackOutcome) -> tuple[str, ...]:
     )
 
 
+def _episode_lines(episode: EpisodeReport) -> list[str]:
+    """Return a line for each track where they are few, else for those that are not as they should be."""
+    shown: Sequence[TrackOutcome] = episode.outcomes
+    if len(shown) > 16:
+        shown = [o for o in shown if o.wrong_frames or (o.is_enrolled and not o.is_identified)]
+    rest = len(episode.outcomes) - len(shown)
+    if not shown:
+        return ["", f"  {episode.name}: all {rest} tracks as they should be"] if rest else []
+    rows = [_HEADER, *(_row(outcome) for outcome in shown)]
+    lines = ["", f"  {episode.name}", aligned(rows, right=range(1, 6), indent="    ")]
+    return [*lines, f"    and {rest} tracks as they should be"] if rest else lines
+
+
 def _episode_dict(episode: EpisodeReport) -> dict[str, Any]:
-    strangers = [
-        {
-            **asdict(s),
-            "main_id_share": round(s.main_id_share, 4) if s.frames else None,
-            "id_consistency": round(s.id_consistency, 4) if s.ids else None,
-            "fragments": s.fragments,
-        }
-        for s in episode.strangers
-    ]
-    tracks = []
-    for outcome in episode.outcomes:
-        entry = {
-            **asdict(outcome),
-            "is_identified": outcome.is_identified,
-            "is_false_positive": outcome.is_false_positive,
-        }
-        entry["named_share"] = round(outcome.named_share, 4) if outcome.enrolled_frames else None
-        tracks.append(entry)
     return {
         "name": episode.name,
         "enrollments": [asdict(enrollment) for enrollment in episode.enrollments],
-        "tracks": tracks,
-        "strangers": strangers,
+        "tracks": [
+            {
+                **asdict(o),
+                "is_identified": o.is_identified,
+                "is_false_positive": o.is_false_positive,
+                "named_share": round(o.named_share, 4) if o.enrolled_frames else None,
+            }
+            for o in episode.outcomes
+        ],
+        "strangers": [
+            {
+                **asdict(s),
+                "main_id_share": round(s.main_id_share, 4) if s.frames else None,
+                "id_consistency": round(s.id_consistency, 4) if s.ids else None,
+                "fragments": s.fragments,
+            }
+            for s in episode.strangers
+        ],
     }
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values))
+def _estimate(
+    measured: Sequence[tuple[float, TrackOutcome | StrangerOutcome]],
+    statistic: Callable[[np.ndarray], float] = np.mean,
+) -> Estimate:
+    """Return a figure of values with whose they are: tracks of one person are alike."""
+    return estimate([float(value) for value, _ in measured], [one.who for _, one in measured], statistic)

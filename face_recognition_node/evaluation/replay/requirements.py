@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import nan
 from typing import Any
 
 from face_recognition_node.common.errors import ConfigurationError
@@ -10,25 +11,21 @@ from face_recognition_node.evaluation.replay.replay_report import ReplayReport
 
 AT_LEAST: dict[str, Callable[[ReplayReport], float]] = {
     "identification_rate": lambda report: report.identification_rate.value,
-    "stranger_share": lambda report: min(
-        (s.main_id_share for e in report.episodes for s in e.strangers if s.frames), default=float("nan")
-    ),
-    "id_consistency": lambda report: min(
-        (s.id_consistency for e in report.episodes for s in e.strangers if s.ids), default=float("nan")
-    ),
+    "stranger_share": lambda report: _worst(s.main_id_share for s in report.followed),
+    "id_consistency": lambda report: _worst(s.id_consistency for s in report.followed),
 }
 """Figures that must reach the number that a scenario requires; shares are the worst stranger's."""
 AT_MOST: dict[str, Callable[[ReplayReport], float]] = {
     "false_positive_rate": lambda report: report.false_positive_rate.value,
-    "wrong_seconds": lambda report: report.wrong_seconds,
-    "stranger_frames": lambda report: float(report.stranger_frames),
-    "swaps": lambda report: float(report.swaps),
-    "shared_ids": lambda report: float(report.shared_ids),
+    "wrong_seconds": lambda report: report.wrong_seconds if _saw(report) else nan,
+    "stranger_frames": lambda report: report.stranger_frames if _saw(report, of_enrolled=True) else nan,
+    "swaps": lambda report: report.swaps if _saw(report) else nan,
+    "shared_ids": lambda report: report.shared_ids if any(s.ids for s in report.followed) else nan,
     "seconds_to_name": lambda report: report.seconds_to_name.value,
 }
-"""Figures that must not exceed it."""
+"""Figures that must not exceed it; NaN where nothing was measured."""
 NAMED_SHARE = "named_share"
-"""A table of person and the least share of his frames under the right name, in every recording of him."""
+"""A table of person and the least share of their frames under the right name, in every recording of them."""
 
 
 def unmet(report: ReplayReport, require: Mapping[str, Any]) -> list[str]:
@@ -37,16 +34,15 @@ def unmet(report: ReplayReport, require: Mapping[str, Any]) -> list[str]:
     Raises:
         ConfigurationError: For a requirement that no figure answers to.
     """
-    known = sorted([*AT_LEAST, *AT_MOST, NAMED_SHARE])
     missed = []
     for name, wanted in require.items():
         if name == NAMED_SHARE:
-            shares = report.named_share
-            for who, least in wanted.items():
-                if not shares.get(who, 0.0) >= least:
-                    missed.append(
-                        f"{who} was named in {shares.get(who, 0.0):.3f} of the frames, expected {least}"
-                    )
+            shares = {who: report.named_share.get(who, 0.0) for who in wanted}
+            missed += [
+                f"{who} was named in {share:.3f} of the frames, expected {wanted[who]}"
+                for who, share in shares.items()
+                if not share >= wanted[who]
+            ]
         elif name in AT_LEAST:
             value = AT_LEAST[name](report)
             if not value >= wanted:
@@ -56,8 +52,17 @@ def unmet(report: ReplayReport, require: Mapping[str, Any]) -> list[str]:
             if not value <= wanted:
                 missed.append(f"{name} is {value:.3f}, expected at most {wanted}")
         else:
-            raise ConfigurationError(f"require: {name}: no such figure; known are {', '.join(known)}")
-    missed += [
-        f"enrollment of {failed.name} failed: {failed.message}" for failed in report.failed_enrollments
-    ]
-    return missed
+            known = ", ".join(sorted([*AT_LEAST, *AT_MOST, NAMED_SHARE]))
+            raise ConfigurationError(f"require: {name}: no such figure; known are {known}")
+    failed = report.failed_enrollments
+    return missed + [f"enrollment of {one.name} failed: {one.message}" for one in failed]
+
+
+def _worst(shares: Iterable[float]) -> float:
+    """Return the least share; a stranger without any (NaN: never found, or never given an id) has 0."""
+    return min((share if share >= 0 else 0.0 for share in shares), default=nan)
+
+
+def _saw(report: ReplayReport, of_enrolled: bool = False) -> bool:
+    """Whether a face was found in any frame; ``of_enrolled``: that of somebody enrolled."""
+    return any(outcome.enrolled_frames if of_enrolled else outcome.frames for outcome in report.outcomes)
