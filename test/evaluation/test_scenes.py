@@ -6,6 +6,7 @@ import importlib.util
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,11 +17,25 @@ from face_recognition_node.cli import main
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.config import Config
 from face_recognition_node.evaluation.replay.replay import assign_truth
-from face_recognition_node.evaluation.replay.scenario import Play
+from face_recognition_node.evaluation.replay.replay_report import (
+    EnrollmentOutcome,
+    EpisodeReport,
+    ReplayReport,
+)
+from face_recognition_node.evaluation.replay.scenario import Episode, Play
 from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTrack
-from face_recognition_node.evaluation.scenes.cast import Cast, Cutout, Take, cut_ellipse, find_face, soften
+from face_recognition_node.evaluation.scenes.cast import (
+    Cast,
+    Cutout,
+    Person,
+    Take,
+    cut_ellipse,
+    find_face,
+    soften,
+)
+from face_recognition_node.evaluation.scenes.scenarios import SCENARIOS, run_scenario
 from face_recognition_node.evaluation.scenes.scene import FACE_HEIGHT_M, Light, Scene, stand, walk
-from face_recognition_node.evaluation.scenes.stage import longest_wrong_s, seconds_to_name
+from face_recognition_node.evaluation.scenes.stage import counted, longest_wrong_s, seconds_to_name
 from face_recognition_node.media.sample import portrait
 from face_recognition_node.vision.faces import (
     Detection,
@@ -151,6 +166,54 @@ def test_time_to_the_name_runs_from_plain_view_and_wrong_names_are_timed_without
     assert seconds_to_name(track) == pytest.approx(2.0)
     assert longest_wrong_s(track) == pytest.approx(1.0)
     assert seconds_to_name(TrueTrack("r", "a", (), (1.0,))) is None
+
+
+class EmptyStage:
+    """A stage with people to play on which no face is ever found."""
+
+    is_short = True
+
+    def __init__(self, people: int) -> None:
+        self.people = [Person(f"p{k}", (block(0),) * 2, (block(0),) * 3) for k in range(people)]
+        self.cast = SimpleNamespace(
+            sources=dict.fromkeys(("heads", "clips", "portraits")),
+            people=lambda kind, at_most: self.people[:at_most],
+        )
+
+    def some(self, full: int, short: int) -> int:
+        return short
+
+    def play(self, name: str, episodes: list[Episode], *, rotate: int = 0) -> ReplayReport:
+        failed = EnrollmentOutcome("guest", "", False, "no face", 0, {}, 1.0)
+        ended = (failed,) if episodes[0].play[0].enroll else ()
+        return ReplayReport(name, "", {}, tuple(EpisodeReport(e.name, ended, (), (), ()) for e in episodes))
+
+    def picture(self, scene: Scene, seconds: float) -> None:
+        return None
+
+
+@pytest.mark.parametrize("number", ["A1", "A3", "A4", "A5", "A6", "A7", "A8", "A16"])
+def test_no_scenario_passes_in_which_nothing_was_measured(number: str) -> None:
+    (scenario,) = [one for one in SCENARIOS if one.number == number]
+    measured, _ = run_scenario(scenario, EmptyStage(9))  # type: ignore[arg-type]
+    assert measured is not None
+    assert not measured.passed
+    measured, reason = run_scenario(scenario, EmptyStage(0))  # type: ignore[arg-type]
+    assert measured is None
+    assert "usable" in reason
+
+
+def test_two_equal_faces_are_refused_only_where_there_were_two() -> None:
+    (scenario,) = [one for one in SCENARIOS if one.number == "A2"]
+    verdicts = [run_scenario(scenario, EmptyStage(n))[0].passed for n in (1, 2)]  # type: ignore
+    assert verdicts == [False, True]
+
+
+def test_shares_are_given_with_their_interval_over_people() -> None:
+    tracks = [TrueTrack("r", f"p{k}", ()) for k in range(20)]
+    assert counted([True] * 20, tracks) == "20 of 20 [0.83, 1.00]"
+    assert counted([True, False], [tracks[0]] * 2) == "1 of 2"
+    assert counted([], []) == "0 of 0"
 
 
 def test_a_source_that_holds_no_faces_is_refused(models: Models, tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def play_kills(stage: Stage, folder: Path) -> Measured:
         f"{max(starts):.1f} s"
     )
     figures = {"kills": kills, "changes": n_changes, "broken": broken, "start_s": starts}
-    return Measured("\n".join([text, *broken[:5]]), not broken and max(starts[1:]) <= 10.0, figures)
+    passed = n_changes > 0 and not broken and max(starts[1:]) <= 10.0
+    return Measured("\n".join([text, *broken[:5]]), passed, figures)
 
 
 def note_network(event: str, arguments: Any) -> None:
@@ -352,7 +353,7 @@ def play_find(stage: Stage, folder: Path) -> Measured:
         f"{len(found)} within 2 s (median {np.median(found or [np.nan]):.2f} s); {wrong} wrong; not found "
         f"said {max(overruns):.2f} s after the 2 s at most"
     )
-    passed = in_time >= 0.95 * len(waits) and wrong == 0 and max(overruns) <= 0.3
+    passed = bool(waits) and in_time >= 0.95 * len(waits) and wrong == 0 and max(overruns) <= 0.3
     return Measured(text, passed, {"find_s": waits, "find_wrong": wrong, "not_found_late_s": overruns})
 
 

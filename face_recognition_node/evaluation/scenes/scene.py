@@ -6,6 +6,7 @@ same frames. A face's size follows from its distance by the pinhole model, as do
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from face_recognition_node.vision.faces import FloatArray, Frame, ImageArray, In
 FACE_HEIGHT_M = 0.21
 """Height of a face's box: from the middle of the forehead to the chin."""
 WALL_M = 4.5
+SWAY = 0.05
+"""Motion of somebody who stands still, parts of the face's height."""
 POSTER_FRAME = 0.12
 """Width of the white border around a poster's picture, parts of its height."""
 
@@ -46,7 +49,6 @@ class Actor:
         path: At least one key; in between it is interpolated smoothly, before and after it is not in view.
         hold: Seconds for which a take is played before the next.
         is_poster: A flat print with a border, whatever the face's depth was.
-        sway: Motion of somebody who stands still, parts of the face's height.
     """
 
     who: str
@@ -54,34 +56,22 @@ class Actor:
     path: tuple[Key, ...]
     hold: float = 1e9
     is_poster: bool = False
-    sway: float = 0.05
 
     def at(self, t: float) -> tuple[Take, Cutout, Key] | None:
         """Return what is to be seen and where, or None."""
         first, last = self.path[0], self.path[-1]
         if not first.t <= t <= last.t:
             return None
-        since = t - first.t
-        take = self.takes[int(since / self.hold) % len(self.takes)]
-        cutout = take.at(since)
-        times = [key.t for key in self.path]
-        index = min(max(int(np.searchsorted(times, t, side="right")) - 1, 0), len(times) - 1)
-        here = self.path[index]
-        if index + 1 == len(times):
-            return take, cutout, here
-        there = self.path[index + 1]
+        take = self.takes[int((t - first.t) / self.hold) % len(self.takes)]
+        index = bisect.bisect_right(self.path, t, key=lambda key: key.t) - 1
+        here, there = self.path[index], self.path[min(index + 1, len(self.path) - 1)]
         part = (t - here.t) / max(there.t - here.t, 1e-9)
         part = part * part * (3 - 2 * part)
-        return (
-            take,
-            cutout,
-            Key(
-                t,
-                here.x + part * (there.x - here.x),
-                here.y + part * (there.y - here.y),
-                here.distance + part * (there.distance - here.distance),
-            ),
+        x, y, distance = (
+            old + part * (new - old)
+            for old, new in ((here.x, there.x), (here.y, there.y), (here.distance, there.distance))
         )
+        return take, take.at(t - first.t), Key(t, x, y, distance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +82,11 @@ class Light:
         gain: Factor on all pixels.
         backlight: Brightness that the wall gets on top, in [0, 1]: 1 is burnt out.
         noise: Standard deviation of the sensor's noise of 255.
-        blur_px: Length of the motion blur, pixels.
     """
 
     gain: float = 1.0
     backlight: float = 0.0
     noise: float = 3.0
-    blur_px: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,10 +169,10 @@ class Scene:
         width, height = self.size
         face_px = self.focal_px * FACE_HEIGHT_M / key.distance
         phase = float(sum(map(ord, actor.who)))
-        sway = 0.0 if actor.is_poster else actor.sway * face_px
+        sway = 0.0 if actor.is_poster else SWAY * face_px
         x = key.x * width + sway * math.sin(1.1 * t + phase)
         y = key.y * height + 0.5 * sway * math.sin(1.7 * t + 2 * phase)
-        roll = 0.0 if actor.is_poster else math.radians(40.0 * actor.sway * math.sin(0.7 * t + phase))
+        roll = 0.0 if actor.is_poster else math.radians(40.0 * SWAY * math.sin(0.7 * t + phase))
         scale = face_px / take.height_px
         center = (cutout.box_xyxy[:2] + cutout.box_xyxy[2:]) / 2
         cosine, sine = scale * math.cos(roll), scale * math.sin(roll)
@@ -217,7 +205,10 @@ class Scene:
         if depth is not None:
             near = np.full(mask.shape, key.distance, np.float32)
             if not actor.is_poster and cutout.relief_m is not None:
-                near += _warp_relief(cutout.relief_m, matrix, size)
+                near += cv2.warpAffine(
+                    cutout.relief_m, matrix, size, flags=cv2.INTER_NEAREST,
+                    borderMode=cv2.BORDER_CONSTANT, borderValue=np.nan,
+                )  # fmt: skip
             depth[part][solid] = near[solid]
         return box
 
@@ -228,26 +219,14 @@ class Scene:
         return width - box[2], height - box[3], width - box[0], height - box[1]
 
     def _expose(self, canvas: FloatArray, seed: int) -> ImageArray:
-        light = self.light
-        image: np.ndarray = canvas
-        if light.blur_px > 1:
-            image = cv2.blur(image, (light.blur_px, 1))
-        if light.gain != 1.0:
-            image = image * light.gain
         noise = np.random.default_rng(seed).standard_normal(canvas.shape[:2], np.float32)[..., None]
-        return np.asarray(np.clip(image + light.noise * noise, 0, 255), np.uint8)
+        lit = canvas if self.light.gain == 1.0 else canvas * self.light.gain
+        return np.asarray(np.clip(lit + self.light.noise * noise, 0, 255), np.uint8)
 
 
 @lru_cache(maxsize=8)
 def _backdrop(size: tuple[int, int]) -> ImageArray:
     return sample_frame(size=size, faces=0)
-
-
-def _warp_relief(relief_m: FloatArray, matrix: np.ndarray, size: tuple[int, int]) -> FloatArray:
-    warped = cv2.warpAffine(
-        relief_m, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=np.nan
-    )
-    return np.asarray(warped, np.float32)
 
 
 def _print(cutout: Cutout) -> tuple[ImageArray, FloatArray]:

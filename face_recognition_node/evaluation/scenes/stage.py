@@ -12,10 +12,11 @@ import numpy as np
 
 from face_recognition_node.assembly import Models
 from face_recognition_node.config import Config
+from face_recognition_node.evaluation.bootstrap import estimate
 from face_recognition_node.evaluation.replay.replay import Bench, replay
 from face_recognition_node.evaluation.replay.replay_report import ReplayReport
 from face_recognition_node.evaluation.replay.scenario import Episode, Scenario
-from face_recognition_node.evaluation.replay.track_metrics import TrueTrack
+from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcome, TrackOutcome, TrueTrack
 from face_recognition_node.evaluation.scenes.cast import Cast
 from face_recognition_node.evaluation.scenes.scene import Scene
 from face_recognition_node.vision.faces import ImageArray, RecognitionResult
@@ -171,6 +172,18 @@ def longest_wrong_s(track: TrueTrack) -> float:
 def all_tracks(report: ReplayReport) -> list[TrueTrack]:
     """Return the true tracks of all episodes."""
     return [track for episode in report.episodes for track in episode.tracks]
+
+
+def count_wrong(report: ReplayReport) -> int:
+    """Return how many true tracks were ever under a wrong name."""
+    return sum(outcome.wrong_frames > 0 for outcome in report.outcomes)
+
+
+def counted(hits: Sequence[bool], of: Sequence[TrueTrack | TrackOutcome | StrangerOutcome]) -> str:
+    """Return ``46 of 48 [0.88, 1.00]``: how many, and their share's 95 % interval over people."""
+    share = estimate([float(hit) for hit in hits], [one.who for one in of])
+    interval = "" if np.isnan(share.low) else f" [{share.low:.2f}, {share.high:.2f}]"
+    return f"{sum(hits)} of {len(hits)}{interval}"
 
 
 def failed_enrollments(report: ReplayReport) -> str:
