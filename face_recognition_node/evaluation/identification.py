@@ -28,12 +28,12 @@ class RatePoint:
 
     Attributes:
         fpir: False positive identification rate asked for.
-        dir: Detection and identification rate at rank 1.
-        low: Lower end of the interval of ``dir``.
-        high: Upper end.
+        dir: Detection and identification rate at rank 1, with ``low`` and ``high`` of its interval.
         threshold: Cosine at which the rate is met (mean over repetitions).
         counted_fpir: Where only some faces are counted (a group, a range of yaw): the share of *their*
             strangers that reach the threshold, which all strangers set; nan if there are none.
+        is_resolved: Whether there are strangers enough for even one to be named at this rate; if not, the
+            threshold is that of no false name at all.
     """
 
     fpir: float
@@ -42,18 +42,25 @@ class RatePoint:
     high: float
     threshold: float
     counted_fpir: float | None = None
+    is_resolved: bool = True
+
+    def __str__(self) -> str:
+        said = f"DIR {100 * self.dir:5.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] at FPIR "
+        said += f"{100 * self.fpir:g} %" + (
+            "" if self.is_resolved else " (too few strangers: at no false name)"
+        )
+        return said + ("" if self.counted_fpir is None else f" (of these {100 * self.counted_fpir:.1f} %)")
 
 
 @dataclass(frozen=True, slots=True)
 class IdentificationResult:
-    """What one gallery size and number of shots gave.
+    """What one gallery size and number of shots gave; numbers of probes are means over repetitions.
 
     Attributes:
-        gallery_size: People enrolled.
-        shots: Faces enrolled of each.
+        shots: Faces enrolled of each of the ``gallery_size`` people.
         repetitions: Random galleries.
-        mated: Probes of enrolled people, mean over repetitions.
-        non_mated: Probes of strangers, mean over repetitions.
+        mated: Probes of enrolled people.
+        non_mated: Probes of strangers.
         rank_one: Share of mated probes whose best candidate is right, whatever its score.
         points: One per FPIR asked for.
     """
@@ -67,12 +74,7 @@ class IdentificationResult:
     points: tuple[RatePoint, ...]
 
     def __str__(self) -> str:
-        rates = "  ".join(
-            f"DIR {100 * p.dir:5.1f} % [{100 * p.low:.1f}, {100 * p.high:.1f}] at FPIR {100 * p.fpir:g} %"
-            + ("" if p.counted_fpir is None else f" (of these {100 * p.counted_fpir:.1f} %)")
-            for p in self.points
-        )
-        return f"rank 1 {100 * self.rank_one:5.1f} %  {rates}"
+        return f"rank 1 {100 * self.rank_one:5.1f} %  {'  '.join(map(str, self.points))}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -181,39 +183,29 @@ def open_set_identification(
         strangers = ~is_enrolled
         trials.append(
             _Trial(
-                scores[is_mated],
-                right[is_mated],
-                labels[is_mated],
-                scores[strangers],
-                labels[strangers],
+                scores[is_mated], right[is_mated], labels[is_mated], scores[strangers], labels[strangers],
                 None if counted is None else counted[strangers],
             )
-        )
+        )  # fmt: skip
     if not trials:
         raise InputError("counted: expected mated probes among these faces, got none in any gallery")
-    points = tuple(_rate_point(trials, rate, random) for rate in fpir)
     return IdentificationResult(
         gallery_size,
         shots,
         repetitions,
-        float(np.mean([len(trial.scores) for trial in trials])),
-        float(np.mean([len(trial.strangers) for trial in trials])),
-        float(np.mean([trial.right.mean() for trial in trials])),
-        points,
+        mated=float(np.mean([len(trial.scores) for trial in trials])),
+        non_mated=float(np.mean([len(trial.strangers) for trial in trials])),
+        rank_one=float(np.mean([trial.right.mean() for trial in trials])),
+        points=tuple(_rate_point(trials, rate, random) for rate in fpir),
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """One random gallery.
+    """One random gallery: (M,) mated and (S,) non-mated probes, their best scores and whose they are.
 
-    Attributes:
-        scores: (M,) best scores of the mated probes.
-        right: (M,) whether the best candidate is the right person.
-        people: (M,) whose probes they are.
-        strangers: (S,) best scores of the non-mated probes.
-        stranger_people: (S,) whose probes they are.
-        counted: (S,) which of them are counted; None for all.
+    ``right`` says whether the best candidate is the right person, ``counted`` which non-mated probes are
+    counted; None for all.
     """
 
     scores: FloatArray
@@ -240,11 +232,14 @@ def _rate_point(
             again = rejection_threshold(trial.strangers[drawn], fpir)
             spread.append(float((trial.right[kept] & (trial.scores[kept] > again)).mean()))
     low, high = np.quantile(spread, TAILS)
-    counted_fpir = None
-    if any(trial.counted is not None for trial in trials):
-        counted_fpir = float(np.mean(of_counted)) if of_counted else float("nan")
     return RatePoint(
-        fpir, float(np.mean(rates)), float(low), float(high), float(np.mean(thresholds)), counted_fpir
+        fpir,
+        float(np.mean(rates)),
+        float(low),
+        float(high),
+        float(np.mean(thresholds)),
+        None if trials[0].counted is None else float(np.mean(of_counted or [np.nan])),
+        all(fpir * len(trial.strangers) >= 1 for trial in trials),
     )
 
 

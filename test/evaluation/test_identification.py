@@ -77,6 +77,15 @@ def test_people_far_apart_are_all_found(rng):
     assert "DIR 100.0 %" in str(result)
 
 
+def test_a_rate_below_one_stranger_is_said_to_be_unresolved(rng):
+    embeddings, labels = people_around_centres(rng, 20, 5, 0.01)  # 60 probes of strangers
+    result = open_set_identification(embeddings, labels, 8, 2, (1 / 60, 0.01), repetitions=3)
+    assert [point.is_resolved for point in result.points] == [True, False]
+    first, last = map(str, result.points)
+    assert "too few" not in first
+    assert "FPIR 1 % (too few strangers: at no false name)" in last
+
+
 def test_noise_is_not_found(rng):
     labels = np.repeat(np.arange(30), 4)
     result = open_set_identification(unit(rng, 120), labels, 10, 2, repetitions=5)
