@@ -71,17 +71,23 @@ class LabelledFaces:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """Corrected similarities of the pairs between two sets of faces.
-
-    Attributes:
-        same: (G,) of one person.
-        same_weights: (G,) so that no identity dominates.
-        different: (I,) of different people.
-    """
+    """Corrected similarities of (G,) pairs of one person, weighted, and of (I,) pairs of different people."""
 
     same: DoubleArray
     same_weights: DoubleArray
     different: DoubleArray
+
+
+def kinds_of_pairs(a: LabelledFaces, b: LabelledFaces) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which (A, B) pairs show one person on two photographs, and which show two people."""
+    is_same = a.identities[:, None] == b.identities[None, :]
+    return is_same & (a.photographs[:, None] != b.photographs[None, :]), ~is_same
+
+
+def mean_commonness(calibration: Calibration, a: LabelledFaces, b: LabelledFaces) -> FloatArray:
+    """Return (A, B) the mean commonness of the two faces of each pair."""
+    own, other = calibration.commonness(a.embeddings), calibration.commonness(b.embeddings)
+    return np.asarray((own[:, None] + other[None, :]) / 2)
 
 
 def fit_prototypes(embeddings: FloatArray, count: int, rounds: int = 20, seed: int = 0) -> FloatArray:
@@ -103,14 +109,11 @@ def fit_prototypes(embeddings: FloatArray, count: int, rounds: int = 20, seed: i
 def score_pairs(
     a: LabelledFaces, b: LabelledFaces, correct: Callable[[LabelledFaces, LabelledFaces], DoubleArray]
 ) -> Scores:
-    """Return the scores of all pairs between two sets, the pairs of one photograph left out."""
+    """Return the scores of all pairs between two sets, weighted so that no identity dominates."""
     scores = correct(a, b)
-    is_same = a.identities[:, None] == b.identities[None, :]
-    usable = is_same & (a.photographs[:, None] != b.photographs[None, :])
-    rows = np.nonzero(usable)[0]
-    counts = np.bincount(a.identities[rows]) if len(rows) else np.zeros(1)
-    weights = 1.0 / np.sqrt(counts[a.identities[rows]]) if len(rows) else np.zeros(0)
-    return Scores(scores[usable], weights, scores[~is_same])
+    same, different = kinds_of_pairs(a, b)
+    people = a.identities[np.nonzero(same)[0]]
+    return Scores(scores[same], 1.0 / np.sqrt(np.bincount(people)[people]), scores[different])
 
 
 def fit_calibration(
@@ -140,10 +143,15 @@ def fit_calibration(
     )  # fmt: skip
     common = float(blank.commonness(good.embeddings[first]).mean())
     blank = replace(blank, mean_commonness=common)
+
+    def correct(a: LabelledFaces, b: LabelledFaces) -> DoubleArray:
+        common = mean_commonness(blank, a, b)
+        return blank.correct(a.embeddings @ b.embeddings.T, common).astype(np.float64)
+
     groups = [draw_faces_of_level(faces, level, generator) for level in range(n_levels)]
     for i in range(n_levels):
         for j in range(i + 1):
-            ratio, false_match = fit_cell(score_pairs(groups[i], groups[j], _corrector(blank)))
+            ratio, false_match = fit_cell(score_pairs(groups[i], groups[j], correct))
             empty[i, j] = empty[j, i] = ratio
             blank.false_match[i, j] = blank.false_match[j, i] = false_match
     return replace(blank)  # whose derived values belong to the filled tables
@@ -200,14 +208,6 @@ def _smooth(density: DoubleArray, width: float) -> DoubleArray:
     reach = round(4 * width / _FINE)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * _FINE / width) ** 2)
     return np.asarray(np.convolve(density, kernel / kernel.sum(), mode="same"))
-
-
-def _corrector(calibration: Calibration) -> Callable[[LabelledFaces, LabelledFaces], DoubleArray]:
-    def correct(a: LabelledFaces, b: LabelledFaces) -> DoubleArray:
-        common = calibration.commonness(a.embeddings)[:, None] + calibration.commonness(b.embeddings)[None, :]
-        return calibration.correct(a.embeddings @ b.embeddings.T, common / 2).astype(np.float64)
-
-    return correct
 
 
 def draw_faces_of_level(faces: LabelledFaces, level: int, generator: np.random.Generator) -> LabelledFaces:

@@ -20,6 +20,8 @@ from face_recognition_node.evaluation.calibration import (
     DoubleArray,
     LabelledFaces,
     draw_faces_of_level,
+    kinds_of_pairs,
+    mean_commonness,
 )
 from face_recognition_node.identity.calibration import Calibration
 
@@ -33,15 +35,18 @@ def cllr(same: DoubleArray, different: DoubleArray) -> float:
     return float((miss + alarm) / 2)
 
 
+def _even_odds(same: DoubleArray, different: DoubleArray) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
+    """Return both kinds as one array of values, of labels (1: one person) and of weights at even odds."""
+    labels = np.concatenate([np.ones(len(same)), np.zeros(len(different))])
+    weights = np.where(labels == 1, 0.5 / max(len(same), 1), 0.5 / max(len(different), 1))
+    return np.concatenate([same, different]), labels, weights
+
+
 def minimum_cllr(same: DoubleArray, different: DoubleArray) -> float:
     """Return the cost after the best monotone recalibration on the very ratios (pool adjacent violators)."""
     from sklearn.isotonic import IsotonicRegression
 
-    values = np.concatenate([same, different])
-    labels = np.concatenate([np.ones(len(same)), np.zeros(len(different))])
-    weights = np.concatenate(
-        [np.full(len(same), 0.5 / len(same)), np.full(len(different), 0.5 / len(different))]
-    )
+    values, labels, weights = _even_odds(same, different)
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(values, labels, sample_weight=weights)
     fitted = np.clip(fitted, 1e-12, 1 - 1e-12)
     best = np.log(fitted) - np.log1p(-fitted)
@@ -59,24 +64,16 @@ class ReliabilityBin:
 
 def reliability(same: DoubleArray, different: DoubleArray, n_bins: int = 15) -> list[ReliabilityBin]:
     """Return the reliability curve of natural-log ratios at even odds, empty bins left out."""
-    values = 1.0 / (1.0 + np.exp(-np.concatenate([same, different])))
-    labels = np.concatenate([np.ones(len(same)), np.zeros(len(different))])
-    weights = np.concatenate(
-        [np.full(len(same), 0.5 / len(same)), np.full(len(different), 0.5 / len(different))]
-    )
+    ratios, labels, weights = _even_odds(same, different)
+    values = 1.0 / (1.0 + np.exp(-ratios))
     place = np.minimum((values * n_bins).astype(int), n_bins - 1)
     bins = []
     for k in range(n_bins):
         inside = place == k
         total = float(weights[inside].sum())
         if total > 0:
-            bins.append(
-                ReliabilityBin(
-                    float(weights[inside] @ values[inside]) / total,
-                    float(weights[inside] @ labels[inside]) / total,
-                    total,
-                )
-            )
+            predicted, observed = (float(weights[inside] @ of[inside]) / total for of in (values, labels))
+            bins.append(ReliabilityBin(predicted, observed, total))
     return bins
 
 
@@ -102,14 +99,11 @@ class CalibrationReport:
     """What was measured on people that the tables have not seen.
 
     Attributes:
-        n_people: Identities.
-        n_faces: Faces, degraded ones included.
-        levels: By quality level.
+        n_faces: Degraded ones included.
         false_match: Promised and measured false match rates over all quality levels.
-        bins: Reliability curve over all quality levels.
-        cllr: Mean over all pairs of quality levels.
-        cllr_minimum: Likewise.
-        expected_calibration_error: Of ``bins``.
+        bins: Reliability curve over all quality levels; ``expected_calibration_error`` is of it.
+        cllr: Mean over all pairs of quality levels; ``cllr_minimum`` likewise.
+        left_out: Pairs of quality levels with too few pairs of faces to be in any of these figures.
     """
 
     n_people: int
@@ -120,6 +114,7 @@ class CalibrationReport:
     cllr: float
     cllr_minimum: float
     expected_calibration_error: float
+    left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -141,6 +136,8 @@ class CalibrationReport:
             "false match rate promised -> measured: "
             + ", ".join(f"{p:g} -> {m:.2g}" for p, m in self.false_match)
         )
+        if self.left_out:
+            lines.append(f"not judged, too few faces of such qualities: {', '.join(self.left_out)}")
         return "\n".join(lines)
 
 
@@ -148,11 +145,12 @@ def judge_calibration(calibration: Calibration, faces: LabelledFaces, seed: int 
     """Measure a calibration on faces of people it was not fitted on."""
     generator = np.random.default_rng(seed)
     groups = [draw_faces_of_level(faces, level, generator) for level in range(len(QUALITY_LEVELS))]
-    levels, costs, minima, alike, unlike, rates = [], [], [], [], [], []
+    levels, costs, minima, alike, unlike, rates, left_out = [], [], [], [], [], [], []
     for i, a in enumerate(groups):
         for j in range(i + 1):
             same, different, tail = _pair_ratios(calibration, a, groups[j])
             if len(same) < 50 or len(different) < 1000:
+                left_out.append(f"{QUALITY_LEVELS[i]:g} x {QUALITY_LEVELS[j]:g}")
                 continue
             thinned = different[:: max(len(different) // 100_000, 1)]
             cost, best = cllr(same, different), minimum_cllr(same, thinned)
@@ -179,6 +177,7 @@ def judge_calibration(calibration: Calibration, faces: LabelledFaces, seed: int 
         cllr=float(np.mean(costs)),
         cllr_minimum=float(np.mean(minima)),
         expected_calibration_error=expected_calibration_error(bins),
+        left_out=tuple(left_out),
     )
 
 
@@ -186,16 +185,13 @@ def _pair_ratios(
     calibration: Calibration, a: LabelledFaces, b: LabelledFaces
 ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
     """Return log ratios of same and different pairs, and the log false match rates of the different ones."""
-    common = (
-        calibration.commonness(a.embeddings)[:, None] + calibration.commonness(b.embeddings)[None, :]
-    ) / 2
-    cosines = a.embeddings @ b.embeddings.T
-    quality_a, quality_b = a.qualities[:, None], b.qualities[None, :]
-    ratios = calibration.log_likelihood_ratio(cosines, quality_a, quality_b, common)
-    is_same = a.identities[:, None] == b.identities[None, :]
-    usable = is_same & (a.photographs[:, None] != b.photographs[None, :])
-    tail = calibration.log_false_match(cosines, quality_a, quality_b, common)[~is_same]
-    return ratios[usable], ratios[~is_same], tail
+    of_pairs = (
+        a.embeddings @ b.embeddings.T, a.qualities[:, None], b.qualities[None, :],
+        mean_commonness(calibration, a, b),
+    )  # fmt: skip
+    same, different = kinds_of_pairs(a, b)
+    ratios = calibration.log_likelihood_ratio(*of_pairs)
+    return ratios[same], ratios[different], calibration.log_false_match(*of_pairs)[different]
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin], path: Path) -> None:

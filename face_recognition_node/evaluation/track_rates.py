@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from face_recognition_node.common.errors import InputError
-from face_recognition_node.evaluation.bootstrap import estimate
+from face_recognition_node.evaluation.bootstrap import Estimate, estimate
 from face_recognition_node.evaluation.calibration import DoubleArray, LabelledFaces
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
@@ -48,14 +48,20 @@ class TrackScores:
     n_enrolled: int
     who: IntArray
 
+    def named_strangers(self, limit: float) -> Estimate:
+        """Return the share of strangers' tracks that reach a log rate, with its interval over people."""
+        return estimate((self.strangers <= limit).astype(np.float64), self.who.tolist())
+
     def rate_at(self, target: float, calibration: Calibration) -> TrackRate:
         """Return what a target false accept rate gives, at the node's own limit."""
         limit = calibration.log_name_limit(target, self.n_enrolled)
+        named = self.named_strangers(limit)
         return TrackRate(
             self.n_enrolled,
             target,
-            float((self.strangers <= limit).mean()),
-            len(self.strangers),
+            named.value,
+            (named.low, named.high),
+            named.count,
             float((self.enrolled <= limit).mean()),
             float(((self.mistaken <= limit) & (self.mistaken < self.enrolled)).mean()),
         )
@@ -68,8 +74,8 @@ class TrackRate:
     Attributes:
         n_enrolled: People in the gallery.
         target: Target false accept rate.
-        strangers_named: Share of strangers' tracks ever named.
-        n_strangers: Their number.
+        strangers_named: Share of the ``n_strangers`` tracks of strangers ever named, with the ends of its
+            95 % interval over people.
         enrolled_named: Share of enrolled people's tracks named rightly.
         enrolled_mistaken: Share of them that looked more like somebody else, and enough so to be named.
     """
@@ -77,14 +83,17 @@ class TrackRate:
     n_enrolled: int
     target: float
     strangers_named: float
+    strangers_interval: tuple[float, float]
     n_strangers: int
     enrolled_named: float
     enrolled_mistaken: float
 
     def __str__(self) -> str:
+        low, high = self.strangers_interval
         return (
-            f"{self.n_enrolled} enrolled, target {self.target:g}: named are {self.strangers_named:.4f} of "
-            f"{self.n_strangers} strangers' tracks and {self.enrolled_named:.3f} of the enrolled people's, "
+            f"{self.n_enrolled} enrolled, target {self.target:g}: named are {self.strangers_named:.4f} "
+            f"[{low:.4f}, {high:.4f}] of {self.n_strangers} strangers' tracks and "
+            f"{self.enrolled_named:.3f} of the enrolled people's, "
             f"{self.enrolled_mistaken:.3f} of these wrongly"
         )
 
@@ -156,8 +165,7 @@ def measure_looks(scores: TrackScores, target: float = 0.02) -> float:
     The measured rate is taken at the upper end of its 95 % interval over people. A few look-alikes more or
     less among some hundred strangers double or halve it, and the promise is to hold for people not drawn.
     """
-    named = scores.strangers <= np.log(target / scores.n_enrolled)
-    measured = estimate(named.astype(float).tolist(), scores.who.tolist())
+    measured = scores.named_strangers(float(np.log(target / scores.n_enrolled)))
     return round(max(measured.high / target, 1.0), 1)
 
 

@@ -56,6 +56,9 @@ class TestTracks:
         )  # fmt: skip
         rate = scores.rate_at(0.002, made_up_calibration())  # limit ln(0.002 / 2 / 10) = -9.2
         assert (rate.strangers_named, rate.enrolled_named, rate.enrolled_mistaken) == (0.25, 0.5, 0.5)
+        low, high = rate.strangers_interval
+        assert low < 0.25 < high
+        assert f"0.2500 [{low:.4f}, {high:.4f}] of 4 strangers' tracks" in str(rate)
 
     @pytest.mark.slow
     @pytest.mark.parametrize(

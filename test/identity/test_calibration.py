@@ -213,6 +213,20 @@ class TestFitting:
         assert costs[0] > costs[-1]  # the poorest faces tell least
         assert "Cllr" in str(judgement)
         json.dumps(judgement.to_dict())
+        assert judgement.left_out == ()
+        assert "not judged" not in str(judgement)
+
+    def test_qualities_with_too_few_faces_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are in no figure of the report."""
+        monkeypatch.setattr("face_recognition_node.evaluation.calibration._LEAST_FACES", 1)
+        people = population(12, seed=9)
+        people = replace(people, embeddings=people.embeddings[:, :8])
+        assert judge_calibration(random_calibration(), people).left_out == ()
+        sharp_or_single = (people.qualities > 0.5) | (people.photographs % 5 == 0)
+        judgement = judge_calibration(random_calibration(), people.take(np.flatnonzero(sharp_or_single)))
+        assert "0.3 x 0.3" in judgement.left_out
+        assert "0.95 x 0.95" not in judgement.left_out
+        assert f"not judged, too few faces of such qualities: {judgement.left_out[0]}" in str(judgement)
 
 
 class TestMeasures:
