@@ -8,6 +8,7 @@ medians (Efron 1979).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import platform
@@ -35,9 +36,7 @@ class Contestant:
     """One way to do it.
 
     Attributes:
-        name: How the table calls it.
         run: Does it once; called with the number of the round, so that it may take another frame each time.
-        note: What is worth knowing of it.
         calls: How often ``run`` is called in a round; its time is the mean. For work that differs from call
             to call in a fixed cycle, of which a median would only show the commonest part.
     """
@@ -50,20 +49,9 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one contestant took.
+    """What one contestant took: wall time and its median's interval, processor time over all threads.
 
-    Attributes:
-        name: Its name.
-        median_ms: Median wall time, milliseconds.
-        low_ms: Lower end of the median's interval.
-        high_ms: Upper end.
-        p95_ms: 95th percentile of the wall time.
-        cpu_ms: Median processor time over all threads.
-        ratio: Its time over the baseline's, median of the rounds; 1 for the baseline.
-        ratio_low: Lower end of the ratio's interval.
-        ratio_high: Upper end.
-        runs: How often it ran.
-        note: What is worth knowing of it.
+    ``ratio`` is its time over the baseline's, median of the rounds.
     """
 
     name: str
@@ -84,10 +72,7 @@ class Machine:
     """Where it was measured.
 
     Attributes:
-        processor: Model of the CPU.
-        cores: Cores that this process may use.
-        memory_gb: Of the machine.
-        system: Operating system and Python.
+        cores: Those that this process may use.
         load: Load average of one minute at the start: above zero something else was running.
         libraries: Versions of what takes part.
     """
@@ -104,10 +89,8 @@ class Machine:
         """Return this machine."""
         versions = {}
         for name in LIBRARIES:
-            try:
+            with contextlib.suppress(metadata.PackageNotFoundError):
                 versions[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
         system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
@@ -132,13 +115,7 @@ def _processor() -> str:
 
 @dataclass(frozen=True, slots=True)
 class TimingTable:
-    """All contestants at one task.
-
-    Attributes:
-        task: What they did.
-        baseline: Name of the contestant that ratios refer to.
-        timings: One for each.
-    """
+    """All contestants at one task; ratios refer to the one named ``baseline``."""
 
     task: str
     baseline: str
@@ -146,10 +123,10 @@ class TimingTable:
 
     def of(self, name: str) -> Timing:
         """Return one contestant's timing."""
-        for timing in self.timings:
-            if timing.name == name:
-                return timing
-        raise InputError(f"{name}: no such contestant; there are {[timing.name for timing in self.timings]}")
+        timings = {timing.name: timing for timing in self.timings}
+        if name not in timings:
+            raise InputError(f"{name}: no such contestant; there are {list(timings)}")
+        return timings[name]
 
     def __str__(self) -> str:
         rows = [("", "median ms", "95 %", "p95", "cpu ms", f"× {self.baseline}", "")]

@@ -101,12 +101,8 @@ def accept_points(
     points = []
     for rate in rates:
         at = int(np.searchsorted(curve.false_accept_rate, rate * (1 + 1e-9), side="right")) - 1
-        threshold = curve.threshold[at]
-        points.append(
-            AcceptPoint(
-                rate, float(curve.true_accept_rate[at]), float(min(threshold, 1.0)), n_different * rate >= 1
-            )
-        )
+        tar, threshold = float(curve.true_accept_rate[at]), float(min(curve.threshold[at], 1.0))
+        points.append(AcceptPoint(rate, tar, threshold, n_different * rate >= 1))
     return tuple(points)
 
 
@@ -162,17 +158,12 @@ class VerificationResult:
     """What the protocol gave.
 
     Attributes:
-        accuracy: Mean over the folds.
-        accuracy_std: Standard deviation over the folds.
+        accuracy: Mean over the folds; ``accuracy_std`` is their standard deviation.
         accuracy_interval: The share of pairs judged right with its 95 % bootstrap interval over people.
         threshold: Mean similarity threshold of the folds.
-        area: Under the ROC curve.
-        equal_error_rate: See RocCurve.
         accept: TAR at false accept rates.
         f1: Of "same person", each fold judged by the threshold that is best on the others, like accuracy.
         best_f1: Best F1 over all thresholds, chosen on the same pairs: what is usually reported.
-        best_f1_threshold: Similarity that gives it.
-        n_pairs: Pairs judged.
     """
 
     accuracy: float
@@ -188,15 +179,14 @@ class VerificationResult:
     n_pairs: int
 
     def __str__(self) -> str:
-        lines = [
+        return "\n".join([
             f"accuracy        {self.accuracy:.4f} ± {self.accuracy_std:.4f}, folds of {self.n_pairs} pairs",
             f"all folds       {self.accuracy_interval}",
             f"threshold       {self.threshold:.3f} (cosine)",
             f"area, EER       {self.area:.4f}, {self.equal_error_rate:.4f}",
             f"F1              {self.f1:.4f}, best {self.best_f1:.4f} at cosine {self.best_f1_threshold:.3f}",
             *format_accept(self.accept),
-        ]
-        return "\n".join(lines)
+        ])  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -248,13 +238,7 @@ def evaluate_pairs(
 
 @dataclass(frozen=True, slots=True)
 class AllPairsResult:
-    """TAR at FAR over every pair of pictures, which resolves rates that 3,000 official pairs cannot.
-
-    Attributes:
-        accept: TAR at false accept rates.
-        n_same: Pairs of one person.
-        n_different: Pairs of two people.
-    """
+    """TAR at FAR over every pair of pictures, which resolves rates that 3,000 official pairs cannot."""
 
     accept: tuple[AcceptPoint, ...]
     n_same: int

@@ -19,14 +19,10 @@ class EnrollmentOutcome:
     """How one enrollment of the scenario ended.
 
     Attributes:
-        name: Whom.
-        source: From which recording.
-        success: Whether the person was stored.
         message: What the session said at its end.
-        views: Views kept.
+        views: How many were kept; ``views_of`` by the person they show, of composed recordings.
         rejections: Rejected views by reason.
         seconds: How much video it took.
-        views_of: Views kept by the person they show; of composed recordings.
     """
 
     name: str
@@ -44,11 +40,9 @@ class EpisodeReport:
     """One gallery from empty to end.
 
     Attributes:
-        name: The episode.
         enrollments: In the order they ended.
-        outcomes: One for each true track, in the order of play.
+        outcomes: One for each true track, in the order of play; ``tracks`` are the claims behind them.
         strangers: One for each person who was never enrolled.
-        tracks: The claims behind ``outcomes``, for the time lines.
     """
 
     name: str
@@ -60,14 +54,7 @@ class EpisodeReport:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """What came out of a scenario.
-
-    Attributes:
-        name: The scenario.
-        description: What it shows.
-        settings: Parameters that differed from their defaults.
-        episodes: One report each.
-    """
+    """What came out of a scenario; ``settings`` are the parameters that differed from their defaults."""
 
     name: str
     description: str

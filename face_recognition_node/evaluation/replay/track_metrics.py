@@ -25,11 +25,8 @@ class Claim:
     Attributes:
         stamp: Time of the frame, seconds.
         duration: How long the claim stood, until the next frame, seconds.
-        state: known / stranger / undecided.
         person_id: Of the claimed person or stranger.
-        name: Display name, for the report.
         expected_id: person_id of the true person if enrolled by then, else None.
-        flatness: What depth told: solid, flat, or unverified.
     """
 
     stamp: float
@@ -73,16 +70,11 @@ class TrackOutcome:
     """One true track, judged.
 
     Attributes:
-        recording: Which.
         who: The true person; empty for no person.
         is_enrolled: Whether the person was enrolled during any of it.
-        frames: Frames in which the face was found.
-        enrolled_frames: Those of them in which the person was enrolled.
-        right_frames: Frames under the right name.
-        wrong_frames: Frames under a wrong name.
+        frames: Those in which the face was found; ``enrolled_frames`` of them with the person enrolled,
+            ``right_frames`` and ``wrong_frames`` under a right and a wrong name.
         stranger_frames: Frames in which the person, although enrolled, was called a stranger.
-        wrong_seconds: Time under a wrong name.
-        wrong_names: The wrong names.
         seconds_to_name: From the first frame (as an enrolled person) to the first right name, or None.
         swaps: How often the claimed person changed to another person.
         stranger_ids: Frames by stranger id, while not enrolled.
@@ -154,8 +146,7 @@ class StrangerOutcome:
     """How steadily one stranger was told from the others, over all recordings of one gallery.
 
     Attributes:
-        who: The true person.
-        frames: Frames in which the face was found.
+        frames: Those in which the face was found.
         ids: Frames by stranger id.
         shared_ids: Ids that somebody else got as well.
     """

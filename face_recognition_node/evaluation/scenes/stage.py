@@ -34,14 +34,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """What a scenario came to.
-
-    Attributes:
-        text: The figures, for the table.
-        passed: Whether what must hold did.
-        figures: The same for JSON.
-        pictures: Frames to look at.
-    """
+    """What a scenario came to: the figures as text and for JSON, whether what must hold did, frames."""
 
     text: str
     passed: bool
@@ -54,8 +47,6 @@ class StagedScenario:
     """One of the scenarios.
 
     Attributes:
-        number: ``A1`` …
-        title: What happens.
         must: What must hold.
         play: Plays and judges it, or None.
         needs: Kinds of people it is composed of; one of them is enough.
