@@ -181,6 +181,10 @@ class Rehearsal:
         )  # fmt: skip
 
     def _absent(self, people: Sequence[Person]) -> Finding:
+        if not people:
+            return Finding(
+                "look", "Never recognized", "Nobody is enrolled who could be.", "Enroll the team first."
+            )
         seen = {name for track in self.tracks.values() for name in track.claims}
         absent = [person.label for person in people if person.name not in seen]
         if not absent:
@@ -194,28 +198,28 @@ class Rehearsal:
         )  # fmt: skip
 
     def _distance(self) -> Finding:
+        settled = [
+            (place[2], bool(name))
+            for track in self.tracks.values()
+            for stamp, name, place in zip(track.stamps, track.names, track.places, strict=True)
+            if track.claims and stamp - track.stamps[0] >= _SETTLING_S
+        ]
         rows = []
         for low, high in itertools.pairwise(SIZES_PX):
-            named = [
-                bool(name)
-                for track in self.tracks.values()
-                for stamp, name, place in zip(track.stamps, track.names, track.places, strict=True)
-                if track.claims and stamp - track.stamps[0] >= _SETTLING_S and low <= place[2] < high
-            ]
+            named = [is_named for height, is_named in settled if low <= height < high]
             if len(named) >= 10:
-                rows.append((low, sum(named) / len(named)))
+                rows.append((low, sum(named) / len(named), len(named)))
         if not rows:
             return Finding(
                 "look", "Distance", "No enrolled person was followed long enough to tell where names stop.",
                 "Record an enrolled person who walks up to the robot from afar.",
             )  # fmt: skip
-        poor = [low for low, share in rows if share < 0.8]
-        text = "Frames with the name, by height of the face: " + ", ".join(
-            f"from {low} px {share:.0%}" for low, share in rows
-        )
+        poor = [low for low, share, _ in rows if share < 0.8]
+        told = ", ".join(f"from {low} px {share:.0%} of {count}" for low, share, count in rows)
+        text = f"Frames with the name, by height of the face: {told}"
         if not poor:
             return Finding("fine", "Distance", f"{text}. Names held at all distances that occurred.")
-        limit = min((low for low, share in rows if low > max(poor)), default=None)
+        limit = min((low for low, *_ in rows if low > max(poor)), default=None)
         reach = "at no size are they reliable" if limit is None else f"names are reliable from {limit} px"
         return Finding(
             "act" if limit is None or limit > 60 else "look", "Distance", f"{text}: {reach}.",
@@ -226,8 +230,10 @@ class Rehearsal:
 
     def _lighting(self) -> Finding:
         seen = [one for track in self.tracks.values() for one in track.light]
+        if not seen:
+            return Finding("look", "Light", "No face was seen that tells it.", "Record people in this light.")
         bad = [one for one in seen if _is_bad_light(one)]
-        if not seen or len(bad) < 0.05 * len(seen):
+        if len(bad) < 0.05 * len(seen):
             return Finding("fine", "Light", "The faces are lit well.")
         third = Counter(min(max(int(3 * one[2]), 0), 2) for one in bad).most_common(1)[0][0]
         is_dark = sum(one[0] < _DARK for one in bad) >= len(bad) / 2
@@ -346,10 +352,7 @@ def _light(grey: ImageArray, face: IdentifiedFace) -> tuple[float, float]:
 def _cut(image_bgr: ImageArray, face: IdentifiedFace) -> ImageArray:
     """Return the face with some of its surroundings, 150 pixels high."""
     (x, y), half = face.view.detection.center_xy, 0.9 * face.view.detection.size_px
-    rows, columns = (
-        slice(max(0, int(y - half)), int(y + half) + 2),
-        slice(max(0, int(x - half)), int(x + half) + 2),
-    )
+    rows, columns = (slice(max(0, int(at - half)), int(at + half) + 2) for at in (y, x))
     part = image_bgr[rows, columns]
     size = (max(1, round(part.shape[1] * _PICTURE_HEIGHT / part.shape[0])), _PICTURE_HEIGHT)
     return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -112,6 +112,7 @@ def test_the_height_at_which_names_begin_is_told(world: FaceWorld, team: Gallery
     found = judge(rehearsal, team)["Distance"]
     assert found.level == "look"
     assert "reliable from 40 px" in found.text
+    assert re.search(r"from 30 px \d+% of \d{2,}, ", found.text), "a share says of how many frames it is"
 
 
 def test_people_alike_or_weakly_enrolled_are_named_with_what_helps(world: FaceWorld, team: Gallery) -> None:
@@ -137,6 +138,7 @@ def test_a_slow_machine_and_an_empty_gallery_are_acted_on(world: FaceWorld) -> N
     with empty_gallery() as gallery:
         found = judge(rehearsal, gallery)
     assert (found["Speed"].level, found["Views"].level) == ("act", "act")
+    assert found["Never recognized"].level == "look", "nobody enrolled is not everybody recognized"
     assert "400 ms" in found["Speed"].text
 
 
@@ -146,5 +148,6 @@ def test_a_recording_without_a_face_is_judged_as_well(team: Gallery) -> None:
     rehearsal.problems.append("1 picture cannot be decoded")
     found = judge(rehearsal, team)
     assert found["Recording"].advice == "The first: 1 picture cannot be decoded"
+    assert (found["Light"].level, found["Light"].text) == ("look", "No face was seen that tells it.")
     anna = next(iter(team.snapshot().persons.values()))
     assert in_words(coverage(team.snapshot(), anna).missing()) == ""
