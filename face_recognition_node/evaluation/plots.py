@@ -80,11 +80,8 @@ def plot_projections(embeddings: FloatArray, labels: LabelArray, path: Path, tit
     colours = pyplot.get_cmap("turbo")(shades)
     for axis, method, name in zip(axes, ("tsne", "pca"), ("t-SNE", "PCA"), strict=True):
         points = project(embeddings, method)
-        for number, person in enumerate(people):
-            own = points[labels == person]
-            axis.scatter(
-                own[:, 0], own[:, 1], s=22, color=colours[number], edgecolors="white", linewidths=0.4
-            )
+        for person, colour in zip(people, colours, strict=True):
+            axis.scatter(*points[labels == person].T, s=22, color=colour, edgecolors="white", linewidths=0.4)
         axis.set(title=name, xticks=[], yticks=[])
     figure.suptitle(f"{title}: {len(labels)} faces of {len(people)} people, one colour each")
     return save_figure(figure, path)
@@ -112,17 +109,11 @@ def plot_histogram(
     figure, axis = pyplot.subplots(figsize=(7, 3.6))
     values = np.concatenate([same, different])
     bins = np.linspace(float(values.min()), float(values.max()), 50) if len(values) else 10
-    axis.hist(
-        same, bins, density=True, alpha=0.65, color=SAME_COLOUR, label=f"same person ({len(same)} pairs)"
-    )
-    axis.hist(
-        different,
-        bins,
-        density=True,
-        alpha=0.65,
-        color=DIFFERENT_COLOUR,
-        label=f"different ({len(different)} pairs)",
-    )
+    for pairs, colour, name in (
+        (same, SAME_COLOUR, "same person"),
+        (different, DIFFERENT_COLOUR, "different"),
+    ):
+        axis.hist(pairs, bins, density=True, alpha=0.65, color=colour, label=f"{name} ({len(pairs)} pairs)")
     if threshold is not None:
         axis.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}")
     axis.set(xlabel=what, ylabel="density")
@@ -164,53 +155,6 @@ def plot_curves(
     return save_figure(figure, path)
 
 
-def plot_score_grid(
-    scores: NDArray[np.floating], truth: int, threshold: float, path: Path, title: str,
-    pictures: Sequence[NDArray[np.uint8]] | None = None,
-) -> Path:  # fmt: skip
-    """Draw one tile per person with the score of a test picture; the right person framed in green.
-
-    Args:
-        scores: (P,) in [0, 1].
-        truth: Which of them is the person in the test picture.
-        threshold: Scores that reach it are written bold.
-        path: Where to.
-        title: Heading.
-        pictures: (P,) grey pictures; without them the tiles are coloured by score, for pages that must not
-            show anybody's face.
-    """
-    pyplot = load_pyplot()
-    columns = 10
-    rows = -(-len(scores) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(columns, rows * 1.15), squeeze=False)
-    for place, axis in enumerate(axes.flat):
-        axis.set(xticks=[], yticks=[])
-        if place >= len(scores):
-            axis.axis("off")
-            continue
-        if pictures is not None:
-            axis.imshow(pictures[place], cmap="gray")
-        else:
-            axis.imshow([[scores[place]]], cmap="Greens", vmin=0, vmax=1)
-            axis.text(
-                0,
-                0,
-                str(place + 1),
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if scores[place] > 0.6 else "#555555",
-            )
-        is_over = scores[place] >= threshold
-        axis.set_title(f"{scores[place]:.2f}", fontsize=8, pad=2, fontweight="bold" if is_over else "normal")
-        for spine in axis.spines.values():
-            spine.set(
-                color=SAME_COLOUR if place == truth else "#bbbbbb", linewidth=3 if place == truth else 0.5
-            )
-    figure.suptitle(title, fontsize=10)
-    return save_figure(figure, path)
-
-
 DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8)
 
 
@@ -227,8 +171,9 @@ def plot_roc_and_det(curve: RocCurve, path: Path) -> Path:
     roc.set(xscale="log", xlabel="false accept rate", ylabel="true accept rate", ylim=(0, 1.02), title="ROC")
     rejected = 1 - curve.true_accept_rate
     inside = (curve.false_accept_rate > 0) & (curve.false_accept_rate < 1) & (rejected > 0) & (rejected < 1)
-    det.plot(normal_deviates(curve.false_accept_rate[inside]), normal_deviates(rejected[inside]))
-    ticks = normal_deviates(np.array(DET_TICKS))
+    deviates = np.vectorize(NormalDist().inv_cdf, otypes=[np.float32])
+    det.plot(deviates(curve.false_accept_rate[inside]), deviates(rejected[inside]))
+    ticks = deviates(DET_TICKS)
     names = [f"{100 * rate:g} %" for rate in DET_TICKS]
     det.set_xticks(ticks, names)
     det.set_yticks(ticks, names)
@@ -240,12 +185,6 @@ def plot_roc_and_det(curve: RocCurve, path: Path) -> Path:
     for axis in (roc, det):
         axis.grid(alpha=0.3)
     return save_figure(figure, path)
-
-
-def normal_deviates(rates: FloatArray | np.ndarray[Any, np.dtype[np.float64]]) -> FloatArray:
-    """Return the standard normal's quantiles of (N,) rates in (0, 1)."""
-    normal = NormalDist()
-    return np.array([normal.inv_cdf(float(rate)) for rate in rates], np.float32)
 
 
 def plot_identification(results: Mapping[str, IdentificationResult], path: Path) -> Path:
@@ -265,13 +204,7 @@ def plot_identification(results: Mapping[str, IdentificationResult], path: Path)
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a page.
-
-    Attributes:
-        heading: Its title.
-        text: Figures, shown as they are.
-        pictures: PNG files, which are copied into the page.
-    """
+    """A part of a page: text, shown as it is, and PNG files, which are copied into it."""
 
     heading: str
     text: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -176,7 +177,7 @@ def judge_olivetti(
     title = f"picture of person {labels[shown] + 1} against one of each of {people} people"
     grid = [faces.pictures[index] for index in references[shown]]
     for name, pictures in (("grid_faces.png", grid), ("grid.png", None)):
-        plots.plot_score_grid(scores[place], int(labels[shown]), threshold, out / name, title, pictures)
+        plot_score_grid(scores[place], int(labels[shown]), threshold, out / name, title, pictures)
     result, of_newcomer = None, np.empty(0, np.float32)
     if faces.newcomer is not None and len(faces.newcomer) > 1:
         shows = np.arange(n + 1, n + len(faces.newcomer))
@@ -185,7 +186,7 @@ def judge_olivetti(
         result = one_shot(all_scores, np.full(len(shows), people), threshold)
         of_newcomer = all_scores[len(shows) // 2]
         title = "a picture of the 41st person, added with one picture and no retraining, against all 41"
-        plots.plot_score_grid(of_newcomer, people, threshold, out / "newcomer.png", title)
+        plot_score_grid(of_newcomer, people, threshold, out / "newcomer.png", title)
     probability = same_person_probabilities(list(faces.pictures), 1 / people)
     of_robot = one_shot(probability[tests[:, None], references[tests]], labels[tests], 0.5)
     panels = {name: (f"train/{name}", f"validation/{name}") for name in ("loss", "accuracy")}
@@ -199,6 +200,54 @@ def judge_olivetti(
         of_robot,
         tuple(float(score) for score in of_newcomer),
     )
+
+
+def plot_score_grid(
+    scores: NDArray[np.floating], truth: int, threshold: float, path: Path, title: str,
+    pictures: Sequence[NDArray[np.uint8]] | None = None,
+) -> Path:  # fmt: skip
+    """Draw one tile per person with the score of a test picture; the right person framed in green.
+
+    Args:
+        scores: (P,) in [0, 1].
+        truth: Which of them is the person in the test picture.
+        threshold: Scores that reach it are written bold.
+        path: Where to.
+        title: Heading.
+        pictures: (P,) grey pictures; without them the tiles are coloured by score, for pages that must not
+            show anybody's face.
+    """
+    pyplot = plots.load_pyplot()
+    columns = 10
+    rows = -(-len(scores) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(columns, rows * 1.15), squeeze=False)
+    for place, axis in enumerate(axes.flat):
+        axis.set(xticks=[], yticks=[])
+        if place >= len(scores):
+            axis.axis("off")
+            continue
+        if pictures is not None:
+            axis.imshow(pictures[place], cmap="gray")
+        else:
+            axis.imshow([[scores[place]]], cmap="Greens", vmin=0, vmax=1)
+            axis.text(
+                0,
+                0,
+                str(place + 1),
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if scores[place] > 0.6 else "#555555",
+            )
+        is_over = scores[place] >= threshold
+        axis.set_title(f"{scores[place]:.2f}", fontsize=8, pad=2, fontweight="bold" if is_over else "normal")
+        for spine in axis.spines.values():
+            spine.set(
+                color=plots.SAME_COLOUR if place == truth else "#bbbbbb",
+                linewidth=3 if place == truth else 0.5,
+            )
+    figure.suptitle(title, fontsize=10)
+    return plots.save_figure(figure, path)
 
 
 class OlivettiData(Section, frozen=True):
