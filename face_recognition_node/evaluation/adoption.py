@@ -36,14 +36,7 @@ LEAST_DECIDABILITY = 2.5
 
 @dataclass(frozen=True, slots=True)
 class EmbedderFile:
-    """What an ONNX file says of itself.
-
-    Attributes:
-        size: (height, width) of its input, pixels.
-        layout: "NCHW" or "NHWC".
-        output: Name of the output with the embeddings.
-        dimension: Length of an embedding.
-    """
+    """What an ONNX file says of itself: input size (height, width) and layout, output with the embeddings."""
 
     size: tuple[int, int]
     layout: str

@@ -1,8 +1,7 @@
 """The archive of aligned training faces, and the fixed split of its people.
 
 An archive is a folder with ``train_faces.bin`` (image files one after the other), ``train_faces.csv`` (one
-row
-each: ``bytes,identity,source``; an empty identity is an unlabelled face) and, if there is a teacher,
+row each: ``bytes,identity,source``; an empty identity is an unlabelled face) and, if there is a teacher,
 ``train_teacher.npy`` ((N, D) int8, each row a teacher's embedding up to its length).
 """
 
@@ -64,9 +63,7 @@ class FaceArchive:
         Raises:
             SourceError: If a file is missing or the files do not belong together.
         """
-        table, pixels, teacher = (
-            folder / f"train_{name}" for name in ("faces.csv", "faces.bin", "teacher.npy")
-        )
+        table, pixels = folder / "train_faces.csv", folder / "train_faces.bin"
         for path in (table, pixels):
             if not path.is_file():
                 raise SourceError(f"{path}: no such file; expected an archive of aligned faces in {folder}")
@@ -79,13 +76,8 @@ class FaceArchive:
                 f"{table}: its sizes add up to {ends[-1:]} bytes, but {pixels.name} has {len(data)}"
             )
         labels = np.array([int(row["identity"]) if row["identity"] else UNLABELLED for row in rows], np.int64)
-        return cls(
-            labels,
-            np.array([row["source"] for row in rows]),
-            ends,
-            data,
-            read_teacher(teacher, len(rows)) if with_teacher else None,
-        )
+        teacher = read_teacher(folder / "train_teacher.npy", len(rows)) if with_teacher else None
+        return cls(labels, np.array([row["source"] for row in rows]), ends, data, teacher)
 
     def crop(self, index: int) -> ImageArray:
         """Return face ``index`` as (112, 112, 3) BGR uint8."""
@@ -129,11 +121,7 @@ def read_teacher(path: Path, rows: int) -> FloatArray | None:
 class IdentitySplit:
     """Which faces serve what; the three index arrays share no face and no person.
 
-    Attributes:
-        training: Faces to learn from, labelled or not.
-        validation: Faces of the validation people.
-        test: Faces of the test people.
-        n_lookalikes: Training faces left out because the teacher takes them for a held-out person.
+    ``n_lookalikes`` training faces were left out because the teacher takes them for a held-out person.
     """
 
     training: LabelArray

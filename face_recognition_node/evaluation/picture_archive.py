@@ -24,8 +24,7 @@ class LabelledPairs:
     """The pairs of a verification protocol, by number of picture.
 
     Attributes:
-        first: (P,) numbers of the first pictures.
-        second: (P,) numbers of the second pictures.
+        first: (P,) numbers of the first pictures; ``second`` of the others.
         is_same: (P,) whether both show the same person.
         fold: (P,) fold of each pair, from 0.
         person: (P,) name of the first picture's person; pairs of one person are not independent.
@@ -147,14 +146,9 @@ def embed_in_batches(
     title: str = "embedding",
     shown: bool | None = None,
 ) -> FloatArray:
-    """Return (count, D) embeddings of crops 0 … count - 1, with a progress bar.
+    """Return (count, D) embeddings of crops 0 … count - 1, with a progress bar (see progress_bar).
 
-    Args:
-        embedder: Turns crops into unit vectors.
-        read: Returns crop n as (112, 112, 3) BGR uint8.
-        count: Number of crops.
-        title: Of the progress bar.
-        shown: Whether the bar is drawn; None: on a terminal only.
+    ``read`` returns crop n as (112, 112, 3) BGR uint8.
     """
     embeddings = np.empty((count, embedder.dimension), np.float32)
     with progress_bar(total=count, unit="face", title=title, shown=shown) as bar:

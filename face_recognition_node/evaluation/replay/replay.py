@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,12 @@ class Bench(Pipeline):
         Raises:
             SourceError: If no picture shows a face.
         """
-        views = []
-        for picture in pictures:
-            result = self.process_picture(picture)
-            if result.faces:
-                views.append(
-                    max((face.view for face in result.faces), key=lambda view: view.detection.size_px)
-                )
+        found = [self.process_picture(picture).faces for picture in pictures]
+        views = [
+            max((face.view for face in faces), key=lambda view: view.detection.size_px)
+            for faces in found
+            if faces
+        ]
         if not views:
             raise SourceError(f"{name}: no face found in any of the pictures to enroll from")
         templates = [
@@ -108,41 +107,29 @@ def replay(
     return ReplayReport(scenario.name, scenario.description, dict(scenario.settings), tuple(reports))
 
 
+@dataclass
 class _Run:
     """One episode on one bench."""
 
-    def __init__(
-        self,
-        episode: Episode,
-        root: Path,
-        bench: Bench,
-        pause: float,
-        on_frame: Callable[[str, RecognitionResult], None],
-    ) -> None:
-        self._episode = episode
-        self._root = root
-        self._bench = bench
-        self._pause = pause
-        self._on_frame = on_frame
-        self._clock = 0.0
-        self._enrolled: dict[str, str] = {}
-        self._enrollments: list[EnrollmentOutcome] = []
+    episode: Episode
+    root: Path
+    bench: Bench
+    pause: float
+    on_frame: Callable[[str, RecognitionResult], None]
+    clock: float = 0.0
+    enrolled: dict[str, str] = field(default_factory=dict)
+    enrollments: list[EnrollmentOutcome] = field(default_factory=list)
 
     def play(self) -> EpisodeReport:
-        for wanted in self._episode.enroll:
+        for wanted in self.episode.enroll:
             if wanted.pictures:
                 self._add_pictures(wanted)
             else:
                 self._run_session(wanted)
-        tracks = [track for play in self._episode.play for track in self._play_recording(play)]
+        tracks = [track for play in self.episode.play for track in self._play_recording(play)]
         outcomes = tuple(judge(track) for track in tracks)
-        return EpisodeReport(
-            self._episode.name,
-            tuple(self._enrollments),
-            outcomes,
-            tuple(follow_strangers(outcomes)),
-            tuple(tracks),
-        )
+        strangers = tuple(follow_strangers(outcomes))
+        return EpisodeReport(self.episode.name, tuple(self.enrollments), outcomes, strangers, tuple(tracks))
 
     def _frames(
         self, source: Source, rate: float | None = None, skip: Collection[int] = ()
@@ -150,50 +137,50 @@ class _Run:
         """Yield the frames of a recording, moved to the episode's own time line."""
         problems: list[str] = []
         if isinstance(source, str):
-            sequence = open_sequence(self._root, source, rate=rate, skip=skip)
+            sequence = open_sequence(self.root, source, rate=rate, skip=skip)
             frames, problems = iter(sequence), sequence.problems
         else:
             frames = source.frames()
-        start = self._clock
+        start = self.clock
         for frame in frames:
-            self._clock = start + frame.stamp
-            yield replace(frame, stamp=self._clock)
+            self.clock = start + frame.stamp
+            yield replace(frame, stamp=self.clock)
         for problem in problems:
             LOGGER.warning("%s", problem)
-        self._clock += self._pause
+        self.clock += self.pause
 
     def _add_pictures(self, wanted: Enrollment) -> None:
-        pictures = open_sequence(self._root, str(wanted.source), take=wanted.pictures)
-        person_id, count = self._bench.add_pictures(wanted.name, pictures)
-        self._enrolled[wanted.name] = person_id
-        self._enrollments.append(
+        pictures = open_sequence(self.root, str(wanted.source), take=wanted.pictures)
+        person_id, count = self.bench.add_pictures(wanted.name, pictures)
+        self.enrolled[wanted.name] = person_id
+        self.enrollments.append(
             EnrollmentOutcome(wanted.name, str(wanted.source), True, "pictures added", count, {}, 0.0)
         )
 
     def _run_session(self, wanted: Enrollment) -> None:
         """Enroll from a recording of its own."""
-        start = self._clock
-        live = _LiveEnrollment(wanted, self._bench, start)
+        start = self.clock
+        live = _LiveEnrollment(wanted, self.bench, start)
         for frame in self._frames(wanted.source):
-            result = self._bench.process(frame, embed_all=True)
-            self._on_frame(f"enroll {wanted.name}", result)
+            result = self.bench.process(frame, embed_all=True)
+            self.on_frame(f"enroll {wanted.name}", result)
             truth: Sequence[VisibleFace] = ()
             if not isinstance(wanted.source, str):
                 truth = wanted.source.truth(result.stamp - start)
             if live.observe(result, _assign_boxes(result, truth)):
                 break
         self._finish(live)
-        self._clock += self._pause
+        self.clock += self.pause
 
     def _finish(self, live: _LiveEnrollment) -> None:
         outcome, person_id = live.end()
-        self._enrollments.append(outcome)
+        self.enrollments.append(outcome)
         if person_id is not None:
-            self._enrolled[live.wanted.name] = person_id
+            self.enrolled[live.wanted.name] = person_id
 
     def _play_recording(self, play: Play) -> list[TrueTrack]:
         """Play one recording with the enrollments that happen in it, and sort the claims by true person."""
-        start = self._clock
+        start = self.clock
         waiting = sorted(play.enroll, key=lambda wanted: wanted.at)
         running: list[_LiveEnrollment] = []
         claims: dict[str, list[Claim]] = {rule.who: [] for rule in play.faces}
@@ -201,9 +188,9 @@ class _Run:
         visible: dict[str, list[float]] = {}
         for frame in self._frames(play.source, play.rate, play.skip):
             while waiting and frame.stamp - start >= waiting[0].at:
-                running.append(_LiveEnrollment(waiting.pop(0), self._bench, frame.stamp))
-            result = self._bench.process(frame, embed_all=bool(running))
-            self._on_frame(str(play.source), result)
+                running.append(_LiveEnrollment(waiting.pop(0), self.bench, frame.stamp))
+            result = self.bench.process(frame, embed_all=bool(running))
+            self.on_frame(str(play.source), result)
             stamps.append(result.stamp)
             paired = assign_truth(result, play, result.stamp - start)
             for who, face in paired:
@@ -239,7 +226,7 @@ class _Run:
 
     def _claim(self, who: str, face: IdentifiedFace, stamp: float) -> Claim:
         identity = face.identity
-        expected = self._enrolled.get(who)
+        expected = self.enrolled.get(who)
         return Claim(stamp, 0.0, identity.state, identity.person_id, identity.name, expected, face.flatness)
 
 
@@ -248,14 +235,12 @@ class _LiveEnrollment:
 
     def __init__(self, wanted: Enrollment, bench: Bench, now: float) -> None:
         self.wanted = wanted
-        self._bench = bench
-        self._begun = now
-        self._last = now
+        self._begun = self._last = now
         self._shown: dict[tuple[float, float, float], str] = {}
         everywhere = wanted.x == EVERYWHERE and wanted.y == EVERYWHERE
-        region = (wanted.x[0], wanted.y[0], wanted.x[1], wanted.y[1])
+        region = Region((wanted.x[0], wanted.y[0], wanted.x[1], wanted.y[1]))
         self._session = bench.begin(
-            EnrollmentGoal(wanted.name, None, MostCentral() if everywhere else Region(region))
+            EnrollmentGoal(wanted.name, None, MostCentral() if everywhere else region)
         )
 
     def observe(self, result: RecognitionResult, truth: Iterable[tuple[str, IdentifiedFace]]) -> bool:

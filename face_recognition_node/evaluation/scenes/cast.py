@@ -70,12 +70,7 @@ class Cutout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Take:
-    """Cut-outs of one person from one picture or clip.
-
-    Attributes:
-        cutouts: In order of time.
-        rate_hz: Of a clip; 0 for a picture.
-    """
+    """Cut-outs of one person from one picture (rate 0) or from a clip, in order of time."""
 
     cutouts: tuple[Cutout, ...]
     rate_hz: float = 0.0
@@ -96,13 +91,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Person:
-    """Somebody who can play.
-
-    Attributes:
-        name: In the ground truth.
-        enroll: Takes to get to know the person from, the most frontal first.
-        meet: Other takes, the most frontal first.
-    """
+    """Somebody who can play: takes to enroll from and others to meet, the most frontal first."""
 
     name: str
     enroll: tuple[Take, ...]
@@ -148,21 +137,16 @@ class Cast:
         return found[:at_most]
 
     def _add(self, source: Path) -> None:
-        if source.is_dir():
-            inside = sorted(source.iterdir())
-            if any(path.suffix in _CLIP_SUFFIXES for path in inside):
-                self.sources["clips"] = source
-                return
-            kinds = [(path, _kind(path)) for path in inside]
-            for path in [path for path, kind in kinds if kind is not None]:
-                self._add(path)
-            if not any(kind for _, kind in kinds):
-                raise SourceError(f"{source}: expected clips, or archives of faces and a folder of clips")
-            return
-        kind = _kind(source)
-        if kind is None:
+        if (kind := _kind(source)) is not None:
+            self.sources[kind] = source
+        elif not source.is_dir():
             raise SourceError(f"{source}: expected RAP3DF heads, ORL portraits or aligned LFW faces in a zip")
-        self.sources[kind] = source
+        else:
+            inside = [path for path in sorted(source.iterdir()) if _kind(path) is not None]
+            if not inside:
+                raise SourceError(f"{source}: expected clips, or archives of faces and a folder of clips")
+            for path in inside:
+                self._add(path)
 
 
 def soften(mask: FloatArray, feather_px: float) -> FloatArray:
@@ -195,13 +179,9 @@ def _kind(path: Path) -> str | None:
         return "clips" if any(inside.suffix in _CLIP_SUFFIXES for inside in path.iterdir()) else None
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith(_DEPTH) for name in names):
-        return "heads"
-    if any(name.endswith(".pgm") for name in names):
-        return "portraits"
-    return "photographs" if any(name.endswith(".webp") for name in names) else None
+    names = open_files(path)[0]
+    kinds = {_DEPTH: "heads", ".pgm": "portraits", ".webp": "photographs"}
+    return next((kind for end, kind in kinds.items() if any(name.endswith(end) for name in names)), None)
 
 
 def _clip_people(folder: Path, detector: Detector) -> Iterator[Person]:
@@ -217,18 +197,16 @@ def _clip_people(folder: Path, detector: Detector) -> Iterator[Person]:
 def _clip_take(path: Path, detector: Detector, left: float, right: float) -> Take:
     """Cut one person out of a clip; the cut follows the face smoothly and may not jump."""
     source = open_source(str(path))
-    frames: list[tuple[ImageArray, FloatArray]] = []
+    step = 2 if source.rate_hz > 20 else 1
+    cutouts = []
     for index, frame in enumerate(source):
         width = frame.image_bgr.shape[1]
         part = np.ascontiguousarray(frame.image_bgr[:, int(left * width) : int(right * width)])
-        if index % (2 if source.rate_hz > 20 else 1) == 0 and (face := find_face(part, detector)):
-            frames.append((part, face.box_xyxy))
-    if not frames:
+        if index % step == 0 and (face := find_face(part, detector)):
+            cutouts.append(cut_ellipse(part, face.box_xyxy))
+    if not cutouts:
         raise SourceError(f"{path}: no face found in it")
-    return Take(
-        tuple(cut_ellipse(image, box) for image, box in frames),
-        source.rate_hz / (2 if source.rate_hz > 20 else 1),
-    )
+    return Take(tuple(cutouts), source.rate_hz / step)
 
 
 def _picture_people(path: Path, kind: str, detector: Detector) -> Iterator[Person]:
@@ -310,10 +288,8 @@ def find_face(image_bgr: ImageArray, detector: Detector) -> Detection | None:
     padded = cv2.copyMakeBorder(image_bgr, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
     large = np.asarray(cv2.resize(padded, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), np.uint8)
     faces = [face for face in detector.detect(large) if face.score >= 0.8]
-    if not faces:
-        return None
     faces.sort(key=lambda face: -face.size_px)
-    if len(faces) > 1 and faces[1].size_px > 0.6 * faces[0].size_px:
+    if not faces or (len(faces) > 1 and faces[1].size_px > 0.6 * faces[0].size_px):
         return None
     face = faces[0]
     return Detection(

@@ -118,7 +118,7 @@ def play_refusals(stage: Stage) -> Measured:
         beside = [stand(one.name, one.meet, x, 1.4, (0.0, 8.0)) for one, x in ((a, 0.36), (b, 0.64))]
         scenes.append(Scene(f"{a.name} beside {b.name}", tuple(beside), 8.0))
     report = stage.play("refusals", [_while_playing("guest", scene, 0.2) for scene in scenes])
-    ended = [(episode.name, *episode.enrollments) for episode in report.episodes]
+    ended = [(episode.name, one) for episode in report.episodes for one in episode.enrollments]
     text = "; ".join(
         f"{name}: {'STORED' if one.success else one.message.split(';')[0][:60]} after {one.seconds:.1f} s"
         for name, one in ended
