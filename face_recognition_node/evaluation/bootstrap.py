@@ -77,15 +77,16 @@ def estimate(
     if len(data) == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     value = float(statistic(data))
-    labels = list(clusters) if clusters is not None else list(range(len(data)))
-    if np.all(data == data[0]):
-        low, high = _exact(data[0], len(set(labels))) if statistic is np.mean else (value, value)
-        return Estimate(value, low, high, len(data))
     groups: dict[Hashable, list[int]] = {}
-    for index, label in enumerate(labels):
+    for index, label in enumerate(range(len(data)) if clusters is None else clusters):
         groups.setdefault(label, []).append(index)
+    is_equal = bool(np.all(data == data[0]))
+    if is_equal and statistic is np.mean and value in (0, 1):
+        return Estimate(value, *_exact(value, len(groups)), len(data))
     if len(groups) == 1:  # one person, drawn again and again, tells nothing of others
         return Estimate(value, float("nan"), float("nan"), len(data))
+    if is_equal:
+        return Estimate(value, value, value, len(data))
     members = [np.array(indices) for indices in groups.values()]
     generator = np.random.default_rng(seed)
     drawn = generator.integers(0, len(members), (RESAMPLES, len(members)))
@@ -101,9 +102,5 @@ def median(values: np.ndarray) -> float:
 
 def _exact(value: float, count: int) -> tuple[float, float]:
     """Return the Clopper-Pearson interval where ``count`` of ``count`` trials gave ``value``, 0 or 1."""
-    reach = 1 - ((1 - LEVEL) / 2) ** (1 / count)
-    if value == 0:
-        return 0.0, reach
-    if value == 1:
-        return 1 - reach, 1.0
-    return float(value), float(value)
+    reach = 1 - TAILS[0] ** (1 / count)
+    return (1 - reach, 1.0) if value else (0.0, reach)

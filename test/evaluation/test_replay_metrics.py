@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from face_recognition_node.common.errors import ConfigurationError, InputError
-from face_recognition_node.evaluation.bootstrap import estimate
+from face_recognition_node.evaluation.bootstrap import estimate, median
 from face_recognition_node.evaluation.replay.replay_page import render_page
 from face_recognition_node.evaluation.replay.replay_report import (
     EnrollmentOutcome,
@@ -219,6 +219,9 @@ def test_one_person_alone_gives_no_interval() -> None:
     assert math.isnan(alone.low)
     assert "no interval" in str(alone)
     assert alone.to_dict() == {"value": 0.5, "low": None, "high": None, "count": 4}
+    for equal in (estimate([0.3]), estimate([0.3] * 4, ["Anna"] * 4), estimate([0.3] * 2, "AA", median)):
+        assert (equal.value, math.isnan(equal.low)) == (0.3, True), "an interval without width is none"
+    assert estimate([1.0] * 4, ["Anna"] * 4).low == pytest.approx(0.025), "a share of one has the exact one"
 
 
 def test_clusters_widen_the_interval() -> None:
