@@ -274,6 +274,8 @@ class Rehearsal:
         )  # fmt: skip
 
     def _speed(self) -> Finding:
+        if not self.tracks:
+            return Finding("look", "Speed", "No frame had a face, which takes time.", "Record people.")
         median, late = (1000 * float(value) for value in np.percentile(self.seconds, [50, 95]))
         able = 1 / float(np.mean(self.seconds))
         text = f"A frame takes {median:.0f} ms here (95 %: {late:.0f} ms), which makes {able:.0f} a second"

@@ -149,5 +149,6 @@ def test_a_recording_without_a_face_is_judged_as_well(team: Gallery) -> None:
     found = judge(rehearsal, team)
     assert found["Recording"].advice == "The first: 1 picture cannot be decoded"
     assert (found["Light"].level, found["Light"].text) == ("look", "No face was seen that tells it.")
+    assert found["Speed"].level == "look", "a frame without a face is fast"
     anna = next(iter(team.snapshot().persons.values()))
     assert in_words(coverage(team.snapshot(), anna).missing()) == ""
