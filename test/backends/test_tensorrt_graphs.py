@@ -62,6 +62,7 @@ def test_an_operator_without_converter_is_found():
     assert len(CONVERTED) > 150
 
 
+@pytest.mark.slow
 def test_the_exported_embedder_takes_every_batch(embedder, rng):
     network, program = embedder[0], embedder[1].module()
     for batch in (1, 2, 16):
@@ -70,6 +71,7 @@ def test_the_exported_embedder_takes_every_batch(embedder, rng):
             assert torch.allclose(program(faces), network(faces), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_half_precision_is_inside_the_program(half_detector):
     with torch.no_grad():
         outputs = half_detector.module()(torch.zeros(1, 3, 96, 128))

@@ -344,6 +344,7 @@ def test_a_closed_output_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_guarded("face-recognition recognize", lambda _: 0, argparse.Namespace()) == 0
 
 
+@pytest.mark.slow
 def test_what_names_people_is_private_and_a_bag_is_written(sample_gallery: Path, tmp_path: Path) -> None:
     lines, bag = tmp_path / "seen.jsonl", tmp_path / "seen.mcap"
     lines.touch(0o666)

@@ -41,6 +41,7 @@ def test_the_shipped_detector_is_exported_again_to_the_byte_in_half_precision(so
     assert len(list(target.parent.iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_runtimes_that_disagree_stop_the_export(source, tmp_path, monkeypatch, capsys):
     from face_recognition_node.backends import tensorrt
 

@@ -390,7 +390,9 @@ BAD_ROWS = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_ROWS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow) if k == "long name" else k for k in BAD_ROWS]
+)
 def test_one_validator_refuses_rows_at_import_and_reports_them_in_verify(source, target, kind):
     ids = {person.name.lower(): person_id for person_id, person in source.snapshot().persons.items()}
     connection = sqlite3.connect(source.path)  # a plain gallery has no checksum
