@@ -161,7 +161,7 @@ def test_enrolling_who_was_a_stranger_is_one_change_and_one_step(gallery, rng):
 def test_only_strangers_are_absorbed(gallery, rng):
     bob = gallery.add_person("Bob", templates(rng, 1))
     before = content(gallery.snapshot())
-    with pytest.raises(GalleryConflictError, match="no stranger"):
+    with pytest.raises(GalleryConflictError, match="no longer a stranger"):
         gallery.enroll("Anna", templates(rng, 1), absorb=[bob.person_id])
     with pytest.raises(PersonNotFoundError):
         gallery.enroll("Anna", templates(rng, 1), absorb=["stranger-9"])
