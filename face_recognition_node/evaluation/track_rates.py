@@ -53,7 +53,7 @@ class TrackScores:
         return estimate((self.strangers <= limit).astype(np.float64), self.who.tolist())
 
     def rate_at(self, target: float, calibration: Calibration) -> TrackRate:
-        """Return what a target false accept rate gives, at the node's own limit."""
+        """Return what a target false accept rate gives, at the node's own limit for a long track."""
         limit = calibration.log_name_limit(target, self.n_enrolled)
         named = self.named_strangers(limit)
         return TrackRate(

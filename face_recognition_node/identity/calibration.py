@@ -52,9 +52,9 @@ class _Card(Protocol):
     def calibration_tables(self) -> Mapping[str, NDArray[Any]]: ...
 
 
-SAFETY_FACTOR = 2.0
+SAFETY_FACTOR = 1.5
 """A name, or a stranger's id, is given at the target divided by this: what a cohort of other people promises
-need not hold for the people before a robot. Without it 1.2 % of 600 tracks of strangers in ORL were named at
+need not hold for the people before a robot. Without it 1.5 % of 400 tracks of strangers in ORL were named at
 a target of 1 %."""
 
 
@@ -179,17 +179,20 @@ class Calibration:
         }
         return said, {name: np.asarray(table, np.float32) for name, table in tables.items()}
 
-    def log_name_limit(self, target: float, n_persons: int) -> float:
-        """Return the natural log of the false match rate at which a whole track is given a name, or an id.
+    def log_name_limit(self, target: float, n_persons: int, n_views: float = math.inf) -> float:
+        """Return the natural log of the false match rate at which a track is given a name, or an id.
 
-        That is ``ln(target / (2 N L))``: the union bound over the N persons compared with (none counts as
-        one) and the ``looks`` L, with the safety factor.
+        That is ``ln(target / (c N min(n, L)))``: the union bound over the N persons compared with (none
+        counts as one) and the comparisons made so far, with the safety factor c. One view is one comparison;
+        a whole track, however long, is worth the ``looks`` L.
 
         Args:
             target: Chance that the track of somebody who is none of them is ever taken for one.
             n_persons: Persons enrolled; for an id, strangers known.
+            n_views: How many independent views the track has shown (:class:`TrackEvidence`).
         """
-        return math.log(target / SAFETY_FACTOR) - math.log(max(n_persons, 1)) - math.log(self.looks)
+        n_comparisons = max(n_persons, 1) * min(max(n_views, 1.0), self.looks)
+        return math.log(target / SAFETY_FACTOR) - math.log(n_comparisons)
 
     def commonness(self, embeddings: ArrayLike) -> FloatArray:
         """Return (N,) how much each of (N, D) unit vectors looks like everybody: ``h`` above, a cosine."""

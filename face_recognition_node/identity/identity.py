@@ -8,14 +8,14 @@ gallery,
 
 A name is claimed when two things hold.
 
-1. *Rarely false.* ``ln P(somebody else is as alike) <= ln(alpha) - ln(N) - ln(looks)``: alpha is the
-   operator's ``target_false_accept_rate``, the chance that a stranger's whole track is ever named. N
-   comparisons are made (Bonferroni's union bound over the enrolled people), and a track, whose pooled
-   evidence changes while it lasts, is worth a few independent ``looks``, a number that was measured and
-   stands in the model card. How alike different people are here is learned from the gallery
-   (:mod:`cohort`). The bound through likelihood ratios alone, ``P(sup LR >= N / alpha) <= alpha / N``
-   (Ville 1939), needs no looks but gives away most of the rate at a fixed number of looks; the measured
-   tail is as safe and names more.
+1. *Rarely false.* ``P(somebody else is as alike) <= alpha / (c N min(n, L))``: alpha is the operator's
+   ``target_false_accept_rate``, the chance that a stranger's whole track is ever named, and c a safety
+   factor. N comparisons are made (Bonferroni's union bound over the enrolled people), and again as the
+   pooled evidence changes: n independent views are n comparisons, but a whole track is worth no more than L,
+   a number that was measured and stands in the model card. How alike different people are here is learned
+   from the gallery (:mod:`cohort`). The bound through likelihood ratios alone,
+   ``P(sup LR >= N / alpha) <= alpha / N`` (Ville 1939), needs no L but gives away most of the rate; the
+   measured tail is as safe and names more.
 2. *Clearly this one.* The posterior reaches ``minimum_probability``, which also keeps the runner-up at bay.
 
 *Stranger* is a claim, too: nobody enrolled reaches the complement of ``minimum_probability``, and each of
@@ -111,13 +111,13 @@ class IdentityResolver:
         n_enrolled = len(snapshot.persons) - n_strangers
         matches = [_possible(track) for track in visible]
         posteriors = [self._posterior(found, len(snapshot.persons)) for found in matches]
-        limits = (
-            self.log_limit(n_enrolled),
-            self.calibration.log_name_limit(self.stranger_false_match_rate, n_strangers),
-        )
+        name_limits = [self.log_limit(n_enrolled, track.evidence.effective_views) for track in visible]
+        stranger_limit = self.calibration.log_name_limit(self.stranger_false_match_rate, n_strangers)
         options = [
-            self._options(track, found, posterior, limits, snapshot, stamp)
-            for track, found, posterior in zip(visible, matches, posteriors, strict=True)
+            self._options(track, found, posterior, (name_limit, stranger_limit), snapshot, stamp)
+            for track, found, posterior, name_limit in zip(
+                visible, matches, posteriors, name_limits, strict=True
+            )
         ]
         chosen = _assign(options, [track.claim.person_id for track in visible])
         identities = []
@@ -153,9 +153,15 @@ class IdentityResolver:
             if is_own and other is not None:
                 self._models.tell_apart(person_id, other.match.person_id)
 
-    def log_limit(self, n_enrolled: int) -> float:
-        """Return the largest log false match rate of a claim, with so many people enrolled."""
-        return self.calibration.log_name_limit(self.config.target_false_accept_rate, n_enrolled)
+    def log_limit(self, n_enrolled: int, n_views: float = math.inf) -> float:
+        """Return the largest log false match rate of a claim, with so many people enrolled.
+
+        One person alone is no yardstick of how alike people are here: a glance then has to be as alike as a
+        whole track.
+        """
+        if n_enrolled < 2:
+            n_views = math.inf
+        return self.calibration.log_name_limit(self.config.target_false_accept_rate, n_enrolled, n_views)
 
     def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:
         """Bring matches up to date where the evidence or the gallery has changed."""

@@ -80,6 +80,24 @@ class TestClaims:
         expected = target / SAFETY_FACTOR / n_enrolled / looks
         assert math.exp(resolver.log_limit(n_enrolled)) == pytest.approx(expected)
 
+    @pytest.mark.parametrize(("n_views", "n_comparisons"), [(0.0, 1.0), (1.0, 1.0), (2.5, 2.5), (40.0, 4.0)])
+    def test_a_view_is_one_comparison_and_a_track_no_more_than_looks(
+        self, n_views: float, n_comparisons: float
+    ) -> None:
+        calibration = replace(made_up_calibration(), looks=4.0)
+        expected = math.log(0.02 / SAFETY_FACTOR / 3 / n_comparisons)
+        assert calibration.log_name_limit(0.02, 3, n_views) == pytest.approx(expected)
+
+    def test_a_single_view_names_who_is_too_unlike_for_a_whole_track(self, world: FaceWorld) -> None:
+        """A stranger's one view has one chance to be mistaken; a long track has several."""
+        desk = Desk(world, calibration=replace(made_up_calibration(), looks=1000.0))
+        desk.enroll(0, "Anna")
+        face = between(world, 0, 9, 0.6)
+        assert desk.ask(desk.track(face))[0].state is not IdentityState.KNOWN  # one person is no yardstick
+        desk.enroll(1, "Berta")
+        assert desk.ask(desk.track(face))[0].state is IdentityState.KNOWN
+        assert desk.ask(desk.track(*[face] * 400))[0].state is not IdentityState.KNOWN
+
     def test_a_stricter_target_takes_effect_on_the_next_frame(self, desk: Desk, world: FaceWorld) -> None:
         desk.enroll(0, "Anna")
         track = desk.track(between(world, 0, 9, 0.6))
