@@ -33,6 +33,7 @@ from face_recognition_interfaces.srv import (
     AddFaceFromImage,
     ExportGallery,
     ForgetPersons,
+    GetCrop,
     ImportGallery,
     ListPersons,
     MergePersons,
@@ -221,6 +222,7 @@ SERVICES = (
     Call("~/import_gallery", ImportGallery, "Add the people of an exported file, all or none."),
     Call("~/verify_gallery", VerifyGallery, "Check file, index and templates; changes nothing."),
     Call("~/review_gallery", ReviewGallery, "List changes, sessions, and entries that may be one person."),
+    Call("~/get_crop", GetCrop, "Get the picture of a template, where the owner keeps crops."),
     Call("~/rollback_adaptation", RollbackAdaptation, "Remove the templates that the node learned."),
 )
 

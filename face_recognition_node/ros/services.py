@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from std_msgs.msg import Header
 
 from face_recognition_interfaces.action import EnrollPerson
 from face_recognition_node.common.errors import FaceRecognitionError, GalleryUnavailableError, InputError
@@ -25,6 +26,7 @@ from face_recognition_node.ros.lifecycle import state_label
 from face_recognition_node.ros.messages import (
     SERVICES,
     SESSION_KINDS,
+    bgr_to_jpeg,
     in_short,
     sorted_persons,
     to_duration,
@@ -276,6 +278,20 @@ def review_gallery(runtime: Runtime, request: Any, response: Any) -> None:
     point = operating_point(calibration, runtime.recognizer.config.identity, snapshot)
     response.target_false_accept_rate, response.measured = point.target, point.measured
     response.strangers_named, response.people_named = point.strangers_named, point.people_named
+    response.keeps_crops = gallery.config.keep_crops
+
+
+def get_crop(runtime: Runtime, request: Any, response: Any) -> None:
+    """Return the kept crop of a template.
+
+    Raises:
+        InputError: None is kept.
+    """
+    gallery = runtime.gallery
+    crop_bgr = gallery.crop(request.template_id) if gallery.config.keep_crops else None
+    if crop_bgr is None:
+        raise InputError(f"no crop of template {request.template_id} is kept (gallery.keep_crops)")
+    response.crop = bgr_to_jpeg(crop_bgr, Header())
 
 
 def rollback_adaptation(runtime: Runtime, request: Any, response: Any) -> None:
@@ -304,6 +320,7 @@ HANDLERS: dict[str, Handler] = {
     "~/import_gallery": import_gallery,
     "~/verify_gallery": verify_gallery,
     "~/review_gallery": review_gallery,
+    "~/get_crop": get_crop,
     "~/rollback_adaptation": rollback_adaptation,
 }
 

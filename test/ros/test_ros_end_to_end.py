@@ -29,10 +29,12 @@ from face_recognition_interfaces.srv import (
     AddFaceFromImage,
     ExportGallery,
     ForgetPersons,
+    GetCrop,
     ImportGallery,
     ListPersons,
     MergePersons,
     RenamePerson,
+    ReviewGallery,
     RollbackAdaptation,
     SetSession,
     SplitTemplate,
@@ -389,6 +391,17 @@ def test_a_refusal_quotes_little_of_what_came(world, guest_bgr) -> None:
         assert len(answer.message) < 500
     assert "nobody has the id 'xxx" in refused[0].message
     assert refused[0].message.endswith("see the list of persons")
+
+
+def test_no_picture_is_given_away_where_the_owner_keeps_none(world, guest_bgr) -> None:
+    forget_everybody(world)
+    assert add(world, guest_bgr, name="Anna").success
+    (template,) = call(world, ListPersons, "list_persons", include_templates=True).templates
+    answer = call(world, GetCrop, "get_crop", template_id=template.template_id)
+    assert not answer.success
+    assert "gallery.keep_crops" in answer.message
+    assert len(answer.crop.data) == 0
+    assert not call(world, ReviewGallery, "review_gallery").keeps_crops
 
 
 def set_parameter(world, name: str, value: ParameterValue) -> None:

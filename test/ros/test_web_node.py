@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from ros_world import PATIENCE, SOURCE, node_processes
 
@@ -33,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Child
     gallery = tmp_path_factory.mktemp("web_node") / "gallery.db"
     port = free_port()
     source = ["source:=sample", "at_end:=loop", "rate:=6.0"]
-    with node_processes(gallery, source=source) as (children, remote):
+    with node_processes(gallery, "gallery.keep_crops:=true", source=source) as (children, remote):
         children.start(
             "page", "face_recognition_node.ros.main:web", ["--log-level", "warn", "-p", f"port:={port}"]
         )
@@ -138,7 +140,14 @@ def test_a_face_is_enrolled_renamed_forgotten_and_brought_back(visit: Any, tmp_p
         await visitor.until_people({"Anna"})
         await visitor.until(lambda: "Anna" in [one["name"] for one in visitor.picture["faces"]])
         anna = (await visitor.people())["Anna"]
-        assert await visitor.post("views", person_id=anna)
+        views = await visitor.post("views", person_id=anna)
+        (card,) = [one for one in (await visitor.post("overview"))["people"] if one["person_id"] == anna]
+        assert card["picture"] in [view["template_id"] for view in views]
+        async with visitor.session.get(f"{visitor.address}/crop/{card['picture']}") as answer:
+            picture = cv2.imdecode(np.frombuffer(await answer.read(), np.uint8), cv2.IMREAD_COLOR)
+            assert picture.shape == (112, 112, 3)
+        async with visitor.session.get(f"{visitor.address}/crop/999999") as answer:
+            assert answer.status == 404
         await visitor.post("rename", person_id=anna, name="Bob")
         await visitor.until_people({"Bob"})
         await visitor.post("forget", person_ids=[anna])

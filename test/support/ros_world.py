@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,19 @@ PATIENCE = 60.0
 
 
 @contextlib.contextmanager
-def node_processes(gallery: Path, *, source: list[str] | None = None) -> Iterator[tuple[Children, Remote]]:
-    """Run the recognition node, and a video source if its parameters are given, and a client beside them."""
+def node_processes(
+    gallery: Path, *more: str, source: list[str] | None = None
+) -> Iterator[tuple[Children, Remote]]:
+    """Run the recognition node with ``more`` parameters, a video source if it has some, and a client."""
+
+    def arguments(parameters: Iterable[str]) -> list[str]:
+        return ["--log-level", "warn", *(part for item in parameters for part in ("-p", item))]
+
     with Children() as children:
-        quiet = ["--log-level", "warn"]
-        children.start(
-            "node", "face_recognition_node.ros.main:main", [*quiet, "-p", f"gallery_path:={gallery}"]
-        )
+        main = "face_recognition_node.ros.main"
+        children.start("node", f"{main}:main", arguments((f"gallery_path:={gallery}", *more)))
         if source is not None:
-            parameters = [part for item in source for part in ("-p", item)]
-            children.start("source", "face_recognition_node.ros.main:video_source", [*quiet, *parameters])
+            children.start("source", f"{main}:video_source", arguments(source))
         with Remote("test_client", children.check) as remote:
             yield children, remote
 

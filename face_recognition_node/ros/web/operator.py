@@ -193,6 +193,11 @@ class RobotOperator(Operator):
     def _overview(self) -> Overview:
         version, gallery, people = self._version(), self._known(), self._people()
         review = self._call("review_gallery")
+        if review.keeps_crops:
+            pictures: dict[str, int] = {}
+            for view in self._views():
+                pictures.setdefault(view.person_id, view.template_id)
+            people = tuple(replace(card, picture=pictures.get(card.person_id)) for card in people)
         ids = review.twin_person_ids
         sessions = zip(review.session_names, review.session_kinds, review.session_ttls, strict=True)
         return Overview(
@@ -224,8 +229,8 @@ class RobotOperator(Operator):
         )  # fmt: skip
 
     def crop(self, template_id: int) -> bytes | None:
-        """See :class:`Operator`; the node tells no pictures."""
-        return None
+        """See :class:`Operator`."""
+        return bytes(self._call("get_crop", template_id=template_id).crop.data)
 
     # --- enrollment -----------------------------------------------------------------------------------
 
