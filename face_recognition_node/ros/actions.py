@@ -341,7 +341,7 @@ class FindServer(_Action):
         with self._lock:
             if self._n_running >= MOST_SEARCHES:
                 return FindResult(
-                    outcome=EnrollResult.BUSY,
+                    outcome=FindResult.BUSY,
                     message=f"{MOST_SEARCHES} searches are running; wait for one or cancel it",
                 )
             self._n_running += 1
