@@ -255,10 +255,19 @@ class Desk:
 
         self.wait(try_it)
 
-    def type(self, css: str, text: str) -> None:
-        field = self.wait(lambda: self.find(css))[0]
-        field.clear()
-        field.send_keys(text)
+    def type(self, css: str, text: str, is_submitted: bool = False) -> None:
+        """Fill a field; again where the page draws it anew meanwhile."""
+
+        def try_it() -> bool:
+            found = self.find(css)
+            for field in found[:1]:
+                field.clear()
+                field.send_keys(text)
+                if is_submitted:
+                    field.submit()
+            return bool(found)
+
+        self.wait(try_it)
 
     def severe(self) -> list[str]:
         """Return what the browser complained of since it was asked last."""
@@ -296,8 +305,7 @@ class Desk:
 
         self.wait(click_it)
         if self.find("#enroll-name"):
-            self.type("#enroll-name", name)
-            self.find("#enroll-name")[0].submit()
+            self.type("#enroll-name", name, is_submitted=True)
         else:  # known by now
             self.click("#face-panel button", "somebody else")
             self.type("dialog input", name)
@@ -449,8 +457,7 @@ class TestInTheBrowser:
             desk.open("gallery")
             if overwrites:
                 desk.click("#overwrite")
-            desk.type("#export_people-path", str(path))
-            desk.find("#export_people-path")[0].submit()
+            desk.type("#export_people-path", str(path), is_submitted=True)
             toast = desk.wait(lambda text=text: desk.find(".toast", text))[0].text
             assert "--overwrite" not in toast
             desk.browser.execute_script("document.getElementById('toasts').replaceChildren()")
