@@ -184,14 +184,17 @@ class Calibration:
 
         That is ``ln(target / (c N min(n, L)))``: the union bound over the N persons compared with (none
         counts as one) and the comparisons made so far, with the safety factor c. One view is one comparison;
-        a whole track, however long, is worth the ``looks`` L.
+        a whole track, however long, is worth the ``looks`` L. One person alone is no yardstick of how alike
+        people are here: a single view then has to be as alike as a whole track.
 
         Args:
             target: Chance that the track of somebody who is none of them is ever taken for one.
             n_persons: Persons enrolled; for an id, strangers known.
             n_views: How many independent views the track has shown (:class:`TrackEvidence`).
         """
-        n_comparisons = max(n_persons, 1) * min(max(n_views, 1.0), self.looks)
+        n_comparisons = max(n_persons, 1) * (
+            min(max(n_views, 1.0), self.looks) if n_persons > 1 else self.looks
+        )
         return math.log(target / SAFETY_FACTOR) - math.log(n_comparisons)
 
     def commonness(self, embeddings: ArrayLike) -> FloatArray:

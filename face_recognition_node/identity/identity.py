@@ -154,13 +154,7 @@ class IdentityResolver:
                 self._models.tell_apart(person_id, other.match.person_id)
 
     def log_limit(self, n_enrolled: int, n_views: float = math.inf) -> float:
-        """Return the largest log false match rate of a claim, with so many people enrolled.
-
-        One person alone is no yardstick of how alike people are here: a glance then has to be as alike as a
-        whole track.
-        """
-        if n_enrolled < 2:
-            n_views = math.inf
+        """Return the largest log false match rate of a claim, with so many people enrolled."""
         return self.calibration.log_name_limit(self.config.target_false_accept_rate, n_enrolled, n_views)
 
     def _ask(self, tracks: Sequence[Track], snapshot: Snapshot) -> None:

@@ -46,9 +46,11 @@ def operating_point(calibration: Calibration, config: IdentityConfig, snapshot: 
     same = different * np.exp(np.clip(ratio, -50.0, 50.0))
     prior = math.log((1 - config.new_person_prior) / config.new_person_prior) - math.log(n)
     posterior_limit = math.log(config.minimum_probability / (1 - config.minimum_probability)) - prior
-    is_named = (log_beyond <= calibration.log_name_limit(target, n)) & (ratio >= posterior_limit)
-    share = float(same[is_named].sum() / max(float(same.sum()), 1e-12))
-    limit = float(np.exp(log_beyond[is_named].max())) if is_named.any() else 0.0
+    is_clear = ratio >= posterior_limit
+    by_one_view = is_clear & (log_beyond <= calibration.log_name_limit(target, n, n_views=1.0))
+    share = float(same[by_one_view].sum() / max(float(same.sum()), 1e-12))
+    by_track = is_clear & (log_beyond <= calibration.log_name_limit(target, n))
+    limit = float(np.exp(log_beyond[by_track].max())) if by_track.any() else 0.0
     strangers = min(1.0, limit * n * calibration.looks)
     return OperatingPoint(target, strangers, share, _measured(calibration, n))
 

@@ -14,6 +14,7 @@ from identity_desk import Desk, between
 from face_recognition_node.config import IdentityConfig
 from face_recognition_node.identity.calibration import SAFETY_FACTOR
 from face_recognition_node.identity.identity import IdentityResolver
+from face_recognition_node.identity.operating_point import operating_point
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import IdentityState
 
@@ -97,6 +98,20 @@ class TestClaims:
         desk.enroll(1, "Berta")
         assert desk.ask(desk.track(face))[0].state is IdentityState.KNOWN
         assert desk.ask(desk.track(*[face] * 400))[0].state is not IdentityState.KNOWN
+
+    def test_the_operating_point_counts_a_single_view_as_one_comparison(self, desk: Desk) -> None:
+        """How many are named by one view does not depend on how many comparisons a whole track is worth."""
+        for person in range(3):
+            desk.enroll(person, f"P{person}")
+        target = desk.resolver.config.target_false_accept_rate
+        points = [
+            operating_point(
+                replace(made_up_calibration(), looks=looks), desk.resolver.config, desk.gallery.snapshot()
+            )
+            for looks in (1.0, 1000.0)
+        ]
+        assert points[0].people_named == points[1].people_named > 0.0
+        assert all(0.0 < point.strangers_named <= target for point in points)
 
     def test_a_stricter_target_takes_effect_on_the_next_frame(self, desk: Desk, world: FaceWorld) -> None:
         desk.enroll(0, "Anna")
