@@ -45,11 +45,11 @@ class RatePoint:
     is_resolved: bool = True
 
     def __str__(self) -> str:
-        said = f"DIR {100 * self.dir:5.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] at FPIR "
-        said += f"{100 * self.fpir:g} %" + (
+        text = f"DIR {100 * self.dir:5.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] at FPIR "
+        text += f"{100 * self.fpir:g} %" + (
             "" if self.is_resolved else " (too few strangers: at no false name)"
         )
-        return said + ("" if self.counted_fpir is None else f" (of these {100 * self.counted_fpir:.1f} %)")
+        return text + ("" if self.counted_fpir is None else f" (of these {100 * self.counted_fpir:.1f} %)")
 
 
 @dataclass(frozen=True, slots=True)

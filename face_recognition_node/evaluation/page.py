@@ -40,5 +40,5 @@ def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
 def picture(encoded: bytes, caption: str, kind: str = "png") -> str:
     """Return a picture file's bytes as a figure with its caption (text)."""
     source = f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
-    said = escape(caption)
-    return f'<figure><img alt="{said}" src="{source}"><figcaption>{said}</figcaption></figure>'
+    text = escape(caption)
+    return f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'

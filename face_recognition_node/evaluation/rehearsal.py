@@ -29,7 +29,7 @@ from face_recognition_node.vision.faces import (
 )
 
 SIZES_PX = (0, 20, 30, 40, 60, 90, 140, 10_000)
-"""Limits of the classes of face height in which the share of named frames is told."""
+"""Limits of the classes of face height in which the share of named frames is reported."""
 _SETTLING_S = 0.7
 """From its first sight on a track may be undecided for so long."""
 _RISKY, _GRAVE = 0.02, 0.3
@@ -215,8 +215,8 @@ class Rehearsal:
                 "Record an enrolled person who walks up to the robot from afar.",
             )  # fmt: skip
         poor = [low for low, share, _ in rows if share < 0.8]
-        told = ", ".join(f"from {low} px {share:.0%} of {count}" for low, share, count in rows)
-        text = f"Frames with the name, by height of the face: {told}"
+        shares = ", ".join(f"from {low} px {share:.0%} of {count}" for low, share, count in rows)
+        text = f"Frames with the name, by height of the face: {shares}"
         if not poor:
             return Finding("fine", "Distance", f"{text}. Names held at all distances that occurred.")
         limit = min((low for low, *_ in rows if low > max(poor)), default=None)

@@ -235,6 +235,6 @@ def test_a_prepared_folder_gives_its_held_out_people(tmp_path):
     assert faces.names.tolist() == ["n00", "n00", "n10", "n10"]
     assert faces.labels.tolist() == [0, 0, 10, 10]
     assert set(faces.collections) == {tmp_path.name}
-    assert "4 faces of 2 people" in faces.said
+    assert "4 faces of 2 people" in faces.description
     with pytest.raises(SourceError, match=r"n00/0\.webp"):
         faces.read(0)

@@ -127,14 +127,14 @@ def run(arguments: argparse.Namespace) -> int:
             for name, who in groups.items()
             if who.sum() >= MINIMUM_COUNTED
         }
-    head = f"{embedder.card.name} on {embedder.backend.name}; {faces.said}"
+    head = f"{embedder.card.name} on {embedder.backend.name}; {faces.description}"
     text = "\n".join([head, *(_lines(name, block) for name, block in blocks.items() if block)])
     if few:
         text += f"\nleft out, fewer than {MINIMUM_COUNTED} faces: {', '.join(few)}"
     figures: dict[str, Any] = {
         "model": embedder.card.name,
         "fingerprint": embedder.fingerprint,
-        "faces": faces.said,
+        "faces": faces.description,
         "face_pixels": pixels,
         "left_out": few,
     }
@@ -200,14 +200,14 @@ class JudgedFaces:
         names: (N,) the same as a name: LFW's, the folder's, the archive's number.
         collections: (N,) where each one comes from.
         read: Returns face n as (112, 112, 3) BGR uint8.
-        said: Where they come from, for people.
+        description: Where they come from, for people.
     """
 
     labels: LabelArray
     names: NameArray
     collections: NameArray
     read: Callable[[int], ImageArray]
-    said: str
+    description: str
 
 
 def open_judged_faces(path: Path) -> JudgedFaces:
@@ -226,14 +226,14 @@ def open_judged_faces(path: Path) -> JudgedFaces:
             np.array(prepared.names)[labels],
             np.full(len(labels), path.name),
             lambda number: prepared.crop(int(chosen[number])),
-            _said(path, labels),
+            _describe(path, labels),
         )
     if not (path / "train_faces.csv").is_file():
         lfw = LfwArchive.open(path)
         names, labels = np.unique(lfw.people, return_inverse=True)
-        said = f"{path.name}: {len(labels)} faces of {len(names)} people"
+        description = f"{path.name}: {len(labels)} faces of {len(names)} people"
         return JudgedFaces(
-            labels.astype(np.int64), names[labels], np.full(len(labels), "lfw"), lfw.read, said
+            labels.astype(np.int64), names[labels], np.full(len(labels), "lfw"), lfw.read, description
         )
     archive = FaceArchive.open(path)
     chosen = split_identities(archive.labels).test
@@ -245,11 +245,11 @@ def open_judged_faces(path: Path) -> JudgedFaces:
         labels.astype(np.str_),
         collections,
         lambda number: archive.crop(int(chosen[number])),
-        _said(path, labels),
+        _describe(path, labels),
     )
 
 
-def _said(path: Path, labels: LabelArray) -> str:
+def _describe(path: Path, labels: LabelArray) -> str:
     return f"test people of {path.name}: {len(labels)} faces of {len(np.unique(labels))} people"
 
 
@@ -276,7 +276,9 @@ def read_groups(path: Path, faces: JudgedFaces) -> dict[str, BoolArray]:
         members.setdefault(row["group"], []).append(row["identity"])
     groups = {group: np.isin(faces.names, people) for group, people in sorted(members.items())}
     if not any(chosen.any() for chosen in groups.values()):
-        raise InputError(f"{path}: names nobody of {faces.said}; a name there is like {faces.names[0]!r}")
+        raise InputError(
+            f"{path}: names nobody of {faces.description}; a name there is like {faces.names[0]!r}"
+        )
     return groups
 
 

@@ -181,9 +181,9 @@ class ReplayReport:
         ]
         fragments = Counter(stranger.fragments for stranger in self.followed)
         if fragments:
-            told = ", ".join(f"{count} with {ids}" for ids, count in sorted(fragments.items()))
+            counts = ", ".join(f"{count} with {ids}" for ids, count in sorted(fragments.items()))
             lines.append(
-                f"  ids a stranger                          {told}; {self.shared_ids} shared by two people"
+                f"  ids a stranger                          {counts}; {self.shared_ids} shared by two people"
             )
         lines += [f"  enrollment of {one.name} failed: {one.message}" for one in self.failed_enrollments]
         for episode in self.episodes:

@@ -280,20 +280,20 @@ def read_scenario(path: Path, root: Path) -> Scenario:
 def parse_scenario(document: object, root: Path, where: str = "scenario") -> Scenario:
     """Turn the parsed YAML into a Scenario, short forms written out."""
     try:
-        said = msgspec.convert(document, Scenario)
+        stated = msgspec.convert(document, Scenario)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
     episodes = [
         episode if episode.name else msgspec.structs.replace(episode, name=f"episode {number}")
-        for number, episode in enumerate(said.episodes, 1)
+        for number, episode in enumerate(stated.episodes, 1)
     ]
-    if said.rounds is not None:
-        episodes += said.rounds.episodes()
-    if said.folders is not None:
-        episodes += said.folders.episodes(root)
+    if stated.rounds is not None:
+        episodes += stated.rounds.episodes()
+    if stated.folders is not None:
+        episodes += stated.folders.episodes(root)
     if not episodes:
         raise ConfigurationError(f"{where}: expected episodes, rounds or folders, got none of them")
     return msgspec.structs.replace(
-        said, name=said.name or where, description=said.description.strip(), episodes=tuple(episodes),
+        stated, name=stated.name or where, description=stated.description.strip(), episodes=tuple(episodes),
         rounds=None, folders=None,
     )  # fmt: skip

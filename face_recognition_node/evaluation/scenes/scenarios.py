@@ -398,7 +398,7 @@ SCENARIOS = (
     ),
     StagedScenario("A11", "cold boot without a network", "works, tries no download"),
     StagedScenario(
-        "A12", "1280x720 at 30 Hz, five faces", "p95 <= 100 ms; >= 5 Hz on a CPU, told in diagnostics"
+        "A12", "1280x720 at 30 Hz, five faces", "p95 <= 100 ms; >= 5 Hz on a CPU, stated in diagnostics"
     ),
     StagedScenario("A13", "forget the session between two runs", "nobody recognized, no byte on disk"),
     StagedScenario(
