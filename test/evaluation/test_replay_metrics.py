@@ -18,7 +18,12 @@ from face_recognition_node.evaluation.replay.replay_report import (
     ReplayReport,
 )
 from face_recognition_node.evaluation.replay.requirements import AT_LEAST, AT_MOST, unmet
-from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTrack, follow_strangers, judge
+from face_recognition_node.evaluation.replay.track_metrics import (
+    FrameClaim,
+    TrueTrack,
+    follow_strangers,
+    judge,
+)
 from face_recognition_node.vision.faces import IdentityState
 
 KNOWN, STRANGER, UNDECIDED = IdentityState.KNOWN, IdentityState.STRANGER, IdentityState.UNDECIDED
@@ -29,7 +34,8 @@ def track(
 ) -> TrueTrack:
     """Return a track of one claim every half second."""
     made = [
-        Claim(0.5 * i, 0.5, state, person, person or "", expected) for i, (state, person) in enumerate(claims)
+        FrameClaim(0.5 * i, 0.5, state, person, person or "", expected)
+        for i, (state, person) in enumerate(claims)
     ]
     return TrueTrack("clip", who, tuple(made))
 
@@ -67,8 +73,8 @@ def test_a_name_for_nobody_enrolled_is_a_false_positive() -> None:
 
 
 def test_time_counts_from_the_enrollment_when_it_happens_in_the_track() -> None:
-    before = [Claim(t, 0.5, UNDECIDED) for t in (0.0, 0.5)]
-    after = [Claim(t, 0.5, KNOWN if t > 1 else UNDECIDED, "p-a", "Anna", "p-a") for t in (1.0, 1.5, 2.0)]
+    before = [FrameClaim(t, 0.5, UNDECIDED) for t in (0.0, 0.5)]
+    after = [FrameClaim(t, 0.5, KNOWN if t > 1 else UNDECIDED, "p-a", "Anna", "p-a") for t in (1.0, 1.5, 2.0)]
     outcome = judge(TrueTrack("clip", "Anna", tuple(before + after)))
     assert outcome.seconds_to_name == 0.5
     assert (outcome.frames, outcome.enrolled_frames, outcome.right_frames) == (5, 3, 2)
@@ -76,9 +82,9 @@ def test_time_counts_from_the_enrollment_when_it_happens_in_the_track() -> None:
 
 def test_somebody_enrolled_is_no_stranger() -> None:
     """Before the enrollment it is the truth, after it a mistake, be a name said later or not."""
-    before = [Claim(0.0, 0.5, STRANGER, "stranger-1")]
+    before = [FrameClaim(0.0, 0.5, STRANGER, "stranger-1")]
     states = [(0.5, UNDECIDED), (1.0, STRANGER), (1.5, STRANGER), (2.0, KNOWN)]
-    after = [Claim(t, 0.5, state, "p-a" if state is KNOWN else None, "", "p-a") for t, state in states]
+    after = [FrameClaim(t, 0.5, state, "p-a" if state is KNOWN else None, "", "p-a") for t, state in states]
     report = report_of(TrueTrack("clip", "Anna", tuple(before + after)))
     assert report.stranger_frames == 2
     assert unmet(report, {"stranger_frames": 0}) == ["stranger_frames is 2.000, expected at most 0"]

@@ -35,7 +35,12 @@ from face_recognition_node.evaluation.replay.scenario import (
     VisibleFace,
 )
 from face_recognition_node.evaluation.replay.sequences import open_sequence
-from face_recognition_node.evaluation.replay.track_metrics import Claim, TrueTrack, follow_strangers, judge
+from face_recognition_node.evaluation.replay.track_metrics import (
+    FrameClaim,
+    TrueTrack,
+    follow_strangers,
+    judge,
+)
 from face_recognition_node.gallery.gallery import NewTemplate
 from face_recognition_node.vision.faces import FaceView, Frame, IdentifiedFace, RecognitionResult
 from face_recognition_node.vision.geometry import iou_matrix
@@ -183,7 +188,7 @@ class _Run:
         start = self.clock
         waiting = sorted(play.enroll, key=lambda wanted: wanted.at)
         running: list[_LiveEnrollment] = []
-        claims: dict[str, list[Claim]] = {rule.who: [] for rule in play.faces}
+        claims: dict[str, list[FrameClaim]] = {rule.who: [] for rule in play.faces}
         stamps: list[float] = []
         visible: dict[str, list[float]] = {}
         for frame in self._frames(play.source, play.rate, play.skip):
@@ -224,10 +229,12 @@ class _Run:
             if who or claims.get(who)
         ]
 
-    def _claim(self, who: str, face: IdentifiedFace, stamp: float) -> Claim:
+    def _claim(self, who: str, face: IdentifiedFace, stamp: float) -> FrameClaim:
         identity = face.identity
         expected = self.enrolled.get(who)
-        return Claim(stamp, 0.0, identity.state, identity.person_id, identity.name, expected, face.flatness)
+        return FrameClaim(
+            stamp, 0.0, identity.state, identity.person_id, identity.name, expected, face.flatness
+        )
 
 
 class _LiveEnrollment:

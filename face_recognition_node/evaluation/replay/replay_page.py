@@ -6,7 +6,7 @@ from html import escape
 
 from face_recognition_node.evaluation.page import page, table
 from face_recognition_node.evaluation.replay.replay_report import EpisodeReport, ReplayReport
-from face_recognition_node.evaluation.replay.track_metrics import Claim, TrackOutcome, TrueTrack
+from face_recognition_node.evaluation.replay.track_metrics import FrameClaim, TrackOutcome, TrueTrack
 from face_recognition_node.vision.faces import IdentityState
 
 WIDTH = 640
@@ -78,7 +78,7 @@ def _line(track: TrueTrack) -> str:
     start, end = track.claims[0].stamp, track.claims[-1].stamp + track.claims[-1].duration
     scale = WIDTH / max(end - start, 1e-6)
     bars = [f'<rect width="{WIDTH}" height="16" fill="{_COLORS["missed"]}"/>']
-    run: list[Claim] = []
+    run: list[FrameClaim] = []
     for claim in track.claims:
         joins = run and _kind(run[-1]) == _kind(claim) and run[-1].person_id == claim.person_id
         if run and not (joins and claim.stamp - run[-1].stamp <= 1.5 * run[-1].duration):
@@ -89,7 +89,7 @@ def _line(track: TrueTrack) -> str:
     return f'<svg width="{WIDTH}" height="16" viewBox="0 0 {WIDTH} 16">{"".join(bars)}</svg>'
 
 
-def _bar(run: list[Claim], start: float, scale: float) -> str:
+def _bar(run: list[FrameClaim], start: float, scale: float) -> str:
     left = (run[0].stamp - start) * scale
     width = (run[-1].stamp + run[-1].duration - run[0].stamp) * scale
     said = run[0].name or run[0].person_id or run[0].state.value
@@ -100,7 +100,7 @@ def _bar(run: list[Claim], start: float, scale: float) -> str:
     )
 
 
-def _kind(claim: Claim) -> str:
+def _kind(claim: FrameClaim) -> str:
     if claim.is_right:
         return "right"
     if claim.is_wrong:

@@ -19,7 +19,7 @@ from face_recognition_node.vision.flatness import UNVERIFIED
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class FrameClaim:
     """What was claimed of one true face in one frame.
 
     Attributes:
@@ -61,7 +61,7 @@ class TrueTrack:
 
     recording: str
     who: str
-    claims: tuple[Claim, ...]
+    claims: tuple[FrameClaim, ...]
     visible: tuple[float, ...] = ()
 
 
