@@ -31,8 +31,8 @@ DoubleArray = NDArray[np.float64]
 
 QUALITY_LEVELS = (0.3, 0.45, 0.6, 0.75, 0.85, 0.95)
 """Quality levels at which the tables stand."""
-N_PROTOTYPES, NEIGHBOURS, COMMONNESS_WEIGHT = 256, 16, 0.7
-"""Of the commonness (identity/calibration.py); chosen on LFW's fitting half, flat around these values."""
+N_PROTOTYPES, NEIGHBOURS, HUBNESS_WEIGHT = 256, 16, 0.7
+"""Of the hubness (identity/calibration.py); chosen on LFW's fitting half, flat around these values."""
 _FINE = 0.01
 _EDGES = np.arange(-0.8, 1.2 + _FINE / 2, _FINE)
 _CENTERS = (_EDGES[:-1] + _EDGES[1:]) / 2
@@ -84,9 +84,9 @@ def kinds_of_pairs(a: LabelledFaces, b: LabelledFaces) -> tuple[NDArray[np.bool_
     return is_same & (a.photographs[:, None] != b.photographs[None, :]), ~is_same
 
 
-def mean_commonness(calibration: Calibration, a: LabelledFaces, b: LabelledFaces) -> FloatArray:
-    """Return (A, B) the mean commonness of the two faces of each pair."""
-    own, other = calibration.commonness(a.embeddings), calibration.commonness(b.embeddings)
+def mean_hubness(calibration: Calibration, a: LabelledFaces, b: LabelledFaces) -> FloatArray:
+    """Return (A, B) the mean hubness of the two faces of each pair."""
+    own, other = calibration.hubness(a.embeddings), calibration.hubness(b.embeddings)
     return np.asarray((own[:, None] + other[None, :]) / 2)
 
 
@@ -139,14 +139,14 @@ def fit_calibration(
     empty = np.zeros((n_levels, n_levels, len(_GRID)), np.float32)
     blank = Calibration(
         np.array(QUALITY_LEVELS, np.float32), _GRID.astype(np.float32), empty, empty.copy(), prototypes,
-        min(NEIGHBOURS, len(prototypes)), COMMONNESS_WEIGHT, 0.0, looks, correlation_s, embedder_sha256,
+        min(NEIGHBOURS, len(prototypes)), HUBNESS_WEIGHT, 0.0, looks, correlation_s, embedder_sha256,
     )  # fmt: skip
-    common = float(blank.commonness(good.embeddings[first]).mean())
-    blank = replace(blank, mean_commonness=common)
+    hubness = float(blank.hubness(good.embeddings[first]).mean())
+    blank = replace(blank, mean_hubness=hubness)
 
     def correct(a: LabelledFaces, b: LabelledFaces) -> DoubleArray:
-        common = mean_commonness(blank, a, b)
-        return blank.correct(a.embeddings @ b.embeddings.T, common).astype(np.float64)
+        hubness = mean_hubness(blank, a, b)
+        return blank.correct(a.embeddings @ b.embeddings.T, hubness).astype(np.float64)
 
     groups = [draw_faces_of_level(faces, level, generator) for level in range(n_levels)]
     for i in range(n_levels):

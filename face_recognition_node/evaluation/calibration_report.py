@@ -21,7 +21,7 @@ from face_recognition_node.evaluation.calibration import (
     LabelledFaces,
     draw_faces_of_level,
     kinds_of_pairs,
-    mean_commonness,
+    mean_hubness,
 )
 from face_recognition_node.identity.calibration import Calibration
 
@@ -187,7 +187,7 @@ def _pair_ratios(
     """Return log ratios of same and different pairs, and the log false match rates of the different ones."""
     of_pairs = (
         a.embeddings @ b.embeddings.T, a.qualities[:, None], b.qualities[None, :],
-        mean_commonness(calibration, a, b),
+        mean_hubness(calibration, a, b),
     )  # fmt: skip
     same, different = kinds_of_pairs(a, b)
     ratios = calibration.log_likelihood_ratio(*of_pairs)

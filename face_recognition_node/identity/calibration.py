@@ -1,6 +1,6 @@
 """What a similarity is worth: from cosines and qualities to log-likelihood ratios and false match rates.
 
-Two faces are compared by their cosine ``s``, corrected for how common each face looks,
+Two faces are compared by their cosine ``s``, corrected for the hubness of each face,
 
     s' = s - weight * ((h(a) + h(b)) / 2 - h0),      h(x) = mean cosine of x to its k nearest prototypes,
 
@@ -33,7 +33,7 @@ from face_recognition_node.common.errors import ModelMismatchError
 if TYPE_CHECKING:
     from face_recognition_node.vision.faces import FloatArray
 
-FORMAT = 2
+FORMAT = 3
 _CURE = "run `face-recognition calibrate` for these weights"
 
 
@@ -68,9 +68,9 @@ class Calibration:
         ratio: (Q, Q, S) natural-log likelihood ratio, symmetric in the qualities, rising in similarity.
         false_match: (Q, Q, S) natural log of the false match rate, symmetric, falling in similarity.
         prototypes: (B, D) unit vectors, cluster centres of many faces.
-        neighbours: How many nearest prototypes make the commonness.
-        weight: How much of the commonness is taken off a similarity.
-        mean_commonness: Commonness of an ordinary face.
+        neighbours: How many nearest prototypes make the hubness.
+        weight: How much of the hubness is taken off a similarity.
+        mean_hubness: Hubness of an ordinary face.
         looks: How many independent comparisons one whole track of a stranger is worth (see ``identity.py``).
         correlation_s: Time after which the noise in a face's embedding has lost 1 - 1/e of its memory.
         embedder_sha256: Weights these tables belong to.
@@ -86,7 +86,7 @@ class Calibration:
     prototypes: FloatArray
     neighbours: int
     weight: float
-    mean_commonness: float
+    mean_hubness: float
     looks: float
     correlation_s: float
     embedder_sha256: str = ""
@@ -149,7 +149,7 @@ class Calibration:
                 prototypes=tables["prototypes"],
                 neighbours=int(data["neighbours"]),
                 weight=float(data["weight"]),
-                mean_commonness=float(data["mean_commonness"]),
+                mean_hubness=float(data["mean_hubness"]),
                 looks=float(data["looks"]),
                 correlation_s=float(data["correlation_s"]),
                 embedder_sha256=str(data["embedder_sha256"]),
@@ -165,7 +165,7 @@ class Calibration:
             "embedder_sha256": self.embedder_sha256,
             "neighbours": self.neighbours,
             "weight": self.weight,
-            "mean_commonness": round(self.mean_commonness, 4),
+            "mean_hubness": round(self.mean_hubness, 4),
             "looks": self.looks,
             "correlation_s": self.correlation_s,
             "report": dict(self.report) if self.report else None,
@@ -197,7 +197,7 @@ class Calibration:
         )
         return math.log(target / SAFETY_FACTOR) - math.log(n_comparisons)
 
-    def commonness(self, embeddings: ArrayLike) -> FloatArray:
+    def hubness(self, embeddings: ArrayLike) -> FloatArray:
         """Return (N,) how much each of (N, D) unit vectors looks like everybody: ``h`` above, a cosine."""
         vectors = np.asarray(embeddings, np.float32)
         if len(vectors) == 0:
@@ -206,9 +206,9 @@ class Calibration:
         kept = -self.neighbours
         return np.asarray(np.partition(cosines, kept, axis=1)[:, kept:].mean(axis=1), np.float32)
 
-    def correct(self, similarity: ArrayLike, commonness: ArrayLike) -> FloatArray:
-        """Return ``s'`` of cosines, given the mean commonness of each comparison's two sides."""
-        excess = np.asarray(commonness, np.float32) - np.float32(self.mean_commonness)
+    def correct(self, similarity: ArrayLike, hubness: ArrayLike) -> FloatArray:
+        """Return ``s'`` of cosines, given the mean hubness of each comparison's two sides."""
+        excess = np.asarray(hubness, np.float32) - np.float32(self.mean_hubness)
         return np.asarray(np.asarray(similarity, np.float32) - np.float32(self.weight) * excess, np.float32)
 
     def log_likelihood_ratio(
@@ -216,7 +216,7 @@ class Calibration:
         similarity: ArrayLike,
         quality_query: ArrayLike,
         quality_template: ArrayLike,
-        commonness: ArrayLike | None = None,
+        hubness: ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Return ``ln p(similarity | same) / p(similarity | different)``, natural log.
 
@@ -224,19 +224,19 @@ class Calibration:
             similarity: Cosines, any shape; the arguments broadcast against one another.
             quality_query: In [0, 1].
             quality_template: In [0, 1].
-            commonness: Mean of the two sides' :meth:`commonness`; None takes both faces as ordinary.
+            hubness: Mean of the two sides' :meth:`hubness`; None takes both faces as ordinary.
         """
-        return self._read(self.ratio, similarity, quality_query, quality_template, commonness)
+        return self._read(self.ratio, similarity, quality_query, quality_template, hubness)
 
     def log_false_match(
         self,
         similarity: ArrayLike,
         quality_query: ArrayLike,
         quality_template: ArrayLike,
-        commonness: ArrayLike | None = None,
+        hubness: ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Return ``ln P(as similar or more | different people)``; arguments as above."""
-        return self._read(self.false_match, similarity, quality_query, quality_template, commonness)
+        return self._read(self.false_match, similarity, quality_query, quality_template, hubness)
 
     def _measure_different_people(self) -> tuple[float, float]:
         beyond = np.exp(self.false_match[-1, -1].astype(np.float64))
@@ -253,10 +253,10 @@ class Calibration:
         similarity: ArrayLike,
         quality_a: ArrayLike,
         quality_b: ArrayLike,
-        commonness: ArrayLike | None,
+        hubness: ArrayLike | None,
     ) -> NDArray[np.float64]:
-        if commonness is not None:
-            similarity = self.correct(similarity, commonness)
+        if hubness is not None:
+            similarity = self.correct(similarity, hubness)
         levels, grid = self.qualities, self.similarities
         first, step = float(grid[0]), float(grid[1] - grid[0])
         place = (np.asarray(similarity, np.float64) - first) / step

@@ -58,7 +58,7 @@ class Cohort:
     Attributes:
         calibration: The tables.
         centers: (n, D) unit vectors of different persons.
-        commonness: (n,) of the centres.
+        hubness: (n,) of the centres.
         measured: How much higher similarities of different persons are here, ``m``; 0 for fewer than two.
         shift: ``delta^`` above.
         variance: What is not known of it.
@@ -67,7 +67,7 @@ class Cohort:
 
     calibration: Calibration
     centers: FloatArray
-    commonness: FloatArray
+    hubness: FloatArray
     measured: float
     shift: float
     variance: float
@@ -82,33 +82,33 @@ class Cohort:
             empty = np.zeros(0, np.float32)
             return cls(calibration, nobody, empty, 0.0, EXPECTED_SHIFT, _SHIFT_VARIANCE, {})
         centers = np.stack([*persons.values()]).astype(np.float32)
-        commonness = calibration.commonness(centers)
+        hubness = calibration.hubness(centers)
         mean, spread = calibration.different_people
-        pairs = calibration.correct(centers @ centers.T, (commonness[:, None] + commonness[None, :]) / 2)
+        pairs = calibration.correct(centers @ centers.T, (hubness[:, None] + hubness[None, :]) / 2)
         np.fill_diagonal(pairs, mean)
         to_others = (pairs - mean).sum(axis=1).astype(np.float64) / (n - 1) / spread
         measured = float(to_others.mean())
         weight = _SHIFT_VARIANCE / (_SHIFT_VARIANCE + 4 * _PERSON_VARIANCE / n + 2 / n**2)
         own = _reliability(n - 1) * (to_others - measured)
         return cls(
-            calibration, centers, commonness, measured,
+            calibration, centers, hubness, measured,
             EXPECTED_SHIFT + weight * (measured - EXPECTED_SHIFT), _SHIFT_VARIANCE * (1 - weight),
             dict(zip(persons, own.tolist(), strict=True)),
         )  # fmt: skip
 
     def normalize(
-        self, corrected: NDArray[np.float64], query: FloatArray, commonness: float, person_ids: Sequence[str]
+        self, corrected: NDArray[np.float64], query: FloatArray, hubness: float, person_ids: Sequence[str]
     ) -> NDArray[np.float64]:
         """Return ``s''`` of (k,) corrected similarities of persons to one query.
 
         Args:
             corrected: (k,) ``s'``.
             query: (D,) unit vector.
-            commonness: Of the query.
+            hubness: Of the query.
             person_ids: (k) whose similarities these are.
         """
         mean, spread = self.calibration.different_people
-        own_of_query, unknown = self._of_query(query, commonness)
+        own_of_query, unknown = self._of_query(query, hubness)
         own = np.array([self.own.get(person_id, 0.0) for person_id in person_ids])
         reliability = _reliability(len(self.centers) - 1)
         unknowns = [
@@ -118,15 +118,13 @@ class Cohort:
         widening = np.sqrt(1.0 + self.variance + unknown + np.array(unknowns))
         return np.asarray(mean + (corrected - mean - lift) / widening, np.float64)
 
-    def _of_query(self, query: FloatArray, commonness: float) -> tuple[float, float]:
+    def _of_query(self, query: FloatArray, hubness: float) -> tuple[float, float]:
         """Return ``a^`` of a query and what is not known of it."""
         n = len(self.centers)
         if n < 2:
             return 0.0, _PERSON_VARIANCE
         mean, spread = self.calibration.different_people
-        to_all = self.calibration.correct(
-            self.centers @ query, (self.commonness + np.float32(commonness)) / 2
-        )
+        to_all = self.calibration.correct(self.centers @ query, (self.hubness + np.float32(hubness)) / 2)
         others = ((float(to_all.sum()) - float(to_all.max())) / (n - 1) - mean) / spread
         reliability = _reliability(n - 1)
         return reliability * (others - self.measured), _PERSON_VARIANCE * (1 - reliability)

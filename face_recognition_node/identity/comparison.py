@@ -115,5 +115,5 @@ def _column(qualities: ArrayLike) -> FloatArray:
 
 
 def _hubness(calibration: Calibration, first: FloatArray, second: FloatArray) -> FloatArray:
-    own, other = calibration.commonness(first), calibration.commonness(second)
+    own, other = calibration.hubness(first), calibration.hubness(second)
     return np.asarray((own[:, None] + other[None, :]) / 2, np.float32)

@@ -62,7 +62,7 @@ class _Model:
     templates: FloatArray  # (k, D)
     center: FloatArray  # (D,) their pool
     quality: float
-    commonness: float
+    hubness: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,9 +93,9 @@ class PersonModels:
         """Return for each (Q, D) unit vector of this quality the persons it may be, highest ratio first."""
         self.follow(snapshot)
         found = snapshot.search(queries, MOST_COMPARED) if snapshot.n_templates else [()] * len(queries)
-        common = self._calibration.commonness(queries)
+        hubness = self._calibration.hubness(queries)
         ranked = []
-        for query, quality, own, matches in zip(queries, qualities, common.tolist(), found, strict=True):
+        for query, quality, own, matches in zip(queries, qualities, hubness.tolist(), found, strict=True):
             persons = [snapshot.persons[match.person_id] for match in matches]
             ranked.append(self._judge(query, quality, own, persons, snapshot))
         return ranked
@@ -106,7 +106,7 @@ class PersonModels:
             return False
         if (first_id, second_id) not in self._are_one:
             first, second = self._model(first_id, snapshot), snapshot.persons[second_id]
-            (match,) = self._judge(first.center, first.quality, first.commonness, [second], snapshot)
+            (match,) = self._judge(first.center, first.quality, first.hubness, [second], snapshot)
             self._are_one[first_id, second_id] = match.log_false_match <= _LOG_CHANCE_OF_TWO
         return self._are_one[first_id, second_id]
 
@@ -121,7 +121,7 @@ class PersonModels:
     def log_ratio(self, embedding: FloatArray, quality: float, person_id: str, snapshot: Snapshot) -> float:
         """Return the natural-log likelihood ratio that one (D,) view by itself shows this person."""
         model = self._model(person_id, snapshot)
-        both = (model.commonness + float(self._calibration.commonness(embedding[None])[0])) / 2
+        both = (model.hubness + float(self._calibration.hubness(embedding[None])[0])) / 2
         similarity = float(model.center @ embedding)
         return float(self._calibration.log_likelihood_ratio(similarity, quality, model.quality, both))
 
@@ -149,8 +149,8 @@ class PersonModels:
     ) -> tuple[FloatArray, NDArray[np.float64]]:
         """Return the cosines of models to a query, and what the tables are asked for instead."""
         similarity = np.stack([model.center for model in models]) @ query
-        common = np.array([model.commonness for model in models])
-        corrected = self._calibration.correct(similarity, (common + own) / 2).astype(np.float64)
+        hubness = np.array([model.hubness for model in models])
+        corrected = self._calibration.correct(similarity, (hubness + own) / 2).astype(np.float64)
         return similarity, self._cohort.normalize(corrected, query, own, person_ids)
 
     def pairs_of_one(self, snapshot: Snapshot) -> list[tuple[str, str, float]]:
@@ -170,7 +170,7 @@ class PersonModels:
             if not near.size:
                 continue
             others, theirs = [models[j] for j in near], [ids[j] for j in near]
-            _, normalized = self._compare(model.center, model.commonness, others, theirs)
+            _, normalized = self._compare(model.center, model.hubness, others, theirs)
             qualities = [other.quality for other in others]
             ratios = self._calibration.log_likelihood_ratio(normalized, model.quality, qualities)
             logits = np.clip(ratios - math.log(len(ids)), -50.0, 50.0)
@@ -185,8 +185,8 @@ class PersonModels:
             stored = [t for t in everything if not t.is_set_aside] or everything
             templates = np.stack([t.embedding for t in stored])
             center, quality = pool(templates, [t.quality for t in stored])
-            commonness = float(self._calibration.commonness(center[None])[0])
-            model = self._models[person_id] = _Model(templates, center, quality, commonness)
+            hubness = float(self._calibration.hubness(center[None])[0])
+            model = self._models[person_id] = _Model(templates, center, quality, hubness)
         return model
 
     @property
@@ -233,9 +233,9 @@ class PersonModels:
         ids, members = list(entries), list(entries.values())
         centers = np.stack([member.center for member in members])
         qualities = np.array([member.quality for member in members])
-        commonness = self._calibration.commonness(centers)
+        hubness = self._calibration.hubness(centers)
         chances = self._calibration.log_false_match(
-            centers @ centers.T, qualities[:, None], qualities, (commonness[:, None] + commonness) / 2
+            centers @ centers.T, qualities[:, None], qualities, (hubness[:, None] + hubness) / 2
         )
         kept: list[int] = []
         for k in range(len(members)):

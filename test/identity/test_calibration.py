@@ -83,26 +83,28 @@ class TestTables:
         assert calibration.log_likelihood_ratio(0.5, 0.5, 0.5).shape == ()
         assert calibration.log_false_match(np.zeros(0), 0.5, 0.5).shape == (0,)
 
-    def test_commonness_is_the_mean_of_the_nearest_prototypes(self) -> None:
+    def test_hubness_is_the_mean_of_the_nearest_prototypes(self) -> None:
         calibration = random_calibration()
         queries = calibration.prototypes[:5]
         expected = [sorted((q @ calibration.prototypes.T).tolist())[-3:] for q in queries]
-        assert calibration.commonness(queries) == pytest.approx(np.mean(expected, axis=1), abs=1e-6)
-        assert calibration.commonness(np.zeros((0, 8))).shape == (0,)
+        assert calibration.hubness(queries) == pytest.approx(np.mean(expected, axis=1), abs=1e-6)
+        assert calibration.hubness(np.zeros((0, 8))).shape == (0,)
 
     def test_a_common_face_needs_more_similarity(self) -> None:
         calibration = random_calibration()
         plain = calibration.log_likelihood_ratio(0.4, 0.5, 0.5)
-        assert calibration.log_likelihood_ratio(0.4, 0.5, 0.5, commonness=0.3) == pytest.approx(plain)
-        assert calibration.log_likelihood_ratio(0.4, 0.5, 0.5, commonness=0.5) < plain
+        assert calibration.log_likelihood_ratio(0.4, 0.5, 0.5, hubness=0.3) == pytest.approx(plain)
+        assert calibration.log_likelihood_ratio(0.4, 0.5, 0.5, hubness=0.5) < plain
         assert float(calibration.correct(0.4, 0.5)) == pytest.approx(0.4 - 0.7 * 0.2)
 
     @pytest.mark.slow
     def test_different_people_are_described_by_the_table(self, fitted: Calibration) -> None:
         faces = population(seed=5)
         best = faces.take(np.flatnonzero(faces.qualities > 0.9))
-        common = fitted.commonness(best.embeddings)
-        scores = fitted.correct(best.embeddings @ best.embeddings.T, (common[:, None] + common[None, :]) / 2)
+        hubness = fitted.hubness(best.embeddings)
+        scores = fitted.correct(
+            best.embeddings @ best.embeddings.T, (hubness[:, None] + hubness[None, :]) / 2
+        )
         unlike = scores[best.identities[:, None] != best.identities[None, :]]
         mean, spread = fitted.different_people
         assert mean == pytest.approx(unlike.mean(), abs=0.02)

@@ -40,7 +40,7 @@ def test_the_ratio_of_each_pair_is_what_a_slow_loop_finds() -> None:
     assert ratios.shape == chances.shape == (2, 3)
     for i, own in enumerate((0.8, 0.6)):
         for k, other in enumerate(qualities):
-            hubness = float(calibration.commonness(np.stack([first[i], second[k]])).mean())
+            hubness = float(calibration.hubness(np.stack([first[i], second[k]])).mean())
             pair = (first[i] @ second[k], own, other, hubness)
             assert ratios[i, k] == pytest.approx(float(calibration.log_likelihood_ratio(*pair)), abs=1e-5)
             assert chances[i, k] == pytest.approx(float(calibration.log_false_match(*pair)), abs=1e-5)

@@ -29,14 +29,14 @@ def unit(vector: FloatArray) -> FloatArray:
 
 
 def made_up_calibration() -> Calibration:
-    """Return a log-likelihood ratio of 16 (s - 0.3), whatever the quality, uncorrected for commonness."""
+    """Return a log-likelihood ratio of 16 (s - 0.3), whatever the quality, uncorrected for hubness."""
     similarities = np.linspace(-1, 1, 201, dtype=np.float32)
     ratio = np.broadcast_to(16.0 * (similarities - 0.3), (2, 2, 201)).astype(np.float32)
     false_match = np.broadcast_to(np.minimum(-16.0 * similarities, 0.0), (2, 2, 201)).astype(np.float32)
     prototypes = np.eye(64, dtype=np.float32)[:4]
     return Calibration(
         np.array([0.0, 1.0], np.float32), similarities, ratio, false_match, prototypes,
-        neighbours=2, weight=0.0, mean_commonness=0.0, looks=1.0, correlation_s=0.4,
+        neighbours=2, weight=0.0, mean_hubness=0.0, looks=1.0, correlation_s=0.4,
     )  # fmt: skip
 
 
