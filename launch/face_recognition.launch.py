@@ -140,9 +140,8 @@ def start_node(context):
     if not isinstance(more, dict):
         raise RuntimeError(f"params: expected '{{name: value, ...}}', got {value('params')!r}")
     overrides.update(more)
-    is_respawned = value("respawn") == "true"
-    if is_respawned and value("autostart") == "true":
-        overrides["autostart"] = True  # a node that is started again brings itself up again
+    if brings_itself_up(value):
+        overrides["autostart"] = True
 
     node = LifecycleNode(
         package="face_recognition_node",
@@ -152,13 +151,22 @@ def start_node(context):
         parameters=[value("params_file"), *([overrides] if overrides else [])],
         arguments=["--ros-args", "--log-level", value("log_level")],
         output="screen",
-        respawn=is_respawned,
-        on_exit=None if is_respawned else end_with_failure,
+        **at_exit(value),
     )
     page = [start_page(value)] if value("web") == "true" else []
-    if value("autostart") != "true" or is_respawned:
-        return [node, *page]
-    return [*bring_up(node), *page]
+    return [*bring_up(node, value), *page]
+
+
+def brings_itself_up(value):
+    """Return whether a node configures and activates itself: one that is started again has to."""
+    return value("respawn") == value("autostart") == "true"
+
+
+def at_exit(value):
+    """Return what becomes of a node, or of the launch, when its process ends."""
+    if value("respawn") == "true":
+        return {"respawn": True, "respawn_delay": 1.0}
+    return {"on_exit": end_with_failure}
 
 
 def start_page(value):
@@ -187,11 +195,13 @@ NO_FAILURES = (0, -signal.SIGINT, -signal.SIGTERM)
 def end_with_failure(event, context):
     """End the launch with an error when the node ended with one; without this it would wait for ever."""
     if event.returncode not in NO_FAILURES and not context.is_shutdown:
-        raise RuntimeError(f"the recognition node ended with exit code {event.returncode}; it says why above")
+        raise RuntimeError(f"{event.process_name} ended with exit code {event.returncode}; it says why above")
 
 
-def bring_up(node):
-    """Return the actions that start a lifecycle node, configure it and, once that is done, activate it."""
+def bring_up(node, value):
+    """Return the actions that start a lifecycle node and, with autostart, configure and activate it."""
+    if value("autostart") != "true" or brings_itself_up(value):
+        return [node]
 
     def change(transition):
         return EmitEvent(

@@ -31,6 +31,15 @@ ARGUMENTS = {
 """Name → default, description and, where they are limited, the values."""
 
 
+def check_rate(context):
+    """Refuse a rate that is no number before anything is started."""
+    rate = LaunchConfiguration("rate").perform(context)
+    try:
+        float(rate)
+    except ValueError:
+        raise RuntimeError(f"rate: expected frames per second, got {rate!r}") from None
+
+
 def start_source(context):
     """Return the source and what brings it up.
 
@@ -39,11 +48,6 @@ def start_source(context):
 
     def value(name):
         return LaunchConfiguration(name).perform(context)
-
-    try:
-        rate = float(value("rate"))
-    except ValueError:
-        raise RuntimeError(f"rate: expected frames per second, got {value('rate')!r}") from None
 
     node = LifecycleNode(
         package="face_recognition_node",
@@ -54,24 +58,26 @@ def start_source(context):
             {
                 # A bare "0" would be taken for a number.
                 "source": ParameterValue(value("source"), value_type=str),
-                "rate": rate,
+                "rate": float(value("rate")),
                 "frame_id": ParameterValue(value("frame_id"), value_type=str),
                 "at_end": value("at_end"),
                 "transport": value("image_transport"),
+                "autostart": shared["brings_itself_up"](value),
             }
         ],
         remappings=[("image", value("image"))],
         arguments=["--ros-args", "--log-level", value("log_level")],
         output="screen",
+        **shared["at_exit"](value),
     )
-
-    return shared["bring_up"](node) if value("autostart") == "true" else [node]
+    return shared["bring_up"](node, value)
 
 
 def generate_launch_description():
     return LaunchDescription(
         [
             *shared["declare"](ARGUMENTS),
+            OpaqueFunction(function=check_rate),
             IncludeLaunchDescription(PythonLaunchDescriptionSource(RECOGNITION)),
             OpaqueFunction(function=start_source),
         ]

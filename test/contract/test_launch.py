@@ -92,7 +92,7 @@ def run(path: Path, **given: str) -> list[Any]:
                 context.setdefault(name, given.get(name, entity.kwargs["default_value"]))
                 assert context[name] in entity.kwargs.get("choices", [context[name]])
             elif kind(entity) == "OpaqueFunction":
-                visit(entity.kwargs["function"](context))
+                visit(entity.kwargs["function"](context) or [])
             elif kind(entity) == "IncludeLaunchDescription":
                 visit(load(Path(entity.args[0].args[0])).generate_launch_description().args[0])
 
@@ -291,11 +291,12 @@ class TestWithStandIns:
             run(ALONE, web="true", web_port="http")
 
     def test_a_node_that_is_respawned_brings_itself_up(self) -> None:
-        actions = run(ALONE, respawn="true")
-        node = nodes(actions)["face_recognition"]
-        assert (node.kwargs["respawn"], node.kwargs["on_exit"]) == (True, None)
-        assert node.kwargs["parameters"][1] == {"autostart": True}
-        assert transitions(actions, node) == []
+        actions = run(WITH_SOURCE, respawn="true")
+        for node in nodes(actions).values():
+            assert node.kwargs["respawn"] is True
+            assert "on_exit" not in node.kwargs
+            assert node.kwargs["parameters"][-1]["autostart"] is True
+            assert transitions(actions, node) == []
 
     @pytest.mark.parametrize("path", FILES, ids=IDS)
     def test_the_nodes_are_activated_once_only(self, path: Path) -> None:
@@ -305,12 +306,13 @@ class TestWithStandIns:
                 activate = handler["entities"][0].kwargs["function"]
                 assert [len(activate(None)) for _ in range(3)] == [1, 0, 0]
 
-    def test_the_launch_fails_with_the_node(self) -> None:
-        on_exit = nodes(run(ALONE))["face_recognition"].kwargs["on_exit"]
+    @pytest.mark.parametrize("name", ["face_recognition", "video_source"])
+    def test_the_launch_fails_with_a_node(self, name: str) -> None:
+        on_exit = nodes(run(WITH_SOURCE))[name].kwargs["on_exit"]
         running, ending = types.SimpleNamespace(is_shutdown=False), types.SimpleNamespace(is_shutdown=True)
         for code in (2, -11, -9):  # a refusal to start, a crash, killed for want of memory
-            with pytest.raises(RuntimeError, match=f"exit code {code}"):
-                on_exit(types.SimpleNamespace(returncode=code), running)
+            with pytest.raises(RuntimeError, match=f"{name}-1 ended with exit code {code}"):
+                on_exit(types.SimpleNamespace(process_name=f"{name}-1", returncode=code), running)
         assert on_exit(types.SimpleNamespace(returncode=-2), running) is None
         assert on_exit(types.SimpleNamespace(returncode=0), running) is None
         assert on_exit(types.SimpleNamespace(returncode=1), ending) is None
@@ -342,6 +344,10 @@ class TestWithStandIns:
     def test_a_rate_that_is_no_number_is_refused_by_the_name_of_its_argument(self) -> None:
         with pytest.raises(RuntimeError, match="rate: expected frames per second, got 'fast'"):
             run(WITH_SOURCE, rate="fast")
+        # before a node is started that would have to be ended again
+        entities = load(WITH_SOURCE).generate_launch_description().args[0]
+        checks = [entity for entity in entities if kind(entity) == "OpaqueFunction"]
+        assert entities.index(checks[0]) < [kind(each) for each in entities].index("IncludeLaunchDescription")
 
     def test_both_are_brought_up(self) -> None:
         for name in nodes(run(WITH_SOURCE)):
