@@ -140,6 +140,8 @@ def start_node(context):
     if not isinstance(more, dict):
         raise RuntimeError(f"params: expected '{{name: value, ...}}', got {value('params')!r}")
     overrides.update(more)
+    if not Path(value("params_file")).is_file():  # launch_ros would go on with the defaults
+        raise RuntimeError(f"params_file: there is no file {value('params_file')!r}")
     if brings_itself_up(value):
         overrides["autostart"] = True
 

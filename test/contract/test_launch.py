@@ -176,7 +176,9 @@ class TestWithStandIns:
         (params_file,) = node.kwargs["parameters"]
         assert Path(params_file).is_file()
 
-    def test_what_is_asked_for_overrides_the_parameter_file(self) -> None:
+    def test_what_is_asked_for_overrides_the_parameter_file(self, tmp_path: Path) -> None:
+        mine = tmp_path / "my.yaml"
+        mine.touch()
         actions = run(
             ALONE,
             image="/camera/image_raw",
@@ -185,14 +187,14 @@ class TestWithStandIns:
             camera_info="/camera/camera_info",
             gallery_path="/data/0",
             models_dir="/models",
-            params_file="/my.yaml",
+            params_file=str(mine),
             namespace="head",
             log_level="debug",
             use_sim_time="true",
         )
         node = nodes(actions)["face_recognition"]
         params_file, overrides = node.kwargs["parameters"]
-        assert params_file == "/my.yaml"
+        assert params_file == str(mine)
         assert plain(overrides) == {
             "image_topic": "/camera/image_raw",
             "image_transport": "compressed",
@@ -286,6 +288,10 @@ class TestWithStandIns:
         with pytest.raises(RuntimeError, match="params: expected"):
             run(ALONE, params=text)
 
+    def test_a_parameter_file_that_is_not_there_is_no_reason_to_run_without_it(self) -> None:
+        with pytest.raises(RuntimeError, match=r"params_file: there is no file '/no/such\.yaml'"):
+            run(ALONE, params_file="/no/such.yaml")
+
     def test_a_port_that_is_no_number_is_refused_by_the_name_of_its_argument(self) -> None:
         with pytest.raises(RuntimeError, match="web_port: expected a port, got 'http'"):
             run(ALONE, web="true", web_port="http")
@@ -333,8 +339,10 @@ class TestWithStandIns:
         assert values["source"].args[0] == "0"
         assert values["source"].kwargs["value_type"] is str
 
-    def test_the_source_and_the_node_agree_whatever_the_parameter_file_says(self) -> None:
-        both = nodes(run(WITH_SOURCE, params_file="/with_another_topic.yaml"))
+    def test_the_source_and_the_node_agree_whatever_the_parameter_file_says(self, tmp_path: Path) -> None:
+        mine = tmp_path / "with_another_topic.yaml"
+        mine.touch()
+        both = nodes(run(WITH_SOURCE, params_file=str(mine)))
         _, overrides = both["face_recognition"].kwargs["parameters"]
         assert plain(overrides) == {"image_topic": "image", "image_transport": "raw"}
         (values,) = both["video_source"].kwargs["parameters"]
