@@ -209,13 +209,21 @@ async def _running(*work: Any) -> AsyncIterator[None]:
                 LOGGER.error("the stream to a browser ended", exc_info=outcome)
 
 
-def serve_until_stopped(page: Page, is_ready: Callable[[str], None]) -> None:
-    """Serve a page on this thread until SIGINT or SIGTERM (on the main thread), or until canceled."""
+def serve_until_stopped(
+    page: Page, is_ready: Callable[[str], None], stopped: threading.Event | None = None
+) -> None:
+    """Serve a page on this thread until ``stopped`` (by default by SIGINT or SIGTERM) or canceled."""
 
     async def run() -> None:
-        stop = asyncio.Event()
-        if threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def pass_on(stopped: threading.Event) -> None:
+            stopped.wait()
+            loop.call_soon_threadsafe(stop.set)
+
+        if stopped is not None:
+            threading.Thread(target=pass_on, args=(stopped,), daemon=True).start()
+        elif threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, stop.set)
         await page.serve(is_ready, stop)

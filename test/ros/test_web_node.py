@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ import numpy as np
 import pytest
 from ros_world import PATIENCE, SOURCE, node_processes
 
-from face_recognition_node.cli.processes import Children
+from face_recognition_node.cli.processes import Children, isolated_environment
 
 aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp (requirements/web.txt)")
 
@@ -217,3 +222,19 @@ def test_a_node_that_goes_away_ends_the_enrollment_and_is_missed(
         assert "is it running" in (await visitor.post("undo"))["error"]
 
     visit(story)
+
+
+def test_interrupts_of_the_whole_group_end_the_page_in_order() -> None:
+    """Ctrl-C in a terminal goes to the launch and the node, and the launch passes it on."""
+    code = "import sys; from face_recognition_node.ros.main import web; sys.exit(web())"
+    command = [sys.executable, "-c", code, "--ros-args", "-p", "port:=0"]
+    environment = {**os.environ, **isolated_environment(os.environ)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "The page is at" in process.stdout.readline()
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.005)
+        assert (process.returncode, "Traceback" in process.communicate()[1]) == (0, False)

@@ -29,7 +29,7 @@ class WebConfig(Section):
 
 
 def serve(stop: threading.Event) -> None:
-    """Serve the page until SIGINT or SIGTERM, or not at all if ``stop`` is set by then.
+    """Serve the page until ``stop`` is set.
 
     Raises:
         ConfigurationError: A parameter is out of its bounds.
@@ -40,8 +40,7 @@ def serve(stop: threading.Event) -> None:
         is_absolute = config.node.startswith("/")
         node = config.node if is_absolute else f"{remote.node.get_namespace().rstrip('/')}/{config.node}"
         with RobotOperator(remote, node) as operator:
-            if not stop.is_set():
-                serve_until_stopped(Page(operator, config.host, config.port), _tell)
+            serve_until_stopped(Page(operator, config.host, config.port), _tell, stop)
 
 
 def _tell(address: str) -> None:
