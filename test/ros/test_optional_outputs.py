@@ -15,6 +15,7 @@ pytest.importorskip("face_recognition_interfaces.msg", reason="needs the built i
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Vector3
+from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import ColorRGBA, Header
 
 from face_recognition_interfaces.msg import Face, FaceArray
@@ -27,7 +28,7 @@ from face_recognition_node.ros.messages import (
     MARKERS,
     MATCHES,
 )
-from face_recognition_node.ros.outputs import make_outputs
+from face_recognition_node.ros.optional_outputs import IMAGES_BEFORE_ANNOUNCED, make_outputs
 from face_recognition_node.ros.parameters import NodeConfig
 
 IMAGE = np.full((200, 100, 3), 7, np.uint8)
@@ -409,9 +410,27 @@ def test_never_means_never(installed: None) -> None:
     assert make_outputs(Publishers(), config()) == []
 
 
-def test_the_real_transforms_go_out() -> None:
-    pytest.importorskip("tf2_msgs.msg", reason="needs tf2_msgs, which is not among the wheels")
+@pytest.mark.parametrize(
+    ("package", "wish"),
+    [
+        ("vision_msgs", config("always")),
+        ("hri_msgs", config(humans="always")),
+        ("visualization_msgs", config(markers="always")),
+        ("tf2_msgs", config(frames="always")),
+    ],
+)
+def test_the_real_messages_take_what_is_published(package: str, wish: NodeConfig) -> None:
+    pytest.importorskip(f"{package}.msg", reason=f"needs {package}, which no requirement brings")
     node = Publishers()
-    (output,) = make_outputs(node, config(frames="always"))
-    output.publish(array(placed(1, "p-anna", "Anna")), IMAGE)
-    assert node.there[FRAMES.name].sent[0].transforms[0].child_frame_id == "person_p_anna"
+    (output,) = make_outputs(node, wish)
+    for _ in range(IMAGES_BEFORE_ANNOUNCED):
+        output.publish(array(placed(1, "p-anna", "Anna"), nobody(2)), IMAGE)
+    publishers = list(node.there.values())
+    output.clear()
+    for publisher in publishers:
+        assert publisher.sent, publisher.topic
+        for message in publisher.sent:
+            received = deserialize_message(serialize_message(message), type(message))
+            again = deserialize_message(serialize_message(received), type(message))
+            assert again == received
+            assert getattr(received, "header", HEADER) == HEADER
