@@ -47,7 +47,7 @@ class PoseCoverage:
         return any(not getattr(self, direction) for direction in directions(pose))
 
     def __str__(self) -> str:
-        return " ".join(direction for direction in DIRECTIONS if getattr(self, direction)) or "nothing"
+        return ", ".join(direction for direction in DIRECTIONS if getattr(self, direction)) or "nothing"
 
 
 def directions(pose: HeadPose) -> tuple[str, ...]:

@@ -384,8 +384,9 @@ class EnrollmentSession:
             Outcome.NO_IMAGES: "no more images came",
         }.get(outcome, "not enough good views were seen")
         text = f"{lead}: {len(self._kept)} of at least {self._minimum}"
-        common = self._rejections.most_common(1)
-        return f"{text}; most others were {common[0][0].value} ({common[0][1]})" if common else text
+        for reason, count in self._rejections.most_common(1):
+            text += f"; most others were {reason.value.replace('_', ' ')} ({count})"
+        return text
 
     def _counts(self) -> MappingProxyType[Rejection, int]:
         return MappingProxyType({reason: count for reason, count in self._rejections.items() if count})

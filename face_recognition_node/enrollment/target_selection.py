@@ -73,7 +73,7 @@ class TargetSelector:
             number = len(self._prominence)
             return f"{number} faces fit equally well; let one come closer, or choose by track or region"
         if outcome is Outcome.NO_SUCH_TRACK and isinstance(self._selection, Track):
-            return f"track {self._selection.track_id} is not in view"
+            return f"the face of track {self._selection.track_id} is not in view"
         if isinstance(self._selection, Region) and self._n_others:
             return f"there is no face in the region; {self._n_others} elsewhere in the image"
         return "no face is visible; is the person looking at the robot?"

@@ -150,7 +150,7 @@ def test_nothing_but_bad_views_until_the_time_is_up(gallery: Gallery, world: Fac
     ended = play(running, still(world, 10.0, size=24.0))
     assert ended == pytest.approx(4.0, abs=0.11)
     result = refused(running, gallery, Outcome.TOO_FEW_VIEWS)
-    assert "too_small" in result.message
+    assert "too small (" in result.message
     assert result.rejections[Rejection.TOO_SMALL] > 30
     assert "closer" in [running.feedback().hint, *_hints(gallery, still(world, 3.0, size=24.0))][-1]
 
