@@ -35,7 +35,7 @@ examples:
   face-recognition rehearse arena.mp4 --gallery party.db --report rehearsal.html
   face-recognition rehearse bag_of_the_hall/ entrance.mp4 --gallery party.db
 """
-_COLUMNS = ("Person", "Views", "Directions", "To add: look", "Frames named")
+_COLUMNS = ("Person", "Views", "Directions", "Views to add: looking", "Frames named")
 _MARKS = {"act": ("!", "Act"), "look": ("?", "Look"), "fine": ("✓", "Fine")}
 _STYLE = """
 ol{list-style:none;padding:0}li{display:grid;grid-template-columns:2.2rem 1fr;gap:.2rem .8rem;padding:.8rem 0;
@@ -114,7 +114,7 @@ def render_page(rehearsal: Rehearsal, findings: Sequence[Finding], people: Seque
     n_act = sum(one.level == "act" for one in findings)
     parts = [
         f"<p><small>{escape(', '.join(rehearsal.overviews))}</small>",
-        f"<p>{n_act} thing(s) to act on before the day.<ol>{items}</ol><h2>People</h2>",
+        f"<p>To act on before the day: {n_act or 'nothing'}.<ol>{items}</ol><h2>People</h2>",
         table([list(map(escape, row)) for row in people], _COLUMNS),
         f"<h2>The fullest picture of each recording</h2><div class=wide>{overviews}</div>",
         "<p><small>This page shows faces: keep it among those concerned, and delete it afterwards.</small>",

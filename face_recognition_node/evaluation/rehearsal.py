@@ -164,19 +164,19 @@ class Rehearsal:
         pairs = [pair for pair in pairs if not (pair[0].is_stranger or pair[1].is_stranger)][:3]
         if not pairs and not changed:
             return Finding("fine", topic, "No two enrolled people look alike to the robot.")
-        alike = "; ".join(f"{a.label} and {b.label} ({chance:.0%} to be one)" for a, b, chance in pairs)
+        alike = "; ".join(f"{a.label} and {b.label} ({chance:.0%} likely one)" for a, b, chance in pairs)
         on_the_way = "; ".join(" and ".join(track.claims) for track in changed[:3])
         concerned = list(dict.fromkeys(person for pair in pairs for person in pair[:2]))
         missing = {person.label: coverage(snapshot, person).missing() for person in concerned[:4]}
         advice = [
-            f"Enroll {name} also looking {in_words(to_add)}." for name, to_add in missing.items() if to_add
+            f"Add views of {name} looking {in_words(to_add)}." for name, to_add in missing.items() if to_add
         ]
         tracks = [t for p in concerned for t in self.tracks.values() if p.name in t.claims] + changed
         return Finding(
             "act" if changed or pairs[0][2] > _GRAVE else "look", topic,
             (f"Most alike by their views: {alike}." if alike else "")
             + (f" Faces that changed their name on the way: {on_the_way}." if changed else ""),
-            " ".join(advice) or "More views from other sides tell them apart; if they are one, merge them.",
+            " ".join(advice) or "Add views in this light; if they are one person, merge them.",
             _show(tracks, lambda track: " / ".join(track.claims)),
         )  # fmt: skip
 
@@ -216,14 +216,14 @@ class Rehearsal:
             )  # fmt: skip
         poor = [low for low, share, _ in rows if share < 0.8]
         shares = ", ".join(f"from {low} px {share:.0%} of {count}" for low, share, count in rows)
-        text = f"Frames with the name, by height of the face: {shares}"
+        text = f"Of people named at some time, frames with the name by height of the face: {shares}"
         if not poor:
             return Finding("fine", "Distance", f"{text}. Names held at all distances that occurred.")
         limit = min((low for low, *_ in rows if low > max(poor)), default=None)
         reach = "at no size are they reliable" if limit is None else f"names are reliable from {limit} px"
         return Finding(
             "act" if limit is None or limit > 60 else "look", "Distance", f"{text}: {reach}.",
-            "Drive nearer, zoom in or take a larger image, until faces are higher than that.",
+            "Drive nearer, zoom in or take a larger image (detector.working_width), until faces are higher.",
             _show([track for track in self.tracks.values() if track.claims and "" in track.names],
                   lambda track: f"{track.picture_px:.0f} px"),
         )  # fmt: skip
@@ -278,12 +278,12 @@ class Rehearsal:
             return Finding("look", "Speed", "No frame had a face, which takes time.", "Record people.")
         median, late = (1000 * float(value) for value in np.percentile(self.seconds, [50, 95]))
         able = 1 / float(np.mean(self.seconds))
-        text = f"A frame takes {median:.0f} ms here (95 %: {late:.0f} ms), which makes {able:.0f} a second"
+        text = f"This machine takes {median:.0f} ms for a frame (95 %: {late:.0f} ms): {able:.0f} a second"
         if able >= min(self.rate_hz, 10.0):
-            return Finding("fine", "Speed", f"{text}; the recording has {self.rate_hz:.0f}.")
+            return Finding("fine", "Speed", f"{text}; the recording has {self.rate_hz:.0f} a second.")
         return Finding(
             "act", "Speed", f"{text}, too few to follow people by.",
-            "Lower detector.working_width, search every n-th frame (detector.interval_frames), or use a GPU.",
+            "If it is the robot's, close other programs, set detector.interval_frames to 3, or use a GPU.",
         )  # fmt: skip
 
     def _material(self) -> Finding:
@@ -316,12 +316,12 @@ def _views(snapshot: Snapshot, people: Sequence[Person]) -> Finding:
         return Finding("fine", "Views", f"All {len(people)} people are enrolled with good views.")
     return Finding(
         "act", "Views", f"Weakly enrolled: {_some(weak)}.",
-        "Enroll them again from a video of five seconds in which they turn their head slowly.",
+        "Enroll them again for five seconds, in good light, while they turn their head slowly.",
     )  # fmt: skip
 
 
 def _strangers(share: float, n_people: int) -> Finding:
-    text = f"Of 100 strangers about {100 * share:.1f} will be given one of the {n_people} names."
+    text = f"About {100 * share:.1f} % of strangers will be given one of the {n_people} names."
     advice = "Lower identity.target_false_accept_rate, or forget whoever does not take part."
     return Finding("fine", "Strangers", text) if share <= 0.02 else Finding("look", "Strangers", text, advice)
 

@@ -124,10 +124,10 @@ def test_people_alike_or_weakly_enrolled_are_named_with_what_helps(world: FaceWo
     found = judge(rehearsal, team, strangers_named=0.05)
     assert found["Mistaken for one another"].level == "act"
     assert "Anna and Anne" in found["Mistaken for one another"].text
-    assert "Enroll Anne also looking to its right, down." in found["Mistaken for one another"].advice
+    assert "Add views of Anne looking to its right, down." in found["Mistaken for one another"].advice
     assert found["Views"].text == "Weakly enrolled: Dora has 1 view(s)."
     assert "4 of 5" in found["Never recognized"].text
-    assert "about 5.0 will be given one of the 5 names" in found["Strangers"].text
+    assert "About 5.0 % of strangers will be given one of the 5 names" in found["Strangers"].text
 
 
 def test_a_slow_machine_and_an_empty_gallery_are_acted_on(world: FaceWorld) -> None:
