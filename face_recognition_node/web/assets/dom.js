@@ -17,6 +17,10 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+export function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 export async function post(name, body = {}) {
   let answer;
   try {
@@ -48,9 +52,10 @@ export async function act(name, body, undo = false) {
 }
 
 export function toast(text, action = null, isBad = false) {
-  const note = el("div", { className: `toast${isBad ? " bad" : ""}${action ? " undo" : ""}` }, el("span", {}, text));
   const close = () => note.remove();
-  if (action) note.append(el("button", { onclick: () => { close(); action.run(); } }, action.label));
+  const kind = `toast${isBad ? " bad" : ""}${action ? " undo" : ""}`;
+  const note = el("div", { className: kind, title: "Click to close", onclick: close }, el("span", {}, sentence(text)));
+  if (action) note.append(el("button", { onclick: action.run }, action.label));
   $("toasts").append(note);
   while ($("toasts").children.length > 3) $("toasts").firstChild.remove();
   setTimeout(close, isBad ? 9000 : 6000);

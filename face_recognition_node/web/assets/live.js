@@ -1,10 +1,11 @@
 // The live picture: frames from one socket, boxes drawn over them, faces as buttons, figures and problems.
 
-import { $, el, note, probability } from "./dom.js";
+import { $, el, note, probability, put } from "./dom.js";
 
 const canvas = $("canvas");
 const context = canvas.getContext("2d");
-let bitmap = null, faces = [], size = [4, 3], socket = null, wait = 250;
+const STALE_MS = 3000; // without a new picture for so long, the last one is not shown as the present
+let bitmap = null, faces = [], size = [4, 3], socket = null, wait = 250, staleness = 0;
 
 export const live = { selected: null, faces: () => faces, onSelect() {}, onStatus() {}, onFaces() {} };
 
@@ -15,6 +16,7 @@ export function connect() {
   socket.onmessage = ({ data }) => (typeof data === "string" ? live.onStatus(JSON.parse(data).status) : show(data));
   socket.onclose = () => {
     showLink("down", "no connection");
+    markStale();
     setTimeout(connect, wait);
     wait = Math.min(2 * wait, 4000);
   };
@@ -22,8 +24,18 @@ export function connect() {
 
 function showLink(state, text) {
   $("link").className = state;
-  $("stage").classList.toggle("old", state === "down"); // what it shows is not now
   $("link").lastChild.textContent = text;
+}
+
+function markStale() {
+  clearTimeout(staleness);
+  $("stage").classList.add("old");
+  const isUp = socket.readyState === WebSocket.OPEN;
+  $("waiting").textContent = isUp ? "No new pictures from the camera" : "No connection to the robot. Trying again …";
+  faces = [];
+  updateChips();
+  draw();
+  live.onFaces();
 }
 
 async function show(data) {
@@ -38,11 +50,12 @@ async function show(data) {
       $("stage").style.aspectRatio = `${size[0]} / ${size[1]}`;
     }
     faces = head.faces.sort((a, b) => a.box[0] - b.box[0]);
-    $("waiting").hidden = true;
-    $("waiting").style.display = "none";
-    draw();
+    $("stage").classList.remove("old");
+    clearTimeout(staleness);
+    staleness = setTimeout(markStale, STALE_MS);
     updateChips();
-    live.onFaces(faces);
+    draw();
+    live.onFaces();
     canvas.dataset.frames = head.number;
     if (socket.readyState === WebSocket.OPEN) socket.send("shown");
   });
@@ -90,7 +103,7 @@ function draw() {
       context.stroke();
     }
     context.setLineDash([]);
-    const text = textOf(face);
+    const text = `${numberOf(face.track_id)}  ${textOf(face)}`;
     const wide = context.measureText(text).width + 16;
     const x = Math.max(4, Math.min(x1, width - wide - 4));
     const y = y1 - 31 > 4 ? y1 - 31 : Math.min(y2 + 6, height - 30);
@@ -120,8 +133,8 @@ new ResizeObserver(draw).observe(canvas);
 
 export function select(trackId) {
   live.selected = trackId;
-  draw();
   updateChips();
+  draw();
   live.onSelect(trackId);
 }
 
@@ -129,8 +142,10 @@ export function select(trackId) {
 const DEPTH = { solid: "not flat", unverified: "flatness unknown" };
 const wordsOf = (face) => (face.flatness === "flat" ? face.state : `${face.state}, ${DEPTH[face.flatness]}`);
 
-// A button a face, kept as long as its track: what has the focus does not vanish under the finger.
+// A button a face, kept as long as its track and in its place: what is to be pressed does not move under the finger.
 const chips = new Map();
+const numberOf = (trackId) => [...chips.keys()].indexOf(trackId) + 1;
+export const trackOf = (number) => [...chips.keys()][number - 1];
 const nobody = el("span", {}, "No face in the picture");
 
 function updateChips() {
@@ -138,7 +153,7 @@ function updateChips() {
   for (const [id, chip] of chips) {
     if (!faces.some((face) => face.track_id === id)) { chip.node.remove(); chips.delete(id); }
   }
-  faces.forEach((face, place) => {
+  for (const face of faces) {
     let chip = chips.get(face.track_id);
     if (!chip) {
       const key = el("kbd"), text = el("b"), words = el("small");
@@ -148,18 +163,14 @@ function updateChips() {
       chips.set(face.track_id, chip);
       row.append(node);
     }
-    put(chip.key, place < 9 ? String(place + 1) : "·");
+    put(chip.key, String(numberOf(face.track_id)));
     put(chip.text, textOf(face));
     put(chip.words, wordsOf(face));
     const name = `chip ${face.state}${face.track_id === live.selected ? " selected" : ""}`;
     if (chip.node.className !== name) chip.node.className = name;
-  });
+  }
   if (faces.length === 0) row.append(nobody);
   else nobody.remove();
-}
-
-function put(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }
 
 const figures = new Map();

@@ -3,7 +3,7 @@
 import { $, act, ask, el, post, toast } from "./dom.js";
 import * as panel from "./enroll.js";
 import { showAccuracy, showGallery, showHistory } from "./gallery.js";
-import { connect, live, select, showStatus } from "./live.js";
+import { connect, live, select, showStatus, trackOf } from "./live.js";
 import { markInView, showPeople } from "./people.js";
 
 const EMPTY = { version: -1, people: [], pairs: [], history: [], sessions: [], session: "", gallery: "", operating_point: null };
@@ -87,9 +87,9 @@ live.onFaces = () => { panel.update(); markInView(); };
 document.addEventListener("changed", refresh);
 
 const KEYS = {
-  "1 … 9": ["choose a face, from the left"],
+  "1 … 9": ["choose the face of that number"],
   Esc: ["close the face"],
-  "/": ["search", () => { if (!$("search")) open("people"); $("search").focus(); }],
+  "/": ["search", () => { if (!$("search")) open("people"); $("search")?.focus(); }],
   ...Object.fromEntries(Object.entries(TABS).map(([name, [title]]) => [name[0], [title.toLowerCase(), () => open(name)]])),
   u: ["undo", () => act("undo")],
   r: ["redo", () => act("redo")],
@@ -118,8 +118,8 @@ document.addEventListener("keydown", (event) => {
   if ($("dialog").open || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") return panel.close();
   if (event.target.closest("input, select, textarea")) return;
-  const face = live.faces()[event.key - 1];
-  const run = face ? () => select(face.track_id) : KEYS[event.key]?.[1];
+  const track = trackOf(event.key);
+  const run = track !== undefined ? () => select(track) : KEYS[event.key]?.[1];
   if (!run) return;
   run();
   event.preventDefault();
