@@ -219,7 +219,7 @@ class LocalOperator(Operator):
             number=self._n_sessions,
             is_running=not session.finished,
             track_id=feedback.track_id,
-            name=goal.name,
+            name=goal.name or self._label(goal.person_id or ""),
             views_kept=feedback.views_kept,
             wanted_views=feedback.wanted_views,
             rejections={reason.value: count for reason, count in feedback.rejections.items()},

@@ -72,7 +72,7 @@ class EnrollmentState:
     Attributes:
         number: Counts the enrollments of this page.
         track_id: The face that is followed; None while none is chosen.
-        name: The name asked for; empty if views are added to a person.
+        name: The name asked for, or of whom views are added to.
         rejections: Views not kept, by reason.
         coverage: Directions covered: front, left, right, up, down, as seen in the image.
         hint: What the robot would say.
@@ -317,8 +317,9 @@ class Operator(ABC):
     def import_people(self, path: Text) -> str:
         """Store the people of an exported file on the robot's machine."""
         n_people, n_views = self._import(_absolute(path))
-        here = "" if n_views else "; all of them existed already"
-        return f"{_entries(n_people, n_views)} imported{here}"
+        if not n_views:
+            return f"Nothing was imported: all of the file's entries ({n_people}) existed already"
+        return f"{_entries(n_people, n_views)} imported"
 
     def verify(self) -> Verification:
         """Check the gallery and say what to do about each problem; changes nothing."""

@@ -6,6 +6,7 @@ import asyncio
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -280,7 +281,13 @@ class Desk:
         self.click(f"#tab-{tab}")
 
     def enroll(self, name: str) -> None:
-        """Click the face where the picture shows it, and give its name."""
+        """Enroll the first face; again where it leaves the picture meanwhile, as on a machine under load."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._try_to_enroll(name):
+            assert time.monotonic() < deadline, f"{name} could not be enrolled"
+
+    def _try_to_enroll(self, name: str) -> bool:
+        """Click the face where the picture shows it, give its name, and return whether it was stored."""
         script = """
             const canvas = document.getElementById('canvas'), done = arguments[0];
             import('/assets/live.js').then(({ live }) => {
@@ -308,11 +315,13 @@ class Desk:
             self.type("#enroll-name", name, is_submitted=True)
         else:  # known by now
             self.click("#face-panel button", "somebody else")
+            if not self.find("dialog input"):  # the face has just left the picture
+                return False
             self.type("dialog input", name)
             self.click("dialog button[type=submit]")
         shares = set()
 
-        def is_stored() -> bool:
+        def outcome() -> str:
             width, text = self.browser.execute_script(
                 "return [document.querySelector('.bar i')?.style.width,"
                 " document.querySelector('.reasons')?.textContent]"
@@ -321,10 +330,12 @@ class Desk:
                 kept, wanted = re.findall(r"\d+", text)[:2]
                 assert float(width.rstrip("%")) == pytest.approx(100 * int(kept) / int(wanted), abs=0.01)
                 shares.add(width)
-            return bool(self.find("#outcome h2", "stored"))
+            found = self.find("#outcome h2")
+            return str(found[0].text) if found else ""
 
-        self.wait(is_stored)
-        assert shares, "the progress was never seen"
+        is_stored = bool(self.wait(outcome) == f"{name} stored")
+        assert shares or not is_stored, "the progress was never seen"
+        return is_stored
 
 
 @pytest.fixture(scope="module")
@@ -488,6 +499,44 @@ class TestInTheBrowser:
             });"""
         assert desk.browser.execute_async_script(script) == "Ann"
 
+    def test_a_name_that_could_not_be_enrolled_is_proposed_for_the_next_face_only(self, desk: Desk) -> None:
+        script = """
+            const done = arguments[0], part = (id) => document.getElementById(id);
+            const parts = [import('/assets/live.js'), import('/assets/enroll.js')];
+            Promise.all(parts).then(([{ live }, panel]) => {
+              const { faces, onStatus } = live, face = {
+                box: [0, 0, 9, 9], state: "undecided", person_id: "", name: "", probability: 0, quality: 1,
+                flatness: "solid", runner_up: "", runner_up_probability: 0,
+              };
+              live.onStatus = () => {};
+              live.faces = () => [{ ...face, track_id: 901 }, { ...face, track_id: 902 }];
+              panel.showEnrollment({
+                number: 99, is_running: false, track_id: 900, name: "Dora", views_kept: 0, wanted_views: 6,
+                rejections: { too_dark: 2 }, coverage: [], hint: "", known_id: "", known_name: "",
+                known_probability: 0, outcome: "person_left", message: "the person left",
+              });
+              const outcome = part("outcome").innerText, proposed = [];
+              for (const track of [901, 902]) {
+                live.selected = track;
+                panel.choose(track);
+                proposed.push(part("enroll-name").value);
+              }
+              const isLive = !part("enroll-start").disabled;
+              live.faces = () => [];
+              setTimeout(() => {
+                panel.update();
+                const gone = [part("enroll-start").disabled, part("detail").textContent];
+                Object.assign(live, { faces, onStatus });
+                panel.close();
+                done([outcome, proposed, isLive, gone]);
+              }, 1100);
+            });"""
+        outcome, proposed, is_live, gone = desk.browser.execute_async_script(script)
+        assert all(part in outcome for part in ("Nothing was stored", "2 × too dark", "Click the face"))
+        assert proposed == ["Dora", ""]
+        assert is_live
+        assert gone == [True, "This face has left the picture; click it again when it is back."]
+
     def test_the_knob(self, desk: Desk) -> None:
         desk.open("accuracy")
         desk.wait(lambda: desk.find("#target", "1 in 100"))
@@ -512,6 +561,10 @@ class TestInTheBrowser:
             assert desk.browser.execute_script(
                 "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
             )
+            small = """return [...document.querySelectorAll("button, input:not([type=checkbox])")]
+                .filter((one) => one.offsetParent && one.getBoundingClientRect().height < 40)
+                .map((one) => one.outerHTML)"""
+            assert desk.browser.execute_script(small) == []
         assert not desk.severe()
 
     def test_another_address_shows_nothing_without_the_token(

@@ -245,7 +245,8 @@ class RobotOperator(Operator):
             is_somebody_else=is_somebody_else,
         )  # fmt: skip
         number = 1 if self._state is None else self._state.number + 1
-        self._state = EnrollmentState(number, True, track_id, name, 0, 0, {}, (), "")
+        shown = name or self._label(person_id)
+        self._state = EnrollmentState(number, True, track_id, shown, 0, 0, {}, (), "")
         self._goal, self._is_canceled = None, False
         sent = self._action.send_goal_async(goal, self._on_feedback)
         sent.add_done_callback(self._on_accepted)

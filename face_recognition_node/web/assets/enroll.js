@@ -1,6 +1,6 @@
 // The panel of one face: who it is, what can be done about it, and how an enrollment goes.
 
-import { $, act, askName, el, percent, post, probability, rename, sentence, toast } from "./dom.js";
+import { $, act, askName, el, percent, post, probability, put, rename, sentence, toast } from "./dom.js";
 import { live, select, textOf } from "./live.js";
 
 const REASONS = {
@@ -10,7 +10,9 @@ const REASONS = {
   no_embedding: "not looked at",
 };
 const ARCS = { up: 270, right: 0, down: 90, left: 180 };
-let enrollment = null, shown = "", dismissed = 0, target = null, fresh = null;
+const GONE_MS = 1000; // a face may be missed in single pictures
+let enrollment = null, shown = "", dismissed = 0, target = null, seen = 0, fresh = null;
+let failed = "", proposal = ""; // the name of an enrollment that failed is proposed for the face chosen next
 
 const panel = $("panel");
 
@@ -26,9 +28,11 @@ const focusFirst = () => panel.querySelector("input, button.main")?.focus({ prev
 
 export function choose(trackId) {
   if (enrollment && !enrollment.is_running) dismissed = enrollment.number; // what became of it has been read
+  if (trackId !== null) [proposal, failed] = [failed, ""];
   update();
   if (trackId === null) return;
   focusFirst();
+  $("enroll-name")?.select();
   panel.scrollIntoView({ block: "nearest" }); // on a phone it is below the picture
 }
 
@@ -40,10 +44,10 @@ export function update() {
     return enrollment.is_running ? showProgress() : showEnd();
   }
   const face = live.faces().find((one) => one.track_id === live.selected);
-  if (face) target = face;
+  if (face) [target, seen] = [face, performance.now()];
   if (live.selected === null) target = null;
   if (!target) return paint("", () => null);
-  showFace(target, Boolean(face));
+  showFace(target, performance.now() - seen < GONE_MS);
 }
 
 export function showEnrollment(state) {
@@ -65,39 +69,39 @@ function showFace(face, isHere) {
   const quality = `view quality ${percent(face.quality)}`;
   const depth = { flat: "flat: a picture", solid: "not flat", unverified: "flatness unknown" }[face.flatness];
   const other = face.runner_up_probability >= 0.01 ? `next: ${face.runner_up} ${probability(face.runner_up_probability)}` : "";
-  const detail = [quality, depth, other].filter(Boolean).join(" · ");
-  const key = ["face", face.track_id, face.state, face.person_id, face.name, isHere].join("|");
+  const detail = isHere ? [quality, depth, other].filter(Boolean).join(" · ")
+    : "This face has left the picture; click it again when it is back.";
+  const key = ["face", face.track_id, face.state, face.person_id, face.name].join("|");
   paint(key, () => {
-    const kind = face.state === "known" ? known(face) : nameForm(face);
+    const kind = face.state === "known" ? choices(face.track_id, face.person_id, face.name) : nameForm(face);
     return el("div", { className: "box", id: "face-panel" },
-      head(face.state === "undecided" ? "A face" : textOf(face), detail),
-      isHere ? null : el("p", { className: "muted" }, "This face has left the picture."), kind);
+      head(face.state === "undecided" ? "A face" : textOf(face), detail), kind);
   });
-  const line = $("detail");
-  if (line && line.textContent !== detail) line.textContent = detail;
+  put($("detail"), detail);
+  for (const button of panel.querySelectorAll("button[data-live]")) button.disabled = !isHere;
 }
 
 function nameForm(face) {
   const isStranger = face.state === "stranger" && face.person_id;
   const before = $("enroll-name"); // drawn anew when more is known of the face: what is typed stays
-  const value = before?.dataset.track === String(face.track_id) ? before.value : "";
+  const value = before?.dataset.track === String(face.track_id) ? before.value : proposal;
   const input = el("input", { value, "data-track": face.track_id, className: "fill", placeholder: "Name", "aria-label": "Name", maxLength: 200, autocomplete: "off", id: "enroll-name" });
   const start = (event) => { event.preventDefault(); begin(face.track_id, input.value.trim(), "", false); };
   return el("form", { onsubmit: start, className: "row" }, input,
-    el("button", { className: "main", type: "submit", id: "enroll-start" }, "Enroll"),
+    el("button", { className: "main", type: "submit", id: "enroll-start", "data-live": "" }, "Enroll"),
     isStranger ? el("button", {
-      type: "button", title: "Keep the views that the robot has, and give them this name",
+      type: "button",
       onclick: () => input.value.trim() ? act("rename", { person_id: face.person_id, name: input.value.trim() }, true) : input.focus(),
-    }, "Only give the name") : null);
+    }, "Only give the name") : null,
+    isStranger ? el("p", { className: "muted small wide" },
+      `Enroll takes a few seconds and keeps good views; the other only names the views of ${face.person_id}.`) : null);
 }
 
-const known = (face) => choices(face.track_id, face.person_id, face.name);
-
-function choices(trackId, personId, name) {
+function choices(trackId, personId, name, otherName = "") {
   return el("div", { className: "row" },
-    el("button", { className: "main", onclick: () => begin(trackId, "", personId, false) }, `Add views to ${name}`),
+    el("button", { className: "main", "data-live": "", onclick: () => begin(trackId, "", personId, false) }, `Add views to ${name}`),
     el("button", { onclick: () => rename({ person_id: personId, name }) }, "Rename"),
-    el("button", { onclick: async () => { const text = await askName("Who is it?", "", "Enroll"); if (text) begin(trackId, text, "", true); } }, "It is somebody else"));
+    el("button", { "data-live": "", onclick: async () => { const text = await askName("Who is it?", otherName, "Enroll"); if (text) begin(trackId, text, "", true); } }, "It is somebody else"));
 }
 
 async function begin(trackId, name, personId, isSomebodyElse) {
@@ -125,7 +129,7 @@ const reasonsOf = (rejections) => Object.entries(rejections).filter(([, count]) 
 function showProgress() {
   const state = enrollment;
   paint(`progress|${state.number}`, () => el("div", { className: "box", id: "progress" },
-    el("h2", {}, state.name ? `Enrolling ${state.name}` : "Adding views"),
+    el("h2", { className: "one-line" }, `Enrolling ${state.name}`),
     el("div", { className: "progress" }, ring(), el("div", {},
       el("p", { className: "hint" }), el("div", { className: "bar" }, el("i")),
       el("p", { className: "reasons" }))),
@@ -148,9 +152,12 @@ function showEnd() {
   const state = enrollment;
   const isStored = state.outcome === "stored";
   const again = state.known_id && !isStored;
+  const rejected = reasonsOf(state.rejections);
+  failed = isStored || again ? "" : state.name;
   paint(`end|${state.number}|${state.outcome}`, () => el("div", { className: "box", id: "outcome" },
-    head(isStored ? `${state.name || "Views"} stored` : again ? `Already known as ${state.known_name}` : "Nothing was stored", ""),
+    head(isStored ? `${state.name} stored` : again ? `Already known as ${state.known_name}` : "Nothing was stored", ""),
     el("div", { className: isStored ? "note good" : "note" }, sentence(state.message),
-      el("p", {}, `${state.views_kept} good views. ${reasonsOf(state.rejections) ? `Not kept: ${reasonsOf(state.rejections)}.` : ""}`)),
-    again && state.track_id !== null ? choices(state.track_id, state.known_id, state.known_name) : null));
+      rejected ? el("p", {}, `Not kept: ${rejected}.`) : null,
+      isStored || again ? null : el("p", {}, "Click the face to try again.")),
+    again && state.track_id !== null ? choices(state.track_id, state.known_id, state.known_name, state.name) : null));
 }

@@ -17,7 +17,7 @@ export function showHistory(overview) {
   ];
 }
 
-const KINDS = { permanent: "until forgotten by request", event: "for an event", run: "until the next start" };
+const KINDS = { permanent: "until somebody forgets them", event: "for an event", run: "until the next start" };
 
 export function showGallery(overview) {
   return [
@@ -46,18 +46,27 @@ function fileForm(action, label, text, more = null) {
 }
 
 function showSession(overview, session) {
-  const ids = overview.people.filter((person) => person.session === session.name).map((person) => person.person_id);
+  const members = overview.people.filter((person) => person.session === session.name);
+  const ids = members.map((person) => person.person_id), n_strangers = members.filter((person) => person.is_stranger).length;
   const hours = session.time_to_live_s && `newcomers for ${+(session.time_to_live_s / 3600).toFixed(2)} h`;
   const name = session.name || "Default";
   return el("li", {},
     el("span", {}, name, session.name === overview.session ? el("span", { className: "count" }, "current") : null),
     ids.length === 0 ? el("span") : el("button", {
       className: "quiet danger small", onclick: async () => {
-        const isSure = await ask({ title: `Forget all ${ids.length} of “${name}”?`, confirm: "Forget", isDanger: true });
+        const isSure = await ask({
+          title: `Forget all ${ids.length} of “${name}”?`, confirm: "Forget", isDanger: true,
+          content: el("p", {}, `${counted(ids.length, n_strangers)}. It can be undone for a while (History).`),
+        });
         if (isSure) act("forget", { person_ids: ids }, true);
       },
     }, "Forget them"),
-    el("span", { className: "muted small" }, [`${ids.length} ${ids.length === 1 ? "person" : "people"}`, KINDS[session.kind], hours].filter(Boolean).join(", ")));
+    el("span", { className: "muted small" }, [counted(ids.length, n_strangers), KINDS[session.kind], hours].filter(Boolean).join(", ")));
+}
+
+function counted(n, n_strangers) {
+  const words = (count, one, many) => (count ? `${count} ${count === 1 ? one : many}` : null);
+  return [words(n - n_strangers, "person", "people"), words(n_strangers, "stranger", "strangers")].filter(Boolean).join(" and ") || "nobody";
 }
 
 async function startSession(overview) {
@@ -106,8 +115,8 @@ export function showAccuracy(overview) {
   return [
     el("div", { className: "box" }, el("h2", {}, "How easily names are given"),
       el("p", { className: "muted" }, "At most this share of strangers is ever given a name:"), shown, slider,
-      el("div", { className: "row small muted" }, el("span", {}, "seldom wrong, more “stranger”"), el("span", { className: "grow" }), el("span", {}, "more names, more mistakes"))),
-    el("div", { className: "box" }, el("h2", {}, `What to expect with ${n_people} ${n_people === 1 ? "person" : "people"} enrolled`),
+      el("div", { className: "row small muted ends" }, el("span", {}, "seldom wrong, more “stranger”"), el("span", { className: "grow" }), el("span", {}, "more names, more mistakes"))),
+    el("div", { className: "box" }, el("h2", {}, n_people ? `What to expect with ${n_people} ${n_people === 1 ? "person" : "people"} enrolled` : "What to expect once somebody is enrolled"),
       el("div", { className: "pair" },
         el("div", {}, el("div", { className: "bignum" }, share(point.strangers_named)), "of strangers are given a name"),
         el("div", {}, el("div", { className: "bignum" }, share(point.people_named)), "of enrolled people are named from a single good view; more in a video")),

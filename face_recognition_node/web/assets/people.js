@@ -16,11 +16,12 @@ export function showPeople(overview, isStrangers, redraw) {
     id: "search", type: "search", className: "fill", placeholder: `Search ${isStrangers ? "strangers" : "people"}  ( / )`, value: filter,
     "aria-label": "Search", oninput: (event) => { filter = event.target.value; redraw(); },
   });
+  const tools = el("div", { className: "row", id: "tools" }, search,
+    el("button", { disabled: picked.length < 2, id: "merge", title: "Choose two cards that show one person", onclick: () => merge(picked) },
+      picked.length < 2 ? "Merge" : `Merge ${picked.length}`));
   return [
     overview.pairs.map((pair) => showPair(overview, pair, isStrangers)),
-    el("div", { className: "row", id: "tools" }, search,
-      el("button", { disabled: picked.length < 2, id: "merge", title: "Choose two cards that show one person", onclick: () => merge(picked) },
-        picked.length < 2 ? "Merge" : `Merge ${picked.length}`)),
+    all.length ? tools : null,
     found.length ? el("div", { className: "cards" }, found.map((person) => card(overview, person, redraw)))
       : el("div", { className: "box empty" }, all.length ? "Nobody fits the search." : isStrangers
         ? "No strangers. Somebody unknown who stays in view for a while appears here."
@@ -97,7 +98,7 @@ async function split(person) {
     Math.abs(pitch) < 12 ? null : pitch > 0 ? "up" : "down"].filter(Boolean).join(", ");
   const result = await ask({
     title: `Views of ${labelOf(person)}`, confirm: "Split off the chosen",
-    content: [el("p", { className: "muted" }, "Choose those that show somebody else; they become a person of their own."),
+    content: [el("p", { className: "muted" }, `Choose those that show somebody else; they become a person of their own.${person.picture === null ? " Their pictures are not kept (gallery.keep_crops)." : ""}`),
       el("div", { className: "list" }, views.map((view, k) => el("label", {}, boxes[k],
         person.picture === null ? null : picture(view.template_id), el("span", {}, `View ${view.template_id}: ${ORIGINS[view.provenance]}, ${side(view)}, quality ${percent(view.quality)}${view.is_set_aside ? ", set aside" : ""}`),
         el("span", { className: "grow" }), el("span", { className: "muted small" }, ago(view.created))))),
