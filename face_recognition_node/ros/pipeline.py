@@ -69,7 +69,7 @@ class FramePipeline:
         self._statistics = statistics
         self._outputs = outputs
         self._on_result = on_result
-        self._observers: tuple[Observer, ...] = ()
+        self._observers: tuple[tuple[Observer, float], ...] = ()
         self._observing = threading.Lock()
         self._turn, self._working = threading.Lock(), threading.Lock()
         recognizer.rotate = settings.node.rotate
@@ -102,14 +102,19 @@ class FramePipeline:
 
     @contextlib.contextmanager
     def observed_by(self, observer: Observer) -> Iterator[None]:
-        """Call ``observer`` with every result, every face of it embedded, while the block runs."""
+        """Call ``observer`` with each result, every face of it embedded, while the block runs.
+
+        An image that arrived before is none of its: on a busy machine it may still be in work, and show where
+        the camera looked before.
+        """
+        entry = (observer, self._outputs.now())
         with self._observing:
-            self._observers = (*self._observers, observer)
+            self._observers = (*self._observers, entry)
         try:
             yield
         finally:
             with self._observing:
-                self._observers = tuple(item for item in self._observers if item is not observer)
+                self._observers = tuple(item for item in self._observers if item is not entry)
 
     def reset(self) -> None:
         """Forget all tracks."""
@@ -131,8 +136,10 @@ class FramePipeline:
         stamp = stamp_to_seconds(header.stamp)
         latency = self._outputs.now() - stamp if stamp else float("nan")
         self._statistics.count_answered(latency, stages, lacks_depth)
-        for observer in (self._on_result, *self._observers):
-            observer(result)
+        self._on_result(result)
+        for observer, since in self._observers:
+            if packet.arrived >= since:
+                observer(result)
         self._outputs.publish_annotated(image, result, header)
 
     def _recognize(self, packet: Packet) -> tuple[RecognitionResult, ImageArray, bool]:

@@ -242,6 +242,17 @@ def test_observers_see_results_and_have_every_face_embedded(bench) -> None:
     assert (len(first), len(second), len(bench.results)) == (3, 1, 4)
 
 
+def test_observers_do_not_see_images_that_came_before_them(bench) -> None:
+    """A search under load ended with a face of an image from 2.3 s before it began."""
+    seen = []
+    with bench.pipeline.observed_by(seen.append):  # begins at STAMP + 0.5
+        bench.send(image(), arrived=STAMP + 0.4)
+        assert seen == []
+        bench.send(image(), arrived=STAMP + 0.5)
+    assert len(seen) == 1
+    assert len(bench.results) == 2
+
+
 def test_who_asks_for_the_recognizer_gets_it_although_the_worker_never_rests(bench) -> None:
     stop = threading.Event()
 

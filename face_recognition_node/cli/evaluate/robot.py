@@ -43,14 +43,15 @@ class Robot:
         remote.wait_until(self._images.get_subscription_count, PATIENCE_S, "the node to look at images")
 
     def show(self, images: Sequence[Any], on_image: Callable[[float], None] = lambda sent: None) -> None:
-        """Play images at 10 Hz, stamped with the time they are sent; tell that time, monotonic seconds."""
+        """Play images at 10 Hz, stamped with the time they are sent; tell that time."""
         from face_recognition_node.ros.messages import seconds_to_stamp
 
         began = time.monotonic()
         for index, image in enumerate(images):
             time.sleep(max(0.0, began + index / 10 - time.monotonic()))
-            image.header.stamp = seconds_to_stamp(time.time())
-            on_image(time.monotonic())
+            stamp = time.time()
+            image.header.stamp = seconds_to_stamp(stamp)
+            on_image(stamp)
             self._images.publish(image)
 
     @contextlib.contextmanager
