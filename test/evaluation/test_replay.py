@@ -72,11 +72,11 @@ def test_the_sample_is_enrolled_on_the_fly_and_told_apart(models: Models, tmp_pa
     (enrollment,) = report.episodes[0].enrollments
     assert enrollment.success
     assert 0.0 < enrollment.seconds < 5.0
-    guest, stranger = report.episodes[0].outcomes
+    guest, stranger = report.episodes[0].tracks
     assert (guest.who, stranger.who) == ("guest", "stranger")
-    assert guest.enrolled_frames < guest.frames, "the first frames come before the enrollment"
+    assert len(guest.enrolled) < len(guest.claims), "the first frames come before the enrollment"
     assert guest.named_share > 0.9
-    assert stranger.frames > 30
+    assert len(stranger.claims) > 30
     assert json.loads(json.dumps(report.to_dict()))["swaps"] == 0
 
 

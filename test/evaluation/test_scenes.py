@@ -186,7 +186,7 @@ class EmptyStage:
     def play(self, name: str, episodes: list[Episode], *, rotate: int = 0) -> ReplayReport:
         failed = EnrollmentOutcome("guest", "", False, "no face", 0, {}, 1.0)
         ended = (failed,) if episodes[0].play[0].enroll else ()
-        return ReplayReport(name, "", {}, tuple(EpisodeReport(e.name, ended, (), (), ()) for e in episodes))
+        return ReplayReport(name, "", {}, tuple(EpisodeReport(e.name, ended, ()) for e in episodes))
 
     def picture(self, scene: Scene, seconds: float) -> None:
         return None

@@ -35,12 +35,7 @@ from face_recognition_node.evaluation.replay.scenario import (
     VisibleFace,
 )
 from face_recognition_node.evaluation.replay.sequences import open_sequence
-from face_recognition_node.evaluation.replay.track_metrics import (
-    FrameClaim,
-    TrueTrack,
-    follow_strangers,
-    judge,
-)
+from face_recognition_node.evaluation.replay.track_metrics import FrameClaim, TrueTrack
 from face_recognition_node.gallery.gallery import NewTemplate
 from face_recognition_node.vision.faces import FaceView, Frame, IdentifiedFace, RecognitionResult
 from face_recognition_node.vision.geometry import iou_matrix
@@ -131,10 +126,8 @@ class _Run:
                 self._add_pictures(wanted)
             else:
                 self._run_session(wanted)
-        tracks = [track for play in self.episode.play for track in self._play_recording(play)]
-        outcomes = tuple(judge(track) for track in tracks)
-        strangers = tuple(follow_strangers(outcomes))
-        return EpisodeReport(self.episode.name, tuple(self.enrollments), outcomes, strangers, tuple(tracks))
+        tracks = tuple(track for play in self.episode.play for track in self._play_recording(play))
+        return EpisodeReport(self.episode.name, tuple(self.enrollments), tracks)
 
     def _frames(
         self, source: Source, rate: float | None = None, skip: Collection[int] = ()

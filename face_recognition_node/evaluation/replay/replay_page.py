@@ -6,7 +6,7 @@ from html import escape
 
 from face_recognition_node.evaluation.page import page, table
 from face_recognition_node.evaluation.replay.replay_report import EpisodeReport, ReplayReport
-from face_recognition_node.evaluation.replay.track_metrics import FrameClaim, TrackOutcome, TrueTrack
+from face_recognition_node.evaluation.replay.track_metrics import FrameClaim, TrueTrack
 from face_recognition_node.vision.faces import IdentityState
 
 WIDTH = 640
@@ -58,17 +58,17 @@ def _episode(episode: EpisodeReport) -> str:
         failed = f"<span class=bad>{escape(one.message)}</span>"
         came = f"{one.views} views in {one.seconds:.1f} s" if one.success else failed
         enrollments.append(f"<li>{escape(one.name)} from {escape(one.source)}: {came}")
-    rows = table(map(_row, episode.tracks, episode.outcomes))
+    rows = table(map(_row, episode.tracks))
     return f"<h2>{escape(episode.name)}</h2><ul>{''.join(enrollments)}</ul>{rows}"
 
 
-def _row(track: TrueTrack, outcome: TrackOutcome) -> tuple[str, str, str]:
+def _row(track: TrueTrack) -> tuple[str, str, str]:
     what = escape(track.who) if track.who else "<i>no person</i>"
-    if outcome.wrong_names:
-        what += f" <span class=bad>named {escape(', '.join(outcome.wrong_names))}</span>"
-    for small in (", ".join(outcome.stranger_ids), track.recording):
+    if track.wrong:
+        what += f" <span class=bad>named {escape(', '.join(track.wrong_names))}</span>"
+    for small in (", ".join(track.stranger_ids), track.recording):
         what += f"<br><small>{escape(small)}</small>" if small else ""
-    return what, f"{100 * outcome.named_share:.0f} %" if outcome.enrolled_frames else "", _line(track)
+    return what, f"{100 * track.named_share:.0f} %" if track.is_enrolled else "", _line(track)
 
 
 def _line(track: TrueTrack) -> str:

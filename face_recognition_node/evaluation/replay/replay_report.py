@@ -11,7 +11,7 @@ import numpy as np
 
 from face_recognition_node.common.tables import aligned
 from face_recognition_node.evaluation.bootstrap import Estimate, estimate, median
-from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcome, TrackOutcome, TrueTrack
+from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcome, TrueTrack, follow_strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,17 @@ class EpisodeReport:
 
     Attributes:
         enrollments: In the order they ended.
-        outcomes: One for each true track, in the order of play; ``tracks`` are the claims behind them.
-        strangers: One for each person who was never enrolled.
+        tracks: In the order of play.
     """
 
     name: str
     enrollments: tuple[EnrollmentOutcome, ...]
-    outcomes: tuple[TrackOutcome, ...]
-    strangers: tuple[StrangerOutcome, ...]
     tracks: tuple[TrueTrack, ...]
+
+    @property
+    def strangers(self) -> list[StrangerOutcome]:
+        """One for each person who was never enrolled."""
+        return follow_strangers(self.tracks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,9 @@ class ReplayReport:
     episodes: tuple[EpisodeReport, ...]
 
     @property
-    def outcomes(self) -> list[TrackOutcome]:
+    def tracks(self) -> list[TrueTrack]:
         """All true tracks."""
-        return [outcome for episode in self.episodes for outcome in episode.outcomes]
+        return [track for episode in self.episodes for track in episode.tracks]
 
     @property
     def followed(self) -> list[StrangerOutcome]:
@@ -72,20 +74,20 @@ class ReplayReport:
         return [stranger for episode in self.episodes for stranger in episode.strangers]
 
     @property
-    def enrolled(self) -> list[TrackOutcome]:
+    def enrolled(self) -> list[TrueTrack]:
         """Tracks of enrolled people; one in which the face was never found counts as not identified."""
         names = {(e.name, enrollment.name) for e in self.episodes for enrollment in e.enrollments}
         return [
-            outcome
+            track
             for e in self.episodes
-            for outcome in e.outcomes
-            if outcome.is_enrolled or (outcome.who and outcome.frames == 0 and (e.name, outcome.who) in names)
+            for track in e.tracks
+            if track.is_enrolled or (track.who and not track.claims and (e.name, track.who) in names)
         ]
 
     @property
-    def strangers(self) -> list[TrackOutcome]:
+    def strangers(self) -> list[TrueTrack]:
         """Tracks of people who were not enrolled."""
-        return [o for o in self.outcomes if o.who and o.frames and not o.is_enrolled]
+        return [track for track in self.tracks if track.who and track.claims and not track.is_enrolled]
 
     @property
     def identification_rate(self) -> Estimate:
@@ -116,17 +118,17 @@ class ReplayReport:
     @property
     def wrong_seconds(self) -> float:
         """Time under a wrong name, all tracks and what is no person together."""
-        return sum(outcome.wrong_seconds for outcome in self.outcomes)
+        return sum(track.wrong_seconds for track in self.tracks)
 
     @property
     def stranger_frames(self) -> int:
         """In how many frames somebody enrolled was called a stranger."""
-        return sum(outcome.stranger_frames for outcome in self.outcomes)
+        return sum(track.stranger_frames for track in self.tracks)
 
     @property
     def swaps(self) -> int:
         """How often a face's name changed to another person's."""
-        return sum(outcome.swaps for outcome in self.outcomes)
+        return sum(track.swaps for track in self.tracks)
 
     @property
     def shared_ids(self) -> int:
@@ -137,9 +139,9 @@ class ReplayReport:
     def named_share(self) -> dict[str, float]:
         """Share of each enrolled person's frames under the right name, the worst of their tracks."""
         shares: dict[str, float] = {}
-        for outcome in self.enrolled:
-            share = outcome.named_share if outcome.enrolled_frames else 0.0
-            shares[outcome.who] = min(share, shares.get(outcome.who, 1.0))
+        for track in self.enrolled:
+            share = track.named_share if track.is_enrolled else 0.0
+            shares[track.who] = min(share, shares.get(track.who, 1.0))
         return shares
 
     @property
@@ -194,33 +196,32 @@ class ReplayReport:
 _HEADER = ("who", "frames", "named", "wrong", "after s", "swaps", "recording")
 
 
-def _row(outcome: TrackOutcome) -> tuple[str, ...]:
-    after = "-" if outcome.seconds_to_name is None else f"{outcome.seconds_to_name:.2f}"
-    notes = [outcome.recording]
-    if outcome.wrong_names:
-        notes.append(f"named {', '.join(outcome.wrong_names)}!")
-    if outcome.stranger_ids:
-        notes.append(", ".join(f"{key} x{count}" for key, count in outcome.stranger_ids.items()))
+def _row(track: TrueTrack) -> tuple[str, ...]:
+    notes = [track.recording]
+    if track.wrong:
+        notes.append(f"named {', '.join(track.wrong_names)}!")
+    if ids := track.stranger_ids:
+        notes.append(", ".join(f"{key} x{count}" for key, count in ids.items()))
     return (
-        (outcome.who or "(no person)")[:20],
-        str(outcome.frames),
-        f"{outcome.named_share:.2f}" if outcome.enrolled_frames else "-",
-        str(outcome.wrong_frames),
-        after,
-        str(outcome.swaps),
+        (track.who or "(no person)")[:20],
+        str(len(track.claims)),
+        f"{track.named_share:.2f}" if track.is_enrolled else "-",
+        str(len(track.wrong)),
+        "-" if track.seconds_to_name is None else f"{track.seconds_to_name:.2f}",
+        str(track.swaps),
         "  ".join(notes),
     )
 
 
 def _episode_lines(episode: EpisodeReport) -> list[str]:
     """Return a line for each track where they are few, else for those that are not as they should be."""
-    shown: Sequence[TrackOutcome] = episode.outcomes
+    shown: Sequence[TrueTrack] = episode.tracks
     if len(shown) > 16:
-        shown = [o for o in shown if o.wrong_frames or (o.is_enrolled and not o.is_identified)]
-    rest = len(episode.outcomes) - len(shown)
+        shown = [track for track in shown if track.wrong or (track.is_enrolled and not track.is_identified)]
+    rest = len(episode.tracks) - len(shown)
     if not shown:
         return ["", f"  {episode.name}: all {rest} tracks as they should be"] if rest else []
-    rows = [_HEADER, *(_row(outcome) for outcome in shown)]
+    rows = [_HEADER, *map(_row, shown)]
     lines = ["", f"  {episode.name}", aligned(rows, right=range(1, 6), indent="    ")]
     return [*lines, f"    and {rest} tracks as they should be"] if rest else lines
 
@@ -229,15 +230,7 @@ def _episode_dict(episode: EpisodeReport) -> dict[str, Any]:
     return {
         "name": episode.name,
         "enrollments": [asdict(enrollment) for enrollment in episode.enrollments],
-        "tracks": [
-            {
-                **asdict(o),
-                "is_identified": o.is_identified,
-                "is_false_positive": o.is_false_positive,
-                "named_share": round(o.named_share, 4) if o.enrolled_frames else None,
-            }
-            for o in episode.outcomes
-        ],
+        "tracks": [track.to_dict() for track in episode.tracks],
         "strangers": [
             {
                 **asdict(s),
@@ -251,7 +244,7 @@ def _episode_dict(episode: EpisodeReport) -> dict[str, Any]:
 
 
 def _estimate(
-    measured: Sequence[tuple[float, TrackOutcome | StrangerOutcome]],
+    measured: Sequence[tuple[float, TrueTrack | StrangerOutcome]],
     statistic: Callable[[np.ndarray], float] = np.mean,
 ) -> Estimate:
     """Return a figure of values with whose they are: tracks of one person are alike."""

@@ -65,4 +65,4 @@ def _worst(shares: Iterable[float]) -> float:
 
 def _saw(report: ReplayReport, of_enrolled: bool = False) -> bool:
     """Whether a face was found in any frame; ``of_enrolled``: that of somebody enrolled."""
-    return any(outcome.enrolled_frames if of_enrolled else outcome.frames for outcome in report.outcomes)
+    return any(track.enrolled if of_enrolled else track.claims for track in report.tracks)

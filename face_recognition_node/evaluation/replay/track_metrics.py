@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 from face_recognition_node.vision.faces import IdentityState
 from face_recognition_node.vision.flatness import UNVERIFIED
@@ -48,9 +50,9 @@ class FrameClaim:
         return self.state is IdentityState.KNOWN and self.person_id != self.expected_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrueTrack:
-    """One person (or one thing that is no face) in one recording.
+    """One person (or one thing that is no face) in one recording, what was claimed of them, and its worth.
 
     Attributes:
         recording: Which.
@@ -64,81 +66,91 @@ class TrueTrack:
     claims: tuple[FrameClaim, ...]
     visible: tuple[float, ...] = ()
 
+    @cached_property
+    def enrolled(self) -> list[FrameClaim]:
+        """Claims made while the person was enrolled."""
+        return [claim for claim in self.claims if claim.expected_id is not None]
 
-@dataclass(frozen=True, slots=True)
-class TrackOutcome:
-    """One true track, judged.
+    @cached_property
+    def right(self) -> list[FrameClaim]:
+        """Claims of the right name."""
+        return [claim for claim in self.claims if claim.is_right]
 
-    Attributes:
-        who: The true person; empty for no person.
-        is_enrolled: Whether the person was enrolled during any of it.
-        frames: Those in which the face was found; ``enrolled_frames`` of them with the person enrolled,
-            ``right_frames`` and ``wrong_frames`` under a right and a wrong name.
-        stranger_frames: Frames in which the person, although enrolled, was called a stranger.
-        seconds_to_name: From the first frame (as an enrolled person) to the first right name, or None.
-        swaps: How often the claimed person changed to another person.
-        stranger_ids: Frames by stranger id, while not enrolled.
-        is_named_at_end: Whether the last claim was right.
-    """
+    @cached_property
+    def wrong(self) -> list[FrameClaim]:
+        """Claims of a wrong name."""
+        return [claim for claim in self.claims if claim.is_wrong]
 
-    recording: str
-    who: str
-    is_enrolled: bool
-    frames: int
-    enrolled_frames: int
-    right_frames: int
-    wrong_frames: int
-    stranger_frames: int
-    wrong_seconds: float
-    wrong_names: tuple[str, ...]
-    seconds_to_name: float | None
-    swaps: int
-    stranger_ids: dict[str, int]
-    is_named_at_end: bool
+    @property
+    def is_enrolled(self) -> bool:
+        """Whether the person was enrolled during any of it."""
+        return bool(self.enrolled)
 
     @property
     def is_identified(self) -> bool:
         """Whether the right name was claimed, and no other ever."""
-        return self.right_frames > 0 and self.wrong_frames == 0
+        return bool(self.right) and not self.wrong
 
     @property
     def is_false_positive(self) -> bool:
         """Whether somebody who is not enrolled got a name."""
-        return not self.is_enrolled and self.wrong_frames > 0
+        return bool(self.wrong) and not self.enrolled
 
     @property
     def named_share(self) -> float:
         """Share of the enrolled frames under the right name; NaN for a stranger."""
-        return self.right_frames / self.enrolled_frames if self.enrolled_frames else float("nan")
+        return len(self.right) / len(self.enrolled) if self.enrolled else float("nan")
 
+    @property
+    def stranger_frames(self) -> int:
+        """In how many frames the person, although enrolled, was called a stranger."""
+        return sum(claim.state is IdentityState.STRANGER for claim in self.enrolled)
 
-def judge(track: TrueTrack) -> TrackOutcome:
-    """Judge one true track."""
-    enrolled = [claim for claim in track.claims if claim.expected_id is not None]
-    right = [claim for claim in track.claims if claim.is_right]
-    wrong = [claim for claim in track.claims if claim.is_wrong]
-    named = [claim.person_id for claim in track.claims if claim.state is IdentityState.KNOWN]
-    strangers = Counter(
-        claim.person_id
-        for claim in track.claims
-        if claim.state is IdentityState.STRANGER and claim.person_id is not None and claim.expected_id is None
-    )
-    return TrackOutcome(
-        recording=track.recording,
-        who=track.who,
-        is_enrolled=bool(enrolled),
-        frames=len(track.claims),
-        enrolled_frames=len(enrolled),
-        right_frames=len(right),
-        wrong_frames=len(wrong),
-        stranger_frames=sum(claim.state is IdentityState.STRANGER for claim in enrolled),
-        wrong_seconds=sum(claim.duration for claim in wrong),
-        wrong_names=tuple(sorted({claim.name for claim in wrong})),
-        seconds_to_name=right[0].stamp - enrolled[0].stamp if right else None,
-        swaps=sum(before != after for before, after in pairwise(named)),
-        stranger_ids=dict(strangers),
-        is_named_at_end=bool(track.claims) and track.claims[-1].is_right,
-    )
+    @property
+    def wrong_seconds(self) -> float:
+        """Time under wrong names."""
+        return sum(claim.duration for claim in self.wrong)
+
+    @property
+    def wrong_names(self) -> list[str]:
+        """Which wrong names."""
+        return sorted({claim.name for claim in self.wrong})
+
+    @property
+    def seconds_to_name(self) -> float | None:
+        """From the first frame (as an enrolled person) to the first right name, or None."""
+        return self.right[0].stamp - self.enrolled[0].stamp if self.right else None
+
+    @property
+    def swaps(self) -> int:
+        """How often the claimed person changed to another person."""
+        named = [claim.person_id for claim in self.claims if claim.state is IdentityState.KNOWN]
+        return sum(before != after for before, after in pairwise(named))
+
+    @property
+    def stranger_ids(self) -> Counter[str]:
+        """Frames by stranger id, while not enrolled."""
+        return Counter(
+            claim.person_id
+            for claim in self.claims
+            if claim.state is IdentityState.STRANGER and claim.person_id and claim.expected_id is None
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        names = (
+            "recording", "who", "is_enrolled", "stranger_frames", "wrong_seconds", "wrong_names",
+            "seconds_to_name", "swaps", "stranger_ids", "is_identified", "is_false_positive",
+        )  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in names},
+            "frames": len(self.claims),
+            "enrolled_frames": len(self.enrolled),
+            "right_frames": len(self.right),
+            "wrong_frames": len(self.wrong),
+            "is_named_at_end": bool(self.claims) and self.claims[-1].is_right,
+            "named_share": round(self.named_share, 4) if self.enrolled else None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +184,18 @@ class StrangerOutcome:
         return len(self.ids)
 
 
-def follow_strangers(outcomes: Sequence[TrackOutcome]) -> list[StrangerOutcome]:
+def follow_strangers(tracks: Sequence[TrueTrack]) -> list[StrangerOutcome]:
     """Join the tracks of each person that was never enrolled; all must come from the same gallery."""
     frames: Counter[str] = Counter()
     ids: dict[str, Counter[str]] = {}
-    for outcome in outcomes:
-        if outcome.who and not outcome.is_enrolled:
-            frames[outcome.who] += outcome.frames
-            ids.setdefault(outcome.who, Counter()).update(outcome.stranger_ids)
     owners: dict[str, set[str]] = {}
-    for outcome in outcomes:
-        for stranger_id in outcome.stranger_ids:
-            owners.setdefault(stranger_id, set()).add(outcome.who)
+    for track in tracks:
+        found = track.stranger_ids
+        if track.who and not track.is_enrolled:
+            frames[track.who] += len(track.claims)
+            ids.setdefault(track.who, Counter()).update(found)
+        for stranger_id in found:
+            owners.setdefault(stranger_id, set()).add(track.who)
     return [
         StrangerOutcome(
             who, frames[who], dict(ids[who]), tuple(sorted(key for key in ids[who] if len(owners[key]) > 1))

@@ -17,7 +17,6 @@ from face_recognition_node.evaluation.scenes.stage import (
     Measured,
     Stage,
     StagedScenario,
-    all_tracks,
     count_wrong,
     counted,
     failed_enrollments,
@@ -166,7 +165,7 @@ def play_seat_swap(stage: Stage) -> Measured:
         episodes.append(_introduced(name, people, (before, after)))
     report = stage.play("seat swap", episodes)
     pictures = tuple(stage.picture(scene, 4.0) for pair in shown[:1] for scene in pair)
-    tracks = [track for track in all_tracks(report) if track.who]
+    tracks = [track for track in report.tracks if track.who]
     times = [seconds_to_name(track) for track in tracks]
     in_time = [seconds is not None and seconds <= 1.5 for seconds in times]
     wrong = count_wrong(report)
@@ -249,8 +248,8 @@ def play_crossing(stage: Stage) -> Measured:
         "crossing",
         [_introduced(shown.name, pair, [shown]) for shown, pair in zip(scenes, pairs, strict=True)],
     )
-    longest = max(map(longest_wrong_s, all_tracks(report)), default=0.0)
-    named = [track.named_share if track.frames else 0.0 for track in report.enrolled] or [0.0]
+    longest = max(map(longest_wrong_s, report.tracks), default=0.0)
+    named = [track.named_share if track.claims else 0.0 for track in report.enrolled] or [0.0]
     text = (
         f"{crossings * len(pairs)} crossings of {len(pairs)} pairs: longest wrong name {longest:.1f} s, "
         f"{report.wrong_seconds:.1f} s in all, {report.swaps} swaps; named in {np.mean(named):.0%} of "
@@ -287,7 +286,7 @@ def play_search(stage: Stage) -> Measured:
     enrolled, scenes = people[:4], search_scenes(people, stage.some(12, 2))
     report = stage.play("search", [_introduced("room", enrolled, scenes)])
     sought = {person.name for person in enrolled}
-    tracks = [track for track in all_tracks(report) if track.who in sought]
+    tracks = [track for track in report.tracks if track.who in sought]
     found = [seconds_to_name(track) is not None for track in tracks]
     wrong = count_wrong(report)
     text = (
@@ -309,9 +308,9 @@ def play_close(stage: Stage) -> Measured:
         actor = stand(person.name, person.meet[:1], 0.5, 600.0 * 0.21 / (share * 480), (0.0, 2.0), y=0.5)
         scenes.append(Scene(f"{person.name} at {share:.0%}", (actor,), 2.0))
     report = stage.play("close", [_introduced("close", people, scenes)])
-    tracks = [outcome for outcome in report.outcomes if outcome.who]
-    right = [outcome.is_identified for outcome in tracks]
-    lost = [outcome.who for outcome in tracks if not outcome.is_identified]
+    tracks = [track for track in report.tracks if track.who]
+    right = [track.is_identified for track in tracks]
+    lost = [track.who for track in tracks if not track.is_identified]
     text = (
         f"{counted(right, tracks)} identified; not: {', '.join(lost) or 'nobody'}{failed_enrollments(report)}"
     )
@@ -334,8 +333,7 @@ def play_posters(stage: Stage) -> Measured:
             scenes.append(Scene(f"{what}: {person.name}", (actor,), 4.0, has_depth="depth" in what))
     report = stage.play("posters", [_introduced("posters", people, itertools.chain(*shows.values()))])
     seen = {
-        what: [t for t in all_tracks(report) if t.recording.split(":")[0] == what and t.claims]
-        for what in shows
+        what: [t for t in report.tracks if t.recording.split(":")[0] == what and t.claims] for what in shows
     }
     n = {what: len(tracks) for what, tracks in seen.items()}
     named = {

@@ -16,7 +16,7 @@ from face_recognition_node.evaluation.bootstrap import estimate
 from face_recognition_node.evaluation.replay.replay import Bench, replay
 from face_recognition_node.evaluation.replay.replay_report import ReplayReport
 from face_recognition_node.evaluation.replay.scenario import Episode, Scenario
-from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcome, TrackOutcome, TrueTrack
+from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcome, TrueTrack
 from face_recognition_node.evaluation.scenes.cast import Cast
 from face_recognition_node.evaluation.scenes.scene import Scene
 from face_recognition_node.vision.faces import ImageArray, RecognitionResult
@@ -147,8 +147,8 @@ class Stage:
 
 def seconds_to_name(track: TrueTrack) -> float | None:
     """Return the time from the first frame in plain view to the first right name, or None."""
-    right = next((claim.stamp for claim in track.claims if claim.is_right), None)
-    return None if right is None or not track.visible else max(right - track.visible[0], 0.0)
+    seen = track.right and track.visible
+    return max(track.right[0].stamp - track.visible[0], 0.0) if seen else None
 
 
 def longest_wrong_s(track: TrueTrack) -> float:
@@ -160,17 +160,12 @@ def longest_wrong_s(track: TrueTrack) -> float:
     return longest
 
 
-def all_tracks(report: ReplayReport) -> list[TrueTrack]:
-    """Return the true tracks of all episodes."""
-    return [track for episode in report.episodes for track in episode.tracks]
-
-
 def count_wrong(report: ReplayReport) -> int:
     """Return how many true tracks were ever under a wrong name."""
-    return sum(outcome.wrong_frames > 0 for outcome in report.outcomes)
+    return sum(bool(track.wrong) for track in report.tracks)
 
 
-def counted(hits: Sequence[bool], of: Sequence[TrueTrack | TrackOutcome | StrangerOutcome]) -> str:
+def counted(hits: Sequence[bool], of: Sequence[TrueTrack | StrangerOutcome]) -> str:
     """Return ``46 of 48 [0.88, 1.00]``: how many, and their share's 95 % interval over people."""
     share = estimate([float(hit) for hit in hits], [one.who for one in of])
     interval = "" if np.isnan(share.low) else f" [{share.low:.2f}, {share.high:.2f}]"
