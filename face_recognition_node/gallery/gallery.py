@@ -279,7 +279,7 @@ class Gallery(Closing):
         gone: tuple[Person, ...] = ()
         if retention.expired(self.snapshot(), moment):
             gone = self._change(lambda at: edits.forget(at, retention.expired(at.snapshot, moment), True))
-        self._change(_end_removals, now=moment)
+        self._end_what_is_late(moment)
         return gone
 
     def set_session(
@@ -417,9 +417,9 @@ class Gallery(Closing):
             self._show(note, is_more_left or rows.is_text_lost, [*removed, *texts])
             return done.answer
 
-    def _end_what_is_late(self) -> None:
-        if self._history.next_deadline <= self._clock():
-            self._change(_end_removals)
+    def _end_what_is_late(self, now: float | None = None) -> None:
+        if self._history.next_deadline <= (self._clock() if now is None else now):
+            self._change(_end_removals, now)
 
     def _show(self, note: int, must_rewrite: bool, removed: Sequence[bytes | str]) -> None:
         """Show a change that is durable, and clear what it removed."""

@@ -222,8 +222,7 @@ class NodeHealth:
         profile_trouble: See :func:`missing_profile`.
         models: Key to value about networks and backends: which, where it runs, and why there.
         gallery: Key to value about the gallery.
-        gallery_trouble: Why the gallery could not be written lately; empty: it could.
-        gallery_warning: What else is to be done about it; empty: nothing.
+        gallery_warning: What is to be done about it; empty: nothing.
     """
 
     state: str
@@ -239,7 +238,6 @@ class NodeHealth:
     profile_trouble: str = ""
     models: Mapping[str, object] = field(default_factory=dict)
     gallery: Mapping[str, object] = field(default_factory=dict)
-    gallery_trouble: str = ""
     gallery_warning: str = ""
 
 
@@ -313,8 +311,6 @@ def _judge_loaded(health: NodeHealth, values: Mapping[str, object], word: str) -
 
 
 def _judge_gallery(health: NodeHealth) -> tuple[bytes, str]:
-    if health.gallery and health.gallery_trouble:
-        return DiagnosticStatus.WARN, f"cannot be written: {health.gallery_trouble}"
     level, text = _judge_loaded(health, health.gallery, "open")
     if level == DiagnosticStatus.OK and health.gallery_warning:
         return DiagnosticStatus.WARN, health.gallery_warning

@@ -283,19 +283,10 @@ class FaceRecognitionNode(Host):
         if runtime is None:
             return
         try:
-            has_written = self._housekeeper.tidy(runtime.gallery)
-            self._twins = self._housekeeper.twins(runtime)
-        except GalleryError as error:
-            if self.runtime is runtime:  # otherwise it was closed meanwhile
-                self.report_gallery(error)
-        else:
-            if has_written:
-                self.report_gallery(None)
-
-    def report_gallery(self, error: GalleryError | None) -> None:
-        """Take notice that the gallery was written, or why it could not be."""
-        runtime = self.runtime
-        self._housekeeper.report(error, "" if runtime is None else runtime.gallery.trouble)
+            self._housekeeper.tidy(runtime.gallery)
+        except GalleryError as error:  # the gallery warns of it, and says so in diagnostics
+            logger.debug("the gallery is tidied next time: %s", error)
+        self._twins = self._housekeeper.twins(runtime)
 
     def _diagnose(self) -> None:
         runtime, worker = self.runtime, self._worker
@@ -314,7 +305,6 @@ class FaceRecognitionNode(Host):
             profile_trouble=missing_profile(os.environ),
             models=runtime.describe_models() if runtime is not None else {},
             gallery=runtime.describe_gallery() if runtime is not None else {},
-            gallery_trouble=self._housekeeper.trouble if runtime is not None else "",
             gallery_warning="; ".join(map(twin_warning, self._twins[:3])),
         )
         stamp = self.get_clock().now().to_msg()

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 HOUSEKEEPING_PERIOD_S = 5.0
-TROUBLE_LASTS_S = 60.0
-"""Without another failure for this time the gallery counts as writable again."""
 
 
 class Housekeeper:
@@ -38,7 +36,6 @@ class Housekeeper:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: set[str] = set()
-        self._trouble, self._trouble_ends = "", 0.0
         self._twins: tuple[int, list[tuple[str, str]]] = (-1, [])
 
     def note(self, result: RecognitionResult) -> None:
@@ -52,10 +49,8 @@ class Housekeeper:
             with self._lock:
                 self._seen.update(seen)
 
-    def tidy(self, gallery: Gallery) -> bool:
+    def tidy(self, gallery: Gallery) -> None:
         """Store when people were last seen, and forget those whose time is over; may wait for the disk.
-
-        Returns whether there was something to do.
 
         Raises:
             GalleryError: It cannot be written; what was to be stored is tried again next time.
@@ -66,16 +61,12 @@ class Housekeeper:
         try:
             if seen:
                 gallery.mark_seen(seen, now)
-            persons = gallery.snapshot().persons.values()
-            expired = [p.person_id for p in persons if p.expires is not None and p.expires <= now]
-            if expired:
-                gone = gallery.expire(now)
+            if gone := gallery.expire(now):
                 logger.info("forgot %d people who had expired", len(gone))
         except GalleryError:
             with self._lock:
                 self._seen |= seen
             raise
-        return bool(seen or expired)
 
     def twins(self, runtime: Runtime) -> list[tuple[str, str]]:
         """Return the enrolled people among :func:`find_twins`, sought once for each version."""
@@ -84,26 +75,6 @@ class Housekeeper:
             people = {one.person_id for one in snapshot.persons.values() if not one.is_stranger}
             self._twins = (snapshot.version, [pair for pair in find_twins(runtime) if set(pair) <= people])
         return self._twins[1]
-
-    @property
-    def trouble(self) -> str:
-        """Why the gallery could not be written in the last minute; empty: it could."""
-        with self._lock:
-            return self._trouble if time.monotonic() < self._trouble_ends else ""
-
-    def report(self, error: GalleryError | None, logged: str) -> None:
-        """Remember that the gallery could be written, or why not; the same reason is logged once.
-
-        Args:
-            error: Why not, or None.
-            logged: What the gallery itself has said of its trouble.
-        """
-        before = self.trouble
-        with self._lock:
-            self._trouble = "" if error is None else str(error)
-            self._trouble_ends = time.monotonic() + TROUBLE_LASTS_S
-        if error is not None and str(error) != before and str(error) not in logged:
-            logger.warning("the gallery cannot be written: %s", error)
 
 
 class Runtime(Pipeline):
@@ -176,10 +147,6 @@ class Host(LoudNode):
 
     def publish_gallery(self) -> None:
         """Show who is known, if that has changed."""
-        raise NotImplementedError
-
-    def report_gallery(self, error: GalleryError | None) -> None:
-        """Take notice that the gallery was written, or why it could not be."""
         raise NotImplementedError
 
     def check(self) -> None:

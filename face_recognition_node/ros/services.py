@@ -13,7 +13,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from std_msgs.msg import Header
 
 from face_recognition_interfaces.action import EnrollPerson
-from face_recognition_node.common.errors import FaceRecognitionError, GalleryUnavailableError, InputError
+from face_recognition_node.common.errors import FaceRecognitionError, InputError
 from face_recognition_node.common.files import user_path
 from face_recognition_node.enrollment.goal import EnrollmentGoal
 from face_recognition_node.enrollment.session import EnrollmentSession
@@ -84,7 +84,6 @@ def _most_prominent(result: RecognitionResult) -> tuple[Any, ...]:
     return tuple(sorted(views, key=lambda view: -view.detection.size_px)[:1])
 
 
-FILES_OF_OTHERS = ("~/export_gallery", "~/import_gallery")
 Result = EnrollPerson.Result
 Handler = Callable[[Runtime, Any, Any], None]
 KINDS = {number: kind for kind, number in SESSION_KINDS.items()}
@@ -121,17 +120,12 @@ class GalleryServices:
             response.success, version = True, runtime.gallery.snapshot().version
             try:
                 handler(runtime, request, response)
-                if runtime.gallery.snapshot().version != version:
-                    self._node.report_gallery(None)
-                    if name in LOGGED:
-                        self._node.get_logger().info(LOGGED[name](request, response))
+                if name in LOGGED and runtime.gallery.snapshot().version != version:
+                    self._node.get_logger().info(LOGGED[name](request, response))
             except FaceRecognitionError as error:
                 response.success, response.message = False, in_short(error)
                 is_refused = isinstance(error, InputError)
                 _give_outcome(response, Result.INVALID_GOAL if is_refused else Result.NOT_STORED)
-                # the file that an export or import names is not the gallery, which tells of its own trouble
-                if isinstance(error, GalleryUnavailableError) and name not in FILES_OF_OTHERS:
-                    self._node.report_gallery(error)
             except Exception as error:  # a service must answer, and must not end the executor
                 self._node.get_logger().error(traceback.format_exc())
                 response.success, response.message = (

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -19,13 +20,14 @@ import pytest
 import rclpy
 import ros_world  # a network of our own, before rclpy joins one
 from diagnostic_msgs.msg import DiagnosticStatus
+from face_world import FaceWorld
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from face_recognition_node.common.errors import ConfigurationError, GalleryError, GalleryUnavailableError
+from face_recognition_node.common.errors import ConfigurationError, GalleryError
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate, SessionKind
 from face_recognition_node.ros import main
@@ -172,13 +174,11 @@ def test_the_gallery_is_closed_although_a_publisher_cannot_be_destroyed(node, mo
 
 def test_a_gallery_that_cannot_be_written_is_a_warning_until_it_can(node, monkeypatch) -> None:
     assert node.trigger_configure() == SUCCESS
+    person = node.runtime.gallery.add_person("Anna", FaceWorld().templates(0))
     logged: list[str] = []
     monkeypatch.setattr(
-        "face_recognition_node.ros.runtime.logger.warning", lambda *a: logged.append(a[0] % a[1:])
+        "face_recognition_node.gallery.store.LOGGER.warning", lambda *a: logged.append(a[0] % a[1:])
     )
-
-    def locked(*_: object) -> None:
-        raise GalleryUnavailableError("the gallery is locked by another process")
 
     def level() -> tuple[bytes, str]:
         messages: list = []
@@ -189,13 +189,15 @@ def test_a_gallery_that_cannot_be_written_is_a_warning_until_it_can(node, monkey
         return status.level, status.message
 
     assert level()[0] == DiagnosticStatus.OK
-    with monkeypatch.context() as patched:
-        patched.setattr(node.runtime.gallery, "mark_seen", locked)
-        node._housekeeper._seen.add("p-1")
+    with closing(sqlite3.connect(node.runtime.gallery.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        node._housekeeper._seen.add(person.person_id)
         node._tidy()
         node._tidy()
-    assert level() == (DiagnosticStatus.WARN, "cannot be written: the gallery is locked by another process")
-    assert len(logged) == 1, "the same warning once"
+        severity, text = level()
+    assert severity == DiagnosticStatus.WARN
+    assert "nothing was stored (database is locked); another process is writing" in text
+    assert logged == [text], "the same warning once"
     node._tidy()
     assert level()[0] == DiagnosticStatus.OK
 

@@ -60,7 +60,7 @@ CURES = {
     "too slow a machine": "Close other programs, lower detector.working_width, or lower the camera's rate.",
     "usable image": "Publish one of the encodings that docs/ros.md lists.",
     "bad images": "Publish one of the encodings that docs/ros.md lists.",
-    "cannot be written": "Check the disk and the rights of the gallery's folder.",
+    "check the disk": "Check the disk and the rights of the gallery's folder.",
 }
 """Part of a diagnostic message that does not name its cure itself → the cure."""
 
