@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-import mmap
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import GalleryUnavailableError
 from face_recognition_node.gallery.files import journal_paths
@@ -26,10 +22,11 @@ from face_recognition_node.gallery.store import IMPATIENT_SECONDS, Store
 LOGGER = logging.getLogger(__name__)
 SCRUB_SECONDS, SCRUB_AGAIN_S = 2.0, 10.0
 """How long to wait for another process that reads the file, and when to try again if that was in vain."""
-WORD = 8
+PIECE_BYTES = 8
+"""Of an embedding, at five places, are looked for: any third of it holds one of them."""
 CHUNK_BYTES = 2**24
-MOST_TEXTS = 200
-"""To rewrite a file is quicker than to look for more texts than these."""
+MOST_REMOVED = 50
+"""To rewrite a file is quicker than to look for more than so much."""
 
 
 class Erasure:
@@ -92,7 +89,8 @@ class Erasure:
         try:
             self._store.require_same_file()
             self._truncate_log()
-            if must_rewrite or has_residue((path, journal_paths(path)[0]), removed):
+            files = path, journal_paths(path)[0]
+            if must_rewrite or len(removed) > MOST_REMOVED or has_residue(files, removed):
                 self._store.connection.execute("VACUUM")
                 self._truncate_log()
         except (GalleryUnavailableError, sqlite3.Error, OSError) as error:
@@ -111,60 +109,35 @@ class Erasure:
 
 
 def has_residue(paths: Iterable[Path], removed: Sequence[bytes | str]) -> bool:
-    """Return whether any file holds a piece of removed bytes, or a removed text, at whatever position.
+    """Return whether any file holds a piece of removed bytes, or a removed text, at whatever position."""
+    pieces = {piece for item in removed for piece in _pieces(item)}
+    return any(_file_has(path, pieces) for path in paths if path.exists())
 
-    A file is read once, as aligned words of eight bytes: whatever its position, a copy of 15 bytes or more
-    covers one of them. The words looked for are those at the start, in the middle and near the end of each
-    removed item, because a copy may be cut at either side.
+
+def _pieces(item: bytes | str) -> Iterator[bytes]:
+    """Yield the bytes to look for: a copy may be cut at either side.
+
+    Of a text, the forms in which columns and the list of changes hold it.
     """
-    existing = [path for path in paths if path.exists()]
-    texts = {form for item in removed if isinstance(item, str) and item for form in _text_forms(item)}
-    if len(texts) > MOST_TEXTS or any(_file_has_text(path, texts) for path in existing if texts):
-        return True
-    words = _words([item for item in removed if isinstance(item, bytes)])
-    if len(words) == 0:
-        return False
-    is_ending = np.zeros(2**16, bool)
-    is_ending[(words >> np.uint64(48)).astype(np.int64)] = True
-    return any(_file_has(path, words, is_ending) for path in existing)
-
-
-def _text_forms(text: str) -> Iterator[bytes]:
-    """Yield the bytes to look for: a text as columns and the list of changes hold it, whole or cut in two."""
-    for form in {text.encode(), json.dumps(text)[1:-1].encode()}:
+    if isinstance(item, bytes):
+        last = len(item) - PIECE_BYTES
+        pieces = (item[place : place + PIECE_BYTES] for place in range(0, last + 1, max(1, last // 4)))
+        # Zeros are everywhere in a file, and no trace of anybody.
+        yield from (piece for piece in pieces if piece.count(0) <= 2)
+        return
+    for form in filter(None, {item.encode(), json.dumps(item)[1:-1].encode()}):
         yield form
-        if len(form) >= 12 and not text.startswith("stranger-"):  # half of which is everywhere
+        if len(form) >= 12 and not item.startswith("stranger-"):  # half of which is everywhere
             yield form[: len(form) // 2]
             yield form[len(form) // 2 :]
 
 
-def _file_has_text(path: Path, texts: Iterable[bytes]) -> bool:
+def _file_has(path: Path, pieces: Collection[bytes]) -> bool:
+    before = b""
     with path.open("rb") as file:
-        if not path.stat().st_size:
-            return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return any(content.find(text) >= 0 for text in texts)
-
-
-def _words(removed: Sequence[bytes]) -> NDArray[np.uint64]:
-    """Return the words of eight bytes to look for: eight phases at three places of each item."""
-    found: set[bytes] = set()
-    for item in removed:
-        last = len(item) - 2 * WORD
-        for place in {0, max(0, last // 2), max(0, last)}:
-            pieces = (item[place + phase : place + phase + WORD] for phase in range(WORD))
-            # Zeros are everywhere in a file, and no trace of anybody.
-            found.update(piece for piece in pieces if len(piece) == WORD and piece.count(0) <= 2)
-    return np.sort(np.frombuffer(b"".join(found), "<u8"))
-
-
-def _file_has(path: Path, words: NDArray[np.uint64], is_ending: NDArray[np.bool_]) -> bool:
-    with path.open("rb") as file:
-        while content := file.read(CHUNK_BYTES):
-            here = np.frombuffer(content[: len(content) // WORD * WORD], "<u8")
-            endings = here.view("<u2")[WORD // 2 - 1 :: WORD // 2]
-            likely = here[is_ending[endings]]
-            at = np.minimum(np.searchsorted(words, likely), len(words) - 1)
-            if (words[at] == likely).any():
+        while pieces and (chunk := file.read(CHUNK_BYTES)):
+            content = before + chunk
+            if any(piece in content for piece in pieces):
                 return True
+            before = content[-max(map(len, pieces)) :]
     return False
