@@ -38,6 +38,7 @@ from face_recognition_node.ros.messages import (
     Call,
     in_short,
     seconds_to_stamp,
+    set_outcome,
     to_duration,
     to_face,
     to_seconds,
@@ -99,24 +100,16 @@ def to_feedback(feedback: EnrollmentFeedback) -> EnrollPerson.Feedback:
 
 def to_result(result: EnrollmentResult, gallery_version: int) -> EnrollPerson.Result:
     """Return how an enrollment ended; ``gallery_version`` is that of now."""
-    nearest = result.nearest
-    return EnrollResult(
-        success=result.success,
-        message=in_short(result.message),
-        outcome=result.outcome.value,
-        person_id=result.person_id or "",
-        name=result.name,
+    message = EnrollResult(
         views_kept=result.views_kept,
         views_rejected=sum(result.rejections.values()),
         rejections=_rejections(result.rejections),
         self_consistency=number(result.self_consistency),
-        nearest_person_id="" if nearest is None else nearest.person_id,
-        nearest_name="" if nearest is None else nearest.name,
-        nearest_similarity=number(None if nearest is None else nearest.similarity),
-        nearest_probability=number(None if nearest is None else nearest.probability),
         gallery_version=result.gallery_version or gallery_version,
         coverage=_coverage(result.coverage),
     )
+    set_outcome(message, result)
+    return message
 
 
 def refusal(outcome: str, message: str, gallery_version: int = 0) -> EnrollPerson.Result:

@@ -6,6 +6,7 @@ The way back, from image messages to arrays, is media/pixels.py.
 from __future__ import annotations
 
 import array
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +47,13 @@ from face_recognition_interfaces.srv import (
     VerifyGallery,
 )
 from face_recognition_node.common.errors import FrameError
+from face_recognition_node.enrollment.goal import EnrollmentResult
 from face_recognition_node.gallery.history import HistoryEntry
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import Person, Provenance, SessionKind, Template
-from face_recognition_node.media.face_fields import face_fields
+from face_recognition_node.media.face_fields import face_fields, number
 from face_recognition_node.vision.faces import (
+    Candidate,
     FaceView,
     IdentifiedFace,
     ImageArray,
@@ -339,6 +342,17 @@ def to_view_report(view: FaceView, reason: str) -> ViewReport:
         pitch=float(view.pose.pitch),
         roll=float(view.pose.roll),
     )
+
+
+def set_outcome(message: Any, result: EnrollmentResult) -> None:
+    """Say in the result of EnrollPerson or the response of AddFaceFromImage how an enrollment ended."""
+    nearest = result.nearest or Candidate("", "", math.nan)
+    message.success, message.outcome = result.success, result.outcome.value
+    message.message = in_short(result.message)
+    message.person_id, message.name = result.person_id or "", result.name
+    message.nearest_person_id, message.nearest_name = nearest.person_id, nearest.name
+    message.nearest_similarity = number(nearest.similarity)
+    message.nearest_probability = number(nearest.probability)
 
 
 def in_short(error: object) -> str:

@@ -28,6 +28,7 @@ from face_recognition_node.ros.messages import (
     SESSION_KINDS,
     bgr_to_jpeg,
     in_short,
+    set_outcome,
     sorted_persons,
     to_duration,
     to_gallery_change,
@@ -63,13 +64,7 @@ def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
     session.observe(result)
     session.finish()
     outcome = session.result()
-    response.success, response.message = outcome.success, in_short(outcome.message)
-    response.outcome = outcome.outcome.value
-    response.person_id, response.name = outcome.person_id or "", outcome.name
-    if outcome.nearest is not None:
-        response.nearest_person_id, response.nearest_name = outcome.nearest.person_id, outcome.nearest.name
-    response.nearest_similarity = number(None if outcome.nearest is None else outcome.nearest.similarity)
-    response.nearest_probability = number(None if outcome.nearest is None else outcome.nearest.probability)
+    set_outcome(response, outcome)
     views = session.views or _most_prominent(result)
     if views:
         reasons = [reason.value for reason in outcome.rejections]
@@ -302,21 +297,14 @@ def _absolute(text: str) -> Path:
 
 
 HANDLERS: dict[str, Handler] = {
-    "~/list_persons": list_persons,
-    "~/rename_person": rename_person,
-    "~/merge_persons": merge_persons,
-    "~/split_template": split_template,
-    "~/forget_persons": forget_persons,
-    "~/undo_gallery": undo_gallery,
-    "~/add_face_from_image": add_face_from_image,
-    "~/set_session": set_session,
-    "~/export_gallery": export_gallery,
-    "~/import_gallery": import_gallery,
-    "~/verify_gallery": verify_gallery,
-    "~/review_gallery": review_gallery,
-    "~/get_crop": get_crop,
-    "~/rollback_adaptation": rollback_adaptation,
-}
+    f"~/{handler.__name__}": handler
+    for handler in (
+        list_persons, rename_person, merge_persons, split_template, forget_persons, undo_gallery,
+        add_face_from_image, set_session, export_gallery, import_gallery, verify_gallery, review_gallery,
+        get_crop, rollback_adaptation,
+    )
+}  # fmt: skip
+"""Service → the function of its name."""
 
 
 def _ids(ids: Sequence[str]) -> str:
