@@ -50,46 +50,35 @@ __all__ = [
 
 UNDO_WINDOW = "undo_window_s"
 """The setting of the node that the file keeps, in the table meta, for commands."""
+Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 P = ParamSpec("P")
 
 
 def _method(
-    edit: Callable[Concatenate[Context, P], Edit[Answer]],
+    edit: Callable[Concatenate[Context, P], Edit[Key]], shown: Callable[[Snapshot, Key], Answer]
 ) -> Callable[Concatenate[Gallery, P], Answer]:
-    """Make a method of an edit: it makes the change, and returns the answer when it is durable."""
+    """Make a method of an edit: it makes the change and returns, when it is durable, what is ``shown`` of it.
+
+    Args:
+        edit: Names by its answer what the caller asked for.
+        shown: Returns that as it is after the change.
+    """
 
     @functools.wraps(edit)
     def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> Answer:
-        return self._change(lambda at: edit(at, *args, **options))
+        answer = self._change(lambda at: edit(at, *args, **options))
+        return shown(self.snapshot(), answer)
 
     return change
 
 
-def _returning_person(
-    edit: Callable[Concatenate[Context, P], Edit[str]],
-) -> Callable[Concatenate[Gallery, P], Person]:
-    """Make a method of an edit that returns the person it is about, as it is then."""
-
-    @functools.wraps(edit)
-    def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> Person:
-        person_id = self._change(lambda at: edit(at, *args, **options))
-        return self.snapshot().person(person_id)
-
-    return change
+def _itself(snapshot: Snapshot, answer: Answer) -> Answer:
+    return answer
 
 
-def _returning_owners(
-    edit: Callable[Concatenate[Context, P], Edit[tuple[str, ...]]],
-) -> Callable[Concatenate[Gallery, P], tuple[Person, ...]]:
-    """Make a method of an edit of templates that returns their owners, as they are then."""
-
-    @functools.wraps(edit)
-    def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> tuple[Person, ...]:
-        ids = self._change(lambda at: edit(at, *args, **options))
-        return tuple(self.snapshot().persons[person_id] for person_id in ids)
-
-    return change
+def _persons(snapshot: Snapshot, ids: tuple[str, ...]) -> tuple[Person, ...]:
+    return tuple(snapshot.persons[person_id] for person_id in ids)
 
 
 class Gallery(Closing):
@@ -248,20 +237,21 @@ class Gallery(Closing):
 
     # Changes. Each returns when it is durable, or raises and has changed nothing.
 
-    add_person = _returning_person(edits.add_person)
-    enroll = _returning_person(edits.enroll)
-    learn = _returning_person(edits.learn)
-    add_templates = _returning_person(edits.add_templates)
-    rename = _returning_person(edits.rename)
-    merge = _returning_person(edits.merge)
-    split = _returning_person(edits.split)
-    remove_templates = _returning_owners(edits.remove_templates)
-    set_aside = _returning_owners(edits.set_aside)
+    add_person = _method(edits.add_person, Snapshot.person)
+    enroll = _method(edits.enroll, Snapshot.person)
+    learn = _method(edits.learn, Snapshot.person)
+    add_templates = _method(edits.add_templates, Snapshot.person)
+    rename = _method(edits.rename, Snapshot.person)
+    merge = _method(edits.merge, Snapshot.person)
+    split = _method(edits.split, Snapshot.person)
+    remove_templates = _method(edits.remove_templates, _persons)
+    set_aside = _method(edits.set_aside, _persons)
 
-    rollback_adaptation = _method(edits.rollback_adaptation)
-    forget = _method(edits.forget)
-    forget_all = _method(edits.forget_all)
-    start_run = _method(edits.start_run)
+    rollback_adaptation = _method(edits.rollback_adaptation, _itself)
+    forget = _method(edits.forget, _itself)
+    forget_all = _method(edits.forget_all, _itself)
+    start_run = _method(edits.start_run, _itself)
+    set_session = _method(retention.set_session, lambda snapshot, name: snapshot.sessions[name])
 
     def forget_strangers(self, person_ids: Iterable[str]) -> tuple[Person, ...]:
         """Forget, for good, those that are strangers when it comes to it.
@@ -281,13 +271,6 @@ class Gallery(Closing):
             gone = self._change(lambda at: edits.forget(at, retention.expired(at.snapshot, moment), True))
         self._end_what_is_late(moment)
         return gone
-
-    def set_session(
-        self, name: str, kind: SessionKind | None = None, time_to_live_s: float | None = None
-    ) -> Session:
-        """Store newcomers under this session from now on; without a kind a known session is continued."""
-        self._change(lambda at: retention.set_session(at, name, kind, time_to_live_s))
-        return self.session
 
     def mark_seen(self, person_ids: Iterable[str], now: float | None = None) -> None:
         """Note that persons were recognized; written once a minute each, and lets strangers live on."""

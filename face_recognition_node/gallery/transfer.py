@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from face_recognition_node.common.errors import (
     GalleryConflictError,
@@ -37,9 +36,6 @@ from face_recognition_node.gallery.rows import Rows, read_columns
 from face_recognition_node.gallery.schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION, Row, require_schema
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.values import Provenance, Session, checked_name
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
