@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from pathlib import Path
 
-from face_recognition_node.common.errors import InputError
+from face_recognition_node.common.errors import GalleryUnavailableError
 
 PROVENANCES = ("enrolled", "adapted", "imported")
 """Where a template can come from."""
@@ -88,14 +89,24 @@ change that can be undone or done again, its persons (ids with blanks between) a
 do so, sealed where they carry embeddings."""
 
 
-def require_schema(connection: sqlite3.Connection) -> None:
-    """Refuse any table, view, trigger or index that is not word for word of :data:`SCHEMA`.
+def require_gallery(connection: sqlite3.Connection, path: Path | None) -> None:
+    """Refuse a file that is no gallery of this format; call it before any row is read.
 
-    A file from elsewhere could have a view without end in place of a table. Call it before any row is read.
+    A file from elsewhere could have a view without end in place of a table: any table, view, trigger or index
+    must be word for word of :data:`SCHEMA`.
 
     Raises:
-        InputError: What is there, or missing.
+        GalleryUnavailableError: What it is instead.
     """
+    application, version = format_of(connection)
+    if application != APPLICATION_ID:
+        n_tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        what = "is an SQLite file, but not a gallery" if n_tables else "is empty"
+        raise GalleryUnavailableError(f"{path} {what}; check the path (nothing was changed)")
+    if version != FORMAT_VERSION:
+        raise GalleryUnavailableError(
+            f"{path} has format {version}, this program reads format {FORMAT_VERSION}: update the older one"
+        )
     for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
         connection.execute(f"PRAGMA {pragma}")
     query = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~' LIMIT 100"
@@ -106,10 +117,21 @@ def require_schema(connection: sqlite3.Connection) -> None:
         for kind, name in re.findall(r"^CREATE (TABLE|INDEX) (\w+)", statement.strip())
     }
     for kind, name in found.keys() | expected.keys():
+        what = ""
         if (kind, name) not in expected:
-            raise InputError(f"it has a {str(kind)[:20]} {str(name)[:60]!r}, which a gallery does not have")
-        if found.get((kind, name)) != expected[kind, name]:
-            raise InputError(f"its {kind} {name} is not that of a gallery")
+            what = f"it has a {str(kind)[:20]} {str(name)[:60]!r}, which a gallery does not have"
+        elif found.get((kind, name)) != expected[kind, name]:
+            what = f"its {kind} {name} is not that of a gallery"
+        if what:
+            raise GalleryUnavailableError(f"{path} is not a gallery: {what} (nothing was changed)")
+
+
+def format_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return whose the file is, and in which version of its format; zeros for a new one."""
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    return application, version
 
 
 COLUMNS = {

@@ -21,12 +21,17 @@ from face_recognition_node.common.errors import (
     GalleryConflictError,
     GalleryMismatchError,
     GalleryUnavailableError,
-    InputError,
 )
 from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.files import journal_paths, make_private_file, make_private_folder
 from face_recognition_node.gallery.rows import Rows, read_rows
-from face_recognition_node.gallery.schema import APPLICATION_ID, FORMAT_VERSION, SCHEMA, require_schema
+from face_recognition_node.gallery.schema import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    SCHEMA,
+    format_of,
+    require_gallery,
+)
 
 LOGGER = logging.getLogger(__name__)
 BUSY_SECONDS, IMPATIENT_SECONDS = 2.0, 0.1
@@ -143,40 +148,13 @@ class Store:
             if answer != "ok":
                 raise _damaged(self.path, answer)
 
-    def _require_schema(self) -> None:
-        try:
-            require_schema(self.connection)
-        except InputError as error:
-            raise GalleryUnavailableError(
-                f"{self.path} is not a gallery: {error} (nothing was changed)"
-            ) from error
-
     def _create_or_check(self, fingerprint: str | None, dimension: int) -> None:
         """Make the tables of a new file, or refuse one that is no gallery of this format."""
-        if self._format() == (APPLICATION_ID, FORMAT_VERSION):
-            self._require_schema()
-            return
-        with self.transaction():  # look again: another process may be creating it at the same time
-            application, version = self._format()
-            n_tables = self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if application == 0 and n_tables == 0 and fingerprint is not None:
-                self._create(fingerprint, dimension)
-                return
-            if application != APPLICATION_ID:
-                what = "is empty" if n_tables == 0 else "is an SQLite file, but not a gallery"
-                raise GalleryUnavailableError(f"{self.path} {what}; check the path (nothing was changed)")
-            if version != FORMAT_VERSION:
-                raise GalleryUnavailableError(
-                    f"{self.path} has format {version}, this program reads format {FORMAT_VERSION}: update it"
-                )
-            self._require_schema()
-
-    def _format(self) -> tuple[int, int]:
-        application, version = (
-            self.connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("application_id", "user_version")
-        )
-        return application, version
+        if fingerprint is not None and not format_of(self.connection)[0]:
+            with self.transaction():  # look again: another process may be creating it at the same time
+                if not self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    self._create(fingerprint, dimension)
+        require_gallery(self.connection, self.path)
 
     def _create(self, fingerprint: str, dimension: int) -> None:
         for statement in SCHEMA.split(";"):
@@ -423,18 +401,14 @@ def _refuse_other_files(path: Path) -> None:
         if not path.stat().st_size:
             return
         with contextlib.closing(_as_it_lies(path)) as reading:
-            application = reading.execute("PRAGMA application_id").fetchone()[0]
-            n_tables = reading.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            is_new = not reading.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            is_ours = format_of(reading)[0] == APPLICATION_ID
+            if not is_new and not is_ours and not any(journal.exists() for journal in journal_paths(path)):
+                require_gallery(reading, path)
     except (OSError, sqlite3.OperationalError):
         return  # it is not there, or what is wrong with it is told by who opens it
     except sqlite3.DatabaseError as error:
         raise _damaged(path, str(error)) from error
-    if application == APPLICATION_ID or any(journal.exists() for journal in journal_paths(path)):
-        return
-    if application != 0 or n_tables:
-        raise GalleryUnavailableError(
-            f"{path} is an SQLite file, but not a gallery; check the path (nothing was changed)"
-        )
 
 
 def _damaged(path: Path | None, what: str) -> GalleryUnavailableError:

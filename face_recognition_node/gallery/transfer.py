@@ -33,7 +33,7 @@ from face_recognition_node.gallery.files import (
 )
 from face_recognition_node.gallery.retention import expiry
 from face_recognition_node.gallery.rows import Rows, read_columns
-from face_recognition_node.gallery.schema import APPLICATION_ID, COLUMNS, FORMAT_VERSION, Row, require_schema
+from face_recognition_node.gallery.schema import COLUMNS, Row, require_gallery
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.values import Provenance, Session, checked_name
 
@@ -180,15 +180,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         with contextlib.closing(connection):
             connection.set_progress_handler(lambda: time.monotonic() > deadline, 1000)
-            if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise GalleryUnavailableError(f"{path} is an SQLite file, but not a gallery")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != FORMAT_VERSION:
-                raise GalleryUnavailableError(
-                    f"{path} has format {version}, expected {FORMAT_VERSION}; export it again with this "
-                    "version"
-                )
-            require_schema(connection)
+            require_gallery(connection, path)
             yield connection
     except (sqlite3.DatabaseError, InputError, KeyError, ValueError, TypeError) as error:
         what = "it takes too long to read" if str(error) == "interrupted" else str(error)[:200]
