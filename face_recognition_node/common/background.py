@@ -62,7 +62,9 @@ def _log_failure(future: Future[Result]) -> None:
         _log.debug("background work failed", exc_info=error)
 
 
-def repeat(method: Callable[[], None], interval_s: float, stop: threading.Event, name: str) -> None:
+def repeat(
+    method: Callable[[], None], interval_s: float, stop: threading.Event, name: str
+) -> threading.Thread:
     """Call an object's method now and then on a thread of its own, until ``stop`` or the object is gone."""
     reference = weakref.WeakMethod(method)
 
@@ -77,4 +79,6 @@ def repeat(method: Callable[[], None], interval_s: float, stop: threading.Event,
                 _log.exception("%s failed; it goes on", name)
             del call
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread

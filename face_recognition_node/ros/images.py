@@ -97,7 +97,7 @@ class ImageInput:
             ],
         )
         given = {name: one.value for name, one in node._parameter_overrides.items()}
-        for text in check_qos_overrides(given, self._topics(config)):
+        for text in check_qos_overrides(given, [topic for topic, *_ in self._wanted(config)]):
             node.get_logger().warning(text)
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(self._companion)
@@ -121,10 +121,20 @@ class ImageInput:
             return base
         return f"{base.removesuffix('/compressed')}/compressed"  # given twice, it is meant once
 
-    def _topics(self, config: NodeConfig) -> list[str]:
-        """Return the full names of the topics of images, and of depth and camera infos where wanted."""
-        more = [name for name in (config.depth_topic, config.camera_info_topic) if name]
-        return [self.topic(config), *(str(self._node.resolve_topic_name(name)) for name in more)]
+    def _wanted(self, config: NodeConfig) -> list[tuple[str, Any, Callable[[Any], None]]]:
+        """Return full name, type and receiver of each topic; depth and camera infos only where wanted."""
+        image_type = CompressedImage if config.image_transport == "compressed" else Image
+        return [
+            (self.topic(config), image_type, self._on_image),
+            *(
+                (str(self._node.resolve_topic_name(name)), type_, callback)
+                for name, type_, callback in (
+                    (config.depth_topic, Image, self._on_depth),
+                    (config.camera_info_topic, CameraInfo, self._on_camera_info),
+                )
+                if name
+            ),
+        ]
 
     @property
     def is_open(self) -> bool:
@@ -137,15 +147,9 @@ class ImageInput:
             if self._subscriptions:
                 return
             qos = QoSProfile(depth=config.qos_depth, reliability=RELIABILITIES[config.qos_reliability])
-            image_type = CompressedImage if config.image_transport == "compressed" else Image
             try:
-                self._subscribe(image_type, self.topic(config), self._on_image, qos)
-                if config.depth_topic:
-                    depth_topic = str(self._node.resolve_topic_name(config.depth_topic))
-                    self._subscribe(Image, depth_topic, self._on_depth, qos)
-                if config.camera_info_topic:
-                    info_topic = str(self._node.resolve_topic_name(config.camera_info_topic))
-                    self._subscribe(CameraInfo, info_topic, self._on_camera_info, qos)
+                for topic, type_, callback in self._wanted(config):
+                    self._subscribe(type_, topic, callback, qos)
             except BaseException:  # all or none: without depth a poster would pass
                 self._unsubscribe()
                 raise
@@ -182,45 +186,19 @@ class ImageInput:
         self._companion.destroy_node()
 
 
-class CameraModel:
-    """Keeps the latest CameraInfo."""
-
-    def __init__(self) -> None:
-        self._message: CameraInfo | None = None
-
-    def add(self, message: CameraInfo) -> None:
-        """Take a message over."""
-        self._message = message
-
-    def clear(self) -> None:
-        """Forget it."""
-        self._message = None
-
-    def intrinsics(self, size: tuple[int, int]) -> Intrinsics | None:
-        """Return the model for an image of (height, width), or None where none has come.
-
-        An image smaller or larger than the one that was calibrated gets the model scaled.
-
-        Raises:
-            FrameError: If what came is no calibration of such an image.
-        """
-        message = self._message
-        return None if message is None else camera_intrinsics(message, size)
-
-
 class DepthBuffer:
-    """Keeps the latest depth messages until the colour image of their stamp comes.
+    """Keeps the latest depth messages until the colour image of their stamp comes, and the camera's model.
 
     Args:
         length: How many messages are kept.
         now: The clock of the stamps, for drivers that do not stamp.
 
     Attributes:
-        camera: The model of the camera.
+        camera_info: The latest one, or None.
     """
 
     def __init__(self, length: int = 10, now: Callable[[], float] = time.time) -> None:
-        self.camera = CameraModel()
+        self.camera_info: CameraInfo | None = None
         self._now = now
         self._lock = threading.Lock()
         self._messages: deque[tuple[float, Image]] = deque(maxlen=length)
@@ -234,6 +212,21 @@ class DepthBuffer:
         """Forget all messages; the camera's model stays, which some drivers send once."""
         with self._lock:
             self._messages.clear()
+
+    def add_camera_info(self, message: CameraInfo) -> None:
+        """Keep the camera's model."""
+        self.camera_info = message
+
+    def intrinsics(self, size: tuple[int, int]) -> Intrinsics | None:
+        """Return the camera's model for an image of (height, width), or None where none has come.
+
+        An image smaller or larger than the one that was calibrated gets the model scaled.
+
+        Raises:
+            FrameError: If what came is no calibration of such an image.
+        """
+        message = self.camera_info
+        return None if message is None else camera_intrinsics(message, size)
 
     def find(self, stamp: float, tolerance: float, size: tuple[int, int]) -> FloatArray | None:
         """Return the depth closest to ``stamp`` in metres, (H, W) float32, or None if none is close enough.

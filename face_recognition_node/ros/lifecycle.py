@@ -1,10 +1,11 @@
-"""What the core logs with Python's logging, in the node's own log."""
+"""Transitions of the lifecycle that say why they fail, and the core's log in the node's own."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -101,18 +102,14 @@ class RosLogHandler(logging.Handler):
             self._logger.debug(text)
 
 
-def forward_logs(logger: Any) -> RosLogHandler:
-    """Send the package's log records to ``logger`` from now on; returns what end_forwarding takes."""
+@contextlib.contextmanager
+def forwarded_logs(logger: Any) -> Iterator[None]:
+    """Send the package's log records to ``logger`` while the block runs."""
     handler = RosLogHandler(logger)
     package = logging.getLogger(_ROOT)
     package.addHandler(handler)
     package.propagate = False
     package.setLevel(logging.DEBUG if logger.get_effective_level() <= logging.DEBUG else logging.INFO)
-    return handler
-
-
-def end_forwarding(handler: RosLogHandler) -> None:
-    """Undo forward_logs."""
-    package = logging.getLogger(_ROOT)
+    yield
     package.removeHandler(handler)
     package.propagate = True

@@ -7,13 +7,13 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from face_recognition_node.common.background import repeat
 from face_recognition_node.common.errors import GalleryError
 from face_recognition_node.common.newest import NewestItemWorker
 from face_recognition_node.ros.actions import EnrollmentServer, FindServer
@@ -26,7 +26,7 @@ from face_recognition_node.ros.diagnostics import (
     to_diagnostics,
 )
 from face_recognition_node.ros.images import DepthBuffer, ImageInput
-from face_recognition_node.ros.lifecycle import end_forwarding, forward_logs, loud, state_label
+from face_recognition_node.ros.lifecycle import forwarded_logs, loud, state_label
 from face_recognition_node.ros.messages import DIAGNOSTICS, stamp_to_seconds
 from face_recognition_node.ros.outputs import AnswerPublisher
 from face_recognition_node.ros.parameters import NodeParameters, Settings
@@ -39,42 +39,8 @@ from face_recognition_node.ros.runtime import (
     twin_warning,
 )
 from face_recognition_node.ros.services import GalleryServices
-from face_recognition_node.vision.faces import RecognitionResult
 
 logger = logging.getLogger(__name__)
-
-
-class Ticker:
-    """Calls each job again and again, every so many seconds of the monotonic clock.
-
-    Args:
-        jobs: (period in seconds, job) pairs. A job that raises is logged and called again next time.
-    """
-
-    def __init__(self, jobs: Sequence[tuple[float, Callable[[], None]]]) -> None:
-        self._jobs = jobs
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Call no job any more; one at work is waited for, but not for ever."""
-        self._stop.set()
-        self._thread.join(timeout=2.0)
-
-    def _run(self) -> None:
-        due = [time.monotonic() + period for period, _ in self._jobs]
-        while not self._stop.wait(max(min(due) - time.monotonic(), 0.0)):
-            now = time.monotonic()
-            for index, (period, job) in enumerate(self._jobs):
-                if due[index] > now:
-                    continue
-                due[index] = now + period
-                try:
-                    job()
-                except Exception:
-                    # One failure must not end diagnostics and all the others for good.
-                    logger.exception("a periodic job failed; next call in %g s", period)
 
 
 CHECK_PERIOD_S = 0.2
@@ -89,7 +55,7 @@ class FaceRecognitionNode(Host):
     def __init__(self) -> None:
         self._to_close = ExitStack()  # first: rclpy destroys half-made nodes, too
         super().__init__("face_recognition")
-        self._to_close.callback(end_forwarding, forward_logs(self.get_logger()))
+        self._to_close.enter_context(forwarded_logs(self.get_logger()))
         self._to_close.callback(super().destroy_node)
         self._answers: AnswerPublisher | None = None
         self._worker: NewestItemWorker[Packet] | None = None
@@ -103,7 +69,7 @@ class FaceRecognitionNode(Host):
         self._runs_begun: set[Path] = set()
         self.node_parameters = NodeParameters(self, lambda: self.runtime is not None, self._on_settings)
         self._input = ImageInput(
-            self, self.settings.node, self._on_image, self._depth.add, self._depth.camera.add
+            self, self.settings.node, self._on_image, self._depth.add, self._depth.add_camera_info
         )
         self._to_close.callback(self._input.destroy)
         self._gallery_services = GalleryServices(self)
@@ -112,12 +78,15 @@ class FaceRecognitionNode(Host):
         self._search = FindServer(self)
         self._to_close.callback(self._search.close)
         self._diagnostics = self.create_publisher(DIAGNOSTICS.type, DIAGNOSTICS.name, DIAGNOSTICS.qos)
-        self._ticker = Ticker(
-            [(CHECK_PERIOD_S, self.check), (self.settings.node.diagnostics_period, self._diagnose)]
-        )
-        self._to_close.callback(self._ticker.stop)
-        self._housekeeping = Ticker([(HOUSEKEEPING_PERIOD_S, self._tidy)])
-        self._to_close.callback(self._housekeeping.stop)
+        ending = threading.Event()
+        for method, period_s in (
+            (self.check, CHECK_PERIOD_S),
+            (self._diagnose, self.settings.node.diagnostics_period),
+            (self._tidy, HOUSEKEEPING_PERIOD_S),  # on a thread of its own: it may wait long for the disk
+        ):
+            thread = repeat(method, period_s, ending, method.__name__)
+            self._to_close.callback(thread.join, timeout=2.0)
+        self._to_close.callback(ending.set)
 
     @property
     def settings(self) -> Settings:
@@ -141,7 +110,7 @@ class FaceRecognitionNode(Host):
             runtime.close()
             raise
         self.pipeline = FramePipeline(
-            runtime.recognizer, self.settings, self._depth, self._statistics, answers, self._after_result
+            runtime.recognizer, self.settings, self._depth, self._statistics, answers, self._housekeeper.note
         )
         self.runtime, self._answers = runtime, answers
         self.publish_gallery()
@@ -206,7 +175,7 @@ class FaceRecognitionNode(Host):
             self._twins = []
             if runtime is not None:
                 stack.callback(runtime.close)
-            self._depth.camera.clear()  # the next one configured may be another camera
+            self._depth.camera_info = None  # the next one configured may be another camera
             answers, self._answers = self._answers, None
             if answers is not None:
                 answers.close()
@@ -238,10 +207,6 @@ class FaceRecognitionNode(Host):
         pipeline.update_settings(settings)
         runtime.update_config(settings.recognition)
         self.check()
-
-    def _after_result(self, result: RecognitionResult) -> None:
-        """Do with an answer what need not delay it."""
-        self._housekeeper.note(result)
 
     def publish_gallery(self) -> None:
         """Show who is known, if that has changed."""
@@ -278,7 +243,7 @@ class FaceRecognitionNode(Host):
         self.publish_gallery()
 
     def _tidy(self) -> None:
-        """Let the gallery do its chores, on a thread of their own: they may wait long for the disk."""
+        """Let the gallery do its chores."""
         runtime = self.runtime
         if runtime is None:
             return

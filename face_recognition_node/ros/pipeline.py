@@ -150,7 +150,7 @@ class FramePipeline:
         image = image_to_bgr(packet.message, self._settings.node.maximum_megapixels)
         size, tolerance = (image.shape[0], image.shape[1]), self._settings.node.depth_tolerance
         depth = self._or_none(lambda: self._depth.find(stamp, tolerance, size))
-        intrinsics = self._or_none(lambda: self._depth.camera.intrinsics(size))
+        intrinsics = self._or_none(lambda: self._depth.intrinsics(size))
         decoded = time.perf_counter() - started
         frame = Frame(image, stamp, packet.message.header.frame_id, depth, intrinsics)
         result = self.recognizer.process(frame, embed_all=bool(self._observers))

@@ -142,7 +142,7 @@ def camera_info(width: int, height: int, focal: float = 500.0) -> CameraInfo:
 
 
 def test_the_camera_model_comes_along_with_depth_scaled_to_the_image(bench) -> None:
-    bench.depth.camera.add(camera_info(12, 8))
+    bench.depth.add_camera_info(camera_info(12, 8))
     bench.send(image())
     assert bench.recognizer.frames[0].intrinsics == Intrinsics(250.0, 250.0, 3.0, 2.0)
     bench.depth.add(depth_image(250_000_000, 1500))
@@ -152,20 +152,20 @@ def test_the_camera_model_comes_along_with_depth_scaled_to_the_image(bench) -> N
 
 def test_depth_of_a_driver_that_does_not_stamp_fits_and_a_camera_is_forgotten(bench) -> None:
     bench.depth._now = lambda: 123.4
-    bench.depth.camera.add(camera_info(6, 4))
+    bench.depth.add_camera_info(camera_info(6, 4))
     unstamped = depth_image(0, 1500)
     unstamped.header.stamp.sec = 0
     bench.depth.add(unstamped)
     bench.send(image(0, 0), arrived=123.41)
     assert bench.recognizer.frames[0].depth_m is not None
-    bench.depth.camera.clear()
-    assert bench.depth.camera.intrinsics((4, 6)) is None
+    bench.depth.camera_info = None
+    assert bench.depth.intrinsics((4, 6)) is None
 
 
 def test_the_model_of_the_rectified_image_goes_first(bench) -> None:
     info = camera_info(6, 4)
     info.p = [470.0, 0.0, 3.5, 0.0, 0.0, 480.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0]
-    bench.depth.camera.add(info)
+    bench.depth.add_camera_info(info)
     bench.depth.add(depth_image(250_000_000, 1500))
     bench.send(image())
     assert bench.recognizer.frames[0].intrinsics == Intrinsics(470.0, 480.0, 3.5, 2.5)
@@ -177,7 +177,7 @@ def test_the_model_of_the_rectified_image_goes_first(bench) -> None:
     + [camera_info(6, 4, focal=focal) for focal in (0.0, 1e-300, 1e308, math.nan)],
 )
 def test_a_camera_model_of_something_else_is_told_once_and_the_image_answered(bench, info) -> None:
-    bench.depth.camera.add(info)
+    bench.depth.add_camera_info(info)
     bench.depth.add(depth_image(250_000_000, 1500))
     for _ in range(2):
         bench.send(image())
