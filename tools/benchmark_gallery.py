@@ -104,7 +104,7 @@ def recall(snapshot: Snapshot, queries: FloatArray, threshold: float) -> tuple[f
         The part of the best matches found, the part of all matches found (up to 32 a query), and the number
         of the latter; only matches whose similarity reaches ``threshold`` count. 1.0 where there are none.
     """
-    owners = snapshot.columns.person_ids
+    owners = snapshot.table["person_id"]
     order = np.argsort(owners.astype(str), kind="stable")
     person_ids, starts = np.unique(owners[order].astype(str), return_index=True)
     starts, embeddings = np.append(starts, len(owners)), snapshot.embeddings()[order]

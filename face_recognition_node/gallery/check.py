@@ -189,19 +189,19 @@ def _key_problems(store: Store, keys: KeyRing) -> list[str]:
 
 def _index_problems(store: Store, snapshot: Snapshot) -> list[str]:
     rows = store.read_since(-1)
-    in_file, indexed = rows.templates, snapshot.columns
-    problems = unit_problems(in_file.template_ids, rows.embeddings)
-    if not np.array_equal(indexed.template_ids, in_file.template_ids):
+    in_file, indexed = rows.templates, snapshot.table
+    problems = unit_problems(in_file["template_id"], rows.embeddings)
+    if not np.array_equal(indexed["template_id"], in_file["template_id"]):
         return [
             *problems,
             f"the search index holds {len(indexed)} templates, the file {len(in_file)} other ones",
         ]
     is_number = np.isfinite(rows.embeddings).all(axis=1)  # NaN is reported above, and differs from itself
     differs = (snapshot.embeddings() != rows.embeddings).any(axis=1) & is_number
-    differs |= indexed.person_ids != in_file.person_ids
+    differs |= indexed["person_id"] != in_file["person_id"]
     return problems + [
         f"template {template_id}: the search index differs from the file"
-        for template_id in in_file.template_ids[differs].tolist()
+        for template_id in in_file["template_id"][differs].tolist()
     ]
 
 
@@ -213,8 +213,8 @@ def doubtful_templates(snapshot: Snapshot) -> tuple[int, ...]:
     n = snapshot.n_templates
     if n == 0:
         return ()
-    embeddings, template_ids = snapshot.embeddings(), snapshot.columns.template_ids
-    _, owners = np.unique(snapshot.columns.person_ids.astype(str), return_inverse=True)
+    embeddings, template_ids = snapshot.embeddings(), snapshot.table["template_id"]
+    _, owners = np.unique(snapshot.table["person_id"].astype(str), return_inverse=True)
     counts = np.bincount(owners)
     sums = np.zeros((len(counts), snapshot.dimension), np.float32)
     np.add.at(sums, owners, embeddings)

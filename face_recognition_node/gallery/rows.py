@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,88 +15,68 @@ from face_recognition_node.common.errors import InputError
 from face_recognition_node.gallery.schema import COLUMNS, PRECISIONS, PROVENANCES, Row
 from face_recognition_node.vision.faces import FloatArray, IntArray
 
+TEMPLATES = np.dtype(
+    [
+        ("template_id", np.int64),
+        ("person_id", object),
+        ("created", np.float64),
+        ("quality", np.float32),
+        ("pose", np.float32, 3),  # yaw, pitch, roll in degrees
+        ("provenance", np.uint8),  # position in PROVENANCES
+        ("precision", np.uint8),  # position in PRECISIONS
+        ("is_set_aside", np.uint8),
+    ],
+    align=True,
+)
+"""A template without its embedding, as a row of a :data:`Table`, which is sorted by id."""
+Table = NDArray[np.void]
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """Templates, without their embeddings, as columns of equal length n.
 
-    Attributes:
-        person_ids: (n,) whose each template is.
-        pose: (n, 3) yaw, pitch, roll in degrees.
-        created: (n,) Unix seconds.
-        codes: (n, 3) position in PROVENANCES, position in PRECISIONS, 1 if set aside.
-    """
+def rows_of(table: Table, template_ids: IntArray) -> IntArray:
+    """Return the rows of those of some ids that are in the table."""
+    if len(table) == 0:
+        return np.zeros(0, np.int64)
+    rows = np.minimum(np.searchsorted(table["template_id"], template_ids), len(table) - 1)
+    found: IntArray = rows[table["template_id"][rows] == template_ids]
+    return found
 
-    person_ids: NDArray[np.object_]
-    template_ids: IntArray
-    quality: FloatArray
-    pose: FloatArray
-    created: NDArray[np.float64]
-    codes: NDArray[np.uint8]
 
-    def __len__(self) -> int:
-        return len(self.template_ids)
-
-    def rows_of(self, template_ids: IntArray) -> IntArray:
-        """Return the rows of those of some ids that are here; the columns must be sorted by id."""
-        if len(self) == 0:
-            return np.zeros(0, np.int64)
-        rows = np.minimum(np.searchsorted(self.template_ids, template_ids), len(self) - 1)
-        found: IntArray = rows[self.template_ids[rows] == template_ids]
-        return found
-
-    def with_changed(self, touched: IntArray, new: Columns) -> Columns:
-        """Return these templates, sorted by id, with the touched ones and those of ``new`` replaced by it."""
-        rows = self.rows_of(np.union1d(touched, new.template_ids))
-        kept = Columns(*(np.delete(column, rows, axis=0) for column in self._all()))
-        at = np.searchsorted(kept.template_ids, new.template_ids)
-        pairs = zip(kept._all(), new._all(), strict=True)
-        return Columns(*(np.insert(column, at, more, axis=0) for column, more in pairs))
-
-    def _all(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self)]
+def with_changed(table: Table, touched: IntArray, new: Table) -> Table:
+    """Return a table with the touched templates and those of ``new`` replaced by it."""
+    kept = np.delete(table, rows_of(table, np.union1d(touched, new["template_id"])))
+    changed: Table = np.insert(kept, np.searchsorted(kept["template_id"], new["template_id"]), new)
+    return changed
 
 
 READ_ROWS = 20000
 """Read at a time: a million rows as Python objects would take a gigabyte."""
 
 
-def read_columns(rows: Iterator[Row], dimension: int) -> tuple[Columns, FloatArray]:
+def read_table(rows: Iterator[Row], dimension: int) -> tuple[Table, FloatArray]:
     """Return rows of the table templates (columns in the schema's order), and their (n, D) embeddings.
 
     Raises:
         InputError: An embedding is not ``dimension`` numbers long.
     """
-    parts = [_columns([], dimension)]
+    parts = [_table([], dimension)]
     while part := list(itertools.islice(rows, READ_ROWS)):
-        parts.append(_columns(part, dimension))
-    columns = zip(*(part[0]._all() for part in parts), strict=True)
-    return Columns(*(np.concatenate(column) for column in columns)), np.concatenate([p[1] for p in parts])
+        parts.append(_table(part, dimension))
+    tables, embeddings = zip(*parts, strict=True)
+    return np.concatenate(tables, dtype=TEMPLATES), np.concatenate(embeddings)
 
 
-def _columns(rows: Sequence[Row], dimension: int) -> tuple[Columns, FloatArray]:
-    n = len(rows)
+def _table(rows: Sequence[Row], dimension: int) -> tuple[Table, FloatArray]:
     for row in rows:
         if len(row[2]) != 4 * dimension:  # type: ignore[arg-type]  # bytes, by the schema
             raise InputError(f"template {row[0]!r}: expected an embedding of {dimension} numbers")
-    ids, persons, blobs, quality, yaw, pitch, roll, provenance, precision, created, aside = (
-        zip(*rows, strict=True) if rows else ((),) * 11
-    )
-    codes = np.empty((n, 3), np.uint8)
-    codes[:, 0] = [PROVENANCES.index(name) for name in provenance]
-    codes[:, 1] = [PRECISIONS.index(name) for name in precision]
-    codes[:, 2] = aside
-    person_ids = np.empty(n, object)
-    person_ids[:] = persons
-    columns = Columns(
-        person_ids,
-        np.array(ids, np.int64),
-        np.array(quality, np.float32),
-        np.array([yaw, pitch, roll], np.float32).T.reshape(n, 3),
-        np.array(created, np.float64),
-        codes,
-    )
-    return columns, np.frombuffer(b"".join(blobs), "<f4").reshape(n, dimension)
+    columns = dict(zip(COLUMNS["templates"], zip(*rows, strict=True) if rows else [()] * 11, strict=True))
+    columns["pose"] = tuple(zip(columns["yaw"], columns["pitch"], columns["roll"], strict=True))
+    columns["provenance"] = tuple(map(PROVENANCES.index, columns["provenance"]))
+    columns["precision"] = tuple(map(PRECISIONS.index, columns["precision"]))
+    table = np.empty(len(rows), TEMPLATES)
+    for name in (TEMPLATES.names or ()) if rows else ():
+        table[name] = columns[name]
+    return table, np.frombuffer(b"".join(columns["embedding"]), "<f4").reshape(-1, dimension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +100,7 @@ class Rows:
     is_everything: bool
     persons: list[Row]
     aliases: list[Row]
-    templates: Columns
+    templates: Table
     embeddings: FloatArray
     sessions: list[Row]
     session: str
@@ -155,7 +135,7 @@ def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
     of_persons = f"person_id IN ({log.format('p')})"
     of_either = f"{of_persons} OR template_id IN ({log.format('t')})"
     cursor = rows("templates", of_either, "ORDER BY template_id")
-    templates, embeddings = read_columns(cursor, int(meta["dimension"]))
+    templates, embeddings = read_table(cursor, int(meta["dimension"]))
     return Rows(
         version=now,
         is_everything=is_everything,

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from face_recognition_node.common.errors import GalleryConflictError, InputError, PersonNotFoundError
 from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.rows import Columns, Rows
+from face_recognition_node.gallery.rows import Rows, Table, rows_of, with_changed
 from face_recognition_node.gallery.schema import PRECISIONS, PROVENANCES
 from face_recognition_node.gallery.values import Person, Provenance, SearchHit, Session, SessionKind, Template
 from face_recognition_node.vision.faces import FloatArray, HeadPose, IntArray
@@ -37,8 +37,8 @@ class Snapshot:
         persons: Persons and strangers by id, in the order in which they were created, then by id.
         session: Name of the current session.
         fingerprint: Of the model and alignment the embeddings come from.
-        columns: The templates but for their embeddings, ascending id.
-        index: The embeddings. It may hold more templates than ``columns``: a later version's, forgotten ones.
+        table: The templates but for their embeddings, ascending id.
+        index: The embeddings. It may hold more templates than ``table``: a later version's, forgotten ones.
         aliases: Former ids of merged persons, and the ids they lead to.
     """
 
@@ -48,14 +48,14 @@ class Snapshot:
     session: str
     fingerprint: str
     dimension: int
-    columns: Columns
+    table: Table
     index: FlatIndex | CellIndex
     aliases: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def n_templates(self) -> int:
         """Number of stored templates, also those set aside."""
-        return len(self.columns)
+        return len(self.table)
 
     @property
     def current_session(self) -> Session:
@@ -69,7 +69,7 @@ class Snapshot:
 
     def embeddings(self) -> FloatArray:
         """Return the (n, D) embeddings of all templates, ascending id; a copy."""
-        return self.index.embeddings(self.columns.template_ids)
+        return self.index.embeddings(self.table["template_id"])
 
     def resolve(self, person_id: str) -> str:
         """Return the id under which a person is known today (after merges).
@@ -97,25 +97,23 @@ class Snapshot:
             GalleryConflictError: One of them is not there.
         """
         wanted = np.array(sorted(set(template_ids)), np.int64)
-        columns, rows = self.columns, self.columns.rows_of(wanted)
+        rows = self.table[rows_of(self.table, wanted)]
         if len(rows) < len(wanted):
-            missing = sorted(set(wanted.tolist()) - set(columns.template_ids[rows].tolist()))
+            missing = sorted(set(wanted.tolist()) - set(rows["template_id"].tolist()))
             raise GalleryConflictError(f"there are no templates with the ids {missing}")
         return tuple(
             Template(
-                template_id=template_id,
-                person_id=columns.person_ids[row],
+                template_id=int(row["template_id"]),
+                person_id=row["person_id"],
                 embedding=embedding,
-                quality=float(columns.quality[row]),
-                pose=HeadPose(*columns.pose[row].tolist()),
-                provenance=Provenance(PROVENANCES[columns.codes[row, 0]]),
-                created=float(columns.created[row]),
-                precision=PRECISIONS[columns.codes[row, 1]],
-                is_set_aside=bool(columns.codes[row, 2]),
+                quality=float(row["quality"]),
+                pose=HeadPose(*row["pose"].tolist()),
+                provenance=Provenance(PROVENANCES[row["provenance"]]),
+                created=float(row["created"]),
+                precision=PRECISIONS[row["precision"]],
+                is_set_aside=bool(row["is_set_aside"]),
             )
-            for template_id, row, embedding in zip(
-                wanted.tolist(), rows.tolist(), self.index.embeddings(wanted), strict=True
-            )
+            for row, embedding in zip(rows, self.index.embeddings(wanted), strict=True)
         )
 
     def search(self, queries: ArrayLike, per_query: int = 32) -> list[tuple[SearchHit, ...]]:
@@ -153,15 +151,15 @@ class Snapshot:
 
     def _persons(self, similarities: list[float], template_ids: IntArray, n: int) -> tuple[SearchHit, ...]:
         """Return the first template of each of the first n persons, of those that this version shows."""
-        columns = self.columns
-        rows = np.minimum(np.searchsorted(columns.template_ids, template_ids), len(columns) - 1)
-        is_shown = (columns.template_ids[rows] == template_ids) & (columns.codes[rows, 2] == 0)
+        places = np.minimum(np.searchsorted(self.table["template_id"], template_ids), len(self.table) - 1)
+        rows = self.table[places]
+        is_shown = (rows["template_id"] == template_ids) & (rows["is_set_aside"] == 0)
         best: dict[str, SearchHit] = {}
         for at in np.flatnonzero(is_shown).tolist():
             row = rows[at]
-            person_id = columns.person_ids[row]
+            person_id = row["person_id"]
             if person_id not in best:
-                quality = float(columns.quality[row])
+                quality = float(row["quality"])
                 best[person_id] = SearchHit(person_id, similarities[at], int(template_ids[at]), quality)
                 if len(best) == n:
                     break
@@ -192,11 +190,11 @@ class LiveSnapshot:
         rows = self._store.read_since(before.version)
         if rows.version == before.version:
             return before
-        ids = set(rows.templates.template_ids.tolist())
+        ids = set(rows.templates["template_id"].tolist())
         if rows.is_everything:
             self._store.check_fingerprint(before.fingerprint, before.dimension)
             self._show(
-                _first(rows, self._store, self._config), set(before.columns.template_ids.tolist()) - ids
+                _first(rows, self._store, self._config), set(before.table["template_id"].tolist()) - ids
             )
         else:
             self._show(_next(before, rows, self._config), set(rows.touched_templates) - ids)
@@ -219,7 +217,7 @@ def _first(rows: Rows, store: Store, config: GalleryConfig) -> Snapshot:
         session=rows.session,
         fingerprint=str(store.meta("fingerprint")),
         dimension=int(store.meta("dimension")),
-        columns=rows.templates,
+        table=rows.templates,
         index=_index(rows.templates, rows.embeddings, config),
         aliases=MappingProxyType({str(alias): str(person_id) for alias, person_id in rows.aliases}),
     )
@@ -227,13 +225,13 @@ def _first(rows: Rows, store: Store, config: GalleryConfig) -> Snapshot:
 
 def _next(before: Snapshot, rows: Rows, config: GalleryConfig) -> Snapshot:
     """Return ``before`` with the touched rows replaced."""
-    columns, index = before.columns, before.index
+    table, index = before.table, before.index
     touched = np.array(sorted(rows.touched_templates), np.int64)
     if len(touched):
         # Whoever was forgotten for good is not in the log; their templates are gone or somebody else's.
-        at = before.columns.rows_of(touched)
-        owners = dict(zip(rows.templates.template_ids.tolist(), rows.templates.person_ids, strict=True))
-        earlier = zip(before.columns.template_ids[at].tolist(), before.columns.person_ids[at], strict=True)
+        whose = ["template_id", "person_id"]
+        owners = dict(rows.templates[whose].tolist())
+        earlier = before.table[rows_of(before.table, touched)][whose].tolist()
         lost = {owner for template_id, owner in earlier if owners.get(template_id) != owner}
         rows = replace(rows, touched_persons=rows.touched_persons | lost)
     aliases = before.aliases.copy()
@@ -241,43 +239,45 @@ def _next(before: Snapshot, rows: Rows, config: GalleryConfig) -> Snapshot:
         del aliases[alias]
     aliases.update((str(alias), str(person_id)) for alias, person_id in rows.aliases)
     if len(touched):
-        columns = before.columns.with_changed(touched, rows.templates)
-        index = _next_index(before, columns, touched, rows, config)
+        table = with_changed(before.table, touched, rows.templates)
+        index = _next_index(before, table, touched, rows, config)
     return replace(
         before,
         version=rows.version,
         persons=MappingProxyType(_persons_after(before.persons, rows)),
         sessions=MappingProxyType(_sessions(rows)),
         session=rows.session,
-        columns=columns,
+        table=table,
         index=index,
         aliases=MappingProxyType(aliases),
     )
 
 
-def _index(columns: Columns, embeddings: FloatArray, config: GalleryConfig) -> FlatIndex | CellIndex:
-    if len(columns) > config.exact_limit:
-        return CellIndex(columns.template_ids, columns.person_ids, embeddings, config.index_threads)
-    return FlatIndex(columns.template_ids, embeddings, config.index_threads)
+def _index(table: Table, embeddings: FloatArray, config: GalleryConfig) -> FlatIndex | CellIndex:
+    ids = np.ascontiguousarray(table["template_id"])
+    if len(table) > config.exact_limit:
+        return CellIndex(ids, table["person_id"], embeddings, config.index_threads)
+    return FlatIndex(ids, embeddings, config.index_threads)
 
 
 def _next_index(
-    before: Snapshot, columns: Columns, touched: IntArray, rows: Rows, config: GalleryConfig
+    before: Snapshot, table: Table, touched: IntArray, rows: Rows, config: GalleryConfig
 ) -> FlatIndex | CellIndex:
     """Return the index of the next version: a flat one is copied, cells grow in place while there is room."""
     new = rows.templates
-    is_added = ~np.isin(new.template_ids, before.columns.template_ids)
-    added, embeddings = new.template_ids[is_added], rows.embeddings[is_added]
-    gone = before.columns.rows_of(np.setdiff1d(touched, new.template_ids))
+    present = before.table["template_id"]
+    is_added = ~np.isin(new["template_id"], present)
+    added, embeddings = new["template_id"][is_added], rows.embeddings[is_added]
+    gone = rows_of(before.table, np.setdiff1d(touched, new["template_id"]))
     if not len(added) and not len(gone):
         return before.index
     if isinstance(before.index, CellIndex) and (
-        not len(added) or before.index.add(added, new.person_ids[is_added], embeddings)
+        not len(added) or before.index.add(added, new["person_id"][is_added], embeddings)
     ):
         return before.index
-    kept = np.delete(before.columns.template_ids, gone)
+    kept = np.delete(present, gone)
     everything = np.insert(before.index.embeddings(kept), np.searchsorted(kept, added), embeddings, axis=0)
-    return _index(columns, everything, config)
+    return _index(table, everything, config)
 
 
 def _persons_after(before: Mapping[str, Person], rows: Rows) -> dict[str, Person]:
@@ -303,10 +303,9 @@ def _rank(person: Person) -> tuple[float, str]:
 def _persons(rows: Rows) -> dict[str, Person]:
     templates: dict[str, list[int]] = {}
     counts: Counter[tuple[str, int]] = Counter()
-    owners = rows.templates.person_ids.tolist()
-    for owner, template_id in zip(owners, rows.templates.template_ids.tolist(), strict=True):
+    for template_id, owner, provenance in rows.templates[["template_id", "person_id", "provenance"]].tolist():
         templates.setdefault(owner, []).append(template_id)
-    counts.update(zip(owners, rows.templates.codes[:, 0].tolist(), strict=True))
+        counts[owner, provenance] += 1
     aliases: dict[str, list[str]] = {}
     for alias, person_id in rows.aliases:
         aliases.setdefault(str(person_id), []).append(str(alias))

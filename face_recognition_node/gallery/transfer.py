@@ -32,7 +32,7 @@ from face_recognition_node.gallery.files import (
     write_private,
 )
 from face_recognition_node.gallery.retention import expiry
-from face_recognition_node.gallery.rows import Rows, read_columns
+from face_recognition_node.gallery.rows import Rows, read_table
 from face_recognition_node.gallery.schema import COLUMNS, Row, require_gallery
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.values import Provenance, Session, checked_name
@@ -223,8 +223,8 @@ def read_export(path: Path, fingerprint: str) -> ExportFile:
             str(meta.get("exported_from", meta["gallery_id"])), found, dimension,
             rows("persons"), rows("aliases"), rows("templates"),
         )  # fmt: skip
-    columns, embeddings = read_columns(iter(export.templates), dimension)
-    for problem in unit_problems(columns.template_ids, embeddings):
+    table, embeddings = read_table(iter(export.templates), dimension)
+    for problem in unit_problems(table["template_id"], embeddings):
         raise GalleryUnavailableError(f"{path} is damaged ({problem}); export it again")
     expected = export.checksum()
     if meta.get("checksum", expected) != expected:

@@ -139,7 +139,7 @@ def test_recall_counts_what_a_search_misses(rng):
         """Finds only the best match of every other query."""
 
         def __init__(self, snapshot):
-            self.columns, self.embeddings = snapshot.columns, snapshot.embeddings
+            self.table, self.embeddings = snapshot.table, snapshot.embeddings
             self.search = lambda queries, n: [
                 found[:1] if number % 2 else () for number, found in enumerate(snapshot.search(queries, n))
             ]

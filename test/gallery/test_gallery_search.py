@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from face_recognition_node.gallery.gallery import NewTemplate
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
+from face_recognition_node.gallery.rows import rows_of, with_changed
 from face_recognition_node.vision.faces import HeadPose
 
 
@@ -226,8 +227,8 @@ def test_rows_are_found_by_template_id(rng):
     with open_gallery(None) as gallery:
         for count in (2, 3):
             gallery.add_person("x", templates(rng, count))
-        columns = gallery.snapshot().columns
+        table = gallery.snapshot().table
         for wanted in ([], [1], [1, 5, 77], [99], [0, 1]):
-            rows = columns.rows_of(np.array(wanted, np.int64))
-            assert columns.template_ids[rows].tolist() == [i for i in wanted if 1 <= i <= 5]
-        assert len(columns.with_changed(np.arange(9), columns)) == 5
+            rows = rows_of(table, np.array(wanted, np.int64))
+            assert table["template_id"][rows].tolist() == [i for i in wanted if 1 <= i <= 5]
+        assert len(with_changed(table, np.arange(9), table)) == 5
