@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import array
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -15,7 +15,7 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -74,9 +74,13 @@ class Topic:
 
     name: str
     type: Any
-    qos: QoSProfile
     text: str
     parameter: str = ""
+    qos: QoSProfile = field(default_factory=lambda: QoSProfile(depth=10))
+
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+NEWEST = QoSProfile(depth=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +95,28 @@ class Call:
 FACES = Topic(
     "~/faces",
     FaceArray,
-    QoSProfile(depth=10),
     "One message per image, with the image's header: every face with its track, quality and identity.",
 )
 GALLERY = Topic(
     "~/gallery",
     GalleryInfo,
-    QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
     "Everybody known; latched, updated on every change.",
+    qos=LATCHED,
 )
 ANNOTATED = Topic(
     "~/annotated",
     Image,
-    QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE),
     "The image, upright, with boxes and names; drawn only while somebody subscribes.",
+    qos=NEWEST,
 )
 DIAGNOSTICS = Topic(
     "/diagnostics",
     DiagnosticArray,
-    QoSProfile(depth=10),
     "Rates, drops, latency by stage, bad images by kind, the backend in use and why, the gallery's state.",
 )
 ADDRESSEE = Topic(
     "~/addressee",
     Addressee,
-    QoSProfile(depth=10),
     "The nearby face that looks at the robot, to be addressed; while somebody subscribes.",
 )
 TOPICS = (FACES, ADDRESSEE, GALLERY, ANNOTATED, DIAGNOSTICS)
@@ -123,7 +124,6 @@ TOPICS = (FACES, ADDRESSEE, GALLERY, ANNOTATED, DIAGNOSTICS)
 DETECTIONS = Topic(
     "~/detections",
     "vision_msgs/msg/Detection2DArray",
-    QoSProfile(depth=10),
     "The faces of an image: id is the track, class_id the person's id, a space and the name, or unknown; "
     "score is its posterior probability.",
     "publish_detections",
@@ -131,72 +131,70 @@ DETECTIONS = Topic(
 DETECTIONS_3D = Topic(
     "~/detections_3d",
     "vision_msgs/msg/Detection3DArray",
-    QoSProfile(depth=10),
     "The same faces in space: those that have a position, with its covariance.",
     "publish_detections",
 )
 MARKERS = Topic(
     "~/markers",
     "visualization_msgs/msg/MarkerArray",
-    QoSProfile(depth=1),
     "A box and the name for each face that has a position, for RViz.",
     "publish_markers",
+    qos=NEWEST,
 )
 FRAMES = Topic(
     "/tf",
     "tf2_msgs/msg/TFMessage",
-    QoSProfile(depth=100),
     "A frame person_ID at each person's face (ID: the person's id with _ for -).",
     "publish_frames",
+    qos=QoSProfile(depth=100),
 )
 FACES_TRACKED = Topic(
     "/humans/faces/tracked",
     "hri_msgs/msg/IdsList",
-    QoSProfile(depth=10),
     "Ids of the faces in view; a face is announced in the third image of its track.",
     "publish_humans",
 )
 FACE_REGION = Topic(
     "/humans/faces/FACE/roi",
     "hri_msgs/msg/NormalizedRegionOfInterest2D",
-    QoSProfile(depth=1),
     "Region of the face FACE: face_RANDOM_12 for track 12, with a new random part at each activation.",
     "publish_humans",
+    qos=NEWEST,
 )
 FACE_CROPPED = Topic(
     "/humans/faces/FACE/cropped",
     "sensor_msgs/msg/Image",
-    QoSProfile(depth=1),
     "Crop of the face, while somebody subscribes.",
     "publish_humans",
+    qos=NEWEST,
 )
 FACE_ALIGNED = Topic(
     "/humans/faces/FACE/aligned",
     "sensor_msgs/msg/Image",
-    QoSProfile(depth=1),
     "The aligned face, 112x112, while somebody subscribes.",
     "publish_humans",
+    qos=NEWEST,
 )
 FACE_LANDMARKS = Topic(
     "/humans/faces/FACE/landmarks",
     "hri_msgs/msg/FacialLandmarks",
-    QoSProfile(depth=1),
     "Pupils, nose and mouth corners (the others have confidence 0), while somebody subscribes.",
     "publish_humans",
+    qos=NEWEST,
 )
 MATCHES = Topic(
     "/humans/candidate_matches",
     "hri_msgs/msg/IdsMatch",
-    QoSProfile(depth=100),
     "Whose face it is, on change (the person's id with _ for -); a confidence of 0 withdraws a match.",
     "publish_humans",
+    qos=QoSProfile(depth=100),
 )
 PERSON_NAME = Topic(
     "/humans/persons/PERSON/name",
     "std_msgs/msg/String",
-    QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
     "Display name of a recognized person; latched, updated when it changes.",
     "publish_humans",
+    qos=LATCHED,
 )
 OPTIONAL_TOPICS = (
     DETECTIONS,
