@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,14 @@ settings.load_profile("suite")
 # A shell's background jobs ignore the interrupt, and so would the programs that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files all of whose tests are of a kind that ``-m "not KIND"`` leaves out."""
+    if collection_path.suffix != ".py":
+        return None
+    kinds = re.findall(r"^pytestmark = pytest\.mark\.(\w+)", collection_path.read_text("utf-8"), re.MULTILINE)
+    return any(f"not {kind}" in config.option.markexpr for kind in kinds) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
