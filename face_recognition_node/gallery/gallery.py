@@ -175,12 +175,12 @@ class Gallery(Closing):
     @property
     def trouble(self) -> str:
         """What is wrong with the file at present, in words; empty if nothing is known to be."""
-        return self._store.troubles.told()
+        return self._store.troubles.in_words()
 
     @property
     def unfinished(self) -> str:
         """What is still to be done after people were removed, in words; empty if no byte of them is left."""
-        return self._store.troubles.told("scrub")
+        return self._store.troubles.in_words("scrub")
 
     def follow(self) -> None:
         """Take over what another process has changed, and end what has to end; skipped while one is made.

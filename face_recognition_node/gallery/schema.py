@@ -84,7 +84,7 @@ CREATE TABLE history_parts (
 """
 """Format 1. ``changes`` says which rows each version touched, for readers that follow (kind ``p``erson,
 ``t``emplate; ``*`` stands for "too many, read everything"); the key of kind ``#`` is a random number by which
-the version is told from one of the same number in another copy of the file. ``history`` holds, for every
+the version differs from one of the same number in another copy of the file. ``history`` holds, for every
 change that can be undone or done again, its persons (ids with blanks between) and the row changes that would
 do so, sealed where they carry embeddings."""
 

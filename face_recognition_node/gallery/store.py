@@ -55,7 +55,7 @@ class Troubles:
         self._path = path
         self._sentences: dict[str, str] = {}
 
-    def told(self, kind: str = "") -> str:
+    def in_words(self, kind: str = "") -> str:
         """Return what is wrong, of one kind or of all, in words, or empty."""
         if kind:
             return self._sentences.get(kind, "")
@@ -313,7 +313,7 @@ class Store:
 
     def look_for_better(self) -> None:
         """Take back what is said to be wrong with writing, once nothing seems to stand in its way."""
-        is_disk = "check the disk" in self.troubles.told("write")
+        is_disk = "check the disk" in self.troubles.in_words("write")
         if is_disk and time.monotonic() <= self._write_trouble_ends:
             return
         if not self._is_locked():
@@ -406,7 +406,7 @@ def _refuse_other_files(path: Path) -> None:
             if not is_new and not is_ours and not any(journal.exists() for journal in journal_paths(path)):
                 require_gallery(reading, path)
     except (OSError, sqlite3.OperationalError):
-        return  # it is not there, or what is wrong with it is told by who opens it
+        return  # it is not there, or opening it says what is wrong
     except sqlite3.DatabaseError as error:
         raise _damaged(path, str(error)) from error
 

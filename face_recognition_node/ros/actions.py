@@ -152,7 +152,7 @@ class _Action:
     """Offers an action, accepts every goal and every wish to cancel it.
 
     Args:
-        node: Makes the action, owns the pipeline, and is told when a goal wants images.
+        node: Makes the action, owns the pipeline, and looks at once who wants images when a goal does.
         call: Name and type.
     """
 

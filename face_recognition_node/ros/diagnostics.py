@@ -258,13 +258,13 @@ class TroubleLog:
     """Decides what of the diagnostics is worth a line in the log: trouble that stays, once, and its end.
 
     Args:
-        patience: After how many messages in a row trouble is told; a short one is nobody's business.
+        patience: After how many messages in a row trouble is reported; a short one is not.
     """
 
     def __init__(self, patience: int = 3) -> None:
         self._patience = patience
         self._rounds: dict[str, Counter[str]] = {}
-        self._told: dict[str, set[str]] = {}
+        self._reported: dict[str, set[str]] = {}
 
     def news(
         self, message: DiagnosticArray, is_streaming: bool = True, is_open: bool = True
@@ -276,10 +276,10 @@ class TroubleLog:
             is_streaming: Images are wanted and answered; otherwise the stream's entry proves nothing.
             is_open: Models and gallery are there; otherwise their entries prove nothing.
         """
-        told = []
+        news = []
         for status in message.status:
             rounds = self._rounds.setdefault(status.name, Counter())
-            known = self._told.setdefault(status.name, set())
+            known = self._reported.setdefault(status.name, set())
             if status.level != DiagnosticStatus.OK:
                 kind = _NUMBER.sub("#", status.message)  # the same trouble with other figures is no news
                 rounds[kind] += 1
@@ -287,14 +287,14 @@ class TroubleLog:
                 lasts = rounds[kind] if known else sum(rounds.values())
                 if kind not in known and lasts >= self._patience:
                     known.add(kind)
-                    told.append((True, status.message))
+                    news.append((True, status.message))
                 continue
             rounds.clear()
             is_proof = is_streaming if status.name.endswith("stream") else is_open
             if known and is_proof:
-                told.append((False, f"all is well again: {status.message}"))
+                news.append((False, f"all is well again: {status.message}"))
             known.clear()
-        return told
+        return news
 
 
 _NUMBER = re.compile(r"[0-9][0-9.]*")

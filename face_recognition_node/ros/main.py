@@ -69,10 +69,10 @@ def _refuse(error: Exception) -> int:
     """Write the one line that says what to do, and return the exit code; raise what nobody can act on."""
     from face_recognition_node.common.libraries import missing_library
 
-    said = missing_library(error) if isinstance(error, ModuleNotFoundError) else str(error)
-    if said is None:
+    reason = missing_library(error) if isinstance(error, ModuleNotFoundError) else str(error)
+    if reason is None:
         raise error
-    sys.stderr.write(f"{said}\n")
+    sys.stderr.write(f"{reason}\n")
     return 2
 
 

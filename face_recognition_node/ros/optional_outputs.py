@@ -330,11 +330,11 @@ class HumansOutput(OptionalOutput):
 
     def _claim(self, face: Face) -> None:
         """Publish whose face it is when that changes, and take back what was said before."""
-        before, said = self._claims.get(face.track_id, ("", 0.0))
+        before, published = self._claims.get(face.track_id, ("", 0.0))
         person, probability = ros_name(face.person_id), float(face.probability)
         if person:
             self._name(person, face.name if face.identity_state == Face.KNOWN else "")
-        if person == before and abs(probability - said) < CHANGE:
+        if person == before and abs(probability - published) < CHANGE:
             return
         if before and before != person:
             self._match(face.track_id, before, 0.0)
@@ -344,8 +344,8 @@ class HumansOutput(OptionalOutput):
 
     def _name(self, person: str, name: str) -> None:
         """Publish the display name of a person, latched, when it is new or has changed."""
-        publisher, said = self._names.get(person, (None, ""))
-        if name == said:
+        publisher, published = self._names.get(person, (None, ""))
+        if name == published:
             return
         if publisher is None:
             publisher = self._make(PERSON_NAME, PERSON=person)

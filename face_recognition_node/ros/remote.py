@@ -53,8 +53,8 @@ class Remote:
         try:
             rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         except Exception as error:
-            said = " ".join(str(error).split())[:400]
-            raise RemoteError(f"cannot start: {type(error).__name__}: {said}") from error
+            reason = " ".join(str(error).split())[:400]
+            raise RemoteError(f"cannot start: {type(error).__name__}: {reason}") from error
         self.node: Node = rclpy.create_node(self._name, context=self._context, **self._options)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -74,7 +74,7 @@ class Remote:
             self._executor.spin()
         except ExternalShutdownException:
             return
-        except Exception as error:  # of a callback; whoever waits is told
+        except Exception as error:  # of a callback; raised where somebody waits
             self._failure = error
 
     def action_client(self, type_: Any, name: str) -> Any:

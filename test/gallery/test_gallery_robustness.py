@@ -10,7 +10,6 @@ import pytest
 from benchmark_gallery import best_of_persons, decision_threshold, measure_recall, recall
 from gallery_concurrency import concurrency_test
 from gallery_helpers import face, open_gallery, template, templates, unit
-from scipy.stats import beta
 
 from face_recognition_node.cli.benchmark.gallery import DIMENSION
 from face_recognition_node.config import GalleryConfig
@@ -33,12 +32,12 @@ def test_the_crash_test_notices_a_lost_change(tmp_path, monkeypatch):
 
     def forgetful(path, keys, seed, delay_s):
         before = path.read_bytes() if path.exists() else None
-        said = honest(path, keys, seed, delay_s)
+        outcome = honest(path, keys, seed, delay_s)
         for name in path.parent.glob("gallery.db*"):
             name.unlink()
         if before is not None:
             path.write_bytes(before)
-        return said
+        return outcome
 
     monkeypatch.setattr(gallery_crash, "_write_and_kill", forgetful)
     figures = gallery_crash.crash_test(tmp_path, 2, longest_s=3.0)
@@ -159,6 +158,8 @@ def test_recall_counts_what_a_search_misses(rng):
 @pytest.mark.parametrize("n_templates", [1, 100, 1_000_000])
 def test_the_decision_threshold_is_that_of_the_beta_distribution(n_templates):
     half = (DIMENSION - 1) / 2
+    from scipy.stats import beta  # slow to import
+
     expected = 2 * beta.isf(0.01 / n_templates, half, half) - 1
     assert decision_threshold(n_templates, 0.01) == pytest.approx(expected, abs=1e-5)
 

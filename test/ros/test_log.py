@@ -100,7 +100,7 @@ def test_the_log_tells_what_a_team_wants_to_know_in_ids_and_nothing_else(
         assert children.end() == {"node": 0}
     found = [LINE.fullmatch(line) for line in lines()]
     assert all(found), log
-    told = [(line[1], line[3]) for line in found if line]
+    entries = [(line[1], line[3]) for line in found if line]
     expected = [
         ("INFO", r"configured: detector .+; gallery .+ with 0 persons and 0 strangers"),
         ("INFO", "active: answers images on /camera"),
@@ -114,7 +114,7 @@ def test_the_log_tells_what_a_team_wants_to_know_in_ids_and_nothing_else(
         ("WARN", "no image on /camera for .*"),
         ("INFO", "all is well again: .*"),
     ]
-    assert len(told) == len(expected), told
-    for (level, text), (wanted_level, pattern) in zip(told, expected, strict=True):
-        assert (level, bool(re.fullmatch(pattern, text))) == (wanted_level, True), told
-    assert not any(name in text for _, text in told for name in ("Anna", "Berta", "Annabel"))
+    assert len(entries) == len(expected), entries
+    for (level, text), (wanted_level, pattern) in zip(entries, expected, strict=True):
+        assert (level, bool(re.fullmatch(pattern, text))) == (wanted_level, True), entries
+    assert not any(name in text for _, text in entries for name in ("Anna", "Berta", "Annabel"))

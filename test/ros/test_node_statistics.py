@@ -229,10 +229,10 @@ def test_trouble_that_stays_is_logged_once_and_so_is_its_end(statistics, clock) 
     stream(statistics, clock, 30.0, 6.0)
     good = to_diagnostics(active(statistics.summarize()), "/n", Time())
     log = TroubleLog(patience=3)
-    told = [log.news(message) for message in (bad, bad, good, bad, bad, bad, bad, bad, good, good)]
+    news = [log.news(message) for message in (bad, bad, good, bad, bad, bad, bad, bad, good, good)]
     silence, end = (True, "no image on /image yet"), (False, f"all is well again: {good.status[0].message}")
     # Models and gallery are not loaded in either message, which is no trouble.
-    assert told == [[], [], [], [], [], [silence], [], [], [end], []]
+    assert news == [[], [], [], [], [], [silence], [], [], [end], []]
 
 
 def test_all_is_well_only_if_images_are_answered(statistics) -> None:
@@ -304,12 +304,12 @@ def test_another_trouble_is_told_although_one_lasts() -> None:
 
     log = TroubleLog(patience=3)
     slow = [log.news(entry(f"{10 + k}.5 of 30.0 Hz: too slow")) for k in range(5)]
-    assert [len(told) for told in slow] == [0, 0, 1, 0, 0]
+    assert [len(news) for news in slow] == [0, 0, 1, 0, 0]
     silent = [log.news(entry(f"no image for {k}.0 s")) for k in range(5)]
-    assert [len(told) for told in silent] == [0, 0, 1, 0, 0]
+    assert [len(news) for news in silent] == [0, 0, 1, 0, 0]
     assert log.news(entry(""))[0][0] is False
     changing = [log.news(entry(text)) for text in ("a", "b", "a", "b", "")]
-    assert [len(told) for told in changing] == [0, 0, 1, 0, 1]
+    assert [len(news) for news in changing] == [0, 0, 1, 0, 1]
 
 
 def test_depth_that_never_fits_is_told(statistics, clock) -> None:
