@@ -360,7 +360,8 @@ class EnrollmentSession:
         self._known = _first_enrolled(others, snapshot)
         warning = self._warning()
         notes = [*stored.notes, *([f"looks like {warning}"] if warning else [])]
-        sentence = f"{person.label} is stored with {len(self._kept)} new views ({self._kept.coverage})"
+        # not the name first: whoever shows a sentence may begin it with a capital
+        sentence = f"stored {person.label} with {len(self._kept)} new views ({self._kept.coverage})"
         self._result = EnrollmentResult(
             Outcome.STORED, "; ".join([sentence, *notes]), person.person_id, person.name, len(self._kept),
             self._counts(), self._kept.coverage, self._kept.self_consistency(), nearest, warning,

@@ -75,10 +75,11 @@ def test_a_single_picture_is_enough_if_the_goal_says_so(gallery: Gallery, world:
     running = session(gallery, minimum_views=1)
     running.observe(frame(0.0, [face(world.view(0.0))]))
     running.finish()
-    running = session(gallery, minimum_views=1, selection=Track(1), name="Bea")
+    running = session(gallery, minimum_views=1, selection=Track(1), name="van Dyck")
     running.observe(frame(0.0, [face(world.view(0.0, 1))]))
     running.finish()
     assert running.result().success
+    assert running.result().message.startswith("stored van Dyck with 1"), "the page begins it with a capital"
     assert running.result().views_kept == 1
     assert running.result().self_consistency is None
 
