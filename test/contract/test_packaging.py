@@ -334,6 +334,15 @@ class TestRun:
         assert "no Python 3.10 to 3.13 found" in text
         assert "sudo apt install python3" in text
 
+    def test_a_path_that_cmake_cannot_build_below_is_refused(self, bare: Path) -> None:
+        folder = bare.parent / "Küche"
+        folder.mkdir()
+        status, text = self.call("setup", script=Path(shutil.copy(bare, folder)))
+        assert status == 1
+        assert f"this checkout lies at {folder}; CMake cannot build below letters beyond ASCII" in text
+        assert "move it" in text
+        assert [path.name for path in folder.iterdir()] == ["run"]
+
     def test_a_broken_environment_is_named_with_its_cure(self, bare: Path) -> None:
         (bare.parent / ".venv").mkdir()
         status, text = self.call("setup", script=bare)
