@@ -348,7 +348,7 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
     if stream.lost > _MANY_LOST:
         return DiagnosticStatus.WARN, (
             f"{stream.received_hz:.1f} Hz, about {stream.lost:.0%} of the images do not arrive: "
-            f"{health.profile_trouble or _PROFILE_CURE}"
+            f"{health.profile_trouble or _arrival_cure(health)}"
         )
     if stream.lacks_depth:
         return DiagnosticStatus.WARN, (
@@ -358,10 +358,13 @@ def _judge_stream(health: NodeHealth) -> tuple[bytes, str]:
     return DiagnosticStatus.OK, f"{stream.answered_hz:.1f} Hz"
 
 
-_PROFILE_CURE = (
-    "start the camera's process with the Fast DDS profile of this package, or receive with qos_reliability "
-    "reliable or image_transport compressed"
-)
+def _arrival_cure(health: NodeHealth) -> str:
+    """Return how more images arrive, without what is done already."""
+    ways = [] if health.is_reliable else ["qos_reliability reliable"]
+    if not health.image_type.endswith("/CompressedImage"):
+        ways.append("image_transport compressed")
+    cure = "start the camera's process with the Fast DDS profile of this package"
+    return f"{cure}, or receive with {' or '.join(ways)}" if ways else cure
 
 
 def _why_silent(health: NodeHealth) -> str:
@@ -383,7 +386,8 @@ def _why_silent(health: NodeHealth) -> str:
         )
     if health.profile_trouble:
         return f"; {health.profile_trouble}"
-    return f"; publishers there: {len(health.publishers)}. Is the camera active? If it is, {_PROFILE_CURE}"
+    cure = _arrival_cure(health)
+    return f"; publishers there: {len(health.publishers)}. Is the camera active? If it is, {cure}"
 
 
 def _stream_values(health: NodeHealth) -> dict[str, object]:
