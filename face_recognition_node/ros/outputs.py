@@ -132,5 +132,5 @@ class AnswerPublisher:
         """Log the first bad image of a kind; the others are only counted."""
         if is_first:
             self._node.get_logger().warning(
-                f"bad image ({error.kind}): {error}. Further ones of this kind are counted in /diagnostics."
+                f"bad image ({error.kind}): {error} (further ones of this kind are counted in /diagnostics)"
             )
