@@ -149,6 +149,7 @@ def test_the_node_would_have_published_the_same(tmp_path: Path) -> None:
 
 
 def test_states_sources_and_flatness_have_the_numbers_of_the_message() -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
     message = pytest.importorskip("face_recognition_interfaces.msg", reason="the built messages").Face
     assert {state.name: number for state, number in STATES.items()} == {
         name: getattr(message, name) for name in ("UNDECIDED", "STRANGER", "KNOWN")
