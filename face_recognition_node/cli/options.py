@@ -285,8 +285,15 @@ def add_address(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
     )
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help=f"port; 0: any (default {DEFAULT_PORT})"
+        "--port", type=port, default=DEFAULT_PORT, help=f"port; 0: any (default {DEFAULT_PORT})"
     )
+
+
+def port(text: str) -> int:
+    """Return the port that an argument names (its type)."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text!r}")
+    return int(text)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import logging
 import signal
@@ -96,9 +97,10 @@ class Page:
             try:
                 await site.start()
             except OSError as error:
+                is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
                 raise InputError(
                     f"cannot listen on {self._host}, port {self._port} ({error.strerror}); "
-                    "choose another one with --port, or 0 for any"
+                    + ("choose another port, or 0 for any" if is_port else "the host must be this machine's")
                 ) from error
             self._port = int(runner.addresses[0][1])
             is_ready(self.address)

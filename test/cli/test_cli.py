@@ -420,6 +420,13 @@ def test_a_rehearsal_is_one_page_with_ten_sentences(
     assert main(["rehearse", "sample", "--gallery", str(tmp_path / "none.db")]) == 2
 
 
+@pytest.mark.parametrize("port", ["65536", "-1", "web"])
+def test_a_port_that_is_none_is_refused_before_the_models_load(port: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["web", "sample", "--port", port])
+    assert f"argument --port: expected 0 to 65535, got '{port}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -18,6 +18,7 @@ import pytest
 from gallery_helpers import face, template, unit
 
 from face_recognition_node.assembly import Models, Pipeline, load_models
+from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.parameters import with_values
 from face_recognition_node.config import Config
 from face_recognition_node.media.sources import open_source
@@ -130,6 +131,18 @@ class TestAccess:
             assert ask(address, "api/overview", method="POST", headers={"Origin": address[:-1]})[0] == 403
             assert ask(address, f"?token={token}", allow_redirects=False)[0] == 303
             assert "Face recognition" in ask(address, cookies={"face_recognition_token": token})[1]
+
+    def test_an_address_that_is_taken_or_not_ours_names_its_cure(
+        self, server: Server, operator: LocalOperator
+    ) -> None:
+        taken = urlsplit(server.address).port
+        for host, port, cure in (
+            ("127.0.0.1", taken, "choose another port"),
+            ("192.0.2.1", 0, "must be this machine's"),
+            ("nobody.invalid", 0, "must be this machine's"),
+        ):
+            with pytest.raises(InputError, match=cure):
+                asyncio.run(Page(operator, host, port).serve(pytest.fail, asyncio.Event()))
 
     def test_only_the_pages_own_files_are_served(self, server: Server) -> None:
         for path in ("assets/..%2Fserver.py", "assets/none.js", "assets/.", "api/overview"):
