@@ -3,8 +3,9 @@
     ./run setup web test && ./run exec python tools/operator_page.py            # figures
     ./run exec python tools/operator_page.py --pictures docs/images             # light, dark and phone, too
 
-Plays the packaged sample video in a loop. A visitor takes the stream as a distant browser does; rounds with
-and without it alternate, because machines are noisy. First paint and pictures need chromium and its driver.
+Plays the packaged sample video in a loop. Rounds without the page's process, with the page closed, and with a
+visitor who takes the stream as a distant browser does alternate, because machines are noisy. First paint and
+pictures need chromium and its driver.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from face_recognition_node.cli.processes import Children, isolated_environment, 
 from face_recognition_node.common.errors import ConfigurationError
 
 NODE, SOURCE = "/face_recognition", "/video_source"
+ENTRY, QUIET = "face_recognition_node.ros.main", ("--log-level", "error")
 CHROMIUM_OPTIONS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1280,800"
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1280,960"
 )
 
 
@@ -51,10 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.update(isolated_environment(os.environ))
     with (
         tempfile.TemporaryDirectory() as folder,
-        robot(Path(folder), arguments) as (remote, page, address),
+        robot(Path(folder), arguments) as (children, node, remote, address),
     ):
         if arguments.rounds:
-            figures(remote, page, address, arguments.rounds, arguments.seconds)
+            figures(children, node, remote, address, arguments.rounds, arguments.seconds)
+        start_page(children, address)
         if shutil.which("chromium") and shutil.which("chromedriver"):
             with browser() as driver:
                 paint(driver, address)
@@ -66,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def robot(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[Any, Any, str]]:
-    """Run camera, recognition node and page; yield a client, the page's process and its address."""
+def robot(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[Children, int, Any, str]]:
+    """Run camera and node; yield the processes, the node's id, a client and the address of a page to come."""
     from lifecycle_msgs.msg import State
 
     from face_recognition_node.ros.remote import Remote
@@ -75,28 +78,33 @@ def robot(folder: Path, arguments: argparse.Namespace) -> Iterator[tuple[Any, An
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    entry, quiet = "face_recognition_node.ros.main", ["--log-level", "error"]
+    given = [
+        part for one in (f"gallery_path:={folder / 'gallery.db'}", *arguments.node) for part in ("-p", one)
+    ]
+    camera = ["-p", "source:=sample", "-p", f"rate:={arguments.rate}"]
     with Children() as children:
-        given = [
-            part
-            for one in (f"gallery_path:={folder / 'gallery.db'}", *arguments.node)
-            for part in ("-p", one)
-        ]
-        children.start("node", f"{entry}:main", [*quiet, *given])
-        children.start(
-            "camera",
-            f"{entry}:video_source",
-            [*quiet, "-p", "source:=sample", "-p", f"rate:={arguments.rate}"],
-        )
-        page = children.start("page", f"{entry}:web", [*quiet, "-p", f"port:={port}"])
+        recognition = children.start("node", f"{ENTRY}:main", [*QUIET, *given])
+        children.start("camera", f"{ENTRY}:video_source", [*QUIET, *camera])
         with Remote("operator_page", children.check) as remote:
             for node in (NODE, SOURCE):
                 remote.bring_to(node, State.PRIMARY_STATE_ACTIVE, 60.0)
-            yield remote, page, f"http://127.0.0.1:{port}"
+            yield children, recognition.pid, remote, f"http://127.0.0.1:{port}"
 
 
-def figures(remote: Any, page: Any, address: str, n_rounds: int, seconds: float) -> None:
-    """Measure rounds without and with somebody who looks."""
+def start_page(children: Children, address: str) -> int:
+    """Start the page, wait until it answers, and return its process."""
+    port = int(address.rpartition(":")[2])
+    page = children.start("page", f"{ENTRY}:web", [*QUIET, "-p", f"port:={port}"])
+    while True:
+        children.check()
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return page.pid
+        time.sleep(0.1)
+
+
+def figures(children: Children, node: int, remote: Any, address: str, n_rounds: int, seconds: float) -> None:
+    """Measure rounds without the page, with the page closed, and with somebody who looks."""
     from face_recognition_interfaces.msg import FaceArray
 
     latencies: list[float] = []
@@ -105,26 +113,45 @@ def figures(remote: Any, page: Any, address: str, n_rounds: int, seconds: float)
         stamp = message.header.stamp
         latencies.append(1000 * (time.time() - stamp.sec - stamp.nanosec * 1e-9))
 
-    remote.node.create_subscription(FaceArray, f"{NODE}/faces", take, 30)
-    time.sleep(3.0)
-    alone, watched, shares, rates = [], [], [], []
-    for _ in range(n_rounds):
+    def measure(page: int | None, work: Callable[[], Any]) -> tuple[float, ...]:
+        """Measure one round.
+
+        Returns:
+            Of the node: p50 and p95 (ms), CPU an answer (ms), memory (MB). Of the page: share of a core,
+            memory (MB), pictures a second.
+        """
+        processes = (node, node if page is None else page)
+        time.sleep(2.0)  # until what has just begun is done with beginning
         latencies.clear()
-        time.sleep(seconds)
-        alone.append(np.percentile(latencies, [50, 95]))
-        used, began = process_usage(page.pid)[0], time.monotonic()
-        latencies.clear()
-        n_pictures = asyncio.run(look(address, seconds))
+        before, began = [process_usage(one)[0] for one in processes], time.monotonic()
+        n_pictures = work() or 0
         length = time.monotonic() - began
-        watched.append(np.percentile(latencies, [50, 95]))
-        shares.append((process_usage(page.pid)[0] - used) / length)
-        rates.append(n_pictures / length)
-    (p50, p95), (p50_watched, p95_watched) = np.median(alone, axis=0), np.median(watched, axis=0)
-    print(f"stream          {np.median(rates):6.1f} pictures/s   (answers of the node that the page shows)")
-    print(f"page's process  {np.median(shares):6.1%} of a core")
-    print(f"node, page closed: p50 {p50:6.1f} ms, p95 {p95:6.1f} ms")
-    growth = p95_watched / p95 - 1
-    print(f"node, page open:   p50 {p50_watched:6.1f} ms, p95 {p95_watched:6.1f} ms ({growth:+.0%})")
+        after = [process_usage(one) for one in processes]
+        used = [usage[0] - earlier for usage, earlier in zip(after, before, strict=True)]
+        sizes = [usage[1] / 1e6 for usage in after]
+        p50, p95 = np.percentile(latencies, [50, 95])
+        an_answer = 1000 * used[0] / len(latencies)
+        return (p50, p95, an_answer, sizes[0], used[1] / length, sizes[1], n_pictures / length)
+
+    remote.node.create_subscription(FaceArray, f"{NODE}/faces", take, 30)
+    rounds: dict[str, list[tuple[float, ...]]] = {"no page": [], "page closed": [], "page open": []}
+    for _ in range(n_rounds):
+        rounds["no page"].append(measure(None, lambda: time.sleep(seconds)))
+        page = start_page(children, address)
+        rounds["page closed"].append(measure(page, lambda: time.sleep(seconds)))
+        rounds["page open"].append(measure(page, lambda: asyncio.run(look(address, seconds))))
+        children.end("page")
+    print(f"load {os.getloadavg()[0]:.1f}; medians of {n_rounds} rounds of {seconds:g} s")
+    print(
+        f"{'':12}  {'node p50':>9}  {'p95':>9}  {'an answer':>10}  {'memory':>7}  {'page':>8}  {'memory':>7}"
+    )
+    for name, rows in rounds.items():
+        p50, p95, an_answer, node_mb, share, size, rate = np.median(rows, axis=0)
+        line = f"{name:12}  {p50:6.1f} ms  {p95:6.1f} ms  {an_answer:7.1f} ms  {node_mb:4.0f} MB"
+        line += "" if name == "no page" else f"  {share:8.1%}  {size:4.0f} MB"
+        print(line + (f"  {rate:.1f} pictures/s" if rate else ""))
+    late = {name: np.median([row[1] for row in rows]) for name, rows in rounds.items()}
+    print(f"the node's p95 with one browser: {late['page open'] / late['page closed'] - 1:+.0%}")
 
 
 async def look(address: str, seconds: float) -> int:
@@ -219,7 +246,7 @@ def write(driver: Any, path: Path) -> None:
     import cv2
 
     shot = cv2.imdecode(np.frombuffer(driver.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR)
-    cv2.imwrite(str(path), shot, [cv2.IMWRITE_JPEG_QUALITY, 86])
+    cv2.imwrite(str(path), shot, [cv2.IMWRITE_JPEG_QUALITY, 76])
     print(f"wrote {path}")
 
 

@@ -31,7 +31,7 @@ function markStale() {
   clearTimeout(staleness);
   $("stage").classList.add("old");
   const isUp = socket.readyState === WebSocket.OPEN;
-  $("waiting").textContent = isUp ? "No new pictures from the camera" : "No connection to the robot. Trying again …";
+  $("waiting").textContent = isUp ? "No new pictures" : "No connection to the robot. Trying again …";
   faces = [];
   updateChips();
   draw();
