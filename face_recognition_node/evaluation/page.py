@@ -11,7 +11,7 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding
 h1{margin-bottom:0}h2{margin-top:2.2rem}small,figcaption{color:#666}figcaption{font-size:.8rem}
 figure{margin:0 0 1rem}img{max-width:100%}pre{background:#f4f4f4;padding:.8rem;overflow-x:auto}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;vertical-align:middle}
-tr+tr td{border-top:1px solid #e3e3e3}.bad{color:#b03a00;font-weight:600}
+tr+tr td{border-top:1px solid #e3e3e3}.bad{color:#b03a00;font-weight:600}.good{white-space:nowrap}
 """
 
 

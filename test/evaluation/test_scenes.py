@@ -245,7 +245,11 @@ def test_a_short_scenario_on_the_samples_people(photographs: Path, tmp_path: Pat
     assert (close["verdict"], close["figures"]["identified"]) == ("pass", 2)
     assert (posters["verdict"], posters["reason"]) == ("not run", "needs heads among the data")
     assert groups["verdict"] == "not run"
-    assert "data:image/png" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "1 pass, 2 not run" in text
+    assert text.count("data:image/jpeg") == len(["guest", "stranger"]), "a frame of each, with its caption"
+    assert "<figcaption>guest at 50%, 1 s" in text
+    assert page.stat().st_mode & 0o077 == 0, "it shows people"
 
 
 def test_an_unknown_scenario_is_refused(photographs: Path, capsys) -> None:

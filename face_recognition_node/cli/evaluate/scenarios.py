@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
+from collections import Counter
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from face_recognition_node.cli.options import (
     report,
 )
 from face_recognition_node.common.errors import ConfigurationError
+from face_recognition_node.common.files import PRIVATE, write_text
 from face_recognition_node.common.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
                 measured = _both(measured, live, reason)
             outcomes.append(ScenarioOutcome(scenario, measured, reason))
             if not arguments.json:
-                print(table(outcomes[-1:]), flush=True)
+                print(table(outcomes[-1]), flush=True)
     if arguments.report is not None:
         _write_report(arguments.report, outcomes)
     if arguments.json:
@@ -105,31 +107,37 @@ def _both(composed: Measured | None, live: Measured | None, reason: str) -> Meas
     )
 
 
-def table(outcomes: list[ScenarioOutcome]) -> str:
-    """Return one block of lines a scenario: what must hold, what was measured."""
-    lines = []
-    for outcome in outcomes:
-        scenario = outcome.scenario
-        lines.append(f"{scenario.number:<4} {outcome.verdict:<8} {scenario.title}; must: {scenario.must}")
-        told = outcome.measured.text if outcome.measured else outcome.reason
-        lines += [f"     {line}" for line in told.splitlines()]
-    return "\n".join(lines)
+def table(outcome: ScenarioOutcome) -> str:
+    """Return a block of lines: the scenario, what must hold, what was measured."""
+    scenario = outcome.scenario
+    head = f"{scenario.number:<4} {outcome.verdict:<8} {scenario.title}; must: {scenario.must}"
+    return "\n".join([head, *(f"     {line}" for line in outcome.text.splitlines())])
+
+
+_KEY = """<p><small>In the pictures: <b>green</b>, above a face, who it is; <b>white</b>, beneath it, what the
+robot says, with its probability; <b>red</b>, a picture of somebody. Intervals: 95 %, over people.</small></p>
+"""
 
 
 def _write_report(path: Path, outcomes: list[ScenarioOutcome]) -> None:
+    """Write a page: a table of all scenarios, and below it frames of those that were composed."""
     import cv2
 
-    from face_recognition_node.evaluation.plots import Section, write_page
+    from face_recognition_node.evaluation import page
 
-    with tempfile.TemporaryDirectory() as folder:
-        sections = []
-        for outcome in outcomes:
-            files = []
-            for index, picture in enumerate(outcome.measured.pictures if outcome.measured else ()):
-                name = "".join(c if c.isalnum() else "_" for c in picture.caption)
-                file = Path(folder) / f"{outcome.scenario.number}_{index}_{name}.png"
-                cv2.imwrite(str(file), picture.image_bgr)
-                files.append(file)
-            heading = f"{outcome.scenario.number} {outcome.scenario.title}: {outcome.verdict}"
-            sections.append(Section(heading, table([outcome]), tuple(files)))
-        write_page(path, "Scenarios", sections)
+    rows, frames = [], [_KEY]
+    for outcome in outcomes:
+        scenario, measured = outcome.scenario, outcome.measured
+        verdict = f"<span class={'bad' if outcome.verdict == 'FAIL' else 'good'}>{outcome.verdict}</span>"
+        title, must, text = map(escape, (scenario.title, scenario.must, outcome.text))
+        rows.append((scenario.number, title, must, verdict, text.replace("\n", "<br>")))
+        if measured and measured.pictures:
+            frames.append(f"<h2>{scenario.number} {title}</h2>")
+        for one in measured.pictures if measured else ():
+            encoded = cv2.imencode(".jpg", one.image_bgr)[1].tobytes()
+            frames.append(page.picture(encoded, one.caption, "jpeg"))
+    head = ("", "scene", "must hold", "", "measured")
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    summary = ", ".join(f"{counts[one]} {one}" for one in ("pass", "FAIL", "not run") if counts[one])
+    parts = [f"<p>{summary}</p>", page.table(rows, head), *frames]
+    write_text(path, page.page("Scenarios of a run", parts), PRIVATE)

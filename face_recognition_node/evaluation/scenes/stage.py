@@ -76,6 +76,11 @@ class ScenarioOutcome:
             return "not run"
         return "pass" if self.measured.passed else "FAIL"
 
+    @property
+    def text(self) -> str:
+        """What was measured, or why nothing was."""
+        return self.measured.text if self.measured else self.reason
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         measured = self.measured
