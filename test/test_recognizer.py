@@ -161,6 +161,7 @@ def test_faces_of_a_frame_are_embedded_in_one_call(stage: Stage) -> None:
     assert (stage.embedder.calls, stage.embedder.faces) == (1, 2)
 
 
+@pytest.mark.slow
 def test_certain_faces_are_embedded_now_and_then_undecided_ones_always(stage: Stage) -> None:
     stage.enroll("guest", "Anna")
     places = (("guest", 120, 135, 180), ("other", 360, 135, 180))
@@ -190,6 +191,7 @@ def test_a_certain_face_that_is_exchanged_is_noticed_in_the_same_frame(stage: St
     assert back.faces[0].identity.name == "Anna"
 
 
+@pytest.mark.slow
 def test_two_enrolled_people_cross(stage: Stage) -> None:
     names = {stage.enroll("guest", "Anna"): "guest", stage.enroll("other", "Bea"): "other"}
     tracks: dict[str, set[int]] = {"Anna": set(), "Bea": set()}
@@ -299,6 +301,7 @@ def test_the_gallery_is_closed_although_the_writer_fails_to_close(
         pipeline.gallery.add_person("Anna", [])
 
 
+@pytest.mark.slow
 def test_a_frame_does_not_wait_for_the_disk_and_closing_does(
     models: Models, portraits: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +335,7 @@ def bulging(places: Sequence[tuple[str, float, float, float]], relief_m: float) 
     return depth
 
 
+@pytest.mark.slow
 def test_a_portrait_on_the_wall_is_never_named_where_there_is_depth(
     models: Models, portraits: dict[str, np.ndarray]
 ) -> None:
@@ -346,6 +350,7 @@ def test_a_portrait_on_the_wall_is_never_named_where_there_is_depth(
     assert not any(person.is_stranger for person in stage.gallery.snapshot().persons.values())
 
 
+@pytest.mark.slow
 def test_whose_face_a_flat_track_is_is_looked_at_again(
     models: Models, portraits: dict[str, np.ndarray]
 ) -> None:
@@ -360,6 +365,7 @@ def test_whose_face_a_flat_track_is_is_looked_at_again(
     assert sum(looks) == 20 // stage.config.tracker.recheck_frames
 
 
+@pytest.mark.slow
 def test_a_slow_camera_does_not_lose_a_name_between_two_looks(
     models: Models, portraits: dict[str, np.ndarray]
 ) -> None:
@@ -391,6 +397,7 @@ class CountingDetector:
         return self.inner.search(lit_bgr, clock)
 
 
+@pytest.mark.slow
 def test_identity_is_carried_between_searches(models: Models, portraits: dict[str, np.ndarray]) -> None:
     """Two people walk past each other's places; every third frame is searched, names and tracks stay."""
     detector = CountingDetector(models)

@@ -34,7 +34,9 @@ def card(name: str) -> ModelCard:
     return ModelCard.read(models_directory() / f"{name}.json")
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(
+    scope="module", params=[NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
+)
 def backend(request) -> str:
     pytest.importorskip(request.param)
     return request.param
@@ -137,6 +139,7 @@ def test_every_backend_detects_like_the_torch_network(backend, guest_bgr):
         np.testing.assert_allclose(one, other, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_size_that_is_no_longer_asked_for_is_let_go_and_comes_back(monkeypatch):
     pytest.importorskip("openvino")
     from face_recognition_node.backends import openvino_runner
@@ -273,6 +276,7 @@ def test_torch_asked_for_but_absent_tells_the_cure(monkeypatch):
         load_embedder(ModelsConfig(backend="torch"))
 
 
+@pytest.mark.slow
 def test_openvino_comes_without_its_converter_and_lets_others_have_it():
     pytest.importorskip("openvino.tools.ovc")
     code = (

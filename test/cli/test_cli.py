@@ -147,6 +147,7 @@ def test_a_recording_is_recognized_from_end_to_end(
     assert "65 frames" in said
 
 
+@pytest.mark.slow
 def test_looking_changes_nothing_unless_strangers_are_kept(
     sample_gallery: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +241,7 @@ def test_a_first_recognition_needs_no_gallery(
     assert main(["recognize", "sample", "--end", "0.3", "--gallery", str(tmp_path / "named.db")]) == 2
 
 
+@pytest.mark.slow
 def test_pictures_of_several_sizes_are_annotated_and_a_bad_one_is_named(
     sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

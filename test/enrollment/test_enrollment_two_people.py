@@ -79,6 +79,7 @@ def test_a_swap_of_two_visible_people_is_noticed(gallery: Gallery, world: FaceWo
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12)), min_size=1, max_size=8), st.integers(0, 9))
+@pytest.mark.slow
 def test_whatever_happens_the_templates_are_of_one_person(segments: list[tuple[int, int]], seed: int) -> None:
     """Any sequence of faces in one track: of the views that are stored, none is of a second person."""
     world, t = FaceWorld(seed=seed), 0.0

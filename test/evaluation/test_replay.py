@@ -108,6 +108,7 @@ def test_an_enrollment_without_a_face_fails_truthfully(models: Models, tmp_path:
     assert any("ghost" in sentence for sentence in unmet(report, {}))
 
 
+@pytest.mark.slow
 def test_an_enrollment_behind_the_end_of_its_recording_is_an_error(models: Models, tmp_path: Path) -> None:
     document = {
         "require": {"wrong_seconds": 0},

@@ -18,6 +18,12 @@ from face_recognition_node.evaluation.bootstrap import estimate, median
 from face_recognition_node.evaluation.timing import Contestant, Machine, race, resident_mb
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch) -> None:
+    """Let no time pass between the runs."""
+    monkeypatch.setattr("face_recognition_node.evaluation.timing._REST_S", 0.0)
+
+
 class Clock:
     """Time that passes only when a contestant says so, and ever faster or slower with the rounds."""
 

@@ -238,6 +238,7 @@ def test_what_is_no_archive_is_refused(tmp_path):
         LfwArchive.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_judges_an_archive(archive, tmp_path, capsys):
     assert main(["evaluate", "verification", str(archive), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)

@@ -44,7 +44,7 @@ def index_memory(gallery: Gallery) -> bytes:
     )
 
 
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=["small", pytest.param("large", marks=pytest.mark.slow)])
 def gallery(request, tmp_path, rng):
     """A gallery with some people, searched exactly or through the index."""
     limit = {} if request.param == "small" else {"exact_limit": 1000}
@@ -92,6 +92,7 @@ def test_a_final_forget_leaves_no_name_and_no_key(tmp_path, rng):
         assert [path for path in files_below(tmp_path) if path.suffix == ".key"] == []
 
 
+@pytest.mark.slow
 def test_final_forgets_leave_no_byte_string(tmp_path):
     """Full run: ./run exec python tools/gallery_forget.py 6000."""
     figures = gallery_forget.forget_test(tmp_path, 40)
@@ -254,6 +255,7 @@ def test_removing_splitting_merging_and_undoing_leave_only_what_is_stored(tmp_pa
         assert not any(vector.tobytes()[:32] in memory for vector in vectors)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_after_many_random_changes(tmp_path, rng):
     """Pages are filled, moved and emptied: a copy may stay in the slack of one unless it is looked for."""
     gone = []

@@ -267,6 +267,7 @@ def test_a_copy_of_the_gallery_leaves_the_keys_of_the_original_alone(tmp_path, r
 
 @settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_any_sequence_of_changes_can_be_taken_back(seed):
     rng = np.random.default_rng(seed)
     with open_gallery(None) as gallery:

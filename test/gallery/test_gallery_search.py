@@ -59,6 +59,7 @@ def assert_same(found, expected):
     per_query=st.integers(1, 12),
     n_queries=st.integers(1, 4),
 )
+@pytest.mark.slow
 def test_a_search_equals_loops(seed, counts, per_query, n_queries):
     rng = np.random.default_rng(seed)
     with open_gallery(None) as gallery:

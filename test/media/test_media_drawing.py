@@ -92,6 +92,7 @@ def test_label_tells_name_and_probability_rounded_down() -> None:
     state=st.sampled_from(list(IdentityState)),
     name=st.text(max_size=40),
 )
+@pytest.mark.slow
 def test_any_box_name_and_image_size_can_be_drawn(
     width: int, height: int, box: tuple[float, ...], state: IdentityState, name: str
 ) -> None:

@@ -118,6 +118,7 @@ def test_the_real_detector_finds_as_many_faces_as_hang_there(
     assert len(detector.detect(sample_frame(size, faces))) == faces
 
 
+@pytest.mark.slow
 def test_the_real_detector_finds_the_true_boxes(detector: Detector) -> None:
     for time in np.arange(0, DURATION_S, 0.5):
         found = detector.detect(render(time))

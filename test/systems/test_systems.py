@@ -15,12 +15,9 @@ pytest.importorskip("lightning", reason="the train extra is not installed: no li
 
 # ruff: noqa: E402  # what follows needs torch and lightning
 from face_recognition_node.cli import main
-from face_recognition_node.common.errors import ConfigurationError, InputError, SourceError
-from face_recognition_node.systems.olivetti.data import grey_faces, make_pairs
+from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.systems.olivetti.training import SiameseScorer, draw_references, one_shot
-from face_recognition_node.systems.rgbd.data import augment_rgbd, rgbd_input
 from face_recognition_node.systems.rgbd.network import SqueezeEncoder
-from face_recognition_node.systems.rgbd.owner import Owner
 from face_recognition_node.systems.rgbd.training import (
     RgbdData,
     RgbdRecipe,
@@ -39,6 +36,7 @@ from face_recognition_node.systems.triplet.lock import (
 )
 from face_recognition_node.training.recipe import RunOptions
 
+pytestmark = pytest.mark.slow  # what is quick of it is in test_systems_data.py
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "config" / "training"
 
@@ -64,26 +62,6 @@ def quiet():
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
-def test_each_picture_gets_a_pair_of_each_kind():
-    labels = np.repeat(np.arange(40), 10)
-    pairs, same = make_pairs(labels, seed=0)
-    assert len(pairs) == 800
-    assert same.sum() == 400
-    assert (pairs[:, 0] != pairs[:, 1]).all()
-    assert ((labels[pairs[:, 0]] == labels[pairs[:, 1]]) == (same == 1)).all()
-    with pytest.raises(InputError, match="another picture to pair with"):
-        make_pairs(np.array([0, 1, 1]), seed=0)
-
-
-def test_pairs_to_check_with_are_not_those_trained_on():
-    labels = np.repeat(np.arange(40), 10)
-    trained, _ = make_pairs(labels, seed=0)
-    others, same = make_pairs(labels, 1, trained)
-    assert len(others) == 800
-    assert same.sum() == 400
-    assert {frozenset(pair) for pair in trained.tolist()}.isdisjoint(map(frozenset, others.tolist()))
-
-
 def test_near_pairs_score_high():
     scorer = SiameseScorer(SiameseEncoder()).eval()
     a = torch.rand(2, 1, 64, 64)
@@ -107,13 +85,6 @@ def test_a_picture_is_never_its_own_reference():
     assert drawn.shape == (15, 5)
     assert (labels[drawn] == np.arange(5)).all()
     assert (drawn != np.arange(15)[:, None]).all()
-
-
-def test_grey_faces_fill_the_range():
-    made = grey_faces(np.random.default_rng(0).integers(60, 120, (2, 112, 92)).astype(np.uint8))
-    assert made.shape == (2, 1, 64, 64)
-    assert made.min() == 0
-    assert made.max() == 1
 
 
 def test_all_triplets_are_permutations_times_others():
@@ -166,45 +137,6 @@ def test_locks_that_cannot_be_are_refused(tmp_path):
         TripletLock.load(tmp_path)
 
 
-def head_picture():
-    depth = np.zeros((149, 119), np.uint16)
-    cv2.ellipse(depth, (60, 70), (22, 30), 0, 0, 360, 150, -1)
-    depth[95:, 20:100] = 170
-    colour = np.random.default_rng(0).integers(1, 255, (149, 119, 3)).astype(np.uint8)
-    return colour, depth
-
-
-def test_rgbd_inputs_are_cut_to_the_head_and_relative():
-    colour, depth = head_picture()
-    made = rgbd_input(colour, depth)
-    assert made.shape == (4, 80, 80)
-    assert np.array_equal(made, rgbd_input(colour, np.where(depth > 0, depth + 30, 0).astype(np.uint16)))
-    assert (made[:, 0, 0] == 0).all()
-    assert made[3, 40, 40] > made[3, 75, 40]
-    assert np.roll(colour, 5, axis=1).shape == colour.shape
-    moved = rgbd_input(np.roll(colour, 5, axis=1), np.roll(depth, 5, axis=1))
-    assert np.abs(moved - made).mean() < 0.05
-
-
-def test_rgbd_without_depth_is_refused():
-    colour, depth = head_picture()
-    with pytest.raises(InputError, match="no depth"):
-        rgbd_input(colour, np.zeros_like(depth))
-    with pytest.raises(InputError, match="equal sizes"):
-        rgbd_input(colour[:-1], depth)
-
-
-def test_rgbd_augmentation_keeps_shape_and_holes():
-    made = rgbd_input(*head_picture())
-    views = [augment_rgbd(made, np.random.default_rng(seed)) for seed in range(8)]
-    assert all(view.shape == made.shape and np.isfinite(view).all() for view in views)
-    assert not np.allclose(views[0], views[1])
-    with torch.no_grad():
-        vectors = SqueezeEncoder().eval()(torch.from_numpy(np.stack(views)))
-    assert vectors.shape == (8, 128)
-    assert torch.allclose(vectors.norm(dim=1), torch.ones(8), atol=1e-5)
-
-
 def test_the_rgbd_loss_counts_all_pairs_of_one_person_and_the_near_ones_of_two():
     angles, people = torch.tensor([0.0, 20.0, 50.0, 170.0]), torch.tensor([0, 0, 1, 2])
     turned = torch.deg2rad(angles)
@@ -216,26 +148,6 @@ def test_the_rgbd_loss_counts_all_pairs_of_one_person_and_the_near_ones_of_two()
     # 0-50 and 20-50 are nearer than the margin; the pairs with 170 are not and do not dilute them
     near = np.mean([(1 - distance(50)) ** 2, (1 - distance(30)) ** 2])
     assert float(loss) == pytest.approx(0.5 * distance(20) ** 2 + 0.5 * near, abs=1e-5)
-
-
-def test_an_owner_unlocks_adapts_and_is_stored(tmp_path):
-    owner = Owner(threshold=0.4, capacity=3)
-    with pytest.raises(InputError, match="register"):
-        owner.distance(np.zeros(2, np.float32))
-    owner.register(np.array([[0, 0]], np.float32))
-    look = np.array([0.3, 0], np.float32)
-    later = np.array([0.6, 0], np.float32)
-    assert owner.unlocks(look)
-    assert not owner.unlocks(later)
-    assert owner.unlocks(look, adapt=True)
-    assert owner.unlocks(later, adapt=True)
-    assert owner.unlocks(np.array([0.9, 0], np.float32), adapt=True)
-    assert len(owner.vectors) == 3
-    assert owner.vectors[0].tolist() == [0, 0]
-    assert not owner.unlocks(np.array([5, 5], np.float32), adapt=True)
-    owner.save(tmp_path / "owner.npz")
-    assert (tmp_path / "owner.npz").stat().st_mode & 0o777 == 0o600
-    assert np.array_equal(Owner.load(tmp_path / "owner.npz").vectors, owner.vectors)
 
 
 def test_pair_distances_against_a_loop(rng):

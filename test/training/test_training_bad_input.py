@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("msgspec", reason="recipes are read with msgspec")
-pytest.importorskip("lightning", reason="the train extra is not installed: no lightning")
 
-# what follows needs torch and lightning
 from face_recognition_node.cli import main
 from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.systems.rgbd.owner import Owner
@@ -21,6 +19,7 @@ EMBEDDER = str(RECIPES / "efficientnet_b0_64.yaml")
 @pytest.fixture
 def wrong(tmp_path, monkeypatch):
     """Go to a folder of files of which none is what it should be."""
+    pytest.importorskip("lightning", reason="the train extra is not installed: no lightning")
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("neither weights nor a recipe")
     Path("binary").write_bytes(b"\xff\xfe\x00")
@@ -35,7 +34,7 @@ def wrong(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "complaint"),
     [
         (["train", "folder"], "folder: no such recipe"),
         (["train", "text"], "expected a mapping"),
@@ -61,12 +60,12 @@ def wrong(tmp_path, monkeypatch):
         (["unlock", "folder", "text"], "expected a run of a triplet_face_id or rgbd_face_id recipe"),
     ],
 )
-def test_a_mistake_is_told(command, said, wrong, capsys):
+def test_a_mistake_is_reported(command, complaint, wrong, capsys):
     assert main(command) == 2
-    assert said in capsys.readouterr().err
+    assert complaint in capsys.readouterr().err
 
 
-def test_a_torn_lock_and_a_torn_owner_are_told(wrong, capsys):
+def test_a_torn_lock_and_a_torn_owner_are_reported(wrong, capsys):
     Path("folder/lock.pt").write_bytes(b"PK\x03\x04 half a lock")
     assert main(["unlock", "folder", "text"]) == 2
     assert "folder/lock.pt: expected weights" in capsys.readouterr().err

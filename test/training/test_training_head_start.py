@@ -30,6 +30,8 @@ STAGE = {
     "head_faces": 30,
 }
 
+pytestmark = pytest.mark.slow  # each trains
+
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
@@ -55,7 +57,6 @@ def test_every_class_is_chosen_before_any_comes_again(faces):
     assert sorted(choose_faces(everything, classes, 1000, seed=0)) == everything.tolist()
 
 
-@pytest.mark.slow
 def test_heads_fit_a_teacher_that_is_a_linear_map_of_the_network(faces):
     torch.manual_seed(0)
     everything = np.arange(len(faces.labels))
@@ -88,7 +89,6 @@ def test_heads_fit_a_teacher_that_is_a_linear_map_of_the_network(faces):
     assert module.training
 
 
-@pytest.mark.slow
 def test_a_map_head_is_better_than_a_random_one(faces):
     torch.manual_seed(0)
     everything = np.arange(len(faces.labels))
@@ -111,7 +111,6 @@ def test_a_map_head_is_better_than_a_random_one(faces):
     assert loss() < 0.7 * random
 
 
-@pytest.mark.slow
 def test_a_run_fits_its_heads_when_it_starts_from_weights(tmp_path, caplog):
     from safetensors.torch import save_file
 

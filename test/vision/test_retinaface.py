@@ -73,7 +73,15 @@ def test_far_faces_in_1280x720(detector, portraits, rng, height, least):
     assert np.mean(found) >= least
 
 
-@pytest.mark.parametrize("size", [(480, 640), (720, 1280), (1080, 1920), (1280, 720), (120, 160)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (480, 640),
+        (720, 1280),
+        *(pytest.param(s, marks=SLOW) for s in ((1080, 1920), (1280, 720))),
+        (120, 160),
+    ],
+)
 @pytest.mark.parametrize("share", [0.5, 0.8, 1.1])
 def test_a_face_that_fills_the_picture(detector, portraits, size, share):
     for portrait in portraits:
@@ -94,7 +102,7 @@ def test_without_the_close_pass_the_largest_faces_are_lost(detector, portraits):
     assert best(lone.detect(image), box)[1] < 0.5 < best(detector.detect(image), box)[1]
 
 
-@pytest.mark.parametrize("size", [(480, 640), (470, 333), (97, 130), (1000, 1900)])
+@pytest.mark.parametrize("size", [(480, 640), (470, 333), (97, 130), pytest.param((1000, 1900), marks=SLOW)])
 def test_a_shifted_picture_shifts_the_face(detector, portraits, size):
     """Padding and resizing keep the geometry, whatever the picture's sides."""
     height = 0.4 * min(size)
@@ -105,6 +113,7 @@ def test_a_shifted_picture_shifts_the_face(detector, portraits, size):
         assert np.linalg.norm(face.landmarks_xy - landmarks, axis=1).max() < 0.2 * eye_distance
 
 
+@pytest.mark.slow
 def test_pictures_without_faces(detector, rng):
     assert detector.detect(np.zeros((1, 1, 3), np.uint8)) == []
     assert detector.detect(np.full((480, 640, 3), 255, np.uint8)) == []
