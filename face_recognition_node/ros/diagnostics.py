@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -45,12 +45,16 @@ def _share_lost(stamps: Sequence[float]) -> float:
     return float(1.0 - len(gaps) / periods.sum())
 
 
-def missing_profile(environment: Mapping[str, str]) -> str:
+def find_profile_trouble(environment: Mapping[str, str]) -> str:
     """Return what is wrong with the Fast DDS profile that the environment names; empty: nothing."""
     for name in _PROFILE_VARIABLES:
-        path = environment.get(name, "")
-        if path and not Path(path).is_file():
-            return f"{name} names {path}, which does not exist: large images are lost"
+        if path := environment.get(name, ""):
+            try:
+                ElementTree.parse(path)
+            except OSError as error:
+                return f"{name} names {path}, which cannot be read ({error.strerror}): large images are lost"
+            except ElementTree.ParseError as error:
+                return f"{name} names {path}, which is no XML ({error}): large images are lost"
     return ""
 
 
@@ -219,7 +223,7 @@ class NodeHealth:
         publishers: Those that publish there; None: not known.
         image_type: The type of message that is expected there.
         is_reliable: Images are received with reliable quality of service.
-        profile_trouble: See :func:`missing_profile`.
+        profile_trouble: See :func:`find_profile_trouble`.
         models: Key to value about networks and backends: which, where it runs, and why there.
         gallery: Key to value about the gallery.
         gallery_warning: What is to be done about it; empty: nothing.

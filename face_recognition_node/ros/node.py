@@ -22,7 +22,7 @@ from face_recognition_node.ros.diagnostics import (
     NodeHealth,
     StreamStatistics,
     TroubleLog,
-    missing_profile,
+    find_profile_trouble,
     to_diagnostics,
 )
 from face_recognition_node.ros.images import DepthBuffer, ImageInput
@@ -267,7 +267,7 @@ class FaceRecognitionNode(Host):
             publishers=self._image_publishers(),
             image_type=f"sensor_msgs/msg/{'CompressedImage' if is_compressed else 'Image'}",
             is_reliable=self.settings.node.qos_reliability == "reliable",
-            profile_trouble=missing_profile(os.environ),
+            profile_trouble=find_profile_trouble(os.environ),
             models=runtime.describe_models() if runtime is not None else {},
             gallery=runtime.describe_gallery() if runtime is not None else {},
             gallery_warning="; ".join(map(twin_warning, self._twins[:3])),

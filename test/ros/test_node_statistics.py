@@ -12,12 +12,13 @@ pytest.importorskip("diagnostic_msgs", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from face_recognition_node.cli.processes import fast_dds_profile
 from face_recognition_node.ros.diagnostics import (
     ImagePublisher,
     NodeHealth,
     StreamStatistics,
     TroubleLog,
-    missing_profile,
+    find_profile_trouble,
     to_diagnostics,
 )
 
@@ -147,11 +148,12 @@ def test_silence_is_explained(statistics) -> None:
     assert "qos_reliability reliable does not receive" in why(camera, is_reliable=True)
     reliable = why(ImagePublisher("/camera", image, True), is_reliable=True)
     assert reliable.endswith("Fast DDS profile of this package, or receive with image_transport compressed")
-    assert "/x.xml, which does not exist" in why(
-        camera, profile_trouble=missing_profile({"FASTDDS_DEFAULT_PROFILES_FILE": "/x.xml"})
+    assert "/x.xml, which cannot be read (No such file or directory)" in why(
+        camera, profile_trouble=find_profile_trouble({"FASTDDS_DEFAULT_PROFILES_FILE": "/x.xml"})
     )
-    assert missing_profile({"FASTDDS_DEFAULT_PROFILES_FILE": __file__}) == ""
-    assert missing_profile({}) == ""
+    assert "which is no XML" in find_profile_trouble({"FASTDDS_DEFAULT_PROFILES_FILE": __file__})
+    assert find_profile_trouble({"FASTDDS_DEFAULT_PROFILES_FILE": str(fast_dds_profile())}) == ""
+    assert find_profile_trouble({}) == ""
 
 
 @pytest.mark.parametrize(("every", "share"), [(1, 0.0), (2, 0.0), (6, 0.83)])
