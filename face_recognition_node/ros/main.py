@@ -126,13 +126,14 @@ def run_node(
 
     from face_recognition_node.common.errors import FaceRecognitionError
     from face_recognition_node.ros.lifecycle import shut_down
+    from face_recognition_node.ros.remote import why_ros_cannot_start
 
     try:
         rclpy.init(
             args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO
         )
     except Exception as error:  # arguments or a parameter file that ROS cannot read, in its own words
-        sys.stderr.write(f"cannot start: {type(error).__name__}: {' '.join(str(error).split())[:400]}\n")
+        sys.stderr.write(f"{why_ros_cannot_start(error)}\n")
         return 2
     failed: list[BaseException] = []
     try:

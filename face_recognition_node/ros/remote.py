@@ -26,6 +26,13 @@ class RemoteError(FaceRecognitionError):
     """Another node did not answer, or refused what it was asked."""
 
 
+def why_ros_cannot_start(error: Exception) -> str:
+    """Return why ``rclpy.init`` failed in one line: ROS's own words, and the cure where we know it."""
+    reason = " ".join(str(error).split())[:400]
+    cure = "; cure: set ROS_LOG_DIR to a folder that can be written" if "initialize logging" in reason else ""
+    return f"cannot start: {type(error).__name__}: {reason}{cure}"
+
+
 class Remote:
     """A ROS node of our own, spun on a thread, whose calls wait for their answers.
 
@@ -53,8 +60,7 @@ class Remote:
         try:
             rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         except Exception as error:
-            reason = " ".join(str(error).split())[:400]
-            raise RemoteError(f"cannot start: {type(error).__name__}: {reason}") from error
+            raise RemoteError(why_ros_cannot_start(error)) from error
         self.node: Node = rclpy.create_node(self._name, context=self._context, **self._options)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

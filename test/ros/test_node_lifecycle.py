@@ -337,6 +337,17 @@ def test_arguments_that_ros_cannot_read_end_with_exit_code_2(
     assert says in ended.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("executable", ["video_source", "web"])
+def test_without_a_place_for_logs_the_cure_names_the_variable(executable: str) -> None:
+    code = f"import sys; from face_recognition_node.ros.main import {executable}; sys.exit({executable}())"
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "ROS_HOME")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.splitlines()[-1].endswith("set ROS_LOG_DIR to a folder that can be written")
+
+
 def test_interrupts_of_the_whole_group_end_all_in_order(tmp_path: Path) -> None:
     """Ctrl-C in a terminal goes to the launch and the nodes, and the launch passes it on."""
 
