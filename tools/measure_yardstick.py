@@ -2,18 +2,20 @@
 
     ./run exec python tools/measure_yardstick.py ORL.zip RAP3DF.zip LFW.zip
 
-Some people are enrolled from three pictures, then strangers come one after the other, each for half of his or
-her pictures, pooled as one track. Whoever is neither named nor taken for a stranger met before gets an id. In
-the end all come back for the other half. The rules are the node's own; only the tracker has no part in it,
-which would split tracks of pictures so different. It prints, for each collection and number of people
-enrolled, over all draws:
+Some people are enrolled from three pictures, then strangers come one after the other, each for half of their
+pictures, one track. Whoever is neither named nor taken for a stranger seen before gets an id. In the end all
+come back for the other half. The rules are the node's own, asked after every picture as on the robot: a claim
+counts that was made at any time. Only the tracker has no part in it, which would split tracks of pictures so
+different. It prints, for each collection and number of people enrolled, over all draws:
 
-* strangers named, before any stranger is known and as they come one after the other;
+* strangers named, before any stranger is known (with the 95 % interval over people), and as they come one
+  after the other;
 * taken: new strangers who got the id of another one (the parameter is strangers.false_match_rate);
 * found: strangers who came back and got their own id;
 * enrolled named, before any stranger is known and with all of them known;
-* the oracle: how many of the enrolled the best fixed threshold on the cosine of pooled views would have named
-  at the same rate of strangers named, before any stranger is known. It is set in hindsight, for each line.
+* the oracle: how many of the enrolled the best fixed threshold on the cosine of the views pooled so far would
+  have named at the same rate of strangers named, before any stranger is known. It is set in hindsight, for
+  each line.
 
 ``--alike`` draws everybody of a round from the people most like one of them (a homogeneous gallery), and
 ``--mixed`` puts the archives together.
@@ -32,6 +34,7 @@ from face_collections import embed_people
 
 from face_recognition_node.assembly import Models, load_models
 from face_recognition_node.config import Config, StrangersConfig
+from face_recognition_node.evaluation.bootstrap import estimate
 from face_recognition_node.gallery.gallery import Gallery
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Template
@@ -39,7 +42,7 @@ from face_recognition_node.identity.comparison import pool
 from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.tracking.tracker import Track
-from face_recognition_node.vision.faces import Detection, FloatArray, Identity, IdentityState
+from face_recognition_node.vision.faces import Detection, FloatArray, IdentityState
 
 ENROLLED_FROM, STEP_S = 3, 0.5
 
@@ -84,17 +87,19 @@ class Tally:
 
     Attributes:
         counts: By what is counted.
+        named: Of each stranger's track, who it is and whether it was named before any stranger was known.
         strangers: Each stranger's highest cosine to anybody enrolled.
-        enrolled: Each enrolled person's cosine to their own views, minus infinity where another's is higher.
+        enrolled: Each enrolled person's highest cosine to their own views, where no other's is higher.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
+    named: list[tuple[str, bool]] = field(default_factory=list)
     strangers: list[float] = field(default_factory=list)
     enrolled: list[float] = field(default_factory=list)
 
     def oracle(self) -> float:
         """Return the share of the enrolled above the threshold that names as many strangers as were named."""
-        n_named = self.counts["named alone"]
+        n_named = sum(is_named for _, is_named in self.named)
         highest = sorted(self.strangers, reverse=True)
         threshold = highest[n_named] if n_named < len(highest) else -1.0
         return float(np.mean(np.array(self.enrolled) > threshold))
@@ -128,29 +133,28 @@ class Round:
             alone = gallery.snapshot()
             self.centers = {person_id: pool_templates(alone.templates_of(person_id)) for person_id in rest}
             for person_id, views in rest.items():
-                cosines = self.cosines(views)
-                own = cosines[person_id]
-                self.tally.enrolled.append(own if own >= max(cosines.values()) else -np.inf)
+                own = [c[person_id] for c in self.cosines(views) if c[person_id] >= max(c.values())]
+                self.tally.enrolled.append(max(own, default=-np.inf))
             self.meet_enrolled(rest, alone, "alone")
             back = {}
             for person in others:
                 views = self.shuffle(person)
                 first, later = views[: len(views) // 2], views[len(views) // 2 :]
                 self.counts["new"] += 1
-                self.tally.strangers.append(max(self.cosines(first).values()))
-                self.counts["named alone"] += self.meet(first, alone).state is IdentityState.KNOWN
-                identity = self.meet(first, gallery.snapshot())
-                self.counts["named"] += identity.state is IdentityState.KNOWN
-                self.counts["taken"] += _has_stranger_id(identity)
-                if identity.person_id is None:
+                self.tally.strangers.append(max(max(c.values()) for c in self.cosines(first)))
+                self.tally.named.append((person, bool(self.meet(first, alone)[IdentityState.KNOWN])))
+                claimed = self.meet(first, gallery.snapshot())
+                self.counts["named"] += bool(claimed[IdentityState.KNOWN])
+                self.counts["taken"] += bool(claimed[IdentityState.STRANGER])
+                if not any(claimed.values()):
                     best = sorted(first, key=lambda view: -view.quality)[: strangers.maximum_views]
                     back[gallery.add_person("", best, is_stranger=True).person_id] = later
             full = gallery.snapshot()
             for person_id, later in back.items():
-                identity = self.meet(later, full)
+                found = self.meet(later, full)[IdentityState.STRANGER]
                 self.counts["back"] += 1
-                self.counts["found"] += identity.person_id == person_id
-                self.counts["other id"] += _has_stranger_id(identity) and identity.person_id != person_id
+                self.counts["found"] += person_id in found
+                self.counts["other id"] += bool(found - {person_id})
             self.meet_enrolled(rest, full, "with strangers")
 
     def cast(self) -> list[str]:
@@ -162,10 +166,12 @@ class Round:
         nearest = np.argsort(-(centers @ centers[self.generator.integers(len(names))]))
         return [names[k] for k in nearest[: self.n_enrolled + self.n_strangers]]
 
-    def cosines(self, views: Sequence[NewTemplate]) -> dict[str, float]:
-        """Return the cosine of pooled views to those of each enrolled person."""
-        pooled = pool_templates(views)
-        return {person_id: float(center @ pooled) for person_id, center in self.centers.items()}
+    def cosines(self, views: Sequence[NewTemplate]) -> list[dict[str, float]]:
+        """Return after each view the cosine of those so far, pooled, to those of each enrolled person."""
+        pooled = [pool_templates(views[:n]) for n in range(1, len(views) + 1)]
+        return [
+            {person_id: float(center @ one) for person_id, center in self.centers.items()} for one in pooled
+        ]
 
     def shuffle(self, person: str) -> list[NewTemplate]:
         """Return a person's views in random order."""
@@ -176,17 +182,20 @@ class Round:
         """Count how many of the enrolled get their name."""
         for person_id, views in rest.items():
             self.counts[f"enrolled {when}"] += 1
-            self.counts[f"right {when}"] += self.meet(views, snapshot).person_id == person_id
+            self.counts[f"right {when}"] += person_id in self.meet(views, snapshot)[IdentityState.KNOWN]
 
-    def meet(self, views: Sequence[NewTemplate], snapshot: Snapshot) -> Identity:
-        """Return whom a track of these views is claimed to be at its end."""
+    def meet(self, views: Sequence[NewTemplate], snapshot: Snapshot) -> dict[IdentityState, set[str]]:
+        """Return whom a track of these views is claimed to be, at any time."""
         box = Detection(np.array([0.0, 0.0, 80.0, 100.0], np.float32), 0.99, np.zeros((5, 2), np.float32))
-        last = STEP_S * (len(views) - 1)
-        track = Track(1, box, 0.0, last, TrackEvidence(self.models.calibration.correlation_s))
+        track = Track(1, box, 0.0, 0.0, TrackEvidence(self.models.calibration.correlation_s))
+        claimed: dict[IdentityState, set[str]] = {state: set() for state in IdentityState}
         for k, view in enumerate(views):
-            track.evidence.add(view.embedding, view.quality, STEP_S * k)
-        _, (identity,) = self.resolver.resolve([track], snapshot, last, lambda same: same)
-        return identity
+            track.last_stamp = STEP_S * k
+            track.evidence.add(view.embedding, view.quality, track.last_stamp)
+            _, (identity,) = self.resolver.resolve([track], snapshot, track.last_stamp, lambda same: same)
+            if identity.person_id is not None:
+                claimed[identity.state].add(identity.person_id)
+        return claimed
 
 
 def pool_templates(views: Sequence[NewTemplate] | Sequence[Template]) -> FloatArray:
@@ -194,21 +203,18 @@ def pool_templates(views: Sequence[NewTemplate] | Sequence[Template]) -> FloatAr
     return pool(np.stack([view.embedding for view in views]), [view.quality for view in views])[0]
 
 
-def _has_stranger_id(identity: Identity) -> bool:
-    return identity.state is IdentityState.STRANGER and identity.person_id is not None
-
-
 def describe(tally: Tally) -> str:
     """Return the shares in one line."""
     counts = tally.counts
     right = counts["right alone"] / max(counts["enrolled alone"], 1)
     oracle = tally.oracle()
+    named = estimate([is_named for _, is_named in tally.named], [who for who, _ in tally.named])
 
     def share(part: str, whole: str) -> str:
         return f"{100 * counts[part] / max(counts[whole], 1):.1f} %"
 
     return (
-        f"strangers named {share('named alone', 'new')} before a stranger is known, {share('named', 'new')} "
+        f"strangers named {named} before a stranger is known, {share('named', 'new')} "
         f"one after the other; taken {share('taken', 'new')}; found {share('found', 'back')}, another's id "
         f"{share('other id', 'back')}; enrolled named {share('right alone', 'enrolled alone')}, with "
         f"strangers known {share('right with strangers', 'enrolled with strangers')}; "
