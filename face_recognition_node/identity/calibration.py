@@ -52,12 +52,6 @@ class _Card(Protocol):
     def calibration_tables(self) -> Mapping[str, NDArray[Any]]: ...
 
 
-SAFETY_FACTOR = 1.5
-"""A name, or a stranger's id, is given at the target divided by this: what a cohort of other people promises
-need not hold for the people before a robot. Without it 1.5 % of 400 tracks of strangers in ORL were named at
-a target of 1 %."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """The score distributions of one embedder.
@@ -182,9 +176,11 @@ class Calibration:
     def log_name_limit(self, target: float, n_persons: int, n_views: float = math.inf) -> float:
         """Return the natural log of the false match rate at which a track is given a name, or an id.
 
-        That is ``ln(target / (c N min(n, L)))``: the union bound over the N persons compared with (none
-        counts as one) and the comparisons made so far, with the safety factor c. One view is one comparison;
-        a whole track, however long, is worth the ``looks`` L. One person alone is no yardstick of how alike
+        That is ``ln(target / (N (1 + ln L) min(n, L)))``: the union bound over the N persons compared with
+        (none counts as one), and the target spent over the comparisons made so far. One view is one
+        comparison; a whole track, however long, is worth the ``looks`` L. The first comparison spends
+        ``1 / (1 + ln L)`` of the target, those after it the rest, ``ln L / (1 + ln L)``, the integral of 1/n
+        from 1 to L (alpha spending, Lan and DeMets 1983). One person alone is no yardstick of how alike
         people are here: a single view then has to be as alike as a whole track.
 
         Args:
@@ -192,10 +188,9 @@ class Calibration:
             n_persons: Persons enrolled; for an id, strangers known.
             n_views: How many independent views the track has shown (:class:`TrackEvidence`).
         """
-        n_comparisons = max(n_persons, 1) * (
-            min(max(n_views, 1.0), self.looks) if n_persons > 1 else self.looks
-        )
-        return math.log(target / SAFETY_FACTOR) - math.log(n_comparisons)
+        n_comparisons = min(max(n_views, 1.0), self.looks) if n_persons > 1 else self.looks
+        share = target / (1.0 + math.log(self.looks))
+        return math.log(share) - math.log(max(n_persons, 1) * n_comparisons)
 
     def hubness(self, embeddings: ArrayLike) -> FloatArray:
         """Return (N,) how much each of (N, D) unit vectors looks like everybody: ``h`` above, a cosine."""

@@ -8,11 +8,13 @@ gallery,
 
 A name is claimed when two things hold.
 
-1. *Rarely false.* ``P(somebody else is as alike) <= alpha / (c N min(n, L))``: alpha is the operator's
-   ``target_false_accept_rate``, the chance that a stranger's whole track is ever named, and c a safety
-   factor. N comparisons are made (Bonferroni's union bound over the enrolled people), and again as the
-   pooled evidence changes: n independent views are n comparisons, but a whole track is worth no more than L,
-   a number that was measured and stands in the model card. How alike different people are here is learned
+1. *Rarely false.* ``P(somebody else is as alike) <= alpha / (N (1 + ln L) min(n, L))``: alpha is the
+   operator's ``target_false_accept_rate``, the chance that a stranger's whole track is ever named. N
+   comparisons are made (Bonferroni's union bound over the enrolled people), and again as the pooled evidence
+   changes: n independent views are n comparisons, but a whole track is worth no more than L, a number that
+   was measured and stands in the model card. The first view spends a share of alpha, later ones the rest
+   (:meth:`Calibration.log_name_limit`). A stranger's id is found again by the same rule, with the strangers
+   known for N and ``strangers.false_match_rate`` for alpha. How alike different people are here is learned
    from the gallery (:mod:`cohort`). The bound through likelihood ratios alone,
    ``P(sup LR >= N / alpha) <= alpha / N`` (Ville 1939), needs no L but gives away most of the rate; the
    measured tail is as safe and names more.
@@ -111,13 +113,9 @@ class IdentityResolver:
         n_enrolled = len(snapshot.persons) - n_strangers
         matches = [_possible(track) for track in visible]
         posteriors = [self._posterior(found, len(snapshot.persons)) for found in matches]
-        name_limits = [self.log_limit(n_enrolled, track.evidence.effective_views) for track in visible]
-        stranger_limit = self.calibration.log_name_limit(self.stranger_false_match_rate, n_strangers)
         options = [
-            self._options(track, found, posterior, (name_limit, stranger_limit), snapshot, stamp)
-            for track, found, posterior, name_limit in zip(
-                visible, matches, posteriors, name_limits, strict=True
-            )
+            self._options(track, found, posterior, (n_enrolled, n_strangers), snapshot, stamp)
+            for track, found, posterior in zip(visible, matches, posteriors, strict=True)
         ]
         chosen = _assign(options, [track.claim.person_id for track in visible])
         identities = []
@@ -205,9 +203,9 @@ class IdentityResolver:
 
     def _options(
         self, track: Track, matches: Sequence[Match], posterior: dict[str | None, float],
-        limits: tuple[float, float], snapshot: Snapshot, stamp: float,
+        counts: tuple[int, int], snapshot: Snapshot, stamp: float,
     ) -> dict[str, _Option]:  # fmt: skip
-        """Return the persons that the track may be claimed to be."""
+        """Return the persons that the track may be claimed to be, of so many (enrolled, strangers)."""
         claim: Claim = track.claim
         last = track.evidence.last_stamp
         if claim.person_id is not None:
@@ -220,9 +218,12 @@ class IdentityResolver:
             return {}
         options = {}
         timeout_s = self.config.claim_timeout_s
-        enrolled = [h for h in matches if not h.is_stranger and h.log_false_match <= limits[0]]
+        n_views = track.evidence.effective_views
+        name_limit = self.log_limit(counts[0], n_views)
+        id_limit = self.calibration.log_name_limit(self.stranger_false_match_rate, counts[1], n_views)
+        enrolled = [h for h in matches if not h.is_stranger and h.log_false_match <= name_limit]
         for match in matches:
-            limit = limits[1] if match.is_stranger else limits[0]
+            limit = id_limit if match.is_stranger else name_limit
             needed = math.log(self.config.minimum_probability)
             has_got_a_name = claim.is_stranger and not match.is_stranger
             if match.person_id == claim.person_id and not has_got_a_name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from face_world import FaceWorld, made_up_calibration, unit
 from hypothesis import given
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from identity_desk import Desk, between
 
 from face_recognition_node.config import IdentityConfig
-from face_recognition_node.identity.calibration import SAFETY_FACTOR
 from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.identity.operating_point import operating_point
 from face_recognition_node.tracking.evidence import TrackEvidence
@@ -78,7 +78,7 @@ class TestClaims:
     def test_limit_is_the_union_bound(self, n_enrolled: int, target: float, looks: float) -> None:
         calibration = replace(made_up_calibration(), looks=looks)
         resolver = IdentityResolver(calibration, IdentityConfig(target_false_accept_rate=target), 0.02)
-        expected = target / SAFETY_FACTOR / n_enrolled / looks
+        expected = target / (1.0 + math.log(looks)) / n_enrolled / looks
         assert math.exp(resolver.log_limit(n_enrolled)) == pytest.approx(expected)
 
     @pytest.mark.parametrize(("n_views", "n_comparisons"), [(0.0, 1.0), (1.0, 1.0), (2.5, 2.5), (40.0, 4.0)])
@@ -86,8 +86,23 @@ class TestClaims:
         self, n_views: float, n_comparisons: float
     ) -> None:
         calibration = replace(made_up_calibration(), looks=4.0)
-        expected = math.log(0.02 / SAFETY_FACTOR / 3 / n_comparisons)
+        expected = math.log(0.02 / (1.0 + math.log(4.0)) / 3 / n_comparisons)
         assert calibration.log_name_limit(0.02, 3, n_views) == pytest.approx(expected)
+
+    @pytest.mark.parametrize(("rate_hz", "seconds"), [(1.0, 60), (4.0, 30), (100.0, 10)])
+    def test_all_comparisons_of_a_track_together_spend_the_target(self, rate_hz: float, seconds: int) -> None:
+        """At any frame rate; nearly all of it is spent if the frames are many."""
+        calibration = replace(made_up_calibration(), looks=4.0)
+        evidence = TrackEvidence(calibration.correlation_s)
+        spent = 0.0
+        for k in range(int(rate_hz * seconds)):
+            before = min(evidence.effective_views, calibration.looks)
+            evidence.add(np.ones(8, np.float32), 1.0, k / rate_hz)
+            n_views = evidence.effective_views
+            new_comparisons = min(n_views, calibration.looks) - before
+            spent += 3 * new_comparisons * math.exp(calibration.log_name_limit(0.02, 3, n_views))
+        assert spent <= 0.02
+        assert spent >= (0.019 if rate_hz == 100.0 else 0.015)
 
     def test_a_single_view_names_who_is_too_unlike_for_a_whole_track(self, world: FaceWorld) -> None:
         """A stranger's one view has one chance to be mistaken; a long track has several."""
@@ -100,18 +115,18 @@ class TestClaims:
         assert desk.ask(desk.track(*[face] * 400))[0].state is not IdentityState.KNOWN
 
     def test_the_operating_point_counts_a_single_view_as_one_comparison(self, desk: Desk) -> None:
-        """How many are named by one view does not depend on how many comparisons a whole track is worth."""
+        """For the same share of the target, how long a track can be changes nothing for its first view."""
         for person in range(3):
             desk.enroll(person, f"P{person}")
-        target = desk.resolver.config.target_false_accept_rate
-        points = [
-            operating_point(
-                replace(made_up_calibration(), looks=looks), desk.resolver.config, desk.gallery.snapshot()
-            )
-            for looks in (1.0, 1000.0)
-        ]
+        share = 0.01
+        points = []
+        for looks in (1.0, 1000.0):
+            target = share * (1.0 + math.log(looks))
+            config = IdentityConfig(target_false_accept_rate=target)
+            calibration = replace(made_up_calibration(), looks=looks)
+            points.append(operating_point(calibration, config, desk.gallery.snapshot()))
+            assert 0.0 < points[-1].strangers_named <= target
         assert points[0].people_named == points[1].people_named > 0.0
-        assert all(0.0 < point.strangers_named <= target for point in points)
 
     def test_a_stricter_target_takes_effect_on_the_next_frame(self, desk: Desk, world: FaceWorld) -> None:
         desk.enroll(0, "Anna")

@@ -12,7 +12,6 @@ from identity_desk import BOX, Desk, between
 
 from face_recognition_node.gallery.gallery import Gallery, GalleryConfig
 from face_recognition_node.gallery.values import NewTemplate
-from face_recognition_node.identity.calibration import SAFETY_FACTOR
 from face_recognition_node.identity.person_models import PersonModels, pairs_of_one_person
 from face_recognition_node.tracking.tracker import Track
 from face_recognition_node.vision.faces import Detection, FloatArray, HeadPose, IdentityState
@@ -102,7 +101,7 @@ def test_a_name_given_to_a_shared_id_is_claimed_by_the_names_own_rule(world: Fac
 def test_each_comparison_of_a_track_with_each_stranger_counts(world: FaceWorld) -> None:
     """Taken for a stranger falsely at the stated rate: more strangers, or more comparisons, ask for more."""
     desk = Desk(world, calibration=replace(made_up_calibration(), looks=4.0))
-    rate = 0.02 / SAFETY_FACTOR
+    rate = 0.02 / (1.0 + math.log(4.0))
     assert desk.calibration.log_name_limit(0.02, 1) == pytest.approx(math.log(rate / 4))
     assert desk.calibration.log_name_limit(0.02, 10) == pytest.approx(math.log(rate / 40))
 
