@@ -222,7 +222,7 @@ class StrangersConfig(Section):
         minimum=0.5, maximum=600.0,
     )  # fmt: skip
     false_match_rate: float = parameter(
-        0.01, "Probability that a new person is taken for a known stranger.", minimum=1e-6, maximum=0.5
+        0.005, "Probability that a new person is taken for a known stranger.", minimum=1e-6, maximum=0.5
     )
     maximum_views: int = parameter(10, "Maximum number of views stored per stranger.", minimum=1, maximum=50)
     maximum_strangers: int = parameter(
