@@ -523,11 +523,16 @@ class TestInTheBrowser:
               };
               live.onStatus = () => {};
               live.faces = () => [{ ...face, track_id: 901 }, { ...face, track_id: 902 }];
-              panel.showEnrollment({
-                number: 99, is_running: false, track_id: 900, name: "Dora", views_kept: 0, wanted_views: 6,
-                rejections: { too_dark: 2 }, coverage: [], hint: "", known_id: "", known_name: "",
-                known_probability: 0, outcome: "person_left", message: "the person left",
-              });
+              const running = {
+                number: 99, is_running: true, track_id: 900, name: "Dora", views_kept: 0, wanted_views: 6,
+                rejections: { too_dark: 2 }, coverage: [], hint: "Please turn your head.", known_id: "",
+                known_name: "", known_probability: 0, outcome: "", message: "",
+              };
+              const ended = { ...running, is_running: false, outcome: "left", message: "the person left" };
+              panel.showEnrollment(running);
+              const height = part("panel").offsetHeight;
+              panel.showEnrollment(ended);
+              const jump = part("panel").offsetHeight - height;
               const outcome = part("outcome").innerText, proposed = [];
               for (const track of [901, 902]) {
                 live.selected = track;
@@ -541,11 +546,12 @@ class TestInTheBrowser:
                 const gone = [part("enroll-start").disabled, part("detail").textContent];
                 Object.assign(live, { faces, onStatus });
                 panel.close();
-                done([outcome, proposed, isLive, gone]);
+                done([outcome, jump, proposed, isLive, gone]);
               }, 1100);
             });"""
-        outcome, proposed, is_live, gone = desk.browser.execute_async_script(script)
+        outcome, jump, proposed, is_live, gone = desk.browser.execute_async_script(script)
         assert all(part in outcome for part in ("Nothing was stored", "2 × too dark", "Click the face"))
+        assert jump == 0, "what is below would move under the finger"
         assert proposed == ["Dora", ""]
         assert is_live
         assert gone == [True, "This face has left the picture; click it again when it is back."]
