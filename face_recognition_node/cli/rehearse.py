@@ -112,9 +112,10 @@ def render_page(rehearsal: Rehearsal, findings: Sequence[Finding], people: Seque
     )
     overviews = _figures([(picture, source) for source, (_, picture) in rehearsal.overviews.items()])
     n_act = sum(one.level == "act" for one in findings)
+    amount = {0: "Nothing", 1: "One thing"}.get(n_act, f"{n_act} things")
     parts = [
         f"<p><small>{escape(', '.join(rehearsal.overviews))}</small>",
-        f"<p>To act on before the day: {n_act or 'nothing'}.<ol>{items}</ol><h2>People</h2>",
+        f"<p>{amount} to act on before the day.<ol>{items}</ol><h2>People</h2>",
         table([list(map(escape, row)) for row in people], _COLUMNS),
         f"<h2>The fullest picture of each recording</h2><div class=wide>{overviews}</div>",
         "<p><small>This page shows faces: keep it among those concerned, and delete it afterwards.</small>",

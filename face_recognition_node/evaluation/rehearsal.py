@@ -188,7 +188,7 @@ class Rehearsal:
         seen = {name for track in self.tracks.values() for name in track.claims}
         absent = [person.label for person in people if person.name not in seen]
         if not absent:
-            return Finding("fine", "Never recognized", f"All {len(people)} enrolled people were recognized.")
+            return Finding("fine", "Never recognized", f"Everybody enrolled ({len(people)}) was recognized.")
         unnamed = [track for track in self.tracks.values() if not track.claims and len(track.names) > 10]
         return Finding(
             "look", "Never recognized",
@@ -253,7 +253,10 @@ class Rehearsal:
         flat = [track for track in tracks if "flat" in track.flatness]
         suspects = flat or [t for t in tracks if t.is_still and t.flatness <= {"unverified"}]
         if not suspects:
-            return Finding("fine", "Pictures of faces", "No face looks like a poster or a screen.")
+            n_unknown = sum(track.flatness <= {"unverified"} for track in tracks)
+            unknown = f"; {n_unknown} of {len(tracks)} could not be judged, without depth and turning"
+            text = f"No face looks like a poster or a screen{unknown if n_unknown else ''}."
+            return Finding("fine", "Pictures of faces", text)
         named = _some(sorted({name for track in suspects for name in track.claims}))
         return Finding(
             "act" if named else "look", "Pictures of faces",
@@ -313,7 +316,7 @@ def _views(snapshot: Snapshot, people: Sequence[Person]) -> Finding:
     if not people:
         return Finding("act", "Views", "Nobody is enrolled.", "Enroll the people of the team first.")
     if not weak:
-        return Finding("fine", "Views", f"All {len(people)} people are enrolled with good views.")
+        return Finding("fine", "Views", f"Everybody enrolled ({len(people)}) has good views.")
     return Finding(
         "act", "Views", f"Weakly enrolled: {_some(weak)}.",
         "Enroll them again for five seconds, in good light, while they turn their head slowly.",
@@ -321,7 +324,7 @@ def _views(snapshot: Snapshot, people: Sequence[Person]) -> Finding:
 
 
 def _strangers(share: float, n_people: int) -> Finding:
-    text = f"About {100 * share:.1f} % of strangers will be given one of the {n_people} names."
+    text = f"About {100 * share:.1f} % of strangers will be given a name, with {n_people} enrolled."
     advice = "Lower identity.target_false_accept_rate, or forget whoever does not take part."
     return Finding("fine", "Strangers", text) if share <= 0.02 else Finding("look", "Strangers", text, advice)
 

@@ -410,7 +410,7 @@ def test_a_rehearsal_is_one_page_with_ten_sentences(
     assert main(words) in (0, 1)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 11
-    assert any("All 1 enrolled people were recognized" in line for line in lines)
+    assert any("Everybody enrolled (1) was recognized" in line for line in lines)
     text = page.read_text()
     assert text.count("<li class=") == 10
     assert "arena &lt;b&gt;.mp4" in text
