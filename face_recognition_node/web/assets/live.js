@@ -87,8 +87,9 @@ function draw() {
   context.clearRect(0, 0, width, height);
   const { scale, left, top } = placement();
   if (bitmap) context.drawImage(bitmap, left, top, size[0] * scale, size[1] * scale);
-  context.font = "600 14px system-ui, 'DejaVu Sans', sans-serif";
+  context.font = `600 ${width < 480 ? 12 : 14}px system-ui, 'DejaVu Sans', sans-serif`;
   context.textBaseline = "middle";
+  const labels = [];
   for (const face of faces) {
     const [x1, y1, x2, y2] = face.box.map((value, k) => value * scale + (k % 2 ? top : left));
     const color = COLORS[face.state];
@@ -106,7 +107,10 @@ function draw() {
     const text = `${numberOf(face.track_id)}  ${textOf(face)}`;
     const wide = context.measureText(text).width + 16;
     const x = Math.max(4, Math.min(x1, width - wide - 4));
-    const y = y1 - 31 > 4 ? y1 - 31 : Math.min(y2 + 6, height - 30);
+    const above = y1 - 31, below = Math.min(y2 + 6, height - 30);
+    const isCovered = labels.some((one) => Math.abs(one.y - above) < 28 && x < one.x + one.wide && one.x < x + wide);
+    const y = above > 4 && !isCovered ? above : below;
+    labels.push({ x, y, wide });
     context.fillStyle = "rgb(10 14 18 / 80%)";
     context.beginPath();
     context.roundRect(x, y, wide, 26, 7);
