@@ -212,7 +212,7 @@ def wait(driver: Any, condition: str, patience: float = 60.0) -> None:
 
 def pictures(driver: Any, folder: Path) -> None:
     """Enroll the first face and write the page light, dark and on a phone."""
-    for _ in range(6):  # the camera moves on: a face may leave before enough is seen of it
+    for _ in range(20):  # the camera moves on: a face may leave before enough is seen of it
         wait(driver, "document.querySelector('.chip.stranger')")
         driver.execute_script("document.querySelector('.chip.stranger').click()")
         wait(driver, "document.querySelector('#face-panel')")
@@ -222,7 +222,7 @@ def pictures(driver: Any, folder: Path) -> None:
         )
         wait(driver, "document.querySelector('#outcome')")
         stored = driver.execute_script("return document.querySelector('#outcome h2').textContent")
-        if "stored" in stored:
+        if stored == "Guest stored":
             break
     shown = "document.querySelector('.chip.known') && document.querySelector('.chip.stranger')"
     wait(driver, shown)
