@@ -6,9 +6,9 @@ matplotlib and scikit-learn are imported when a picture is made, so that figures
 from __future__ import annotations
 
 import csv
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -202,21 +202,9 @@ def plot_identification(results: Mapping[str, IdentificationResult], path: Path)
     return save_figure(figure, path)
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of a page: text, shown as it is, and PNG files, which are copied into it."""
-
-    heading: str
-    text: str = ""
-    pictures: tuple[Path, ...] = ()
-
-
-def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write one HTML file with text and pictures in it, whole or not at all, to be opened anywhere."""
-    parts = []
-    for section in sections:
-        parts.append(f"<h2>{html.escape(section.heading)}</h2>")
-        if section.text:
-            parts.append(f"<pre>{html.escape(section.text)}</pre>")
-        parts += [picture(file.read_bytes(), file.stem) for file in section.pictures]
+def write_page(path: Path, title: str, head: str, text: str, draw: Callable[[Path], Sequence[Path]]) -> None:
+    """Write one HTML file, whole or not at all, with a text and the PNG files that ``draw`` makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = [picture(file.read_bytes(), file.stem) for file in draw(Path(folder))]
+    parts = [f"<h2>{escape(head)}</h2>", f"<pre>{escape(text)}</pre>", "<h2>Pictures</h2>", *pictures]
     write_text(path, page(title, parts))

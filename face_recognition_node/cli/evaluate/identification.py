@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -141,11 +140,14 @@ def run(arguments: argparse.Namespace) -> int:
     for name, block in blocks.items():
         figures[name.replace(" ", "_")] = {key: one.to_dict() for key, one in block.items()}
     if arguments.report is not None:
+        from face_recognition_node.evaluation.plots import write_page
+
         curves = {
             name: measure(size, n, probes, rates=CURVE_FPIR)
             for name, size, n in ((f"{size} x {n}", size, n) for size in sizes for n in arguments.shots)
         }
-        _write_report(arguments.report, head, text, plain, faces, curves)
+        draw = partial(_draw, plain, faces.labels, curves)
+        write_page(arguments.report, "Open-set identification", head, text, draw)
     report(text, figures, arguments.json)
     return 0
 
@@ -159,36 +161,20 @@ def _lines(name: str, block: dict[str, Any]) -> str:
     return f"{name}:\n{aligned([(key, str(one)) for key, one in block.items()], indent='  ')}"
 
 
-def _write_report(
-    path: Path,
-    head: str,
-    text: str,
-    embeddings: FloatArray,
-    faces: JudgedFaces,
-    curves: dict[str, Any],
-) -> None:
+def _draw(embeddings: FloatArray, labels: LabelArray, curves: dict[str, Any], folder: Path) -> Sequence[Path]:
     from face_recognition_node.evaluation import plots
-    from face_recognition_node.evaluation.plots import Section, write_page
 
-    first, second = np.triu_indices(len(faces.labels), 1)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        same = faces.labels[first] == faces.labels[second]
-        similarity = np.einsum("pd,pd->p", embeddings[first[same]], embeddings[second[same]])
-        some = np.random.default_rng(0).choice(
-            np.flatnonzero(~same), min(200_000, int((~same).sum())), replace=False
-        )
-        others = np.einsum("pd,pd->p", embeddings[first[some]], embeddings[second[some]])
-        pictures = [
-            plots.plot_identification(curves, place / "dir.png"),
-            plots.plot_histogram(similarity, others, place / "similarity.png", "cosine"),
-            plots.plot_most_pictured(embeddings, faces.labels, place / "map.png", "Test people"),
-        ]
-        write_page(
-            path,
-            "Open-set identification",
-            [Section(head, text), Section("Pictures", pictures=tuple(pictures))],
-        )
+    first, second = np.triu_indices(len(labels), 1)
+    same = labels[first] == labels[second]
+    similarity = np.einsum("pd,pd->p", embeddings[first[same]], embeddings[second[same]])
+    n_others = min(200_000, int((~same).sum()))
+    some = np.random.default_rng(0).choice(np.flatnonzero(~same), n_others, replace=False)
+    others = np.einsum("pd,pd->p", embeddings[first[some]], embeddings[second[some]])
+    return (
+        plots.plot_identification(curves, folder / "dir.png"),
+        plots.plot_histogram(similarity, others, folder / "similarity.png", "cosine"),
+        plots.plot_most_pictured(embeddings, labels, folder / "map.png", "Test people"),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

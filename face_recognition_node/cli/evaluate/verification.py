@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from face_recognition_node.cli.options import (
     report,
 )
 from face_recognition_node.evaluation.degradation import darken_face, reduce_face
-from face_recognition_node.evaluation.picture_archive import LabelledPairs, embed_in_batches
+from face_recognition_node.evaluation.picture_archive import embed_in_batches
 from face_recognition_node.vision.alignment import CROP_SIZE
-from face_recognition_node.vision.embedding import normalize
-from face_recognition_node.vision.faces import FloatArray, ImageArray
+from face_recognition_node.vision.faces import ImageArray
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +35,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="darken the faces to this fraction of their light and add camera noise",
     )  # fmt: skip
     parser.add_argument(
-        "--mirror", action="store_true", help="average each face's embedding with that of its mirror image"
-    )
-    parser.add_argument(
         "--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures"
     )
     add_json_option(parser)
@@ -51,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from face_recognition_node.backends import load_embedder
     from face_recognition_node.common.errors import InputError
     from face_recognition_node.evaluation.picture_archive import LfwArchive
-    from face_recognition_node.evaluation.verification import evaluate_all_pairs, evaluate_pairs
+    from face_recognition_node.evaluation.verification import evaluate_all_pairs, evaluate_pairs, roc_curve
 
     if arguments.face_pixels is not None and not 4 <= arguments.face_pixels <= CROP_SIZE:
         raise InputError(f"--face-pixels: expected 4 to {CROP_SIZE}, got {arguments.face_pixels}")
@@ -63,11 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
         return darken_face(crop, arguments.light)
 
     embeddings = embed_in_batches(embedder, read, len(archive.names))
-    if arguments.mirror:
-        mirrored = embed_in_batches(
-            embedder, lambda number: np.ascontiguousarray(read(number)[:, ::-1]), len(archive.names)
-        )
-        embeddings = normalize(embeddings + mirrored)
     pairs = archive.pairs
     similarity = np.einsum("pd,pd->p", embeddings[pairs.first], embeddings[pairs.second])
     official = evaluate_pairs(similarity, pairs.is_same, pairs.fold, pairs.person)
@@ -79,7 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
         "backend": {"name": backend.name, "device": backend.device, "precision": backend.precision},
         "face_pixels": arguments.face_pixels,
         "light": arguments.light,
-        "mirror": arguments.mirror,
         "pictures": len(archive.names),
         **official.to_dict(),
         "all_pairs": every.to_dict(),
@@ -87,32 +76,18 @@ def run(arguments: argparse.Namespace) -> int:
     head = f"{embedder.card.name} on {backend.name} ({backend.device}, {backend.precision})"
     text = f"{official}\n{every}"
     if arguments.report is not None:
-        _write_report(arguments.report, head, text, similarity, pairs, embeddings, archive.people)
+        from face_recognition_node.evaluation import plots
+
+        def draw(folder: Path) -> Sequence[Path]:
+            _, labels = np.unique(archive.people, return_inverse=True)
+            same, different = similarity[pairs.is_same], similarity[~pairs.is_same]
+            curve = roc_curve(similarity, pairs.is_same)
+            return (
+                plots.plot_roc_and_det(curve, folder / "roc_det.png"),
+                plots.plot_histogram(same, different, folder / "similarity.png", "cosine"),
+                plots.plot_most_pictured(embeddings, labels, folder / "map.png", "People"),
+            )
+
+        plots.write_page(arguments.report, "Verification", head, text, draw)
     report(f"{head}\n{text}", figures, arguments.json)
     return 0
-
-
-def _write_report(
-    path: Path,
-    head: str,
-    text: str,
-    similarity: FloatArray,
-    pairs: LabelledPairs,
-    embeddings: FloatArray,
-    people: Sequence[str],
-) -> None:
-    from face_recognition_node.evaluation import plots
-    from face_recognition_node.evaluation.plots import Section, write_page
-    from face_recognition_node.evaluation.verification import roc_curve
-
-    _, labels = np.unique(people, return_inverse=True)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        pictures = (
-            plots.plot_roc_and_det(roc_curve(similarity, pairs.is_same), place / "roc_det.png"),
-            plots.plot_histogram(
-                similarity[pairs.is_same], similarity[~pairs.is_same], place / "similarity.png", "cosine"
-            ),
-            plots.plot_most_pictured(embeddings, labels, place / "map.png", "People"),
-        )
-        write_page(path, "Verification", [Section(head, text), Section("Pictures", pictures=pictures)])
