@@ -404,7 +404,8 @@ SCENARIOS = (
     ),
     StagedScenario(
         "A15", "groups, children", "the same figures for each group",
-        reason="the archives do not say who is of which age or group, and hold no children",
+        reason="no archive says who is of which age or group; with a table that does, use "
+        "`evaluate identification FACES --groups CSV`",
     ),
     StagedScenario("A16", "the door upside down, backlit, in low light", "as A1", play_hard_door),
 )  # fmt: skip
