@@ -32,7 +32,7 @@ VERBS: dict[str, str] = {
     "evaluate": "measure verification, identification, or scenarios",
     "benchmark": "measure speed and memory",
     "prepare": "turn folders of photographs into aligned training faces",
-    "teacher": "compute a teacher's embeddings and feature maps for distillation",
+    "teacher": "compute a teacher's embeddings for distillation",
     "train": "train a network from a recipe",
     "unlock": "say whether a face is the owner's (the Face ID systems)",
     "export": "convert a checkpoint to the files that the robot runs",

@@ -25,8 +25,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shift: Standard deviation of the shift, pixels: landmarks are never exact.
         rotation: Standard deviation of the rotation, degrees.
         zoom: Largest relative change of size.
-        mirror: Chance of a mirror image; whoever draws the face mirrors it, before ``apply``, because a
-            teacher's feature maps differ for the two.
+        mirror: Chance of a mirror image.
         grey: Chance of a grey image.
         light: Chance of another brightness, contrast and colour.
         shade: Chance that one side lies in the dark.
@@ -63,7 +62,8 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def apply(self, crop_bgr: ImageArray, random: np.random.Generator) -> ImageArray:
         """Return a changed copy of a square (S, S, 3) BGR uint8 crop, the same size."""
-        image = self._warp(self._soften(crop_bgr, random), random)
+        face = np.ascontiguousarray(crop_bgr[:, ::-1]) if random.random() < self.mirror else crop_bgr
+        image = self._warp(self._soften(face, random), random)
         return self._cover(self._relight(image, random), random)
 
     def _soften(self, image: ImageArray, random: np.random.Generator) -> ImageArray:

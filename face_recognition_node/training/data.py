@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -57,8 +57,7 @@ class PreparedFaces:
     """The folder that ``face-recognition prepare`` writes.
 
     Attributes:
-        folder: Where the manifest lies.
-        paths: (N,) crops relative to it.
+        paths: (N,) crops relative to the folder.
         labels: (N,) identity numbers in the alphabetical order of ``names``.
         names: Name of each identity.
         teacher: (N, D) unit vectors if ``face-recognition teacher`` has run on the folder, else None.
@@ -107,12 +106,7 @@ def open_faces(folder: Path, with_teacher: bool = True) -> FaceArchive | Prepare
 
 
 def class_numbers(labels: LabelArray, training: LabelArray, minimum: int) -> tuple[LabelArray, int]:
-    """Number the identities that have at least ``minimum`` training faces from 0 on.
-
-    Args:
-        labels: (N,) identity numbers.
-        training: Indices of the training faces.
-        minimum: Fewest faces of an identity.
+    """Number the identities that have at least ``minimum`` faces among the ``training`` indices from 0 on.
 
     Returns:
         (N,) class numbers, -1 for all other faces, and how many classes there are.
@@ -136,7 +130,6 @@ class TrainingData:
         split: Who is held out.
         classes: (N,) class numbers, -1 none.
         n_classes: How many.
-        maps: Teacher's feature maps (N, 2, C, H, W), or None.
     """
 
     faces: FaceSet
@@ -144,7 +137,6 @@ class TrainingData:
     split: IdentitySplit
     classes: LabelArray
     n_classes: int
-    maps: Any | None
 
     @classmethod
     def open(cls, data: DataRecipe) -> TrainingData:
@@ -166,24 +158,13 @@ class TrainingData:
         if data.clusters is not None:
             labels = with_clusters(labels, data.clusters)
         split = split_identities(labels, faces.teacher, data.lookalike_similarity)
-        if not data.keep_held_out:
-            split = dataclasses.replace(split, training=np.arange(count, dtype=np.int64), n_lookalikes=0)
         if data.exclude is not None:
             excluded = read_rows(data.exclude, 1, count)[:, 0]
             split = dataclasses.replace(split, training=np.setdiff1d(split.training, excluded))
         classes, n_classes = class_numbers(labels, split.training, data.minimum_images)
         if data.labelled_only:
             split = dataclasses.replace(split, training=split.training[classes[split.training] >= 0])
-        maps = None
-        if data.teacher_maps is not None:
-            if not data.teacher_maps.is_file():
-                raise SourceError(
-                    f"{data.teacher_maps}: no such file; data.teacher_maps: null trains without maps"
-                )
-            maps = np.load(data.teacher_maps, mmap_mode="r")
-            if len(maps) != count:
-                raise SourceError(f"{data.teacher_maps}: expected {count} rows, got {len(maps)}")
-        return cls(faces, labels, split, classes, n_classes, maps)
+        return cls(faces, labels, split, classes, n_classes)
 
     def with_discriminants(self, count: int) -> TrainingData:
         """Return the same faces with a teacher of the ``count`` discriminants of its own embedding.
@@ -271,18 +252,11 @@ def with_clusters(labels: LabelArray, path: Path) -> LabelArray:
 
 
 class BatchStream:
-    """The endless sequence of batches; batch ``step`` of ``rank`` depends on nothing but the seed.
+    """The endless sequence of batches; batch ``step`` of process ``rank`` depends on nothing but the seed.
 
-    So a run goes on after a kill where it was, without having saved any position, and the processes of a
-    distributed run share each epoch without talking to each other.
-
-    Args:
-        indices: Faces that may be drawn.
-        classes: (N,) class number of every face, -1 for none.
-        batch: What a batch holds.
-        seed: Of the order.
-        rank: Number of this process.
-        world: Number of processes.
+    So a run goes on after a kill where it was, without having saved any position, and the ``world`` processes
+    of a distributed run share each epoch without talking to each other. ``indices`` are the faces that may be
+    drawn, ``classes`` the (N,) class numbers of all, -1 for none.
     """
 
     def __init__(
@@ -339,36 +313,18 @@ class BatchStream:
 
 
 class AugmentedFaces(Dataset[dict[str, Tensor]]):
-    """Turns draws into ``image`` (3, 112, 112) RGB uint8, ``label``, ``teacher`` and ``teacher_map``.
+    """Turns draws into ``image`` (3, 112, 112) RGB uint8, ``label`` (of (N,) ``classes``) and ``teacher``."""
 
-    Args:
-        faces: Where the crops come from.
-        classes: (N,) class numbers used as labels.
-        augmentation: How crops are changed.
-        maps: Optional (N, 2, C, H, W) integer feature maps of the teacher for the face and its mirror image.
-    """
-
-    def __init__(
-        self,
-        faces: FaceSet,
-        classes: LabelArray,
-        augmentation: Augmentation,
-        maps: np.ndarray[tuple[int, ...], np.dtype[np.int8]] | None = None,
-    ) -> None:
-        self.faces, self.classes, self.augmentation, self.maps = faces, classes, augmentation, maps
+    def __init__(self, faces: FaceSet, classes: LabelArray, augmentation: Augmentation) -> None:
+        self.faces, self.classes, self.augmentation = faces, classes, augmentation
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         index, seed = draw
-        random = np.random.default_rng(seed)
-        is_mirrored = random.random() < self.augmentation.mirror
-        crop = self.faces.crop(index)
-        view = self.augmentation.apply(np.ascontiguousarray(crop[:, ::-1]) if is_mirrored else crop, random)
+        view = self.augmentation.apply(self.faces.crop(index), np.random.default_rng(seed))
         item = {
             "image": torch.from_numpy(np.ascontiguousarray(view[:, :, ::-1].transpose(2, 0, 1))),
             "label": torch.tensor(self.classes[index]),
         }
         if self.faces.teacher is not None:
             item["teacher"] = torch.from_numpy(self.faces.teacher[index])
-        if self.maps is not None:
-            item["teacher_map"] = torch.from_numpy(self.maps[index, int(is_mirrored)].astype(np.float32))
         return item

@@ -1,7 +1,6 @@
 """What the embedder is trained for: identities, distances of pairs and triplets, and a teacher's embeddings.
 
-Metric losses are pytorch-metric-learning's: they take embeddings (B, D), labels (B,) and, optionally, the
-index tuples of a miner. Distances are Euclidean between unit vectors, as everywhere in this project.
+Metric losses are pytorch-metric-learning's; distances are Euclidean between unit vectors.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from face_recognition_node.common.errors import ConfigurationError
 class HadsellContrastiveLoss(losses.ContrastiveLoss):
     """Contrastive loss of Hadsell, Chopra & LeCun (2006), eq. 4: same pays ½d², different ½max(0, m − d)².
 
-    The library's own version has the same shape without the squares. (Some descriptions print the roles of
-    "same" and "different" exchanged; these are the paper's.) The mean over positive pairs is added to the
-    mean over negative pairs, so that the many negative pairs of a batch do not drown the few positive ones.
+    The library's own version has the same shape without the squares. The mean over positive pairs is added
+    to that over negative pairs, so that the many negative pairs of a batch do not drown the few others.
 
     Args:
         margin: Distance from which two different people cost nothing.
-        is_normalised: Measure between unit vectors; False for networks whose output has a free length.
+        counts_near_only: Average over those pairs of two people alone that are nearer than the margin: most
+            soon are further apart, and averaged over them too, the few that matter would hardly count.
     """
 
-    def __init__(self, margin: float = 1.0, is_normalised: bool = True) -> None:
+    def __init__(self, margin: float = 1.0, counts_near_only: bool = False) -> None:
         super().__init__(
             pos_margin=0.0,
             neg_margin=margin,
-            distance=distances.LpDistance(normalize_embeddings=is_normalised, p=2),
-            reducer=reducers.MeanReducer(),
+            distance=distances.LpDistance(p=2),
+            reducer=reducers.AvgNonZeroReducer() if counts_near_only else reducers.MeanReducer(),
         )
 
     def pos_calc(self, pos_pair_dist: Tensor, margin: float) -> Tensor:
@@ -76,8 +75,8 @@ class IdentityHead(nn.Module):
         kind: ``cross_entropy`` or ``cosface`` (Wang et al. 2018).
         inputs: Length of the vectors classified.
         n_classes: Identities.
-        margin: Of CosFace's cosine; not used by cross_entropy.
-        scale: Factor on the cosines; not used by cross_entropy.
+        margin: Of CosFace's cosine.
+        scale: Of CosFace: factor on the cosines.
         smoothing: Label smoothing in [0, 1).
     """
 
@@ -116,11 +115,9 @@ class IdentityHead(nn.Module):
 
 
 def relation_loss(unit: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean squared difference of the two similarity matrices of a batch, its diagonal left out.
+    """Return the mean squared difference of the similarity matrices of a batch, their diagonals left out.
 
-    Args:
-        unit: (B, D) unit vectors of the network in training.
-        teacher: (B, T) unit vectors of the teacher.
+    The unit vectors are (B, D) of the network in training and (B, T) of the teacher.
     """
     if len(unit) < 2:
         return unit.sum() * 0
@@ -155,27 +152,12 @@ def look_alike_loss(
     return ((ours - theirs) ** 2 * counted).sum() / counted.sum().clamp(min=1)
 
 
-def map_loss(maps: Tensor, teacher: Tensor) -> Tensor:
-    """Return one minus the cosine at each position of two feature maps, averaged.
-
-    Args:
-        maps: (B, C, H, W), already brought to the teacher's channels.
-        teacher: (B, C, H, W).
-    """
-    return 1 - functional.cosine_similarity(maps, teacher, dim=1).mean()
-
-
 class FaceMemory:
     """The last ``size`` faces to find look-alikes among: the network's and the teacher's vectors.
 
     Of 64 faces drawn at random hardly two look alike, but look-alikes get each other's names. Embeddings of
     the last few thousand faces change slowly enough to compare with (cross-batch memory, Wang et al. 2020).
     No module's buffer on purpose: DistributedDataParallel would send it to every process at every step.
-
-    Args:
-        size: Faces to keep.
-        vector_size: Length of the network's vectors.
-        teacher_size: Length of the teacher's.
     """
 
     def __init__(self, size: int, vector_size: int, teacher_size: int) -> None:

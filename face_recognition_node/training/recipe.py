@@ -31,12 +31,10 @@ class RunOptions(Section, frozen=True):
     """What the command line says beside the recipe.
 
     Attributes:
-        out: Folder for logs, checkpoints and weights.
         fast: A run of two minutes that proves that everything works.
         threads: CPU threads of this process; 0 leaves torch's choice.
         accelerator: ``auto``, ``cpu``, ``gpu``.
         devices: Processes on this node.
-        nodes: Nodes.
     """
 
     out: Path
@@ -61,13 +59,11 @@ class DataRecipe(Section, frozen=True):
     Attributes:
         path: Folder of an archive (``train_faces.bin``) or of prepared crops (``manifest.csv``).
         minimum_images: Identities with fewer training faces count as unlabelled.
-        keep_held_out: True keeps the fixed validation and test people out (see evaluation/face_archive.py).
         teacher: Optional file made by ``face-recognition teacher``: the teacher's embeddings; None takes
             ``train_teacher.npy`` beside the faces, if it is there. Look-alikes of held-out people are found
             with it.
         lookalike_similarity: Faces that the teacher finds nearer than this (cosine) to a held-out face are
             left out of training. Teachers differ: 0.55 for MobileFace, 0.45 for EdgeFace.
-        teacher_maps: Optional file made by ``face-recognition teacher``: the teacher's last feature maps.
         labelled_only: Leave out faces without a label (where there is no teacher to learn from).
         exclude: Optional CSV of row numbers (from 0) that are never trained on, in its first column.
         clusters: Optional CSV ``row,identity`` of identities found for unlabelled faces.
@@ -75,23 +71,15 @@ class DataRecipe(Section, frozen=True):
 
     path: Path
     minimum_images: int = 3
-    keep_held_out: bool = True
     teacher: Path | None = None
     lookalike_similarity: float = LOOKALIKE_SIMILARITY
-    teacher_maps: Path | None = None
     labelled_only: bool = False
     exclude: Path | None = None
     clusters: Path | None = None
 
 
 class BatchRecipe(Section, frozen=True):
-    """What one batch of one process holds: ``identities`` × ``images_each`` plus ``random`` faces.
-
-    Attributes:
-        identities: People drawn for pairs and triplets.
-        images_each: Faces of each of them.
-        random: Faces drawn from all, each once an epoch.
-    """
+    """What one batch of one process holds: ``identities`` × ``images_each`` plus ``random`` faces."""
 
     identities: Count = 0
     images_each: Annotated[int, msgspec.Meta(ge=2)] = 4
@@ -111,13 +99,9 @@ class IdentityObjective(Section, frozen=True):
     """Classification of the labelled faces.
 
     Attributes:
-        kind: Which loss.
         vectors: ``features`` (1280 numbers, a layer of its own that the next stage drops) or ``embedding``
             (64).
-        weight: Factor of this loss.
-        margin: Of cosface, a cosine.
-        scale: Of cosface.
-        smoothing: Label smoothing.
+        margin: Of cosface, a cosine; ``scale`` is cosface's, too.
     """
 
     kind: Literal["cross_entropy", "cosface"] = "cross_entropy"
@@ -133,7 +117,6 @@ class MetricObjective(Section, frozen=True):
 
     Attributes:
         kind: ``contrastive`` (Hadsell) or ``triplet`` (Schroff).
-        weight: Factor of this loss.
         margin: Contrastive: distance in [0, 2]; triplet: difference of squared distances.
         miner: Which pairs or triplets count; see :func:`losses.build_miner`.
     """
@@ -150,7 +133,6 @@ class Distillation(Section, frozen=True):
     Attributes:
         embedding: Cosine between the teacher's vector and a linear map of ours.
         relation: Squared difference of the two similarity matrices of a batch.
-        feature_map: Cosine at each position of the last feature map; needs ``data.teacher_maps``.
         look_alike: Squared difference of similarities over pairs of a batch's and earlier faces that look
             alike.
         look_alike_from: The network's cosine from which a pair looks alike.
@@ -162,7 +144,6 @@ class Distillation(Section, frozen=True):
 
     embedding: float = 3.0
     relation: float = 15.0
-    feature_map: float = 0.0
     look_alike: float = 0.0
     look_alike_from: float = 0.35
     teacher_look_alike_from: float | None = None
@@ -176,10 +157,6 @@ class StageRecipe(Section, frozen=True):
     Attributes:
         name: Folder of its logs and checkpoints.
         steps: Batches to see.
-        batch: What a batch holds.
-        identity: Classification, or None.
-        metric: Pairs or triplets, or None.
-        distillation: Teacher, or None.
         learning_rate: Highest rate of AdamW.
         rate_decay: Factor on the rate for each stage of the trunk further from the embedding.
         weight_decay: On matrices, not on biases and norms.
@@ -227,13 +204,8 @@ class EmbedderRecipe(Section, frozen=True):
     """How the embedder is trained from start to end.
 
     Attributes:
-        kind: ``embedder``.
-        name: What the weights will be called.
         stages: One after the other, each starting from the weights of the one before.
-        data: Which faces.
-        augmentation: How they are changed.
         start: Weights to start from: a ``.safetensors`` of the network, a checkpoint, ``imagenet``, or None.
-        seed: Of everything random.
         workers: Processes that decode and augment; 0 does it in the training process.
         validate_every: Steps between two validations.
         save_every_s: Seconds between two checkpoints: what a kill can lose.

@@ -52,10 +52,8 @@ _MAY_CHANGE = ("steps", "warmup", "cooldown", "schedule")
 class AveragedWeights(WeightAveraging):
     """An exponential moving average of the stage; a checkpoint's ``state_dict`` is the average.
 
-    Early in a run the decay grows with the steps, so that the random start is soon forgotten.
-
-    Args:
-        decay: Share of the average kept at each step, in [0, 1).
+    ``decay`` in [0, 1) is the share kept at each step; early in a run it grows with the steps, so that the
+    random start is soon forgotten.
     """
 
     def __init__(self, decay: float) -> None:
@@ -154,7 +152,7 @@ def _run_stage(
     if start is not None and not steps_done:
         log.info("%s: %s", stage.name, load_start(module, start))
         if stage.head_faces and not start.endswith(".ckpt"):  # a checkpoint brings heads
-            plain = AugmentedFaces(data.faces, data.classes, NO_AUGMENTATION, data.maps)
+            plain = AugmentedFaces(data.faces, data.classes, NO_AUGMENTATION)
             chosen = choose_faces(data.split.training, data.classes, stage.head_faces, recipe.seed)
             log.info("%s: %s", stage.name, fit_heads(module, plain, chosen))
     if recipe.compiled:
@@ -196,7 +194,7 @@ def _run_stage(
     )
     stream.first = steps_done
     loader: DataLoader[Any] = DataLoader(
-        AugmentedFaces(data.faces, data.classes, recipe.augmentation, data.maps),
+        AugmentedFaces(data.faces, data.classes, recipe.augmentation),
         batch_sampler=stream,
         num_workers=recipe.workers,
         persistent_workers=recipe.workers > 0,
@@ -212,12 +210,6 @@ def _run_stage(
 
 def check_record(folder: Path, stage: StageRecipe, is_fast: bool, start: str | None) -> None:
     """Write what the stage in ``folder`` is made from, or compare with what its checkpoint was made from.
-
-    Args:
-        folder: Of the stage.
-        stage: How it is trained.
-        is_fast: It is the short run that only shows that everything works.
-        start: Weights it starts from: a file, another word, or None.
 
     Raises:
         ConfigurationError: If the checkpoint there belongs to another run.
@@ -250,7 +242,4 @@ def make_stage(stage: StageRecipe, data: TrainingData) -> EmbedderStage:
         raise ConfigurationError(
             f"{stage.name}: distillation needs train_teacher.npy beside the faces; leave it out without"
         )
-    if stage.distillation is not None and stage.distillation.feature_map > 0 and data.maps is None:
-        raise ConfigurationError(f"{stage.name}: distillation.feature_map needs data.teacher_maps")
-    channels = 0 if data.maps is None else data.maps.shape[2]
-    return EmbedderStage(stage, data.n_classes, 0 if teacher is None else teacher.shape[1], channels)
+    return EmbedderStage(stage, data.n_classes, 0 if teacher is None else teacher.shape[1])

@@ -25,7 +25,6 @@ from face_recognition_node.training.losses import (
     build_metric_loss,
     build_miner,
     look_alike_loss,
-    map_loss,
     relation_loss,
 )
 from face_recognition_node.training.recipe import StageRecipe
@@ -41,18 +40,14 @@ class EmbedderStage(lightning.LightningModule):
         stage: The stage's recipe.
         n_classes: Labelled identities.
         teacher_size: Length of the teacher's embedding, 0 without one.
-        teacher_channels: Channels of the teacher's last map, 0 without maps.
     """
 
-    def __init__(
-        self, stage: StageRecipe, n_classes: int, teacher_size: int = 0, teacher_channels: int = 0
-    ) -> None:
+    def __init__(self, stage: StageRecipe, n_classes: int, teacher_size: int = 0) -> None:
         super().__init__()
         self.stage = stage
         self.network = EfficientNetEmbedder()
         self.identity: IdentityHead | None = None
         self.project: nn.Linear | None = None
-        self.project_map: nn.Conv2d | None = None
         self.memory: FaceMemory | None = None
         if (identity := stage.identity) is not None:
             inputs = EMBEDDING_SIZE if identity.vectors == "embedding" else FEATURE_CHANNELS
@@ -64,15 +59,13 @@ class EmbedderStage(lightning.LightningModule):
             self.miner = build_miner(metric.miner, metric.kind, metric.margin)
         if stage.distillation is not None and stage.distillation.embedding > 0:
             self.project = nn.Linear(EMBEDDING_SIZE, teacher_size, bias=False)
-        if stage.distillation is not None and stage.distillation.feature_map > 0:
-            self.project_map = nn.Conv2d(FEATURE_CHANNELS, teacher_channels, 1, bias=False)
         if stage.distillation is not None and stage.distillation.look_alike > 0:
             self.memory = FaceMemory(stage.distillation.memory, EMBEDDING_SIZE, teacher_size)
         if (
             stage.metric is None
             and stage.distillation is None
-            and stage.identity
-            and stage.identity.vectors != "embedding"
+            and identity
+            and identity.vectors == "features"
         ):
             # nothing reaches the embedding layer in this stage; the next one trains it
             self.network.embed.requires_grad_(False)
@@ -103,13 +96,13 @@ class EmbedderStage(lightning.LightningModule):
         maps = self._features(normalise_images(batch["image"]))
         with torch.autocast(self.device.type, enabled=False):  # bfloat16 is too coarse for distances
             maps = maps.float()
-            losses = self._losses(batch, maps, self.network.gdc(maps).flatten(1))
+            losses = self._losses(batch, self.network.gdc(maps).flatten(1))
         total = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("train/loss", total.detach())
         return total
 
-    def _losses(self, batch: dict[str, Tensor], maps: Tensor, features: Tensor) -> dict[str, Tensor]:
+    def _losses(self, batch: dict[str, Tensor], features: Tensor) -> dict[str, Tensor]:
         stage, labels = self.stage, batch["label"]
         known = labels >= 0
         losses: dict[str, Tensor] = {}
@@ -140,10 +133,6 @@ class EmbedderStage(lightning.LightningModule):
                     cast(Tensor, self.all_gather(part)).flatten(0, -2) for part in (unit.detach(), teacher)
                 ]
                 self.memory.add(seen[0], seen[1])
-            if self.project_map is not None:
-                losses["feature_map"] = distillation.feature_map * map_loss(
-                    self.project_map(maps), batch["teacher_map"]
-                )
         return losses
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:

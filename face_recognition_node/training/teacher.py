@@ -17,9 +17,7 @@ from face_recognition_node.evaluation.face_archive import TEACHER_STATE
 from face_recognition_node.training.data import FaceSet
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
-Answers = tuple[FloatArray, FloatArray | None]
-"""(N, D) embeddings and, if the teacher has them, (N, C, H, W) maps."""
-EMBEDDINGS, MAPS, STATE = "train_teacher.npy", "teacher_maps.npy", TEACHER_STATE
+EMBEDDINGS, STATE = "train_teacher.npy", TEACHER_STATE
 _BATCH = 32
 _BATCHES_PER_SAVE = 20
 
@@ -33,14 +31,13 @@ def compute_teacher(
 ) -> None:
     """Run ``model`` over all faces and their mirror images; goes on where an earlier call was cut off.
 
-    Writes ``train_teacher.npy`` (N, D) int8, the mean embedding of a face and its mirror image, and, if the
-    model has an output with four axes, ``teacher_maps.npy`` (N, 2, C, H, W) int8, the map of the face and of
-    its mirror image; each row is scaled to its own largest value, since only directions are learned from.
+    Writes ``train_teacher.npy`` (N, D) int8, the mean embedding of a face and its mirror image; each row is
+    scaled to its own largest value, since only directions are learned from.
 
     Args:
         faces: What to run it on.
         model: ONNX; input (N, 3, 112, 112) RGB in 0 … 255 as float; of its outputs the first with two axes
-            is the embedding (N, D), the first with four the map (N, C, H, W), others are ignored.
+            is the embedding (N, D), others are ignored.
         out: Folder for the files.
         threads: CPU threads.
         precision: ``auto`` is bfloat16 where the processor multiplies in it (OpenVINO).
@@ -50,41 +47,32 @@ def compute_teacher(
         ModelMismatchError: If its outputs have another shape, or the folder holds another teacher's files.
     """
     ask = open_teacher(model, threads, precision)
-    first_embedding, first_map = ask(np.zeros((1, 112, 112, 3), np.uint8))
-    count = len(faces.labels)
+    shape = (len(faces.labels), ask(np.zeros((1, 112, 112, 3), np.uint8)).shape[1])
     out.mkdir(parents=True, exist_ok=True)
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (count, first_embedding.shape[1])}
-    if first_map is not None:
-        shapes[MAPS] = (count, 2, *first_map.shape[1:])
-    state = {"model": file_sha256(model), "faces": count}
-    done = _done(out, state, shapes)
+    state = {"model": file_sha256(model), "faces": len(faces.labels)}
+    done = _done(out, state, shape)
     if done == 0:
-        _save([], out, {**state, "done": 0})
-    tables = {name: _table(out / name, shape, done) for name, shape in shapes.items()}
-    embeddings, maps = tables[EMBEDDINGS], tables.get(MAPS)
-    with progress_bar(total=count, initial=done, unit="face", title="teacher", shown=True) as bar:
-        for number, start in enumerate(range(done, count, _BATCH), 1):
-            rows = slice(start, min(start + _BATCH, count))
+        write_json(out / STATE, {**state, "done": 0})
+    mode: Literal["r+", "w+"] = "r+" if done else "w+"
+    table = np.lib.format.open_memmap(out / EMBEDDINGS, mode=mode, dtype=np.int8, shape=shape)
+    with progress_bar(total=len(table), initial=done, unit="face", title="teacher", shown=True) as bar:
+        for number, start in enumerate(range(done, len(table), _BATCH), 1):
+            rows = slice(start, min(start + _BATCH, len(table)))
             crops = np.stack([faces.crop(index) for index in range(rows.start, rows.stop)])
-            plain, plain_map = ask(crops)
-            mirrored, mirrored_map = ask(crops[:, :, ::-1])
-            embeddings[rows] = to_int8(_unit(plain) + _unit(mirrored))
-            if maps is not None and plain_map is not None and mirrored_map is not None:
-                maps[rows, 0], maps[rows, 1] = to_int8(plain_map), to_int8(mirrored_map)
+            table[rows] = to_int8(_unit(ask(crops)) + _unit(ask(crops[:, :, ::-1])))
             bar.update(rows.stop - rows.start)
-            if number % _BATCHES_PER_SAVE == 0 or rows.stop == count:
-                _save(list(tables.values()), out, {**state, "done": rows.stop})
+            if number % _BATCHES_PER_SAVE == 0 or rows.stop == len(table):
+                _save(table, out, {**state, "done": rows.stop})
 
 
 def to_int8(values: NDArray[np.floating]) -> NDArray[np.int8]:
-    """Return (N, …) as int8, each row scaled so that its largest absolute value becomes 127."""
-    axes = tuple(range(1, values.ndim))
-    largest = np.maximum(np.abs(values).max(axis=axes, keepdims=True), 1e-12)
+    """Return (N, D) as int8, each row scaled so that its largest absolute value becomes 127."""
+    largest = np.maximum(np.abs(values).max(axis=1, keepdims=True), 1e-12)
     return np.asarray(np.round(values * (127 / largest)), np.int8)
 
 
-def open_teacher(model: Path, threads: int, precision: str) -> Callable[[ImageArray], Answers]:
-    """Return what asks the teacher about (N, 112, 112, 3) BGR crops; OpenVINO runs it."""
+def open_teacher(model: Path, threads: int, precision: str) -> Callable[[ImageArray], FloatArray]:
+    """Return what gives the teacher's (N, D) embeddings of (N, 112, 112, 3) BGR crops; OpenVINO runs it."""
     if not model.is_file():
         raise ModelMissingError(f"{model}: no such teacher; expected an ONNX file")
     try:
@@ -100,7 +88,7 @@ def open_teacher(model: Path, threads: int, precision: str) -> Callable[[ImageAr
         raise ModelMismatchError(f"{model}: expected a teacher as an ONNX file: {error}") from error
     request = compiled.create_infer_request()
 
-    def ask(crops_bgr: ImageArray) -> Answers:
+    def ask(crops_bgr: ImageArray) -> FloatArray:
         request.infer({0: np.ascontiguousarray(crops_bgr[..., ::-1].transpose(0, 3, 1, 2), np.float32)})
         outputs = [np.array(output.data, np.float32) for output in request.output_tensors]
         embeddings = next((one for one in outputs if one.ndim == 2), None)
@@ -108,7 +96,7 @@ def open_teacher(model: Path, threads: int, precision: str) -> Callable[[ImageAr
             raise ModelMismatchError(
                 f"{model}: expected an output (N, D), got {[one.shape for one in outputs]}"
             )
-        return embeddings, next((one for one in outputs if one.ndim == 4), None)
+        return embeddings
 
     return ask
 
@@ -118,35 +106,28 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
 
 
-def _done(out: Path, state: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> int:
+def _done(out: Path, state: dict[str, Any], shape: tuple[int, int]) -> int:
     """Return how many faces an earlier call with the same teacher and faces has finished.
 
     Raises:
         ModelMismatchError: If the files there are another teacher's, or nobody knows whose.
     """
-    present = [name for name in shapes if (out / name).is_file()]
+    is_there = (out / EMBEDDINGS).is_file()
     stored: dict[str, Any] = {}
     if (out / STATE).is_file():
         stored = json.loads((out / STATE).read_text(encoding="utf-8"))
-    elif not present:
+    elif not is_there:
         return 0
     if {name: stored.get(name) for name in state} != state:
         raise ModelMismatchError(
             f"{out}: expected no files, or those of this teacher and these faces; "
-            f"{', '.join(present) or STATE} there belongs to something else: name another folder with --out"
+            f"{EMBEDDINGS if is_there else STATE} there belongs to something else: name another folder with "
+            "--out"
         )
-    if present != list(shapes):
-        return 0
-    whole = all(np.load(out / name, mmap_mode="r").shape == shape for name, shape in shapes.items())
-    return int(stored["done"]) if whole else 0
+    is_whole = is_there and np.load(out / EMBEDDINGS, mmap_mode="r").shape == shape
+    return int(stored["done"]) if is_whole else 0
 
 
-def _table(path: Path, shape: tuple[int, ...], done: int) -> Any:
-    mode: Any = "r+" if done else "w+"
-    return np.lib.format.open_memmap(path, mode=mode, dtype=np.int8, shape=shape)
-
-
-def _save(tables: list[Any], out: Path, state: dict[str, Any]) -> None:
-    for table in tables:
-        table.flush()
+def _save(table: np.memmap[Any, np.dtype[np.int8]], out: Path, state: dict[str, Any]) -> None:
+    table.flush()
     write_json(out / STATE, state)

@@ -228,27 +228,20 @@ def test_motion_kernels_sum_to_one(angle):
 
 def test_drawn_faces_are_rgb_and_carry_their_labels(tmp_path):
     archive = FaceArchive.open(write_archive(tmp_path, people=3, images=2))
-    maps = np.zeros((len(archive), 2, 5, 4, 4), np.int8)
-    maps[:, 1] = 1
-    item = AugmentedFaces(archive, archive.labels, NO_AUGMENTATION, maps)[(2, 99)]
+    item = AugmentedFaces(archive, archive.labels, NO_AUGMENTATION)[(2, 99)]
     assert np.array_equal(item["image"].numpy().transpose(1, 2, 0)[:, :, ::-1], archive.crop(2))
     assert int(item["label"]) == 1
     assert np.allclose(item["teacher"], archive.teacher[2])
-    assert float(item["teacher_map"].max()) == 0
 
 
-def test_mirrored_faces_get_the_mirrored_map(tmp_path):
+def test_faces_are_mirrored(tmp_path):
     archive = FaceArchive.open(write_archive(tmp_path, people=3, images=2))
-    maps = np.stack([np.zeros((len(archive), 5, 4, 4)), np.ones((len(archive), 5, 4, 4))], axis=1).astype(
-        np.int8
-    )
     always = Augmentation(
         **{name: 0 for name in NO_AUGMENTATION.__struct_fields__ if not name.startswith("far_")}
         | {"mirror": 1}
     )
-    item = AugmentedFaces(archive, archive.labels, always, maps)[(0, 5)]
+    item = AugmentedFaces(archive, archive.labels, always)[(0, 5)]
     assert np.array_equal(item["image"].numpy().transpose(1, 2, 0)[:, ::-1, ::-1], archive.crop(0))
-    assert float(item["teacher_map"].min()) == 1
 
 
 def test_prepared_folders_are_read_by_their_manifest(tmp_path):

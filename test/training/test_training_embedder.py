@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from training_material import write_archive
 
-from face_recognition_node.common.errors import ConfigurationError, ModelMissingError, SourceError
+from face_recognition_node.common.errors import ConfigurationError, ModelMissingError
 
 pytest.importorskip("msgspec", reason="recipes are read with msgspec")
 pytest.importorskip("lightning", reason="the train extra is not installed: no lightning")
@@ -324,13 +324,6 @@ def test_distillation_without_a_teacher_is_refused(recipe, tmp_path):
     )
     with pytest.raises(ConfigurationError, match=r"train_teacher\.npy"):
         train_embedder(bare_recipe, RunOptions(tmp_path / "out", accelerator="cpu"))
-
-
-def test_maps_of_other_faces_are_refused(recipe, tmp_path):
-    np.save(tmp_path / "maps.npy", np.zeros((3, 2, 4, 4, 4), np.int8))
-    data = msgspec.structs.replace(recipe.data, teacher_maps=tmp_path / "maps.npy")
-    with pytest.raises(SourceError, match="rows"):
-        TrainingData.open(data)
 
 
 def test_rates_warm_up_and_fall():

@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch", reason="the train extra is not installed: n
 from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
 from face_recognition_node.training.augmentation import NO_AUGMENTATION
 from face_recognition_node.training.data import AugmentedFaces, class_numbers, open_faces
-from face_recognition_node.training.losses import map_loss
 from face_recognition_node.training.recipe import EmbedderRecipe, RunOptions, StageRecipe, build
 from face_recognition_node.training.run import train_embedder
 from face_recognition_node.training.stage import EmbedderStage
@@ -25,7 +24,7 @@ STAGE = {
     "steps": 2,
     "warmup": 1,
     "batch": {"identities": 2, "random": 4},
-    "distillation": {"embedding": 1.0, "relation": 1.0, "feature_map": 1.0},
+    "distillation": {"embedding": 1.0, "relation": 1.0},
     "identity": {"kind": "cosface", "vectors": "embedding"},
     "head_faces": 30,
 }
@@ -61,7 +60,7 @@ def test_heads_fit_a_teacher_that_is_a_linear_map_of_the_network(faces):
     torch.manual_seed(0)
     everything = np.arange(len(faces.labels))
     classes, n_classes = class_numbers(faces.labels, everything, 2)
-    module = EmbedderStage(build(StageRecipe, STAGE), n_classes, teacher_size=8, teacher_channels=6)
+    module = EmbedderStage(build(StageRecipe, STAGE), n_classes, teacher_size=8)
     crops = torch.stack(
         [torch.from_numpy(faces.crop(i)[:, :, ::-1].transpose(2, 0, 1).copy()) for i in everything]
     )
@@ -71,8 +70,7 @@ def test_heads_fit_a_teacher_that_is_a_linear_map_of_the_network(faces):
     module.train()
     teacher = torch.nn.functional.normalize(unit @ torch.randn(64, 8), dim=1)
     known = dataclasses.replace(faces, teacher=teacher.numpy())
-    maps = np.random.default_rng(0).integers(-127, 127, (len(everything), 2, 6, 4, 4), np.int8)
-    data = AugmentedFaces(known, classes, NO_AUGMENTATION, maps)
+    data = AugmentedFaces(known, classes, NO_AUGMENTATION)
     before = {name: value.clone() for name, value in module.network.state_dict().items()}
 
     aligned = torch.nn.functional.cosine_similarity(module.project(unit), teacher).mean()
@@ -89,38 +87,15 @@ def test_heads_fit_a_teacher_that_is_a_linear_map_of_the_network(faces):
     assert module.training
 
 
-def test_a_map_head_is_better_than_a_random_one(faces):
-    torch.manual_seed(0)
-    everything = np.arange(len(faces.labels))
-    classes, n_classes = class_numbers(faces.labels, everything, 2)
-    stage = build(StageRecipe, {**STAGE, "distillation": {"embedding": 0, "relation": 0, "feature_map": 1.0}})
-    module = EmbedderStage(stage, n_classes, teacher_channels=6)
-    maps = np.random.default_rng(0).integers(-127, 127, (1, 2, 6, 4, 4), np.int8)
-    data = AugmentedFaces(faces, classes, NO_AUGMENTATION, maps.repeat(len(everything), axis=0))
-    images = torch.stack([data[(i, 0)]["image"] for i in everything])
-    targets = torch.stack([data[(i, 0)]["teacher_map"] for i in everything])
-
-    def loss() -> float:
-        module.eval()
-        with torch.inference_mode():
-            features = module.network.features((images.float() - 127.5) / 127.5)
-            return float(map_loss(module.project_map(features), targets))
-
-    random = loss()
-    fit_heads(module, data, everything)
-    assert loss() < 0.7 * random
-
-
 def test_a_run_fits_its_heads_when_it_starts_from_weights(tmp_path, caplog):
     from safetensors.torch import save_file
 
     archive = write_archive(tmp_path / "faces")
     start = tmp_path / "start.safetensors"
     save_file(EfficientNetEmbedder().state_dict(), start)
-    stage = {**STAGE, "distillation": {"embedding": 1.0, "relation": 1.0}}
     recipe = build(
         EmbedderRecipe,
-        {"kind": "embedder", "name": "x", "stages": [stage], "start": str(start),
+        {"kind": "embedder", "name": "x", "stages": [STAGE], "start": str(start),
          "data": {"path": str(archive), "minimum_images": 2}},
     )  # fmt: skip
     with caplog.at_level("INFO"):

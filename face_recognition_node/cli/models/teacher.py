@@ -13,11 +13,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         type=given_path,
-        help="ONNX: (N, 3, 112, 112) RGB 0…255 → (N, D) and optionally a feature map (N, C, H, W)",
+        help="ONNX: (N, 3, 112, 112) RGB 0…255 → (N, D)",
     )
-    parser.add_argument(
-        "--out", type=given_path, help="folder for train_teacher.npy and teacher_maps.npy (FACES)"
-    )
+    parser.add_argument("--out", type=given_path, help="folder for train_teacher.npy (FACES)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument(
         "--precision", choices=["auto", "fp32"], default="auto",
