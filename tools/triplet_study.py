@@ -22,7 +22,6 @@ from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.common.tables import aligned
 from face_recognition_node.evaluation import plots
 from face_recognition_node.evaluation.picture_archive import LfwArchive
-from face_recognition_node.systems.runs import mean_or_nan
 from face_recognition_node.systems.triplet.lock import HEAD, LockTrial, TripletSettings, train_lock, try_lock
 from face_recognition_node.systems.triplet.runs import demonstration, network_inputs
 from face_recognition_node.training.recipe import RunOptions
@@ -89,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 def mean_trial(trials: list[LockTrial]) -> dict[str, float]:
     """Return the mean of each figure of some trials, by name."""
     rows = [asdict(trial) for trial in trials]
-    return {name: mean_or_nan([float(row[name]) for row in rows]) for name in rows[0]}
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def draw(means: list[dict[str, float]], path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -80,8 +79,3 @@ def equal_error(owners: FloatArray, strangers: FloatArray) -> tuple[float, float
     accepted = np.array([(strangers >= limit).mean() for limit in limits])
     at = int(np.abs(refused - accepted).argmin())
     return float(limits[at]), float((refused[at] + accepted[at]) / 2)
-
-
-def mean_or_nan(values: Sequence[float]) -> float:
-    """Return the mean, nan of nothing."""
-    return float(sum(values) / len(values)) if len(values) else float("nan")

@@ -7,37 +7,25 @@ from typing import cast
 from torch import Tensor, nn
 
 GREY_FACE_SIZE = 64
-GREY_EMBEDDING_SIZE = 128
 
 
 class SiameseEncoder(nn.Module):
     """Three blocks of convolution, pooling and dropout, then a linear layer; its output is not normalised.
 
     Args:
-        channels: Channels of the three blocks.
         dropout: Share of features dropped after each block while training.
         input_channels: 1 for grey faces, 3 for colour.
         embedding_size: Numbers in an embedding.
     """
 
-    def __init__(
-        self,
-        channels: tuple[int, int, int] = (16, 32, 64),
-        dropout: float = 0.3,
-        input_channels: int = 1,
-        embedding_size: int = GREY_EMBEDDING_SIZE,
-    ) -> None:
+    def __init__(self, dropout: float = 0.3, input_channels: int = 1, embedding_size: int = 128) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
-        for inputs, outputs in zip((input_channels, *channels[:-1]), channels, strict=True):
-            blocks += [
-                nn.Conv2d(inputs, outputs, 3, padding=1),
-                nn.ReLU(),
-                nn.MaxPool2d(2),
-                nn.Dropout(dropout),
-            ]
+        for inputs, outputs in ((input_channels, 16), (16, 32), (32, 64)):
+            convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+            blocks += [convolution, nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(dropout)]
         self.blocks = nn.Sequential(*blocks)
-        self.embed = nn.Linear(channels[-1] * (GREY_FACE_SIZE // 8) ** 2, embedding_size)
+        self.embed = nn.Linear(64 * (GREY_FACE_SIZE // 8) ** 2, embedding_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, embedding_size) of (B, input_channels, 64, 64) faces in [0, 1]."""

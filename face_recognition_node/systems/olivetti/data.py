@@ -91,13 +91,10 @@ def make_pairs(
 ) -> tuple[LabelArray, FloatArray]:
     """Pair each picture with a random other one of its person and with a random one of somebody else.
 
-    Args:
-        labels: (N,) people.
-        seed: Of the choice.
-        without: Pairs of picture numbers that are not to come again, in whichever order.
+    Pairs ``without`` do not come again, in whichever order.
 
     Returns:
-        (2N, 2) picture numbers and (2N,) 1 for same, 0 for different: 800 pairs for 400 pictures.
+        (2N, 2) picture numbers and (2N,) 1 for same, 0 for different, of the (N,) people.
 
     Raises:
         InputError: If somebody has one picture only, or there is one person only.

@@ -45,32 +45,11 @@ class SiameseScorer(nn.Module):
         return self.logits(self.encoder(first), self.encoder(second))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OlivettiFaces:
-    """The pictures in all forms that the test needs.
-
-    Attributes:
-        pictures: (N, 112, 92) grey.
-        labels: (N,) people.
-        held: (N,) whether the person was kept out of training.
-        inputs: (N, 1, 64, 64) what the network sees.
-        newcomer: (M, 1, 64, 64) the 41st person, the first one enrolled; or None.
-    """
-
-    pictures: NDArray[np.uint8]
-    labels: LabelArray
-    held: NDArray[np.bool_]
-    inputs: FloatArray
-    newcomer: FloatArray | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class OneShotResult:
     """One test picture against one picture of everybody, for many test pictures.
 
     Attributes:
-        tests: Test pictures.
-        people: People compared with.
         over_threshold: Mean number of people over the threshold, the right one included.
         right_over: Share of tests in which the right person is over it.
         right_first: Share of tests in which the right person scores highest.
@@ -95,7 +74,6 @@ class OlivettiReport:
     """What the run gave.
 
     Attributes:
-        train_accuracy: Of the last epoch.
         validation_accuracy: On pairs not trained on.
         known: One-shot test with the 40 people's pictures.
         newcomer: With the 41st person as the test picture, or None.
@@ -158,36 +136,48 @@ def score_pairs(
 
 def judge_olivetti(
     scorer: SiameseScorer,
-    faces: OlivettiFaces,
-    threshold: float,
-    seed: int,
+    pictures: NDArray[np.uint8],
+    labels: LabelArray,
+    tests: LabelArray,
+    newcomer: FloatArray | None,
+    recipe: OlivettiRecipe,
     out: Path,
-    steps_per_epoch: float,
+    steps_per_epoch: int,
 ) -> OlivettiReport:
-    """Test every picture (of the people held out, if there are any), draw curves and grids into ``out``."""
-    n, labels = len(faces.labels), faces.labels
-    everybody = faces.inputs if faces.newcomer is None else np.concatenate([faces.inputs, faces.newcomer])
+    """Try the scorer on some of the pictures, draw curves and grids into ``out``.
+
+    Args:
+        scorer: As trained.
+        pictures: (N, 112, 92) grey.
+        labels: (N,) people.
+        tests: Numbers of the pictures to test.
+        newcomer: (M, 1, 64, 64) the 41st person, the first picture enrolled; or None.
+        recipe: Of the training.
+        out: Folder with the metrics of the training.
+        steps_per_epoch: For the curves.
+    """
+    n, threshold, inputs = len(labels), recipe.threshold, grey_faces(pictures)
+    everybody = inputs if newcomer is None else np.concatenate([inputs, newcomer])
     embeddings = torch.from_numpy(answers(scorer.encoder, everybody))
-    references = draw_references(labels, seed)
-    tests = np.flatnonzero(faces.held) if faces.held.any() else np.arange(n)
+    references = draw_references(labels, recipe.seed + 2)
     people = references.shape[1]
     scores = score_pairs(scorer, embeddings, tests[:, None].repeat(people, axis=1), references[tests])
     place = len(tests) // 2
     shown = int(tests[place])
     title = f"picture of person {labels[shown] + 1} against one of each of {people} people"
-    grid = [faces.pictures[index] for index in references[shown]]
-    for name, pictures in (("grid_faces.png", grid), ("grid.png", None)):
-        plot_score_grid(scores[place], int(labels[shown]), threshold, out / name, title, pictures)
+    grid = [pictures[index] for index in references[shown]]
+    for name, tiles in (("grid_faces.png", grid), ("grid.png", None)):
+        plot_score_grid(scores[place], int(labels[shown]), threshold, out / name, title, tiles)
     result, of_newcomer = None, np.empty(0, np.float32)
-    if faces.newcomer is not None and len(faces.newcomer) > 1:
-        shows = np.arange(n + 1, n + len(faces.newcomer))
+    if newcomer is not None:
+        shows = np.arange(n + 1, n + len(newcomer))
         enrolled = np.append(references[0], n)[None].repeat(len(shows), axis=0)
         all_scores = score_pairs(scorer, embeddings, shows[:, None].repeat(people + 1, axis=1), enrolled)
         result = one_shot(all_scores, np.full(len(shows), people), threshold)
         of_newcomer = all_scores[len(shows) // 2]
         title = "a picture of the 41st person, added with one picture and no retraining, against all 41"
         plot_score_grid(of_newcomer, people, threshold, out / "newcomer.png", title)
-    probability = same_person_probabilities(list(faces.pictures), 1 / people)
+    probability = same_person_probabilities(list(pictures), 1 / people)
     of_robot = one_shot(probability[tests[:, None], references[tests]], labels[tests], 0.5)
     panels = {name: (f"train/{name}", f"validation/{name}") for name in ("loss", "accuracy")}
     plots.plot_curves(out, panels, out / "curves.png", steps_per_epoch)
@@ -206,16 +196,9 @@ def plot_score_grid(
     scores: NDArray[np.floating], truth: int, threshold: float, path: Path, title: str,
     pictures: Sequence[NDArray[np.uint8]] | None = None,
 ) -> Path:  # fmt: skip
-    """Draw one tile per person with the score of a test picture; the right person framed in green.
+    """Draw one tile per person with the score, in [0, 1], of a test picture; the right person is framed.
 
-    Args:
-        scores: (P,) in [0, 1].
-        truth: Which of them is the person in the test picture.
-        threshold: Scores that reach it are written bold.
-        path: Where to.
-        title: Heading.
-        pictures: (P,) grey pictures; without them the tiles are coloured by score, for pages that must not
-            show anybody's face.
+    Scores that reach the threshold are bold. Without the grey pictures the tiles are coloured by score.
     """
     pyplot = plots.load_pyplot()
     columns = 10
@@ -230,22 +213,13 @@ def plot_score_grid(
             axis.imshow(pictures[place], cmap="gray")
         else:
             axis.imshow([[scores[place]]], cmap="Greens", vmin=0, vmax=1)
-            axis.text(
-                0,
-                0,
-                str(place + 1),
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if scores[place] > 0.6 else "#555555",
-            )
+            color = "white" if scores[place] > 0.6 else "#555555"
+            axis.text(0, 0, str(place + 1), ha="center", va="center", fontsize=9, color=color)
         is_over = scores[place] >= threshold
         axis.set_title(f"{scores[place]:.2f}", fontsize=8, pad=2, fontweight="bold" if is_over else "normal")
         for spine in axis.spines.values():
-            spine.set(
-                color=plots.SAME_COLOUR if place == truth else "#bbbbbb",
-                linewidth=3 if place == truth else 0.5,
-            )
+            is_right = place == truth
+            spine.set(color=plots.SAME_COLOUR if is_right else "#bbbbbb", linewidth=3 if is_right else 0.5)
     figure.suptitle(title, fontsize=10)
     return plots.save_figure(figure, path)
 
@@ -267,11 +241,7 @@ class OlivettiRecipe(Section, frozen=True):
     """The article's settings.
 
     Attributes:
-        kind: ``olivetti_siamese``.
-        data: Where the pictures are.
-        epochs: Times the pairs are seen.
         batch: Pairs in a batch.
-        learning_rate: Of Adam.
         dropout: After each block.
         held_out_people: People kept out of training; with 0, as in the article, validation is on new pairs of
             the people trained on.
@@ -327,7 +297,6 @@ def train_olivetti(recipe: OlivettiRecipe, options: RunOptions) -> OlivettiRepor
     set_up(options)
     pictures, labels = read_olivetti(recipe.data.path)
     held = labels >= labels.max() + 1 - recipe.held_out_people
-    faces = OlivettiFaces(pictures, labels, held, grey_faces(pictures), newcomer)
     trained = np.flatnonzero(~held)
     pairs, same = make_pairs(labels[trained], recipe.seed)
     pairs = trained[pairs]
@@ -336,7 +305,7 @@ def train_olivetti(recipe: OlivettiRecipe, options: RunOptions) -> OlivettiRepor
     seen = () if recipe.held_out_people else pairs
     other_pairs, other_same = make_pairs(labels[checked], recipe.seed + 1, seen)
     lightning.seed_everything(recipe.seed, verbose=False)
-    module = PairTraining(recipe, torch.from_numpy(faces.inputs))
+    module = PairTraining(recipe, torch.from_numpy(grey_faces(pictures)))
     loaders = [
         DataLoader(TensorDataset(torch.from_numpy(p), torch.from_numpy(s)), recipe.batch, shuffle=shuffle)
         for p, s, shuffle in ((pairs, same, True), (checked[other_pairs], other_same, False))
@@ -346,7 +315,7 @@ def train_olivetti(recipe: OlivettiRecipe, options: RunOptions) -> OlivettiRepor
     fit(module, loaders[0], loaders[1], epochs * len(loaders[0]), options)
     scorer = module.scorer.eval()
     write_checkpoint(scorer.state_dict(), options.out / "siamese.pt")
-    per_epoch = float(np.ceil(len(pairs) / recipe.batch))
-    report = judge_olivetti(scorer, faces, recipe.threshold, recipe.seed + 2, options.out, per_epoch)
+    tests = checked if recipe.held_out_people else np.arange(len(labels))
+    report = judge_olivetti(scorer, pictures, labels, tests, newcomer, recipe, options.out, len(loaders[0]))
     write_json(options.out / "report.json", {"recipe": plain_values(recipe), **asdict(report)})
     return report

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-RGBD_EMBEDDING_SIZE = 128
+EMBEDDING_SIZE = 128
 
 
 class Fire(nn.Module):
@@ -34,19 +34,12 @@ class SqueezeEncoder(nn.Module):
 
     On the unit sphere the contrastive loss cannot be lowered by shrinking all vectors at once. A network that
     may do so makes every distance half the margin and learns no more.
-
-    Args:
-        input_channels: 4 for blue, green, red and depth.
-        embedding_size: Numbers in an embedding.
-        dropout: Share of the last features dropped while training.
     """
 
-    def __init__(
-        self, input_channels: int = 4, embedding_size: int = RGBD_EMBEDDING_SIZE, dropout: float = 0.3
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(input_channels, 32, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(32), nn.ReLU()
+            nn.Conv2d(4, 32, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(32), nn.ReLU()
         )
         self.blocks = nn.Sequential(
             nn.MaxPool2d(3, 2, 1), Fire(32, 16, 32), Fire(64, 16, 32),
@@ -57,10 +50,10 @@ class SqueezeEncoder(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(2)
         # rectified features all have a large common part; without it, vectors start in all directions
         self.centre = nn.BatchNorm1d(192 * 4)
-        self.dropout = nn.Dropout(dropout)
-        self.embed = nn.Linear(192 * 4, embedding_size)
+        self.dropout = nn.Dropout(0.3)
+        self.embed = nn.Linear(192 * 4, EMBEDDING_SIZE)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, embedding_size) unit vectors of (B, input_channels, H, W) with values around [-1, 1]."""
+        """Return (B, 128) unit vectors of (B, 4, H, W): blue, green, red and depth, around [-1, 1]."""
         features = self.centre(self.pool(self.blocks(self.stem(x))).flatten(1))
         return functional.normalize(self.embed(self.dropout(features)), dim=1)

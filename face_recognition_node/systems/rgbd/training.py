@@ -13,7 +13,6 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from face_recognition_node.common.files import write_json
@@ -23,7 +22,8 @@ from face_recognition_node.networks.loading import read_weights, write_checkpoin
 from face_recognition_node.systems.rgbd.data import augment_rgbd, read_rgbd
 from face_recognition_node.systems.rgbd.network import SqueezeEncoder
 from face_recognition_node.systems.rgbd.owner import Owner
-from face_recognition_node.systems.runs import answers, equal_error, fit, mean_or_nan, set_up
+from face_recognition_node.systems.runs import answers, equal_error, fit, set_up
+from face_recognition_node.training.losses import HadsellContrastiveLoss
 from face_recognition_node.training.recipe import RunOptions, Section, plain_values
 from face_recognition_node.vision.faces import FloatArray
 
@@ -34,12 +34,7 @@ EPOCH_STEPS = 50
 
 
 class RgbdData(Section, frozen=True):
-    """Where the heads are.
-
-    Attributes:
-        path: Zip of RAP3DF.
-        held_out_modulus: People whose number is divisible by this are never trained on: they are the test.
-    """
+    """Zip of RAP3DF; people whose number is divisible by the modulus are never trained on, but the test."""
 
     path: Path
     held_out_modulus: int = 5
@@ -49,16 +44,10 @@ class RgbdRecipe(Section, frozen=True):
     """How the network is trained and tried.
 
     Attributes:
-        kind: ``rgbd_face_id``.
-        data: The heads.
-        steps: Batches.
-        people: People in a batch.
-        views: Views of each.
         margin: Of the contrastive loss.
         learning_rate: Of AdamW, falling to zero along a cosine.
         threshold: Distance below which a face unlocks.
         registered_views: Views a person registers with.
-        seed: Of everything random.
     """
 
     kind: str
@@ -73,25 +62,6 @@ class RgbdRecipe(Section, frozen=True):
     seed: int = 0
 
 
-def contrastive_loss(vectors: Tensor, people: Tensor, margin: float) -> Tensor:
-    """Return mean ½d² of the pairs of one person plus mean ½(m − d)² of those of two that are too near.
-
-    Most pairs of two people soon are further apart than the margin and cost nothing; averaged over them too,
-    the few that matter would hardly count (Hadsell, Chopra & LeCun 2006, eq. 4).
-
-    Args:
-        vectors: (B, D) unit vectors.
-        people: (B,) numbers.
-        margin: Distance from which two people cost nothing.
-    """
-    distance = functional.pdist(vectors)
-    first, second = torch.triu_indices(len(people), len(people), 1, device=people.device)
-    same = people[first] == people[second]
-    near = ~same & (distance < margin)
-    costs = ((same, distance), (near, margin - distance))
-    return torch.stack([(which * gap**2).sum() / which.sum().clamp(min=1) for which, gap in costs]).sum() / 2
-
-
 class RgbdTraining(lightning.LightningModule):
     """Contrastive loss over the pairs of a batch; the rate rises for a tenth of the steps, then falls."""
 
@@ -99,6 +69,7 @@ class RgbdTraining(lightning.LightningModule):
         super().__init__()
         self.network = SqueezeEncoder()
         self.recipe, self.steps = recipe, steps
+        self.loss = HadsellContrastiveLoss(recipe.margin, counts_near_only=True)
 
     def rate_factor(self, step: int) -> float:
         """Return the factor on the learning rate at a step of however many there are now."""
@@ -111,7 +82,7 @@ class RgbdTraining(lightning.LightningModule):
     def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
         """Return the loss of (B, 4, 80, 80) heads with (B,) people."""
         faces, people = batch
-        loss = contrastive_loss(self.network(faces), people, self.recipe.margin)
+        loss: Tensor = self.loss(self.network(faces), people)
         self.log("train/loss", loss.detach(), on_step=True, prog_bar=True)
         return loss
 
@@ -168,7 +139,6 @@ class RgbdReport:
     """What people never trained on gave.
 
     Attributes:
-        people: Held-out people.
         same_distance: Mean distance of two views of one person (the article: 0.30).
         different_distance: Mean distance of views of two people (the article: 1.1).
         threshold: Used for unlocking (the article: 0.4).
@@ -178,7 +148,6 @@ class RgbdReport:
         owner_unlocks_adapting: Registered from one view, adding each accepted vector.
         stranger_unlocks_adapting: Strangers who unlock after that.
         equal_error_threshold: Threshold at which owners and strangers fail equally often.
-        equal_error: How often.
     """
 
     people: int
@@ -284,6 +253,6 @@ def try_lock(embeddings: FloatArray, labels: LabelArray, recipe: RgbdRecipe) -> 
     nearness, error = equal_error(-np.array(owner_distances), -np.array(stranger_distances))
     return RgbdReport(
         len(np.unique(labels)), float(same.mean()), float(different.mean()), recipe.threshold,
-        mean_or_nan(own["several"]), mean_or_nan(foreign["several"]), mean_or_nan(own["one"]),
-        mean_or_nan(own["adapting"]), mean_or_nan(foreign["adapting"]), -nearness, error,
+        *(float(np.mean(share)) for share in (own["several"], foreign["several"], own["one"])),
+        *(float(np.mean(share)) for share in (own["adapting"], foreign["adapting"])), -nearness, error,
     )  # fmt: skip

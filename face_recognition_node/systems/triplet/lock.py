@@ -12,7 +12,6 @@ import cv2
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,10 +36,8 @@ class TripletSettings(Section, frozen=True):
         network: ``small`` (three convolutions from scratch) or ``head`` (one layer on the robot's embedder).
         alpha: Margin while training, in [-1, 1].
         steps: Most steps; each sees every triplet once.
-        learning_rate: Of Adam.
         embedding_size: Numbers in a vector, which is brought to unit length.
         stop_after: Steps in a row without any loss after which training is done.
-        seed: Of everything random.
     """
 
     network: Literal["small", "head"] = "small"
@@ -75,10 +72,7 @@ def all_triplets(n_me: int, n_not_me: int) -> Tensor:
 def triplet_loss(vectors: Tensor, triplets: Tensor, alpha: float) -> Tensor:
     """Return mean max(‖A − P‖ − ‖A − N‖ + alpha, 0) of (N, D) vectors brought to unit length.
 
-    Args:
-        vectors: (N, D).
-        triplets: (T, 3) numbers of anchor, positive and negative.
-        alpha: Margin; distances are not squared.
+    ``triplets`` are (T, 3) numbers of anchor, positive and negative; distances are not squared.
     """
     unit = functional.normalize(vectors, dim=1)
     anchor, positive, negative = (unit[place] for place in triplets.T)
@@ -92,9 +86,7 @@ def draw_view(
     """Return an augmented input of the network, of a crop or (``head``) of an embedding."""
     if settings.network == HEAD:
         return torch.from_numpy(np.asarray(face + random.normal(0, 0.02, len(face)), np.float32))
-    crop = np.asarray(face, np.uint8)
-    crop = np.ascontiguousarray(crop[:, ::-1]) if random.random() < 0.5 else crop
-    return small_input(AUGMENTATION.apply(crop, random)[None])[0]
+    return small_input(AUGMENTATION.apply(np.asarray(face, np.uint8), random)[None])[0]
 
 
 def small_input(crops_bgr: ImageArray) -> Tensor:
@@ -120,12 +112,9 @@ class TripletLock:
     """A trained lock: the network's unit vectors of the pictures it was trained on, and alpha.
 
     Attributes:
-        settings: How it was trained.
-        network: What turns inputs into vectors.
         me: (K, D) the owner's vectors.
         not_me: (M, D) the others'.
         losses: Of each step that training took.
-        seconds: Time that it took.
     """
 
     settings: TripletSettings
@@ -135,23 +124,16 @@ class TripletLock:
     losses: tuple[float, ...] = ()
     seconds: float = 0.0
 
-    def vectors(self, inputs: ImageArray | FloatArray) -> FloatArray:
-        """Return (N, D) unit vectors of crops (small) or embeddings (head)."""
-        return embed(self.settings, self.network, inputs)
-
     def margins(self, inputs: ImageArray | FloatArray) -> FloatArray:
-        """Return (N,) how much nearer each face is to the owner than to the others; high is owner.
+        """Return (N,) how much nearer each face, crop (small) or embedding (head), is to the owner.
 
-        It is minus the article's triplet value without alpha: mean ‖A − N‖ − mean ‖A − P‖.
+        It is minus the article's triplet value without alpha: mean ‖A − N‖ − mean ‖A − P‖; from alpha on it
+        is the owner.
         """
-        vectors = self.vectors(inputs)
+        vectors = embed(self.settings, self.network, inputs)
         to_me = np.linalg.norm(vectors[:, None] - self.me[None], axis=2).mean(axis=1)
         to_others = np.linalg.norm(vectors[:, None] - self.not_me[None], axis=2).mean(axis=1)
         return np.asarray(to_others - to_me, np.float32)
-
-    def unlocks(self, inputs: ImageArray | FloatArray, alpha: float | None = None) -> NDArray[np.bool_]:
-        """Return (N,) whether max(‖A − P‖ − ‖A − N‖ + alpha, 0) is 0, on average: is it the owner?"""
-        return self.margins(inputs) >= (self.settings.production_alpha if alpha is None else alpha)
 
     def save(self, folder: Path) -> None:
         """Write the lock into a run's folder."""
@@ -225,16 +207,11 @@ class LockTrial:
     """What a lock did with faces it had not seen.
 
     Attributes:
-        n_me: The owner's pictures trained on.
-        n_not_me: Others' pictures trained on.
-        alpha: Margin while training.
         steps: Steps until no triplet cost anything, or all of them.
-        seconds: Time of training.
         is_satisfied: Whether every triplet of unchanged pictures meets the margin.
         owner_unlocks: Share of the owner's new pictures that unlock at ``production_alpha``.
         stranger_unlocks: Share of unknown people's that do.
         equal_error: Error rate where both kinds of error are equal, over all production alphas.
-        equal_error_alpha: The production alpha of that.
     """
 
     n_me: int

@@ -20,9 +20,6 @@ from face_recognition_node.systems.triplet.lock import HEAD, TripletSettings, tr
 from face_recognition_node.training.recipe import RunOptions, Section, plain_values
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
-Faces = tuple[ImageArray, ImageArray, ImageArray, ImageArray]
-"""Aligned (N, 112, 112, 3) faces: the owner's and others' to train on, and both to try the lock with."""
-
 
 def read_folder(folder: Path) -> ImageArray:
     """Return (N, 112, 112, 3) aligned faces of all pictures in ``folder``, in the order of their names.
@@ -45,15 +42,12 @@ def read_face(path: Path) -> ImageArray:
     return picture if picture.shape == (112, 112, 3) else crop_face(picture)
 
 
-def demonstration(archive: LfwArchive, owner: str, n_me: int, n_not_me: int, seed: int) -> Faces:
-    """Take ``owner``'s and other people's faces from an archive.
+def demonstration(
+    archive: LfwArchive, owner: str, n_me: int, n_not_me: int, seed: int
+) -> tuple[ImageArray, ImageArray, ImageArray, ImageArray]:
+    """Return aligned faces of an archive: the owner's and others' to train on, and both to try the lock with.
 
-    Args:
-        archive: Labelled aligned faces.
-        owner: Name of a person with more than ``n_me`` faces.
-        n_me: The owner's faces to train on; the others are tests.
-        n_not_me: Other people to train on, one face each.
-        seed: Of the choice.
+    The owner needs more than ``n_me`` faces; there is one face each of the others.
     """
     random = np.random.default_rng(seed)
     people = np.array(archive.people)
@@ -79,9 +73,6 @@ class TripletData(Section, frozen=True):
         me_tests: Optional folder of new pictures of the owner, only to try the lock.
         not_me_tests: Optional folder of pictures of further people, only to try the lock.
         path: Zip of labelled faces to take a demonstration from where no folders are given.
-        owner: Whose lock the demonstration makes.
-        n_me: The owner's pictures in the demonstration.
-        n_not_me: Other people's.
     """
 
     me: Path | None = None
@@ -98,9 +89,6 @@ class TripletRecipe(Section, frozen=True):
     """How a lock is made.
 
     Attributes:
-        kind: ``triplet_face_id``.
-        data: Whose faces.
-        lock: How it is trained.
         seed: Of the choice of faces.
     """
 
