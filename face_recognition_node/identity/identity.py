@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from face_recognition_node.identity.person_models import Match, PersonModels
-from face_recognition_node.tracking.assignment import linear_sum_assignment
+from face_recognition_node.tracking.assignment import cheapest_columns
 from face_recognition_node.vision.faces import Candidate, FloatArray, Identity, IdentityState
 from face_recognition_node.vision.geometry import covered_share
 
@@ -360,9 +360,8 @@ def _assign(options: Sequence[dict[str, _Option]], incumbents: Sequence[str | No
             h = option.match
             bonus = 2.0 if person_id == incumbent else 0.0
             gain[row, column[person_id]] = 20.0 + bonus + option.log_posterior + h.log_ratio
-    rows, columns = linear_sum_assignment(gain, maximize=True)
     chosen: list[_Option | None] = [None] * len(options)
-    for row, k in zip(rows.tolist(), columns.tolist(), strict=True):
+    for row, k in enumerate(cheapest_columns(-gain).tolist()):
         if k < len(people):
             chosen[row] = options[row].get(people[k])
     return chosen

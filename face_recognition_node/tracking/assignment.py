@@ -9,53 +9,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from face_recognition_node.common.errors import InputError
-
-Indices = NDArray[np.intp]
+from numpy.typing import NDArray
 
 
-def linear_sum_assignment(costs: ArrayLike, maximize: bool = False) -> tuple[Indices, Indices]:
-    """Return (rows, columns) of the pairs with the least sum of costs; every row, or every column, is paired.
-
-    Args:
-        costs: (R, C) numbers; infinite where a pair is forbidden.
-        maximize: Look for the greatest sum instead.
-
-    Returns:
-        Two arrays of length min(R, C), the rows ascending.
-
-    Raises:
-        InputError: If something is NaN, or every assignment contains a forbidden pair.
-    """
-    matrix = np.array(costs, np.float64)
-    if matrix.ndim != 2:
-        raise InputError(f"costs: expected a matrix (R, C), got shape {matrix.shape}")
-    if np.isnan(matrix).any():
-        raise InputError("costs: expected numbers or infinity, got NaN")
-    if maximize:
-        matrix = -matrix
-    forbidden = ~np.isfinite(matrix)
-    if (matrix == -np.inf).any():
-        raise InputError("costs: an infinite gain cannot be compared")
-    if forbidden.any():
-        # Dearer than any set of allowed pairs, so that one is taken only if there is no way around it.
-        span = np.abs(matrix[~forbidden]).sum() if not forbidden.all() else 0.0
-        matrix[forbidden] = 2 * span + 1.0
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    pairs = _assign_rows(matrix.T if is_tall else matrix)
-    rows, columns = np.arange(len(pairs), dtype=np.intp), pairs
-    if is_tall:
-        order = np.argsort(pairs)
-        rows, columns = pairs[order], order
-    if forbidden[rows, columns].any():
-        raise InputError("costs: every assignment contains a forbidden pair")
-    return rows, columns
-
-
-def _assign_rows(matrix: NDArray[np.float64]) -> Indices:
-    """Return the column of each row of a (R, C) matrix, R <= C, finite.
+def cheapest_columns(matrix: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the (R,) columns, all different, that cost least together in a finite (R, C) matrix, R <= C.
 
     Plain lists: for the matrices of a frame they are several times faster than arrays of a few numbers.
     """

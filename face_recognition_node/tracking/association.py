@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from face_recognition_node.tracking.assignment import linear_sum_assignment
+from face_recognition_node.tracking.assignment import cheapest_columns
 from face_recognition_node.vision.faces import FloatArray
 
 Costs = NDArray[np.float64]
@@ -72,11 +72,10 @@ def contested(costs: Costs) -> NDArray[np.bool_]:
 
 
 def solve(costs: Costs, cost_of_leaving: float) -> list[tuple[int, int]]:
-    """Return the (track, detection) pairs of the cheapest assignment.
+    """Return the (track, detection) pairs of the cheapest assignment of (T, D) costs.
 
-    Args:
-        costs: (T, D) in nats, infinite where impossible.
-        cost_of_leaving: What it costs to leave a track without a detection; no pair dearer than this is made.
+    Infinite costs mean impossible. No pair dearer than the cost of leaving a track without a detection is
+    made.
     """
     n_tracks, n_detections = costs.shape
     if n_tracks == 0 or n_detections == 0:
@@ -85,5 +84,4 @@ def solve(costs: Costs, cost_of_leaving: float) -> list[tuple[int, int]]:
     padded = np.full((n_tracks, n_detections + n_tracks), impossible)
     padded[:, :n_detections] = np.where(np.isfinite(costs), costs, impossible)
     padded[np.arange(n_tracks), n_detections + np.arange(n_tracks)] = cost_of_leaving
-    rows, columns = linear_sum_assignment(padded)
-    return [(int(t), int(d)) for t, d in zip(rows, columns, strict=True) if d < n_detections]
+    return [(t, d) for t, d in enumerate(cheapest_columns(padded).tolist()) if d < n_detections]

@@ -38,11 +38,9 @@ class TrackEvidence:
 
     Attributes:
         correlation_s: Memory ``tau`` of the noise between frames, seconds.
-        n_views: Views added.
         effective_views: Sum of the renewal shares: how many independent views they are worth.
         last_stamp: Time of the latest view, seconds, or None.
         latest: The (D,) unit vector of the latest view, or None.
-        latest_quality: Its quality.
         version: Rises with every change, so that answers derived from it can be kept.
     """
 

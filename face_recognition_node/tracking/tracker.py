@@ -42,10 +42,6 @@ class Track:
 
     Attributes:
         track_id: Never reused while the process lives.
-        detection: Where it was last.
-        first_stamp: When it was first seen, seconds.
-        last_stamp: When it was last seen, seconds.
-        evidence: What its views say together.
         velocity_xy: (2,) pixels per second.
         suspects: Views that contradict the evidence and wait for a verdict.
         suspicion: Sum of their log-likelihood ratios of being the same person, at most 0.
@@ -112,7 +108,6 @@ class PositionPlan:
     """The position's opinion on a frame, before anything is embedded.
 
     Attributes:
-        tracks: The (T,) tracks that could continue.
         costs: (T, D) position costs in nats.
         gaps_s: (T,) seconds since each was seen.
         likely: For each detection the track that position alone would give it, or None.
@@ -137,13 +132,7 @@ class Observation:
 
 
 class Tracker:
-    """Follows all faces of one camera.
-
-    Args:
-        compare: What the embeddings of two faces say of each other.
-        correlation_s: Memory of the noise between frames, seconds; see :class:`TrackEvidence`.
-        config: How faces are followed.
-    """
+    """Follows all faces of one camera; ``correlation_s`` is that of :class:`TrackEvidence`."""
 
     def __init__(self, compare: Comparison, correlation_s: float, config: TrackerConfig) -> None:
         self._compare, self._correlation_s, self.config = compare, correlation_s, config
