@@ -66,12 +66,9 @@ def label_of(face: IdentifiedFace) -> str:
 def draw_faces(
     image_bgr: ImageArray, faces: Sequence[IdentifiedFace], *, in_place: bool = False
 ) -> ImageArray:
-    """Return the image with every face's frame, landmarks, track number and label.
+    """Return the (H, W, 3) image with every face's frame, landmarks, track number and label.
 
-    Args:
-        image_bgr: (H, W, 3) uint8.
-        faces: What a recognizer found in it.
-        in_place: Draw into ``image_bgr`` itself instead of a copy.
+    It is a copy, unless it is to be drawn ``in_place``.
     """
     require_image(image_bgr)
     canvas = image_bgr if in_place else image_bgr.copy()
@@ -91,15 +88,11 @@ def draw_faces(
 def _draw_frame(canvas: ImageArray, face: IdentifiedFace, style: _Style) -> None:
     detection = face.view.detection
     color = STATE_COLORS[face.identity.state]
-    outline = _rounded(detection.box_xyxy, 0.12 * min(detection.width, detection.height))
-    if face.identity.state is IdentityState.UNDECIDED:
-        strokes, closed = _corners(outline, detection.box_xyxy), False
-    else:
-        strokes, closed = [outline], True
-    points = [_fixed(stroke) for stroke in strokes]
+    is_decided = face.identity.state is not IdentityState.UNDECIDED
+    strokes = _strokes(detection.box_xyxy, is_decided)
     line = max(1, min(style.line, round(detection.size_px / 16)))
-    cv2.polylines(canvas, points, closed, _DARK, line + 2, cv2.LINE_AA, _SHIFT)
-    cv2.polylines(canvas, points, closed, color, line, cv2.LINE_AA, _SHIFT)
+    for ink, width in ((_DARK, line + 2), (color, line)):
+        cv2.polylines(canvas, strokes, is_decided, ink, width, cv2.LINE_AA, _SHIFT)
     if detection.size_px < _SMALLEST_WITH_LANDMARKS_PX:
         return
     radius = max(1.0, 0.012 * detection.size_px)
@@ -173,8 +166,7 @@ def _draw_label(
 def _paint_label(canvas: ImageArray, place: Box, text: str, size: int, color: Color) -> None:
     left, top, wide, high = place
     pad = max(3, size // 3)
-    rectangle = np.array([left, top, left + wide - 1, top + high - 1], np.float32)
-    cv2.fillPoly(canvas, [_fixed(_rounded(rectangle, 0.3 * high))], color, cv2.LINE_AA, _SHIFT)
+    cv2.rectangle(canvas, (left, top), (left + wide - 1, top + high - 1), color, cv2.FILLED)
     paint(canvas, letter(text, size), left + pad, top + pad // 2, _DARK)
 
 
@@ -183,51 +175,26 @@ def _box_xywh(face: IdentifiedFace) -> Box:
     return x1, y1, x2 - x1, y2 - y1
 
 
-def _arcs(steps: int) -> FloatArray:
-    """Return (4, steps, 2) quarter circles about the origin, clockwise in the image from the left."""
-    angles = math.pi + np.arange(4)[:, None] * math.pi / 2 + np.linspace(0, math.pi / 2, steps)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=2).astype(np.float32)
+def _strokes(box_xyxy: FloatArray, is_whole: bool) -> list[np.ndarray]:
+    """Return the outline of a box, or its four corners with short legs along the edges."""
+    corners = box_xyxy[[[0, 1], [2, 1], [2, 3], [0, 3]]]
+    if is_whole:
+        return [_fixed(corners)]
+    legs = 0.25 * np.min(box_xyxy[2:] - box_xyxy[:2]) * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    return [
+        _fixed(corner + np.array([(x, 0), (0, 0), (0, y)]))
+        for corner, (x, y) in zip(corners, legs, strict=True)
+    ]
 
 
-_ARCS = _arcs(5)
-_INWARD = np.array([[[1, 1]], [[-1, 1]], [[-1, -1]], [[1, -1]]], np.float32)
-
-
-def _rounded(box_xyxy: FloatArray, radius: float) -> FloatArray:
-    """Return (20, 2) points of a rectangle with round corners, clockwise from the upper left."""
-    corners = box_xyxy[[[0, 1], [2, 1], [2, 3], [0, 3]]][:, None]
-    outline: FloatArray = (corners + radius * (_INWARD + _ARCS)).reshape(-1, 2)
-    return outline
-
-
-def _corners(outline: FloatArray, box_xyxy: FloatArray) -> list[FloatArray]:
-    """Return the four corners of a rounded outline with short legs along the edges."""
-    leg = 0.16 * float(np.min(box_xyxy[2:] - box_xyxy[:2]))
-    strokes = []
-    for arc in outline.reshape(4, -1, 2):
-        begin = arc[0] + _unit(arc[0] - arc[1]) * leg
-        end = arc[-1] + _unit(arc[-1] - arc[-2]) * leg
-        strokes.append(np.concatenate([begin[None], arc, end[None]]).astype(np.float32))
-    return strokes
-
-
-def _unit(vector: FloatArray) -> FloatArray:
-    """Return the axis direction that ``vector`` mostly points to."""
-    unit = np.zeros(2, np.float32)
-    axis = int(np.argmax(np.abs(vector)))
-    unit[axis] = math.copysign(1.0, float(vector[axis]))
-    return unit
-
-
-def _fixed(points: FloatArray) -> np.ndarray:
+def _fixed(points: np.ndarray) -> np.ndarray:
     """Return points in OpenCV's fixed-point form, kept within the range it can draw."""
-    return np.clip(np.rint(points * (1 << _SHIFT)), -(2**24), 2**24).astype(np.int32)[:, None]
+    fixed = np.clip(np.rint(points * (1 << _SHIFT)), -(2**24), 2**24)
+    return np.asarray(fixed[:, None], np.int32)
 
 
 def _overlap(first: Box, second: Box) -> bool:
-    return (
-        first[0] < second[0] + second[2]
-        and second[0] < first[0] + first[2]
-        and first[1] < second[1] + second[3]
-        and second[1] < first[1] + first[3]
+    return all(
+        first[axis] < second[axis] + second[axis + 2] and second[axis] < first[axis] + first[axis + 2]
+        for axis in (0, 1)
     )

@@ -56,9 +56,6 @@ _JPEG_QUALITY = 90
 class BagWriter(Closing):
     """An mcap file that appears under its name when the ``with`` block ends, also after an interrupt.
 
-    Args:
-        path: ``.mcap``.
-
     Raises:
         SourceError: For another ending, a missing folder or library, or a full disk.
     """

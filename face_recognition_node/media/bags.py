@@ -57,7 +57,6 @@ class Bag:
         depth_topic: Of depth images registered to them, or empty.
         info_topic: Of their CameraInfo, or empty.
         n_images: Messages on ``topic``.
-        rate_hz: Their mean rate.
         begin: Stamp of the first image, seconds.
     """
 
@@ -72,8 +71,7 @@ class Bag:
     def frames(self, problems: list[str]) -> Iterator[Frame]:
         """Yield the images in the order in which they were recorded, with the stamps of their headers.
 
-        Args:
-            problems: Gets a sentence for each message that cannot be used, and one where the bag breaks off.
+        ``problems`` gets a sentence for each message that cannot be used, and one where the bag breaks off.
 
         Raises:
             SourceError: If the bag cannot be opened any more.
@@ -147,11 +145,7 @@ def _note_once(problems: list[str], text: str, where: str) -> None:
 
 
 def open_bag(path: Path, topic: str = "") -> Bag:
-    """Look into a recording and choose what to read.
-
-    Args:
-        path: A storage file (``.mcap``, ``.db3``), or the folder of a recording.
-        topic: Of the images; empty: the only one.
+    """Look into a recording, a storage file or a folder, and choose what to read; no topic: the only one.
 
     Raises:
         SourceError: If it is no readable bag, holds no images, or images on several topics and none is named.

@@ -19,9 +19,7 @@ SOURCES = {"depth": 1, "size": 2}
 def face_fields(face: IdentifiedFace, point: Callable[..., Any]) -> dict[str, Any]:
     """Return the fields of one face without its embedding; what is not known is as Face.msg says.
 
-    Args:
-        face: What was recognized.
-        point: Makes a geometry_msgs Point of ``x``, ``y`` and ``z``.
+    ``point`` makes a geometry_msgs Point of ``x``, ``y`` and ``z``.
     """
     view, detection, identity, position = face.view, face.view.detection, face.identity, face.position
     fields: dict[str, Any] = {

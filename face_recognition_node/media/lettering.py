@@ -59,9 +59,7 @@ def spell(text: str) -> str:
 def letter(text: str, height: int) -> ImageArray:
     """Return (height, W) uint8 coverage of one line of text: 255 where ink is, W >= 1.
 
-    Args:
-        text: What to write.
-        height: Line height in pixels, at least 4, accents and descenders included.
+    The height, at least 4 pixels, is that of the line, accents and descenders included.
     """
     if height < 4:
         raise InputError(f"height: expected at least 4 pixels, got {height}")

@@ -130,25 +130,15 @@ LAYOUTS: dict[str, Layout] = {
 TWO_PLANES = frozenset({"nv12", "nv21"})
 
 
-def read_rows(
-    data: Any, height: int, width: int, step: int, is_bigendian: bool, layout: Layout, encoding: str
-) -> Pixels:
-    """Return the samples as (rows, W, channels), or (rows, W) for one channel, in native byte order.
+def read_rows(message: Any, layout: Layout) -> Pixels:
+    """Return an Image's samples as (rows, W, channels), or (rows, W) for one channel, in native byte order.
 
     Nothing is copied unless rows are padded or bytes swapped.
-
-    Args:
-        data: Buffer of bytes (``array.array``, ``bytes``, uint8 array).
-        height: Rows of the picture.
-        width: Pixels in a row.
-        step: Bytes from one row to the next.
-        is_bigendian: Whether words have their high byte first; without meaning for bytes.
-        layout: From :data:`LAYOUTS`.
-        encoding: For the error message.
 
     Raises:
         FrameError: Of kind ``size`` or ``step``.
     """
+    height, width, step, encoding = message.height, message.width, message.step, message.encoding
     if height < layout.smallest or width < layout.smallest:
         raise FrameError(
             "size",
@@ -160,46 +150,23 @@ def read_rows(
     if step < used:
         raise FrameError("step", f"image {width}x{height} ({encoding}): expected step >= {used}, got {step}")
     rows = height * 3 // 2 if encoding in TWO_PLANES else height
-    flat = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
+    flat = np.frombuffer(message.data, np.uint8) if len(message.data) else np.empty(0, np.uint8)
     if flat.size != rows * step:
         raise FrameError(
             "size",
             f"image {width}x{height} ({encoding}, {step=}): expected {rows * step} bytes, not {flat.size}",
         )
     samples = np.ascontiguousarray(flat.reshape(rows, step)[:, :used]).view(layout.dtype)
-    if is_bigendian and samples.dtype.itemsize > 1:
+    if message.is_bigendian and samples.dtype.itemsize > 1:
         samples = samples.byteswap()
     return samples if layout.channels == 1 else samples.reshape(rows, width, layout.channels)
-
-
-def pixels_to_bgr(
-    data: Any, height: int, width: int, step: int, encoding: str, is_bigendian: bool
-) -> ImageArray:
-    """Return raw pixels as (H, W, 3) BGR uint8; for ``bgr8`` without padding a view of ``data``.
-
-    Args:
-        data: Buffer of ``step * height`` bytes (half as much again for nv12 and nv21).
-        height: Rows of the picture.
-        width: Pixels in a row.
-        step: Bytes from one row to the next.
-        encoding: One of :data:`LAYOUTS`; 16UC1 is read like mono16, 32FC1 as brightness in [0, 1].
-        is_bigendian: Whether words have their high byte first.
-
-    Raises:
-        FrameError: Of kind ``encoding``, ``size``, ``step``, ``nan`` or ``range``.
-    """
-    layout = LAYOUTS.get(encoding)
-    if layout is None:
-        raise FrameError(
-            "encoding", f"image encoding {encoding[:200]!r}: expected one of {', '.join(sorted(LAYOUTS))}"
-        )
-    return layout.to_bgr(read_rows(data, height, width, step, is_bigendian, layout, encoding))
 
 
 def image_to_bgr(message: Any, maximum_megapixels: float = MAXIMUM_MEGAPIXELS) -> ImageArray:
     """Return the picture of an Image or CompressedImage as (H, W, 3) BGR uint8.
 
-    The array may share the message's memory: do not write to it.
+    The array may share the message's memory: do not write to it. 16UC1 is read like mono16, 32FC1 as
+    brightness in [0, 1].
 
     Raises:
         FrameError: With ``kind`` ``encoding``, ``size``, ``step``, ``nan``, ``range``, ``empty``, ``format``
@@ -208,14 +175,11 @@ def image_to_bgr(message: Any, maximum_megapixels: float = MAXIMUM_MEGAPIXELS) -
     if hasattr(message, "format"):
         return compressed_to_bgr(message, maximum_megapixels)
     _check_size(message.width, message.height, maximum_megapixels)
-    return pixels_to_bgr(
-        message.data,
-        message.height,
-        message.width,
-        message.step,
-        message.encoding,
-        bool(message.is_bigendian),
-    )
+    layout = LAYOUTS.get(message.encoding)
+    if layout is None:
+        known = ", ".join(sorted(LAYOUTS))
+        raise FrameError("encoding", f"image encoding {message.encoding[:200]!r}: expected one of {known}")
+    return layout.to_bgr(read_rows(message, layout))
 
 
 def _check_size(width: int, height: int, maximum_megapixels: float) -> None:
@@ -268,15 +232,7 @@ def depth_to_metres(message: Any) -> FloatArray:
         raise FrameError(
             "depth_encoding", f"depth image: expected 16UC1, mono16 or 32FC1, got {message.encoding[:200]!r}"
         )
-    samples = read_rows(
-        message.data,
-        message.height,
-        message.width,
-        message.step,
-        bool(message.is_bigendian),
-        LAYOUTS[message.encoding],
-        message.encoding,
-    )
+    samples = read_rows(message, LAYOUTS[message.encoding])
     metres = samples.astype(np.float32)
     if samples.dtype == np.uint16:
         metres *= np.float32(0.001)

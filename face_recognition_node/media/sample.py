@@ -78,12 +78,10 @@ def render(time: float, size: tuple[int, int] = SIZE) -> ImageArray:
 
 
 def sample_frame(size: tuple[int, int] = SIZE, faces: int = 2) -> ImageArray:
-    """Return one still picture with a known number of faces, for tests and benchmarks.
+    """Return one still picture of (width, height) pixels with 0 to 12 faces, for tests and benchmarks.
 
-    Args:
-        size: (width, height) in pixels.
-        faces: How many portraits hang on the wall, 0 to 12; from the left guest, stranger, guest, stranger …,
-            every later pair mirrored so that no two of them are the same pixels.
+    From the left hang guest, stranger, guest, stranger …, every later pair mirrored so that no two of them
+    are the same pixels.
     """
     _require_size(size)
     if not 0 <= faces <= 12:

@@ -47,10 +47,8 @@ class FrameSource:
 
     Attributes:
         name: What it is, for people.
-        rate_hz: Nominal frames per second.
         n_frames: How many will come, as far as the container tells (it may be off by a few), or None.
         is_live: True for cameras and network streams, which end only when they break.
-        frames: Opens the source and yields its frames.
         problems: A sentence for each part that could not be read; complete when the frames have ended.
         origin: Stamp at which it begins, seconds; None for live sources, which say it with their first frame.
     """
@@ -112,7 +110,7 @@ def open_source(
         text: ``"0"`` or ``"/dev/video0"`` (camera), a URL, a path to a video, gif, image, folder of images or
             ROS 2 bag (``.mcap``, ``.db3``, folder), or ``"sample"``.
         rate: Frames per second that replace the container's timing; asked of a camera.
-        size: (width, height) in pixels asked of a camera or of the sample; recorded material keeps its own.
+        size: (width, height) in pixels asked of a camera or of the sample.
         topic: Of the images in a bag; empty: the only one.
 
     Raises:
