@@ -71,10 +71,9 @@ def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
 
 
 def auto_order(device: str) -> tuple[str, ...]:
-    """Return what ``auto`` tries on this machine, fastest first.
+    """Return what ``auto`` tries on this machine, fastest first, for ``models.device``.
 
-    Args:
-        device: ``models.device``; torch comes second only for an NVIDIA GPU that it has and may use.
+    Torch comes second only for an NVIDIA GPU that it has and may use.
     """
     may_use_gpu = not device or device.lower().startswith("cuda")
     has_driver = any(path.exists() for path in _NVIDIA_DRIVER)

@@ -1,4 +1,4 @@
-"""What a model's card says to do with pixels, for runtimes that cannot take it into their graph."""
+"""What the runtimes share: pixels as a card wants them, threads, and the comparison of their answers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,7 @@ def require_batch(images_bgr: ImageArray) -> ImageArray:
 
 
 def network_input(images_bgr: ImageArray, needs: ModelInput) -> FloatArray:
-    """Return float32 ``(pixel - mean) / scale`` in the card's channel order and layout.
-
-    Args:
-        images_bgr: (B, H, W, 3) uint8.
-        needs: The card's ``input`` block.
-    """
+    """Return float32 ``(pixel - mean) / scale`` of (B, H, W, 3) uint8, ordered as the card says."""
     batch, height, width, _ = images_bgr.shape
     planes = np.empty((batch, 3, height, width), np.float32)
     for plane in range(3):
@@ -55,3 +50,29 @@ def thread_count(asked: int) -> int:
         return asked
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MOST_DEFAULT_THREADS, usable - 1))
+
+
+def noise_pictures(batch: int, height: int, width: int) -> ImageArray:
+    """Return (batch, height, width, 3) uint8 noise, broad and fine, that runtimes are compared on."""
+    generator = np.random.default_rng(0)
+    coarse = generator.uniform(0, 255, (batch, -(-height // 16), -(-width // 16), 3))
+    broad = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+    fine = generator.normal(0, 20, (batch, height, width, 3))
+    return np.clip(broad + fine, 0, 255).astype(np.uint8)
+
+
+def least_cosine(expected: tuple[FloatArray, ...], got: tuple[FloatArray, ...]) -> float:
+    """Return the smallest cosine between the outputs of two networks, over outputs and pictures.
+
+    Outputs of another number or shape, or that are not finite, give -1.
+    """
+    if [one.shape for one in expected] != [one.shape for one in got]:
+        return -1.0
+    worst = 1.0
+    for one, other in zip(expected, got, strict=True):
+        if not np.isfinite(other).all():
+            return -1.0
+        a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        worst = min(worst, float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-30)).min(initial=1.0)))
+    return worst

@@ -24,10 +24,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from face_recognition_node.backends.preprocessing import require_batch
+from face_recognition_node.backends.preprocessing import least_cosine, noise_pictures, require_batch
 from face_recognition_node.backends.torch_runner import (
     FrameSearch,
     TorchPreprocessing,
@@ -84,9 +83,8 @@ class TorchTensorRtCompiler:
                 "an NVIDIA GPU"
             ) from error
         if not torch.cuda.is_available():
-            raise BackendUnavailableError(
-                "torch_tensorrt needs an NVIDIA GPU, torch finds none: check the driver with nvidia-smi"
-            )
+            cure = "check the driver with nvidia-smi"
+            raise BackendUnavailableError(f"torch_tensorrt needs an NVIDIA GPU, torch finds none: {cure}")
         names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         if device not in ("cuda", *names):
             raise BackendUnavailableError(
@@ -161,10 +159,7 @@ def export_network(
 
 
 def engine_file_name(model: str, weights: str, shapes: Shapes, precision: str, platform: str) -> str:
-    """Return the name of an engine's file: another one if anything that the engine depends on differs.
-
-    ``weights`` is their SHA-256, ``platform`` that of the compiler; the rest is for people who look there.
-    """
+    """Return the name of an engine's file: another one if anything that the engine depends on differs."""
     parts = json.dumps([model, weights, shapes, precision, platform]).encode()
     _, _, height, width = shapes[1]
     return f"{model}-{height}x{width}-{precision}-{hashlib.sha256(parts).hexdigest()[:20]}.ep"
@@ -195,15 +190,8 @@ class _Engine:
         self.step(f"refused: failed while it served: {type(error).__name__}: {error}")
 
 
-class _InexactError(Exception):
-    """The engine's answers are not those of the network."""
-
-
 class TorchTensorRtRunner:
-    """Runs a model with TensorRT as soon as it can, and with ``fallback`` until then.
-
-    ``cache`` is the folder of engines, by default in the user's cache folder; see ORDER_AFTER, too.
-    """
+    """Runs a model with TensorRT as soon as it can, and with ``fallback`` until then; see ORDER_AFTER."""
 
     def __init__(
         self,
@@ -326,7 +314,7 @@ class TorchTensorRtRunner:
             order.ready = engine
         except Exception as error:  # TensorRT's own errors have no common base; the fallback serves on
             _log.exception("%s: TensorRT engine refused for %s", card.name, order.shapes[1])
-            kind = "" if isinstance(error, _InexactError) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, BackendUnavailableError) else f"{type(error).__name__}: "
             order.step(f"refused: {kind}{error}")
         finally:
             order.finished.set()
@@ -344,7 +332,7 @@ class TorchTensorRtRunner:
         else:
             try:
                 return engine, self._test(order, engine)
-            except _InexactError as error:
+            except BackendUnavailableError as error:
                 _log.warning("%s: is not what was stored, building it anew: %s", path, error)
         path.unlink(missing_ok=True)
         return None
@@ -365,16 +353,13 @@ class TorchTensorRtRunner:
     def _test(self, order: _Engine, engine: Engine) -> float:
         """Return the engine's least cosine to the float32 network, over noise in every shape."""
         order.step("in its self-test")
-        network, generator, cosine = self._reference(), np.random.default_rng(0), 1.0
+        network, cosine = self._reference(), 1.0
         for batch, _, height, width in dict.fromkeys(order.shapes):
-            coarse = generator.uniform(0, 255, (batch, -(-height // 16), -(-width // 16), 3))
-            broad = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
-            fine = generator.normal(0, 20, (batch, height, width, 3))
-            tensor = self._preprocess(np.clip(broad + fine, 0, 255).astype(np.uint8))
+            tensor = self._preprocess(noise_pictures(batch, height, width))
             expected, got = (self._evaluate(one, tensor) for one in (network, engine))
             cosine = min(cosine, least_cosine(expected, got))
         if cosine < LEAST_COSINE:
-            raise _InexactError(f"self-test cosine {cosine:.5f}, expected at least {LEAST_COSINE}")
+            raise BackendUnavailableError(f"self-test cosine {cosine:.5f}, expected at least {LEAST_COSINE}")
         return cosine
 
     def _reference(self) -> Any:
@@ -388,20 +373,3 @@ class TorchTensorRtRunner:
     def _evaluate(self, engine: Engine, tensor: Any) -> tuple[FloatArray, ...]:
         with self._torch.no_grad():
             return as_arrays(engine(tensor))
-
-
-def least_cosine(expected: tuple[FloatArray, ...], got: tuple[FloatArray, ...]) -> float:
-    """Return the smallest cosine between the outputs of two networks, over outputs and pictures.
-
-    Outputs of another number or shape, or that are not finite, give -1.
-    """
-    if [one.shape for one in expected] != [one.shape for one in got]:
-        return -1.0
-    worst = 1.0
-    for one, other in zip(expected, got, strict=True):
-        if not np.isfinite(other).all():
-            return -1.0
-        a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
-        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        worst = min(worst, float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-30)).min(initial=1.0)))
-    return worst

@@ -175,9 +175,7 @@ class FrameSearch:
     def _sample(self, picture: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
         """Return (N, 3, 112, 112) of a (1, 3, H, W) picture; pixels from outside are black.
 
-        Args:
-            picture: On the device.
-            matrices: (N, 2, 3) from a crop's pixels to the picture's.
+        The matrices (N, 2, 3) lead from a crop's pixels to the picture's.
         """
         count, (height, width) = len(matrices), picture.shape[2:]
         source = (self._crop_xy1 @ matrices.transpose(1, 2)).reshape(count, CROP_SIZE, CROP_SIZE, 2)

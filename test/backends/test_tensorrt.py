@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from face_recognition_node.backends.tensorrt import LEAST_COSINE, engine_file_name, least_cosine
+from face_recognition_node.backends.preprocessing import least_cosine
+from face_recognition_node.backends.tensorrt import LEAST_COSINE, engine_file_name
 from face_recognition_node.common.files import file_sha256, write_json
 from face_recognition_node.common.resources import models_directory
 from face_recognition_node.config import ModelsConfig

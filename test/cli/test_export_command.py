@@ -43,9 +43,9 @@ def test_the_shipped_detector_is_exported_again_to_the_byte_in_half_precision(so
 
 @pytest.mark.slow
 def test_runtimes_that_disagree_stop_the_export(source, tmp_path, monkeypatch, capsys):
-    from face_recognition_node.backends import tensorrt
+    from face_recognition_node.backends import preprocessing
 
-    monkeypatch.setattr(tensorrt, "least_cosine", lambda expected, got: 0.98)
+    monkeypatch.setattr(preprocessing, "least_cosine", lambda expected, got: 0.98)
     assert main(["export", str(source), str(tmp_path / "x")]) == 2
     assert "nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -68,18 +68,13 @@ def check_parity(card: ModelCard) -> dict[str, float]:
     Raises:
         ModelMismatchError: If one is below LEAST_COSINE.
     """
-    import numpy as np
-
     from face_recognition_node.backends import open_runner
-    from face_recognition_node.backends.tensorrt import least_cosine
+    from face_recognition_node.backends.preprocessing import least_cosine, noise_pictures
 
     def exact(backend: str) -> ModelsConfig:
         return ModelsConfig(backend=backend, precision="fp32")
 
-    size = card.input.size or (192, 256)
-    generator = np.random.default_rng(0)
-    coarse = generator.integers(0, 256, (4, -(-size[0] // 8), -(-size[1] // 8), 3), dtype=np.uint8)
-    images = np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2)[:, : size[0], : size[1]])
+    images = noise_pictures(4, *(card.input.size or (192, 256)))
     expected = open_runner(card, exact("torch")).run(images)
     cosines = {}
     for name in ("onnxruntime", "openvino"):
