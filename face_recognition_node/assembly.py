@@ -134,7 +134,7 @@ class Pipeline(Closing):
         self.recognizer.update_config(config)
         self.strangers.config, self.adapter.config = config.strangers, config.adaptation
         if isinstance(self.models.detector, RetinaFaceDetector):
-            self.models.detector.update_config(config.detector)
+            self.models.detector.config = config.detector
         if config.gallery != self.gallery.config:
             self.gallery.update_config(config.gallery)
 

@@ -80,7 +80,7 @@ def be_the_node(every: int, pause: float, ros_arguments: list[str]) -> int:
     def load_remembering(config: Any) -> Any:
         models = load(config)
         for network in (models.detector, models.embedder):
-            network._runner = _Remembering(network.runner)
+            network.runner = _Remembering(network.runner)
         return models
 
     runtime.load_models = load_remembering

@@ -83,7 +83,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--final", action="store_true", help="cannot be undone; otherwise undo works for a while"
     )
     for name, summary in (("undo", "undo the latest changes"), ("redo", "redo what was undone")):
-        sub = verb(name, _undo if name == "undo" else _redo, summary)
+        sub = verb(name, _undo_or_redo, summary)
         sub.add_argument("steps", metavar="N", type=int, nargs="?", default=1, help="how many (default 1)")
     verb("history", _history, "show what can be undone or redone")
     sub = verb("export", _export, "write people to one file")
@@ -199,14 +199,10 @@ def _forget(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
     return text, {"forgotten": [person_as_dict(person) for person in gone], "unfinished": gallery.unfinished}
 
 
-def _undo(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
-    changes = gallery.undo(arguments.steps)
-    return "\n".join(f"undone: {change}" for change in changes), {"undone": list(changes)}
-
-
-def _redo(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
-    changes = gallery.redo(arguments.steps)
-    return "\n".join(f"redone: {change}" for change in changes), {"redone": list(changes)}
+def _undo_or_redo(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
+    step, word = (gallery.undo, "undone") if arguments.what == "undo" else (gallery.redo, "redone")
+    changes = step(arguments.steps)
+    return "\n".join(f"{word}: {change}" for change in changes), {word: list(changes)}
 
 
 def _history(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
@@ -348,19 +344,12 @@ def persons_table(persons: Sequence[Person]) -> str:
 def templates_table(templates: Sequence[Template], persons: Mapping[str, Person]) -> str:
     """Return templates as aligned lines."""
     rows = [("TEMPLATE ID", "OF", "PROVENANCE", "QUALITY", "YAW", "PITCH", "STORED", "")]
-    for template in templates:
-        rows.append(
-            (
-                str(template.template_id),
-                persons[template.person_id].label,
-                template.provenance.value,
-                f"{template.quality:.2f}",
-                f"{template.pose.yaw:+.0f}",
-                f"{template.pose.pitch:+.0f}",
-                _moment(template.created),
-                "set aside" if template.is_set_aside else "",
-            )
-        )
+    for one in templates:
+        yaw, pitch = f"{one.pose.yaw:+.0f}", f"{one.pose.pitch:+.0f}"
+        who, origin = persons[one.person_id].label, one.provenance.value
+        state = "set aside" if one.is_set_aside else ""
+        number, quality, stored = str(one.template_id), f"{one.quality:.2f}", _moment(one.created)
+        rows.append((number, who, origin, quality, yaw, pitch, stored, state))
     return aligned(rows)
 
 

@@ -210,13 +210,9 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 def open_pipeline(
     arguments: argparse.Namespace, gallery: Path | None, settings: Mapping[str, object] = {}, **options: Any
 ) -> Pipeline:
-    """Open the pipeline that the command line asks for.
+    """Open the pipeline that the arguments of :func:`add_pipeline` ask for; no gallery: in memory.
 
-    Args:
-        arguments: With those of :func:`add_pipeline`.
-        gallery: File of the gallery; None keeps it in memory.
-        settings: Parameters that the verb itself sets.
-        options: Of :meth:`Pipeline.open`.
+    ``settings`` are parameters that the verb itself sets, ``options`` those of :meth:`Pipeline.open`.
     """
     from face_recognition_node.assembly import Pipeline
     from face_recognition_node.common.parameters import with_values

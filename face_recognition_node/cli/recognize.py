@@ -185,14 +185,11 @@ def _open_lines(target: str | None) -> Iterator[TextIO | None]:
 
 @dataclass
 class Sighting:
-    """One person in one recording.
+    """One person, known or a stranger, in one recording; stamps are seconds.
 
     Attributes:
-        state: Known or stranger.
         label: Name, or the id of somebody without one.
         person_id: Permanent id; empty for strangers without one.
-        first: Stamp of the first frame, seconds.
-        last: Stamp of the last frame, seconds.
         frames: Frames in which the person was claimed.
         probability: Highest probability of the claim.
     """
@@ -209,8 +206,7 @@ class Sighting:
 class Sightings:
     """Collects who was claimed in the frames of a recording.
 
-    Args:
-        begin: Stamp from which times are counted, seconds; None: the first frame's.
+    Times are counted from the stamp ``begin``, seconds; None: the first frame's.
     """
 
     def __init__(self, begin: float | None = None) -> None:

@@ -18,9 +18,8 @@ _log = logging.getLogger(__name__)
 class BackgroundWriter(Closing):
     """Runs pieces of work one after the other: those of strangers, adaptation and enrollments share it.
 
-    Args:
-        is_immediate: Run each piece at once on the caller's thread, so that the outcome does not depend on
-            timing (a recording, a test); without it a frame never waits for the disk.
+    If it is immediate, each piece runs at once on the caller's thread, so that the outcome does not depend on
+    timing (a recording, a test); without it a frame never waits for the disk.
     """
 
     def __init__(self, *, is_immediate: bool = False) -> None:

@@ -45,11 +45,8 @@ def written_whole(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Give a draft's path to write to; the file has its name when the block ends, and never part of it.
 
     An exception inside of the block leaves whatever was at ``path`` untouched. The draft lies in the same
-    folder, which is created when it is missing, and keeps the ending of the name.
-
-    Args:
-        path: Where the file will be.
-        mode: Its permissions; the draft is then readable by its owner only. None: as the umask says.
+    folder, which is created when it is missing, and keeps the ending of the name. With a mode it is readable
+    by its owner only; without, the file is as the umask says.
 
     Raises:
         OSError: If the folder or the file cannot be written.

@@ -20,10 +20,9 @@ class WorkerCounts:
     """What became of the items offered since the worker was made.
 
     Attributes:
-        offered: All.
-        handled: Taken by the thread and finished, also those that ended in an error.
+        handled: Taken by the thread and finished, also those that failed.
         dropped: Replaced by a newer one before the thread came to it, or left over at a stop.
-        failed: Of those handled: ended in an error that the handler did not expect.
+        failed: Ended in an error that the handler did not expect.
     """
 
     offered: int
@@ -33,12 +32,9 @@ class WorkerCounts:
 
 
 class NewestItemWorker(Generic[ItemT]):
-    """Runs ``handle`` on its own thread for the newest item offered.
+    """Runs ``handle`` on its own thread for the newest item offered, one at a time.
 
-    Args:
-        handle: Called on the worker's thread, one item at a time.
-        on_error: Called on that thread with an exception ``handle`` let through; the thread goes on.
-        name: Of the thread.
+    ``on_error`` is called on that thread with an exception that ``handle`` let through; the thread goes on.
     """
 
     def __init__(

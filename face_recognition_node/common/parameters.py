@@ -25,9 +25,6 @@ class Parameter:
     Attributes:
         default: Value when nobody sets it; its type is the parameter's type.
         description: One sentence with the unit.
-        minimum: Smallest allowed number, or None.
-        maximum: Largest allowed number, or None.
-        choices: Allowed values, or empty for any.
         read_only: Set at start only.
     """
 

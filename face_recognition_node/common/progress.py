@@ -18,13 +18,7 @@ def progress_bar(
 ) -> Any:
     """Return a bar on standard error, to iterate over or to use in a ``with`` and update.
 
-    Args:
-        items: What it is drawn around; None: it is moved by its ``update``.
-        total: How many there will be, where ``items`` does not tell.
-        initial: How many are done already.
-        unit: What is counted, in the singular.
-        title: What is done.
-        shown: Whether it is drawn; None: on a terminal only.
+    ``unit`` is what is counted, in the singular. Without ``shown`` it is drawn on a terminal only.
     """
     from tqdm import tqdm
 

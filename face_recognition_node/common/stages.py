@@ -8,16 +8,10 @@ from contextlib import contextmanager
 
 
 class StageClock:
-    """Collects the time spent in named stages of one frame.
+    """Collects the time spent in named stages of one frame, in ``seconds`` by stage.
 
     A stage may be entered several times. One that is entered inside another interrupts it: no time is
     counted twice, so the stages add up to the time of the whole.
-
-    Args:
-        clock: Seconds; another one for tests.
-
-    Attributes:
-        seconds: Time by stage so far; complete for stages that are not open.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

@@ -6,12 +6,9 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), indent: str = "") -> str:
-    """Return rows of as many cells each as lines of text whose columns stand below one another.
+    """Return rows, of as many cells each, as lines of text whose columns stand below one another.
 
-    Args:
-        rows: At least one; often the first is the heading.
-        right: Numbers of the columns that are aligned to the right, as figures are.
-        indent: What each line begins with.
+    The columns numbered in ``right`` are aligned to the right, as figures are.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

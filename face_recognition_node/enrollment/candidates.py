@@ -41,13 +41,9 @@ JOIN_FALSE_MATCH_RATE = 1e-4
 def find_candidates(
     calibration: Calibration, views: Sequence[FaceView], snapshot: Snapshot, without: Collection[str] = ()
 ) -> list[Candidate]:
-    """Return whom the views look like, most probable first.
+    """Return whom the views, one or more of one person, with embeddings, look like, most probable first.
 
-    Args:
-        calibration: What similarities are worth.
-        views: Views of one person, at least one, with embeddings.
-        snapshot: The gallery.
-        without: Ids of persons not to be considered.
+    Persons ``without`` are not considered.
     """
     if snapshot.n_templates == 0:
         return []

@@ -50,13 +50,7 @@ MISMATCH_LOG_RATIO = -1.0
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What was stored.
-
-    Attributes:
-        person: As in the gallery now.
-        gallery_version: The version that contains the person.
-        notes: Sentences about what was found on the way.
-    """
+    """What was stored: the person as in that version of the gallery; ``notes`` are sentences on the way."""
 
     person: Person
     gallery_version: int
@@ -102,18 +96,12 @@ def store(
     calibration: Calibration,
     own_stranger_id: str | None = None,
 ) -> Stored:
-    """Store the views of one person in one step of the gallery's history.
+    """Store the views of one person, with embeddings, in one step of the gallery's history.
 
     A new person is made unless the goal names one. A person of the same name and face gets more views. A
     stranger of the gallery is joined with the new person, to whose id the stranger's then leads, only if that
-    is certain: see :func:`_split_strangers`.
-
-    Args:
-        views: Of one person, with embeddings.
-        goal: What was asked for.
-        gallery: Where to store them.
-        calibration: What similarities are worth.
-        own_stranger_id: The stranger that was created from the very track of the views, if there is one.
+    is certain: see :func:`_split_strangers`. ``own_stranger_id`` is the stranger that was created from the
+    very track of the views, if there is one.
 
     Raises:
         EnrollmentError: With the outcome as reason; nothing was stored then.

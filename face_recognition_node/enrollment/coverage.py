@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from face_recognition_node.vision.faces import HeadPose
+from face_recognition_node.vision.faces import HeadPose
 
 SIDE_YAW = 14.0
 """Degrees to the side from which on a view is of that side."""

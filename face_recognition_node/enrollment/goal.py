@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.enrollment.coverage import PoseCoverage
 from face_recognition_node.gallery.values import checked_name
-
-if TYPE_CHECKING:
-    from face_recognition_node.vision.faces import Candidate
+from face_recognition_node.vision.faces import Candidate
 
 
 class Rejection(str, Enum):
@@ -118,14 +115,10 @@ class EnrollmentFeedback:
 
     Attributes:
         track_id: The track that is followed, or None while none is chosen.
-        views_kept: So far.
-        wanted_views: The goal.
         rejections: Views not kept, by reason.
-        coverage: Poses of the views kept.
         hint: A sentence that the robot can say, or empty.
         known: Who it looks like, if the probability is worth a warning.
-        last_view_accepted: Whether the latest view was kept.
-        last_reason: Why not, or None.
+        last_reason: Why the latest view was not kept, or None.
         elapsed_s: Seconds since the first frame.
     """
 
@@ -146,10 +139,7 @@ class EnrollmentResult:
     """How an enrollment ended.
 
     Attributes:
-        outcome: In a word.
-        message: In a sentence.
         person_id: Who was stored, or None.
-        name: Display name, as stored.
         views_kept: Views stored; 0 without success.
         rejections: Views not kept, by reason.
         coverage: Poses of the views stored.

@@ -7,14 +7,11 @@ towards the *right* edge of the image turns the head to the person's own *left*.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
+from face_recognition_node.enrollment.coverage import PoseCoverage
 from face_recognition_node.enrollment.goal import Rejection
+from face_recognition_node.vision.faces import Detection
 from face_recognition_node.vision.rotation import rotate_box
-
-if TYPE_CHECKING:
-    from face_recognition_node.enrollment.coverage import PoseCoverage
-    from face_recognition_node.vision.faces import Detection
 
 STEP_IN_FRONT = "Please come in front of me and look at me."
 ONE_AT_A_TIME = "I see several of you. Please let one person come closer."
@@ -51,10 +48,8 @@ HOLD_S = 1.5
 def cut_off_hint(detection: Detection, image_size: tuple[int, int], rotate: int = 0) -> str:
     """Return where the person should go whose face the image border cuts.
 
-    Args:
-        detection: The face, in the image as it came.
-        image_size: (width, height) of that.
-        rotate: Degrees by which it has to be turned clockwise to be upright.
+    The detection is in the image as it came, of (width, height) ``image_size``, which has to be turned
+    clockwise by ``rotate`` degrees to be upright.
     """
     x1, y1, x2, y2 = rotate_box(detection.box_xyxy, rotate, image_size).tolist()
     width, height = image_size if rotate in (0, 180) else image_size[::-1]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.coverage import PoseCoverage, directions
 from face_recognition_node.vision.faces import FaceView, embedding_of
-
-if TYPE_CHECKING:
-    from face_recognition_node.config import EnrollmentConfig
 
 NEW_POSE_DEGREES = 10.0
 """A view that covers a new direction counts as new only if it differs from the kept ones by this much."""

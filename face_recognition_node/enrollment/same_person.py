@@ -8,16 +8,13 @@ not fit anybody better who was seen beside the person, for those are certainly o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import compare_views
+from face_recognition_node.vision.faces import FaceView, IdentifiedFace
 from face_recognition_node.vision.geometry import overlap
-
-if TYPE_CHECKING:
-    from face_recognition_node.identity.calibration import Calibration
-    from face_recognition_node.vision.faces import FaceView, IdentifiedFace
 
 CONTINUITY_LOG_ODDS = 3.0
 """Log odds that a face is the same person as in the frame before, where its box hardly moved."""

@@ -77,15 +77,9 @@ _ENOUGH_FOR_MISMATCH = 3
 class EnrollmentSession:
     """One enrollment.
 
-    Args:
-        goal: Whom to get to know.
-        gallery: Where the views are stored.
-        calibration: What similarities are worth.
-        config: Limits and defaults.
-        writer: Where the commit runs; None: on the caller's thread (a recording, a test).
-
     Feed it with :meth:`observe`, and with :meth:`tick` while no frames come; when :attr:`finished`, ask
-    :meth:`result`. The faces should carry embeddings (``Recognizer.process(frame, embed_all=True)``).
+    :meth:`result`. The faces should carry embeddings (``Recognizer.process(frame, embed_all=True)``). The
+    commit runs on the writer, without one on the caller's thread (a recording, a test).
     """
 
     def __init__(
@@ -336,9 +330,7 @@ class EnrollmentSession:
     def _end(self, commit: Future[Stored], before: Sequence[Candidate]) -> None:
         """Report what became of the commit; called on the writer's thread.
 
-        Args:
-            commit: It has ended.
-            before: Whom the views looked like before they were stored.
+        ``before`` are those whom the views looked like before they were stored.
         """
         if commit.cancelled():
             return

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
+from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.goal import MostCentral, Outcome, Region, Selection, Track
-
-if TYPE_CHECKING:
-    from face_recognition_node.config import EnrollmentConfig
-    from face_recognition_node.vision.faces import IdentifiedFace, RecognitionResult
+from face_recognition_node.vision.faces import IdentifiedFace, RecognitionResult
 
 UNDECIDED_S = 1.5
 """Seconds of equally prominent faces after which they are reported as ambiguous."""
@@ -101,12 +98,12 @@ class TargetSelector:
             return float(face.track_id == self._selection.track_id)
         if face.flatness == "flat" or face.view.detection.score < self._config.minimum_score:
             return 0.0
-        area = (0.0, 0.0, 1.0, 1.0) if isinstance(self._selection, MostCentral) else self._selection.box
-        if isinstance(self._selection, Region):
-            width, height = image_size
-            x, y = face.view.detection.center_xy.tolist()
-            if not (area[0] * width <= x <= area[2] * width and area[1] * height <= y <= area[3] * height):
-                return 0.0
+        if isinstance(self._selection, MostCentral):
+            return prominence(face, image_size)
+        (width, height), area = image_size, self._selection.box
+        x, y = face.view.detection.center_xy.tolist()
+        if not (area[0] * width <= x <= area[2] * width and area[1] * height <= y <= area[3] * height):
+            return 0.0
         return prominence(face, image_size, area)
 
 
@@ -117,10 +114,7 @@ def prominence(
 ) -> float:
     """Return how prominent a face is: near, frontal, plausible and central in the area, in pixels.
 
-    Args:
-        face: The face.
-        image_size: (width, height) pixels.
-        area: x1, y1, x2, y2 in [0, 1] of the image's width and height.
+    The image is (width, height) pixels; the area is x1, y1, x2, y2 in [0, 1] of them.
     """
     detection, quality = face.view.detection, face.view.quality
     width, height = image_size

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.goal import Rejection
+from face_recognition_node.vision.faces import Detection, FaceView, IdentifiedFace
 from face_recognition_node.vision.geometry import covered_share
 from face_recognition_node.vision.quality import measure_exposure
-
-if TYPE_CHECKING:
-    from face_recognition_node.config import EnrollmentConfig
-    from face_recognition_node.vision.faces import Detection, FaceView, IdentifiedFace
 
 _MOST_OUTSIDE = 0.1
 """Share of the box that may lie outside the image."""
@@ -27,11 +24,7 @@ def check_view(
 ) -> Rejection | None:
     """Return the first reason not to keep a view, or None if it is good.
 
-    Args:
-        face: The face.
-        others: The other faces of the frame; one in front of this face makes it an occluded one.
-        image_size: (width, height) in pixels.
-        config: The limits.
+    The image is (width, height) pixels; one of the other faces of the frame in front of this one occludes it.
     """
     view, quality = face.view, face.view.quality
     covered = any(covered_share(view.detection, other.view.detection) > _MOST_COVERED for other in others)

@@ -26,12 +26,8 @@ STRIDE = 32
 class Stage:
     """One row of the architecture's table.
 
-    Attributes:
-        expansion: How many times wider a block is inside.
-        channels: Output channels.
-        blocks: Blocks in the stage.
-        stride: Stride of its first block.
-        kernel: Side of the depthwise kernel.
+    A block is ``expansion`` times wider inside; ``stride`` is that of the first block, ``kernel`` the side of
+    the depthwise kernel.
     """
 
     expansion: int

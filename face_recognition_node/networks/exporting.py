@@ -36,9 +36,7 @@ class NetworkKind:
 
     Attributes:
         name: What the card calls the network.
-        example: Shape of an example input.
         dynamic: Names of the axes of the input that may vary.
-        outputs: Names of the outputs.
         card: The blocks of the card that follow from the network.
     """
 
@@ -163,29 +161,18 @@ def save_weights(network: nn.Module, path: Path) -> None:
 
 
 def check_target(target: Path) -> None:
-    """Refuse a name with a dot, of which the endings of the files would replace a part.
-
-    Raises:
-        InputError: If it has one, or is empty.
-    """
+    """Raise InputError for a name with a dot, of which the endings of the files would replace a part."""
     if not target.name or "." in target.name:
         better = f"; try {target.name.replace('.', '_')}" if target.name else ""
         raise InputError(f"{target}: expected a path that ends in a name without dots{better}")
 
 
 def export(network: nn.Module, target: Path, about: Mapping[str, Any]) -> ModelCard:
-    """Write safetensors, ONNX and card of ``network`` to ``target`` plus their endings.
+    """Write safetensors, ONNX and card of ``network`` to ``target`` plus their endings; return the card.
 
-    Each file appears whole. The card comes last, so that a half-finished export is refused at load. A
-    calibration in ``about`` is kept only if the weights are those it was learnt for.
-
-    Args:
-        network: In inference mode.
-        target: Path without ending, for instance ``models/efficientnet_b0_64``.
-        about: Blocks of the card that do not follow from the network: version, licence, training data …
-
-    Returns:
-        The card, read back.
+    Each file appears whole. The card comes last, so that a half-finished export is refused at load. ``about``
+    has the blocks of the card that do not follow from the network (version, licence, training data …); a
+    calibration in it is kept only if the weights are those it was learnt for.
     """
     kind = kind_of(network)
     check_target(target)

@@ -33,7 +33,7 @@ _SHRINK_BELOW = 0.5
 
 
 def align_faces(image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
-    """Cut out faces, warped so that their landmarks come to lie on the template.
+    """Return faces, (N, 112, 112, 3) uint8, warped so that their landmarks come to lie on the template.
 
     Pixels from outside the image are black. A face much larger than the crop is averaged down first, so that
     a close face looks as smooth as one further away.
@@ -41,9 +41,6 @@ def align_faces(image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
     Args:
         image_bgr: (H, W, 3) uint8.
         landmarks_xy: (N, 5, 2) pixels in the order of faces.py; N may be 0.
-
-    Returns:
-        (N, 112, 112, 3) uint8.
 
     Raises:
         FrameError: For something that is no image.
@@ -65,13 +62,9 @@ Aligner = Callable[[ImageArray, ArrayLike], ImageArray]
 class Warp:
     """How a face is cut out: a part of the image, shrunk by a whole factor, then warped.
 
-    Attributes:
-        left: First column of the part.
-        top: First row.
-        right: Column after the last; the width is a multiple of the factor.
-        bottom: Row after the last; so is the height.
-        factor: Blocks of factor × factor pixels are averaged; 1 leaves the image, which is then the part.
-        matrix: (2, 3) from the pixels of the shrunk part to those of the crop.
+    The part ends before ``right`` and ``bottom``; its sides are multiples of ``factor``. Blocks of factor ×
+    factor pixels are averaged (1: none, and the part is the image); ``matrix`` is (2, 3), from the pixels of
+    the shrunk part to those of the crop.
     """
 
     left: int

@@ -21,10 +21,6 @@ MAXIMUM_BATCH = 16
 class CropEmbedder:
     """Embeds aligned crops with whatever runs the network; safe to call from several threads.
 
-    Args:
-        runner: Runs the network.
-        card: Its model card.
-
     Raises:
         ModelMismatchError: If the card asks for another alignment than align_faces does.
     """
@@ -35,39 +31,30 @@ class CropEmbedder:
                 f"{card.path}: expected faces aligned by {ALIGNMENT_FINGERPRINT}, its card says "
                 f"{card.alignment or 'nothing'}; use a model made for this alignment"
             )
-        self._runner = runner
-        self._card = card
+        self.runner = runner
+        """The network itself, for benchmarks; do not use it while the embedder is in use."""
+        self.card = card
         self._lock = threading.Lock()
 
     @property
     def backend(self) -> BackendReport:
         """What runs the network."""
-        return self._runner.report
-
-    @property
-    def runner(self) -> ModelRunner:
-        """The network itself, for benchmarks; do not use it while the embedder is in use."""
-        return self._runner
-
-    @property
-    def card(self) -> ModelCard:
-        """The model's card."""
-        return self._card
+        return self.runner.report
 
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return self._card.dimension
+        return self.card.dimension
 
     @property
     def fingerprint(self) -> str:
         """Names weights and alignment."""
-        return self._card.fingerprint
+        return self.card.fingerprint
 
     @property
     def precision(self) -> str:
         """Arithmetic of what runs the network now; it changes when an engine takes over."""
-        return self._runner.report.precision
+        return self.runner.report.precision
 
     def embed(self, crops_bgr: ImageArray) -> FloatArray:
         """Return (N, D) float32 unit vectors of (N, 112, 112, 3) BGR uint8 crops; N may be 0.
@@ -84,13 +71,13 @@ class CropEmbedder:
         for start in range(0, len(crops_bgr), MAXIMUM_BATCH):
             part = slice(start, start + MAXIMUM_BATCH)
             with self._lock:
-                (output,) = self._runner.run(np.ascontiguousarray(lit[part]))
+                (output,) = self.runner.run(np.ascontiguousarray(lit[part]))
                 embeddings[part] = output
         return normalize(embeddings)
 
     def _resize(self, crops_bgr: ImageArray) -> ImageArray:
         """Return the crops in the size that the network takes."""
-        height, width = self._card.input.size or crops_bgr.shape[1:3]
+        height, width = self.card.input.size or crops_bgr.shape[1:3]
         if crops_bgr.shape[1:3] == (height, width) or len(crops_bgr) == 0:
             return crops_bgr
         how = cv2.INTER_AREA if height < crops_bgr.shape[1] else cv2.INTER_LINEAR

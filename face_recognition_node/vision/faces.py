@@ -170,10 +170,7 @@ class FaceView:
     """One look at one face: a detection, its aligned crop, and what was measured on it.
 
     Attributes:
-        detection: Where the face is.
         stamp: Time of the frame, seconds.
-        quality: How usable it is.
-        pose: Estimated head pose.
         crop_bgr: Aligned (112, 112, 3) uint8, or None where it was not needed.
         embedding: (64,) float32 of unit length, or None where it was not computed in this frame.
         precision: Arithmetic that the embedding was computed in; a template made of the view records it.
@@ -228,7 +225,6 @@ class Identity:
     """What is claimed of one track at one moment.
 
     Attributes:
-        state: known / stranger / undecided.
         person_id: Set for a known person, and for a stranger who has been given an id.
         name: Display name; empty when undecided.
         probability: Posterior of the claim in [0, 1].
@@ -267,8 +263,6 @@ class IdentifiedFace:
 
     Attributes:
         track_id: Number of the track; never reused while the process lives.
-        view: The face as seen in this frame.
-        identity: What is claimed of its track.
         position: Where it is, if the camera's model is known.
         flatness: "unverified", "solid" or "flat" (a picture of a face).
         flatness_source: What says so: "depth", "motion", or "" while it is unverified.

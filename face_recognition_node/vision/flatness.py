@@ -51,13 +51,9 @@ _DEEPEST_FACE_M = 0.12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceDepth:
-    """Depth samples of one face.
+    """Depth samples of one face: (N,) metres, and (N,) places on the unit disc that stands for the face.
 
-    Attributes:
-        x: (N,) place of each sample on the unit disc that stands for the face, to the right.
-        y: (N,) the same, downwards.
-        metres: (N,) depth.
-        median: Of all of them, metres.
+    ``x`` goes to the right, ``y`` down; ``median`` is that of the depth.
     """
 
     x: FloatArray
@@ -69,9 +65,8 @@ class FaceDepth:
 def sample_face_depth(depth_m: FloatArray, detection: Detection) -> FaceDepth | None:
     """Return the depth over a face, or None where the depth image says too little of it.
 
-    Args:
-        depth_m: (H, W) float32 depth registered to the colour image, metres; NaN where nothing is known.
-        detection: The face, in pixels of that image.
+    ``depth_m`` is (H, W) in metres, registered to the image that the face was found in; NaN: nothing is
+    known.
     """
     places = np.linspace(-1.0, 1.0, _GRID, dtype=np.float32)
     x, y = (axis.ravel() for axis in np.meshgrid(places, places))
@@ -108,12 +103,7 @@ _CLEAR = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Relief:
-    """How far a face bulges in one frame.
-
-    Attributes:
-        metres: By how much its rim lies behind its middle; about 0 for a plane.
-        error: Standard error, metres.
-    """
+    """How far the rim of a face lies behind its middle in one frame, metres; about 0 for a plane."""
 
     metres: float
     error: float
@@ -141,9 +131,7 @@ def measure_relief(face: FaceDepth) -> Relief | None:
 class ReliefEvidence:
     """What the frames of a track say together: a mean weighted by precision that forgets slowly.
 
-    Attributes:
-        metres: Pooled relief.
-        precision: Inverse of its variance, 1/m²; 0: nothing is known.
+    ``precision`` is the inverse of the variance, 1/m²; 0: nothing is known.
     """
 
     metres: float = 0.0
@@ -187,11 +175,7 @@ _Points = NDArray[np.float64]
 
 @dataclass(slots=True)
 class MotionEvidence:
-    """The verdict of a track's motion: that of most observations; *solid* is final.
-
-    Attributes:
-        verdict: ``solid``, ``flat`` or ``unverified``.
-    """
+    """The verdict of a track's motion: that of most observations; *solid* is final."""
 
     verdict: str = UNVERIFIED
     _window: ImageArray | None = None

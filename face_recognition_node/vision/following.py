@@ -39,14 +39,10 @@ _RealArray = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FacePatch:
-    """What is kept of a face to find it in the next frame.
+    """What is kept of a face to find it in the next frame: an (S, S) grey window around it.
 
-    Attributes:
-        detection: Where the face is.
-        left: Column of the window's left edge in the frame, pixels.
-        top: Row of its upper edge.
-        scale: Pixels of the frame for one pixel of the window.
-        window: (S, S) uint8 grey.
+    Its upper left corner lies at ``left``, ``top`` in the frame; ``scale`` pixels of the frame are one of
+    its.
     """
 
     detection: Detection
@@ -141,13 +137,10 @@ def _grid(patch: FacePatch) -> FloatArray:
 
 
 class FaceFinder:
-    """Finds the faces of one camera, frame by frame.
+    """Finds the faces of one camera, frame by frame; the detector searches whole frames.
 
     A face that cannot be followed is no face lost: the detector is asked at once. What following cannot see
     is a face that comes into view; it waits for the next search.
-
-    Args:
-        detector: Searches whole frames.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -161,12 +154,10 @@ class FaceFinder:
         self._shape = ()
 
     def find(self, image_bgr: ImageArray, interval: int, clock: StageClock) -> list[Detection]:
-        """Return the faces of a (H, W, 3) BGR image.
+        """Return the faces of a (H, W, 3) BGR image that was brightened if it was dark.
 
-        Args:
-            image_bgr: The frame, brightened if it was dark.
-            interval: The detector searches every this many frames, at least 1.
-            clock: Takes the time: "detect", "resize", and "track" for what is followed.
+        The detector searches every ``interval`` frames, at least 1. The clock takes the time: "detect",
+        "resize", and "track" for what is followed.
         """
         followed = None
         if self._since_search + 1 < interval and image_bgr.shape == self._shape:

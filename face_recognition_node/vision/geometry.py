@@ -64,15 +64,10 @@ def overlap(first: Detection, second: Detection) -> float:
 
 
 def suppress_overlaps(boxes_xyxy: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression.
+    """Greedy non-maximum suppression: return the indices of the kept of (N, 4) boxes, best score first.
 
-    Args:
-        boxes_xyxy: (N, 4) pixels.
-        scores: (N,); of equal scores the earlier row wins.
-        iou_threshold: A box that overlaps a better kept one by more than this is dropped.
-
-    Returns:
-        Indices of the kept boxes, best score first.
+    A box that overlaps a better kept one by more than the threshold is dropped; of equal scores the earlier
+    row wins.
     """
     boxes = as_rows("boxes_xyxy", boxes_xyxy, (4,))
     values = np.asarray(scores, dtype=np.float32)
@@ -90,27 +85,16 @@ def suppress_overlaps(boxes_xyxy: ArrayLike, scores: ArrayLike, iou_threshold: f
 
 
 def estimate_similarities(src_xy: ArrayLike, dst_xy: ArrayLike) -> NDArray[np.float64]:
-    """Return the similarity that best maps each point set onto ``dst_xy``, in least squares.
+    """Return the (N, 2, 3) similarities that best map (N, K, 2) point sets onto (K, 2), in least squares.
 
     With points as complex numbers a similarity without reflection is ``q = a p + b``; the least-squares
     ``a`` is ``Σ conj(p) q / Σ |p|²`` over centred points. Equals Umeyama (1991), eq. 34–43, for two
-    dimensions where the rotation is proper.
-
-    Args:
-        src_xy: (N, K, 2) point sets, K ≥ 2.
-        dst_xy: (K, 2) points they are mapped onto.
-
-    Returns:
-        (N, 2, 3) affine matrices ``[[c, -s, tx], [s, c, ty]]``.
+    dimensions where the rotation is proper. The matrices are ``[[c, -s, tx], [s, c, ty]]``.
 
     Raises:
         InputError: If the points of a set are (almost) all in one place, or not finite.
     """
     src, dst = np.asarray(src_xy, np.float64), np.asarray(dst_xy, np.float64)
-    if src.ndim != 3 or src.shape[1:] != dst.shape or dst.ndim != 2 or dst.shape[1] != 2:
-        raise InputError(
-            f"src_xy, dst_xy: expected shapes (N, K, 2) and (K, 2), got {src.shape} and {dst.shape}"
-        )
     p, q = src[..., 0] + 1j * src[..., 1], dst[:, 0] + 1j * dst[:, 1]
     p_mean, q_mean = p.mean(axis=1, keepdims=True), q.mean()
     p_centred = p - p_mean

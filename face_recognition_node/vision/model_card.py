@@ -71,18 +71,15 @@ class ModelCard:
 
     Attributes:
         path: The card's file; the weights lie beside it as ``NAME.onnx`` and ``NAME.safetensors``.
-        name: Name of the model.
         network: Which network definition the weights fit.
         sha256: Hexadecimal SHA-256 of ``NAME.safetensors``, or of ``NAME.onnx`` where that is all there is:
             the identity of the weights.
         onnx_sha256: The same of ``NAME.onnx``.
-        input: What the network eats.
         alignment: Fingerprint of the warp its faces are aligned by; empty for a detector.
         dimension: Length of an embedding; 0 for a detector.
         output: Name of the one output that is wanted; empty: all of them.
         calibration: What is said of the tables in :meth:`calibration_tables`: numbers and what was measured;
             None where nothing was learnt yet.
-        values: The whole card as written.
     """
 
     path: Path
@@ -138,10 +135,7 @@ class ModelCard:
         return f"{self.name}-{digest[:16]}"
 
     def weights(self, kind: str) -> Path:
-        """Return a checked file of the model.
-
-        Args:
-            kind: "onnx", "safetensors", or "calibration.npz".
+        """Return a checked file of the model: "onnx", "safetensors", or "calibration.npz".
 
         Raises:
             ModelMissingError: If the file is not there.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_recognition_node.common.errors import InputError
-from face_recognition_node.vision.alignment import ALIGNMENT_TEMPLATE, CROP_SIZE
+from face_recognition_node.vision.alignment import ALIGNMENT_TEMPLATE, CROP_SIZE, require_crops
 from face_recognition_node.vision.faces import Detection, FaceQuality, ImageArray
 from face_recognition_node.vision.pose import HeadFit, fit_heads
 
@@ -86,19 +86,14 @@ _LAYOUT_PRECISION = np.array(
 def assess_quality(
     crops_bgr: ImageArray, detections: Sequence[Detection], heads: HeadFit | None = None
 ) -> list[FaceQuality]:
-    """Return the quality of N faces.
+    """Return the quality of N faces by their (N, 112, 112, 3) crops and the detections these were cut from.
 
-    Args:
-        crops_bgr: (N, 112, 112, 3) uint8 aligned crops; N may be 0.
-        detections: The N detections that the crops were cut from.
-        heads: Their head fits, if the caller has them already.
+    ``heads`` are their head fits, if the caller has them already.
 
     Raises:
         InputError: If the lengths or shapes do not agree.
     """
-    if crops_bgr.dtype != np.uint8 or crops_bgr.shape[1:] != (CROP_SIZE, CROP_SIZE, 3):
-        got = f"{crops_bgr.dtype} {crops_bgr.shape}"
-        raise InputError(f"crops_bgr: expected uint8 (N, {CROP_SIZE}, {CROP_SIZE}, 3), got {got}")
+    require_crops(crops_bgr)
     if len(crops_bgr) != len(detections):
         raise InputError(f"detections: expected one per crop ({len(crops_bgr)}), got {len(detections)}")
     if len(detections) == 0:
@@ -123,15 +118,12 @@ def assess_quality(
 def measure_sharpness(crops_bgr: ImageArray, landmarks_xy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (N,) logarithm of fine over coarse contrast: 0 for a sharp face, negative for a blurred one.
 
-    A small face is first brought back from the crop to its own size, so that enlarging it does not count as
-    blur. Fine contrast is the square root of the smaller eigenvalue of the averaged structure tensor
-    (Foerstner and Guelch 1987) after smoothing by one pixel: motion blur, which spares the contours along it,
-    lowers it as much as defocus does, and the noise of a dark image hardly raises it. Coarse contrast is that
-    of blocks of a sixteenth of the crop against their surroundings, so that light and skin cancel out.
-
-    Args:
-        crops_bgr: (N, 112, 112, 3) uint8.
-        landmarks_xy: (N, 5, 2) pixels in the image that the crops were cut from.
+    A small face is first brought back from the crop to its own size, as the landmarks in the image tell it,
+    so that enlarging it does not count as blur. Fine contrast is the square root of the smaller eigenvalue of
+    the averaged structure tensor (Foerstner and Guelch 1987) after smoothing by one pixel: motion blur, which
+    spares the contours along it, lowers it as much as defocus does, and the noise of a dark image hardly
+    raises it. Coarse contrast is that of blocks of a sixteenth of the crop against their surroundings, so
+    that light and skin cancel out.
     """
     centred = landmarks_xy - landmarks_xy.mean(axis=1, keepdims=True)
     scales = np.sqrt((centred**2).sum(axis=(1, 2)) / 5) / _CROP_SPREAD

@@ -54,46 +54,23 @@ _LEAST_LANDMARK_SPREAD = 0.05  # of the box's side; landmarks heaped in one plac
 
 
 class RetinaFaceDetector:
-    """The detector of the pipeline; safe to call from several threads.
-
-    Args:
-        runner: Runs the network.
-        card: Its model card.
-        config: Thresholds and resolution; may be replaced between frames by :meth:`update_config`.
-    """
+    """The detector of the pipeline; safe to call from several threads."""
 
     def __init__(self, runner: ModelRunner, card: ModelCard, config: DetectorConfig) -> None:
-        self._runner = runner
+        self.runner = runner
+        """The network itself, for benchmarks; do not use it while the detector is in use."""
         # asked once: Python looks every method up anew at each question
         self._frame_runner = runner if isinstance(runner, FrameRunner) else None
-        self._card = card
-        self._config = config
+        self.card = card
+        self.config = config
+        """The thresholds and the resolution; may be replaced between frames."""
         self._lock = threading.Lock()
         self._canvases: OrderedDict[Placement, ImageArray] = OrderedDict()
 
     @property
     def backend(self) -> BackendReport:
         """What runs the network."""
-        return self._runner.report
-
-    @property
-    def runner(self) -> ModelRunner:
-        """The network itself, for benchmarks; do not use it while the detector is in use."""
-        return self._runner
-
-    @property
-    def card(self) -> ModelCard:
-        """The model's card."""
-        return self._card
-
-    @property
-    def config(self) -> DetectorConfig:
-        """The thresholds in use."""
-        return self._config
-
-    def update_config(self, config: DetectorConfig) -> None:
-        """Use other thresholds from the next frame on."""
-        self._config = config
+        return self.runner.report
 
     def warm_up(self, size: tuple[int, int]) -> None:
         """Compile what frames of ``size`` (height, width) need, so that the first one is not late."""
@@ -112,15 +89,13 @@ class RetinaFaceDetector:
     def search(self, lit_bgr: ImageArray, clock: StageClock | None = None) -> list[Detection]:
         """Return the faces of an image that needs no light any more; else the same as :meth:`detect`.
 
-        Args:
-            lit_bgr: (H, W, 3) uint8.
-            clock: Takes the time of the stage "resize".
+        The clock takes the time of the stage "resize".
 
         Raises:
             FrameError: For something that is no image.
         """
         require_image(lit_bgr)
-        config = self._config
+        config = self.config
         size = lit_bgr.shape[0], lit_bgr.shape[1]
         placements = _placements(size, config)
         scale = placements[0].scale
@@ -145,7 +120,7 @@ class RetinaFaceDetector:
         require_image(image_bgr)
         size = image_bgr.shape[0], image_bgr.shape[1]
         with self._lock:
-            return [self._place(image_bgr, p)[None].copy() for p in _placements(size, self._config)]
+            return [self._place(image_bgr, p)[None].copy() for p in _placements(size, self.config)]
 
     def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
         """Return :func:`alignment.align_faces` of the frame last searched, cut where the network runs.
@@ -162,7 +137,7 @@ class RetinaFaceDetector:
     ) -> Cells:
         with clock.stage("resize") if clock is not None else nullcontext():
             picture = self._place(image_bgr, placement)
-        return select_cells([output[0] for output in self._runner.run(picture[None])], least)
+        return select_cells([output[0] for output in self.runner.run(picture[None])], least)
 
     def _place(self, image_bgr: ImageArray, placement: Placement) -> ImageArray:
         """Return the frame on its canvas; the frame itself where it fits as it is."""
@@ -181,8 +156,8 @@ class RetinaFaceDetector:
     def _canvas(self, placement: Placement) -> ImageArray:
         """Return the kept canvas of a placement; its margin has the mean colour, zero to the network."""
         if placement not in self._canvases:
-            channels = self._card.input.mean
-            mean_bgr = channels if self._card.input.channels == "BGR" else channels[::-1]
+            channels = self.card.input.mean
+            mean_bgr = channels if self.card.input.channels == "BGR" else channels[::-1]
             canvas = np.empty((*placement.canvas, 3), np.uint8)
             canvas[:] = np.round(mean_bgr).astype(np.uint8)
             self._canvases[placement] = canvas
@@ -201,15 +176,11 @@ def _placements(size: tuple[int, int], config: DetectorConfig) -> list[Placement
 
 
 def select_faces(proposals: Proposals, config: DetectorConfig, scale: float = 1.0) -> list[Detection]:
-    """Thin proposals out to faces, best score first.
+    """Thin proposals, in pixels of the image, out to faces, best score first.
 
     Dropped are: scores too low for the face's size, boxes that overlap a better one, parts of a face inside a
     better and larger box, faces smaller than asked for, and boxes whose landmarks lie all in one place.
-
-    Args:
-        proposals: In pixels of the image.
-        config: Thresholds.
-        scale: Pixels of the image for one pixel at the working resolution.
+    ``scale`` is the number of pixels of the image for one pixel at the working resolution.
     """
     boxes, landmarks = proposals.boxes_xyxy, proposals.landmarks_xy
     sides = boxes[:, 2:] - boxes[:, :2]

@@ -29,13 +29,11 @@ AVERAGED_FROM = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a frame lies on the network's canvas.
+    """How a frame lies on the network's canvas; sizes are (height, width).
 
     Attributes:
-        canvas: (height, width) of the canvas, multiples of 32.
-        content: (height, width) of the resized frame on it.
-        left: Columns before the content.
-        top: Rows above the content.
+        canvas: Multiples of 32.
+        content: Size of the resized frame on it, which begins at ``left``, ``top``.
         scale: Pixels of the frame for one pixel of the canvas.
     """
 
@@ -69,13 +67,7 @@ _MAXIMUM_LOG_SIZE = 4.0  # exp(4) = 55 times the anchor: nothing sensible is lar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposals:
-    """Decoded anchors, in pixels of the picture the network saw.
-
-    Attributes:
-        boxes_xyxy: (K, 4).
-        scores: (K,) in [0, 1].
-        landmarks_xy: (K, 5, 2).
-    """
+    """Decoded anchors in pixels of the picture that the network saw: (K, 4), (K,) in [0, 1] and (K, 5, 2)."""
 
     boxes_xyxy: FloatArray
     scores: FloatArray
@@ -113,13 +105,11 @@ class Proposals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Anchors that reach a threshold, with what the network says of each, not yet decoded.
+    """Anchors that reach a threshold, with what the network says of each, not yet decoded; (K,) each.
 
     Attributes:
-        level: (K,) int, index into STRIDES.
-        anchor: (K,) int, 0 the smaller anchor of the level, 1 the larger.
-        row: (K,) int.
-        column: (K,) int.
+        level: Index into STRIDES.
+        anchor: 0 the smaller anchor of the level, 1 the larger.
         values: (K, 15) float32: face logit, 4 box and 10 landmark numbers.
     """
 
@@ -136,11 +126,9 @@ def least_logit(score: float) -> float:
 
 
 def select_cells(maps: Sequence[FloatArray], least: float) -> Cells:
-    """Return the anchors of one picture whose face logit is at least ``least``.
+    """Return the anchors of one picture whose face logit is at least ``least`` (:func:`least_logit`).
 
-    Args:
-        maps: For each stride a (30, h, w) map: 2 face logits, 2 × 4 box and 2 × 10 landmark numbers.
-        least: See :func:`least_logit`.
+    There is one (30, h, w) map for each stride: 2 face logits, 2 × 4 box and 2 × 10 landmark numbers.
 
     Raises:
         ModelError: For maps of another shape.

@@ -33,13 +33,7 @@ def rotate_image(image: Picture, degrees: int) -> Picture:
 
 
 def rotate_points(points_xy: FloatArray, degrees: int, size: tuple[float, float]) -> FloatArray:
-    """Return where points go when their picture is turned clockwise.
-
-    Args:
-        points_xy: (..., 2) in the picture before it is turned.
-        degrees: 0, 90, 180 or 270.
-        size: (width, height) of the picture before it is turned.
-    """
+    """Return where (..., 2) points go when their picture of (width, height) is turned clockwise."""
     width, height = size
     x, y = points_xy[..., 0], points_xy[..., 1]
     turned = {0: (x, y), 90: (height - y, x), 180: (width - x, height - y), 270: (y, width - x)}

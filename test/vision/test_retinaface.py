@@ -141,7 +141,7 @@ def test_something_that_is_no_image_is_refused(detector):
 def test_thresholds_change_with_the_next_frame(detector, guest_bgr):
     own = load_detector(ModelsConfig(), DetectorConfig())
     assert len(own.detect(guest_bgr)) == 1
-    own.update_config(DetectorConfig(minimum_face_px=400))
+    own.config = DetectorConfig(minimum_face_px=400)
     assert own.detect(guest_bgr) == []
 
 

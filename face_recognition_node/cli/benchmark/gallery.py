@@ -44,18 +44,12 @@ class SizeFigures:
     """What was measured at one size; times in milliseconds, medians unless said otherwise.
 
     Attributes:
-        n_templates: Templates in the gallery.
-        n_persons: Persons they belong to.
         index: "flat", or "cells" for the approximate index.
         open_s: Seconds to open the file and build the index.
-        file_mib: Size of the file.
         search_ms: Search of 5 queries, 8 persons each, as for every frame with 5 faces.
         search_min_ms: Its minimum: what it takes when no other process is in the way.
-        search_p95_ms: Its 95th percentile.
         search_32_ms: Search of 5 queries, 32 persons each.
         add_ms: Store a person of 5 templates durably and show it to readers.
-        add_p95_ms: Its 95th percentile.
-        rename_ms: Rename a person.
         forget_ms: Forget a person for good, with the check that no byte is left.
     """
 
@@ -177,14 +171,8 @@ def measure_size(
 ) -> SizeFigures:
     """Build a gallery of this size in ``folder``, measure it, and remove it.
 
-    Args:
-        n_templates: Its size.
-        folder: Where its files lie meanwhile.
-        repeats: Searches timed.
-        edits: Changes of each kind timed.
-        config: Of the gallery.
-        seed: Of the faces.
-        look: Is shown the snapshot and the persons' (P, D) mean faces, to measure something else.
+    Timed are ``repeats`` searches and ``edits`` changes of each kind. ``look`` is shown the snapshot and the
+    persons' (P, D) mean faces, to measure something else.
     """
     from face_recognition_node.gallery.gallery import Gallery
     from face_recognition_node.identity.person_models import MOST_COMPARED

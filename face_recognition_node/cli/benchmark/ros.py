@@ -39,11 +39,7 @@ _QUIET = ["--log-level", "error", "-r", f"__ns:={NAMESPACE}"]
 def prepare_images(folder: Path, size: tuple[int, int], faces: int, empty: int = 0) -> None:
     """Write the frames of a wall with portraits, seen by a swaying camera with a noisy sensor.
 
-    Args:
-        folder: Is made.
-        size: (width, height) in pixels.
-        faces: Portraits on the wall.
-        empty: Pictures of the bare wall to add: everybody has left.
+    ``empty`` pictures of the bare wall follow: everybody has left.
     """
     from face_recognition_node.media.sample import sample_frame
 
@@ -95,28 +91,17 @@ class RosFigures:
     """What was measured.
 
     Attributes:
-        size: Of the images, WIDTHxHEIGHT.
-        faces: In each image.
-        rate: Images sent per second.
         sent: Images sent in the measured time, by the rate.
-        answered: Answers to them.
-        answered_hz: Answers per second.
-        dropped: Images sent but not answered.
         headers_kept: Whether every answer carried stamp and frame of an image that was sent.
         faces_seen: Mean number of faces in an answer.
         named: Share of answers in which the enrolled person was named.
         latency_p50_ms: Median time from stamp to answer.
-        latency_p95_ms: 95th percentile.
-        latency_max_ms: The longest.
         calls_p95_ms: 95th percentile of the time a service or parameter call takes while images stream.
-        calls_max_ms: The longest.
         cpu_percent: CPU time of the node, percent of one core.
         resident_mb: Resident memory of the node at the end, MB.
         start_s: From the start of the process until the node says that it is active.
         stages_ms: Mean time by stage, as the node tells in its diagnostics.
-        backends: What runs the networks.
         told_hz: Answers per second as the node tells in its diagnostics; empty: it does not.
-        cores: Of this machine.
         load: Load average of this machine at the end, one minute.
     """
 
