@@ -15,7 +15,6 @@ from face_recognition_node.identity.adaptation import Adapter
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.strangers import StrangerBook
 from face_recognition_node.recognizer import Recognizer
-from face_recognition_node.vision.alignment import Aligner, align_faces
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.embedding import CropEmbedder
 from face_recognition_node.vision.faces import Frame, RecognitionResult
@@ -31,7 +30,6 @@ class Models:
     detector: Detector
     embedder: CropEmbedder
     calibration: Calibration
-    align: Aligner = align_faces
 
 
 def load_models(config: Config) -> Models:
@@ -44,8 +42,7 @@ def load_models(config: Config) -> Models:
 
     embedder = load_embedder(config.models)
     calibration = Calibration.from_card(embedder.card)
-    detector = load_detector(config.models, config.detector)
-    return Models(detector, embedder, calibration, detector.align_faces)
+    return Models(load_detector(config.models, config.detector), embedder, calibration)
 
 
 def open_gallery(path: Path | None, models: Models, config: Config) -> Gallery:
@@ -112,7 +109,7 @@ class Pipeline(Closing):
         adapter = Adapter(gallery, models.calibration, config.adaptation, writer)
         recognizer = Recognizer(
             models.detector, models.embedder, gallery, models.calibration, config,
-            align=models.align, rotate=rotate, observers=(strangers, adapter) if learns else (strangers,),
+            rotate=rotate, observers=(strangers, adapter) if learns else (strangers,),
         )  # fmt: skip
         return cls(models, gallery, recognizer, strangers, adapter, writer)
 
@@ -124,9 +121,8 @@ class Pipeline(Closing):
         """Return the faces of a picture that is not of this camera, each embedded; no track sees them."""
         models = self.models
         alone = Recognizer(
-            models.detector, models.embedder, self.gallery, models.calibration, self.recognizer.config,
-            align=models.align,
-        )  # fmt: skip
+            models.detector, models.embedder, self.gallery, models.calibration, self.recognizer.config
+        )
         return alone.process(picture, embed_all=True)
 
     def update_config(self, config: Config) -> None:

@@ -18,7 +18,7 @@ from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.identity.comparison import log_likelihood_ratios
 from face_recognition_node.identity.identity import IdentityResolver
 from face_recognition_node.tracking.tracker import Observation, PositionPlan, Track, Tracker
-from face_recognition_node.vision.alignment import Aligner, align_faces
+from face_recognition_node.vision.alignment import align_faces
 from face_recognition_node.vision.detector import Detector, Embedder
 from face_recognition_node.vision.faces import (
     CLOCK_JUMP_S,
@@ -72,7 +72,6 @@ class Recognizer:
         gallery: Who is known.
         calibration: What similarities of this embedder are worth.
         config: All parameters.
-        align: Cuts the faces out of the image that the detector was given.
         rotate: Degrees (0, 90, 180, 270) by which the image has to be turned clockwise to be upright.
         observers: Called in this order with the result of every frame.
 
@@ -88,7 +87,6 @@ class Recognizer:
         calibration: Calibration,
         config: Config,
         *,
-        align: Aligner = align_faces,
         rotate: int = 0,
         observers: Sequence[FrameObserver] = (),
     ) -> None:
@@ -99,7 +97,6 @@ class Recognizer:
             )
         self.rotate = rotate
         self._finder, self._embedder, self._gallery = FaceFinder(detector), embedder, gallery
-        self._align = align
         self._config, self._new_config = config, config
         self._config_lock = threading.Lock()
         self._tracker = Tracker(
@@ -211,7 +208,7 @@ class Recognizer:
         landmarks = (
             np.stack([d.landmarks_xy for d in detections]) if detections else np.zeros((0, 5, 2), np.float32)
         )
-        crops = self._align(lit, landmarks)
+        crops = align_faces(lit, landmarks)
         heads = fit_heads(landmarks)
         as_they_came = crops if lit is image else align_faces(image, landmarks)
         qualities = assess_quality(as_they_came, detections, heads)

@@ -20,15 +20,12 @@ import os
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike
-
 from face_recognition_node.backends.preprocessing import least_cosine, noise_pictures, require_batch
 from face_recognition_node.backends.torch_runner import (
-    FrameSearch,
     TorchPreprocessing,
     as_arrays,
     import_torch,
@@ -37,10 +34,8 @@ from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.common.files import written_whole
 from face_recognition_node.common.resources import cache_directory
 from face_recognition_node.config import ModelsConfig
-from face_recognition_node.vision.alignment import align_faces
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelCard
-from face_recognition_node.vision.retinaface_decoding import Cells, Placement
 from face_recognition_node.vision.runner import BackendReport, ModelRunner
 
 if TYPE_CHECKING:
@@ -209,7 +204,6 @@ class TorchTensorRtRunner:
         self._fallback, self._compiler = fallback, compiler
         self._cache = cache or (cache_directory() or Path(os.devnull)) / "tensorrt"
         self._preprocess = TorchPreprocessing(card, compiler.device)
-        self._search = FrameSearch(self._torch, self._preprocess, compiler.device)
         self._network: Any = None
         self._engines: OrderedDict[tuple[int, int], _Engine] = OrderedDict()  # longest unused first
         self._seen: Counter[tuple[int, int]] = Counter()
@@ -245,37 +239,6 @@ class TorchTensorRtRunner:
                 return outputs
         self._engine_answered = False
         return self._fallback.run(images_bgr)
-
-    def find_cells(
-        self, image_bgr: ImageArray, placements: Sequence[Placement], least_logit: float
-    ) -> list[Cells] | None:
-        """Return a detector's anchors over the threshold; None while a size has no engine."""
-        engines = {size: self._engines.get(size) for size in dict.fromkeys(p.canvas for p in placements)}
-        ready = {size: None if engine is None else engine.ready for size, engine in engines.items()}
-        if None in ready.values():
-            return None  # and run(), asked next, orders what is missing
-        self._latest = engines[placements[0].canvas]
-        for size in engines:
-            self._engines.move_to_end(size)
-        try:
-            cells = self._search.find_cells(
-                lambda planes: ready[planes.shape[2], planes.shape[3]](planes),  # type: ignore[misc]
-                image_bgr, placements, least_logit,
-            )  # fmt: skip
-        except RuntimeError as error:
-            for engine in filter(None, engines.values()):
-                engine.refuse(error)
-            return None
-        self._engine_answered = True
-        return cells
-
-    def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
-        """Return aligned faces, from the frame on the GPU where it was searched there."""
-        try:
-            return self._search.align_faces(image_bgr, landmarks_xy)
-        except RuntimeError as error:
-            _log.warning("faces are cut on the CPU: %s", error)
-            return align_faces(image_bgr, landmarks_xy)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return whether every engine asked for so far is ready or refused by then."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -47,48 +45,25 @@ def align_faces(image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
         InputError: For landmarks of another shape, not finite, or all in one place.
     """
     require_image(image_bgr)
-    warps = plan_warps((image_bgr.shape[0], image_bgr.shape[1]), landmarks_xy)
-    crops = np.empty((len(warps), CROP_SIZE, CROP_SIZE, 3), np.uint8)
-    for crop, warp in zip(crops, warps, strict=True):
-        _warp(image_bgr, warp, crop)
+    landmarks = as_rows("landmarks_xy", landmarks_xy, (5, 2))
+    crops = np.empty((len(landmarks), CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    if len(landmarks):
+        matrices = estimate_similarities(landmarks, ALIGNMENT_TEMPLATE)
+        for crop, matrix in zip(crops, matrices, strict=True):
+            part, fitted = _shrunk(image_bgr, matrix)
+            cv2.warpAffine(
+                part, fitted, (CROP_SIZE, CROP_SIZE), dst=crop, flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+            )  # fmt: skip
     return crops
 
 
-Aligner = Callable[[ImageArray, ArrayLike], ImageArray]
-"""What :func:`align_faces` is: an image and landmarks in, crops out; a detector on a GPU has its own."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Warp:
-    """How a face is cut out: a part of the image, shrunk by a whole factor, then warped.
-
-    The part ends before ``right`` and ``bottom``; its sides are multiples of ``factor``. Blocks of factor ×
-    factor pixels are averaged (1: none, and the part is the image); ``matrix`` is (2, 3), from the pixels of
-    the shrunk part to those of the crop.
-    """
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-    factor: int
-    matrix: NDArray[np.float64]
-
-
-def plan_warps(size: tuple[int, int], landmarks_xy: ArrayLike) -> list[Warp]:
-    """Return how the faces of an image of ``size`` (height, width) are cut out; see :func:`align_faces`."""
-    landmarks = as_rows("landmarks_xy", landmarks_xy, (5, 2))
-    if len(landmarks) == 0:
-        return []
-    return [_plan(size, matrix) for matrix in estimate_similarities(landmarks, ALIGNMENT_TEMPLATE)]
-
-
-def _plan(size: tuple[int, int], matrix: NDArray[np.float64]) -> Warp:
-    height, width = size
-    whole = Warp(0, 0, width, height, 1, matrix)
+def _shrunk(image_bgr: ImageArray, matrix: NDArray[np.float64]) -> tuple[ImageArray, NDArray[np.float64]]:
+    """Return the part that a face needs, averaged down by a whole factor, and the (2, 3) warp from there."""
+    height, width = image_bgr.shape[:2]
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
     if scale >= _SHRINK_BELOW:
-        return whole
+        return image_bgr, matrix
     inverse = cv2.invertAffineTransform(matrix)
     crop_corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]], np.float64)
     corners = crop_corners @ inverse[:, :2].T + inverse[:, 2]
@@ -99,23 +74,12 @@ def _plan(size: tuple[int, int], matrix: NDArray[np.float64]) -> Warp:
     # whole blocks of factor x factor pixels keep the geometry exact
     columns, rows = (right - left) // factor, (bottom - top) // factor
     if columns < 1 or rows < 1:
-        return whole
+        return image_bgr, matrix
     # pixel centre of the shrunk part (u, v) lies at left + factor * u + (factor - 1) / 2
     offset = np.array([left, top]) + (factor - 1) / 2
     fitted = np.column_stack([matrix[:, :2] * factor, matrix[:, :2] @ offset + matrix[:, 2]])
-    return Warp(left, top, left + columns * factor, top + rows * factor, factor, fitted)
-
-
-def _warp(image_bgr: ImageArray, warp: Warp, crop: ImageArray) -> None:
-    part = image_bgr
-    if warp.factor > 1:
-        part = image_bgr[warp.top : warp.bottom, warp.left : warp.right]
-        size = part.shape[1] // warp.factor, part.shape[0] // warp.factor
-        part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
-    cv2.warpAffine(
-        part, warp.matrix, (CROP_SIZE, CROP_SIZE), dst=crop, flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-    )  # fmt: skip
+    part = image_bgr[top : top + rows * factor, left : left + columns * factor]
+    return np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8), fitted
 
 
 def require_crops(crops_bgr: ImageArray, name: str = "crops_bgr") -> ImageArray:

@@ -15,17 +15,15 @@ from contextlib import nullcontext
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from face_recognition_node.common.stages import StageClock
 from face_recognition_node.config import DetectorConfig
-from face_recognition_node.vision.alignment import align_faces
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray, require_image
 from face_recognition_node.vision.geometry import box_areas, intersection_matrix, suppress_overlaps
 from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.relighting import brighten_frame
 from face_recognition_node.vision.retinaface_decoding import (
-    AVERAGED_FROM,
     Cells,
     Placement,
     Proposals,
@@ -33,7 +31,7 @@ from face_recognition_node.vision.retinaface_decoding import (
     least_logit,
     select_cells,
 )
-from face_recognition_node.vision.runner import BackendReport, FrameRunner, ModelRunner
+from face_recognition_node.vision.runner import BackendReport, ModelRunner
 
 CLOSE_SIDE = 128
 """Longer side of the small copy for faces that fill the frame, pixels."""
@@ -48,6 +46,7 @@ MAIN_PASS_UP_TO, CLOSE_PASS_FACES_FROM = 512, 256
 """Heights of the faces each pass may report where there are two, pixels at the working resolution. Between
 the two both may, and the better score stays."""
 
+_AVERAGED_FROM = 2.0  # scale above which a frame is shrunk by averaging; bilinear sampling would skip pixels
 _KEPT_CANVASES = 4
 _INSIDE = 0.9  # a weaker box with this part of its area inside a stronger, larger one is a part of that face
 _LEAST_LANDMARK_SPREAD = 0.05  # of the box's side; landmarks heaped in one place belong to no face
@@ -59,8 +58,6 @@ class RetinaFaceDetector:
     def __init__(self, runner: ModelRunner, card: ModelCard, config: DetectorConfig) -> None:
         self.runner = runner
         """The network itself, for benchmarks; do not use it while the detector is in use."""
-        # asked once: Python looks every method up anew at each question
-        self._frame_runner = runner if isinstance(runner, FrameRunner) else None
         self.card = card
         self.config = config
         """The thresholds and the resolution; may be replaced between frames."""
@@ -101,11 +98,7 @@ class RetinaFaceDetector:
         scale = placements[0].scale
         least = least_logit(config.far_score_threshold)
         with self._lock:
-            cells = None
-            if self._frame_runner is not None:
-                cells = self._frame_runner.find_cells(lit_bgr, placements, least)
-            if cells is None:
-                cells = [self._pass(lit_bgr, placement, least, clock) for placement in placements]
+            cells = [self._pass(lit_bgr, placement, least, clock) for placement in placements]
         passes = [
             decode_cells(part).mapped(placement.scale, placement.left, placement.top)
             for part, placement in zip(cells, placements, strict=True)
@@ -121,16 +114,6 @@ class RetinaFaceDetector:
         size = image_bgr.shape[0], image_bgr.shape[1]
         with self._lock:
             return [self._place(image_bgr, p)[None].copy() for p in _placements(size, self.config)]
-
-    def align_faces(self, image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:
-        """Return :func:`alignment.align_faces` of the frame last searched, cut where the network runs.
-
-        The image must not have been changed since :meth:`search` was given it.
-        """
-        if self._frame_runner is not None:
-            with self._lock:
-                return self._frame_runner.align_faces(image_bgr, landmarks_xy)
-        return align_faces(image_bgr, landmarks_xy)
 
     def _pass(
         self, image_bgr: ImageArray, placement: Placement, least: float, clock: StageClock | None
@@ -149,7 +132,7 @@ class RetinaFaceDetector:
         if image_bgr.shape[:2] == placement.content:
             np.copyto(content, image_bgr)
         else:
-            method = cv2.INTER_AREA if placement.scale > AVERAGED_FROM else cv2.INTER_LINEAR
+            method = cv2.INTER_AREA if placement.scale > _AVERAGED_FROM else cv2.INTER_LINEAR
             content[:] = cv2.resize(image_bgr, (width, height), interpolation=method)
         return canvas
 

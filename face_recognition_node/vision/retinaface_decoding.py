@@ -23,25 +23,16 @@ from face_recognition_node.vision.faces import FloatArray, IntArray
 SIZE_MULTIPLE = 32
 """The network takes pictures whose sides are multiples of this."""
 
-AVERAGED_FROM = 2.0
-"""Scale above which a frame is shrunk by averaging; bilinear sampling would skip pixels."""
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a frame lies on the network's canvas; sizes are (height, width).
+    """How a frame lies on the network's canvas; sizes are (height, width)."""
 
-    Attributes:
-        canvas: Multiples of 32.
-        content: Size of the resized frame on it, which begins at ``left``, ``top``.
-        scale: Pixels of the frame for one pixel of the canvas.
-    """
-
-    canvas: tuple[int, int]
-    content: tuple[int, int]
+    canvas: tuple[int, int]  # multiples of 32
+    content: tuple[int, int]  # size of the resized frame on it, which begins at left, top
     left: int
     top: int
-    scale: float
+    scale: float  # pixels of the frame for one pixel of the canvas
 
     @classmethod
     def fit(cls, size: tuple[int, int], longer_side: int, margin: int = 0) -> Placement:
@@ -105,19 +96,13 @@ class Proposals:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Anchors that reach a threshold, with what the network says of each, not yet decoded; (K,) each.
+    """Anchors that reach a threshold, with what the network says of each, not yet decoded; (K,) each."""
 
-    Attributes:
-        level: Index into STRIDES.
-        anchor: 0 the smaller anchor of the level, 1 the larger.
-        values: (K, 15) float32: face logit, 4 box and 10 landmark numbers.
-    """
-
-    level: IntArray
-    anchor: IntArray
+    level: IntArray  # index into STRIDES
+    anchor: IntArray  # 0 the smaller anchor of the level, 1 the larger
     row: IntArray
     column: IntArray
-    values: FloatArray
+    values: FloatArray  # (K, 15) float32: face logit, 4 box and 10 landmark numbers
 
 
 def least_logit(score: float) -> float:
@@ -133,9 +118,13 @@ def select_cells(maps: Sequence[FloatArray], least: float) -> Cells:
     Raises:
         ModelError: For maps of another shape.
     """
-    require_maps([level.shape for level in maps])
+    if len(maps) != len(STRIDES):
+        raise ModelError(f"maps: expected {len(STRIDES)}, one for each stride, got {len(maps)}")
     parts = []
     for index, level in enumerate(maps):
+        if level.ndim != 3 or len(level) != HEAD_CHANNELS:
+            shape = f"expected shape ({HEAD_CHANNELS}, h, w), got {level.shape}"
+            raise ModelError(f"map of stride {STRIDES[index]}: {shape}")
         height, width = level.shape[1:]
         anchor, row, column = np.nonzero(level[:ANCHORS] >= least)
         box = level[ANCHORS : ANCHORS * 5].reshape(ANCHORS, 4, height, width)[anchor, :, row, column]
@@ -143,15 +132,6 @@ def select_cells(maps: Sequence[FloatArray], least: float) -> Cells:
         values = np.concatenate([level[anchor, row, column][:, None], box, points], axis=1)
         parts.append((np.full(len(anchor), index), anchor, row, column, values))
     return Cells(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def require_maps(shapes: Sequence[tuple[int, ...]]) -> None:
-    """Raise ModelError unless these are the shapes of one (30, h, w) map for each stride."""
-    if len(shapes) != len(STRIDES):
-        raise ModelError(f"maps: expected {len(STRIDES)}, one for each stride, got {len(shapes)}")
-    for stride, shape in zip(STRIDES, shapes, strict=True):
-        if len(shape) != 3 or shape[0] != HEAD_CHANNELS:
-            raise ModelError(f"map of stride {stride}: expected shape ({HEAD_CHANNELS}, h, w), got {shape}")
 
 
 def decode_cells(cells: Cells) -> Proposals:
