@@ -76,8 +76,7 @@ def _rgbd(folder: Path, arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from face_recognition_node.systems.rgbd.data import read_rgbd_file
-    from face_recognition_node.systems.rgbd.owner import Owner
-    from face_recognition_node.systems.rgbd.training import load_rgbd, load_threshold
+    from face_recognition_node.systems.rgbd.training import Owner, load_rgbd, load_threshold
     from face_recognition_node.systems.runs import answers
 
     threshold = load_threshold(folder) if arguments.threshold is None else arguments.threshold
@@ -85,13 +84,10 @@ def _rgbd(folder: Path, arguments: argparse.Namespace) -> int:
         raise InputError(f"--threshold: expected a distance above 0, got {threshold}")
     vectors = answers(load_rgbd(folder), np.stack([read_rgbd_file(path) for path in arguments.pictures]))
     if arguments.register:
-        owner = Owner(threshold)
-        owner.register(vectors)
-        owner.save(folder / OWNER)
+        Owner(threshold, vectors).save(folder / OWNER)
         print(f"registered {len(vectors)} pictures of the owner in {folder / OWNER}")
         return 0
-    owner = Owner.load(folder / OWNER)
-    owner.threshold = threshold
+    owner = Owner.load(folder / OWNER, threshold)
     verdicts = []
     for path, vector in zip(arguments.pictures, vectors, strict=True):
         distance = owner.distance(vector)

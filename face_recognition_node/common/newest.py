@@ -17,18 +17,12 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True, slots=True)
 class WorkerCounts:
-    """What became of the items offered since the worker was made.
-
-    Attributes:
-        handled: Taken by the thread and finished, also those that failed.
-        dropped: Replaced by a newer one before the thread came to it, or left over at a stop.
-        failed: Ended in an error that the handler did not expect.
-    """
+    """What became of the items offered since the worker was made."""
 
     offered: int
-    handled: int
-    dropped: int
-    failed: int
+    handled: int  # taken by the thread and finished, also those that failed
+    dropped: int  # replaced by a newer one before the thread came to it, or left over at a stop
+    failed: int  # ended in an error that the handler did not expect
 
 
 class NewestItemWorker(Generic[ItemT]):

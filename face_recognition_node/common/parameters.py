@@ -20,20 +20,14 @@ SectionT = TypeVar("SectionT")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What is known of one parameter.
+    """What is known of one parameter."""
 
-    Attributes:
-        default: Value when nobody sets it; its type is the parameter's type.
-        description: One sentence with the unit.
-        read_only: Set at start only.
-    """
-
-    default: Value
-    description: str
+    default: Value  # value when nobody sets it; its type is the parameter's type
+    description: str  # one sentence with the unit
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Value, ...] = ()
-    read_only: bool = False
+    read_only: bool = False  # set at start only
 
     def check(self, name: str, value: object) -> Value:
         """Return ``value`` in the parameter's type, or raise ConfigurationError telling the bounds."""

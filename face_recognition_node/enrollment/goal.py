@@ -111,27 +111,18 @@ class EnrollmentGoal:
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentFeedback:
-    """Where an enrollment stands.
+    """Where an enrollment stands."""
 
-    Attributes:
-        track_id: The track that is followed, or None while none is chosen.
-        rejections: Views not kept, by reason.
-        hint: A sentence that the robot can say, or empty.
-        known: Who it looks like, if the probability is worth a warning.
-        last_reason: Why the latest view was not kept, or None.
-        elapsed_s: Seconds since the first frame.
-    """
-
-    track_id: int | None
+    track_id: int | None  # the track that is followed, or None while none is chosen
     views_kept: int
     wanted_views: int
-    rejections: Mapping[Rejection, int]
+    rejections: Mapping[Rejection, int]  # views not kept, by reason
     coverage: PoseCoverage
-    hint: str
-    known: Candidate | None
+    hint: str  # A sentence that the robot can say, or empty
+    known: Candidate | None  # who it looks like, if the probability is worth a warning
     last_view_accepted: bool
-    last_reason: Rejection | None
-    elapsed_s: float
+    last_reason: Rejection | None  # why the latest view was not kept, or None
+    elapsed_s: float  # seconds since the first frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from face_recognition_node.media.lettering import letter, paint, shorten, text_width
 from face_recognition_node.vision.faces import (
@@ -175,7 +176,7 @@ def _box_xywh(face: IdentifiedFace) -> Box:
     return x1, y1, x2 - x1, y2 - y1
 
 
-def _strokes(box_xyxy: FloatArray, is_whole: bool) -> list[np.ndarray]:
+def _strokes(box_xyxy: FloatArray, is_whole: bool) -> list[NDArray[np.int32]]:
     """Return the outline of a box, or its four corners with short legs along the edges."""
     corners = box_xyxy[[[0, 1], [2, 1], [2, 3], [0, 3]]]
     if is_whole:
@@ -187,7 +188,7 @@ def _strokes(box_xyxy: FloatArray, is_whole: bool) -> list[np.ndarray]:
     ]
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
+def _fixed(points: NDArray[np.floating]) -> NDArray[np.int32]:
     """Return points in OpenCV's fixed-point form, kept within the range it can draw."""
     fixed = np.clip(np.rint(points * (1 << _SHIFT)), -(2**24), 2**24)
     return np.asarray(fixed[:, None], np.int32)

@@ -49,24 +49,15 @@ def _storages(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Bag:
-    """One stream of images of a recording.
+    """One stream of images of a recording."""
 
-    Attributes:
-        path: Storage file, or folder with ``metadata.yaml``.
-        topic: Of the images.
-        depth_topic: Of depth images registered to them, or empty.
-        info_topic: Of their CameraInfo, or empty.
-        n_images: Messages on ``topic``.
-        begin: Stamp of the first image, seconds.
-    """
-
-    path: Path
-    topic: str
-    depth_topic: str
-    info_topic: str
-    n_images: int
+    path: Path  # storage file, or folder with metadata.yaml
+    topic: str  # of the images
+    depth_topic: str  # of depth images registered to them, or empty
+    info_topic: str  # of their CameraInfo, or empty
+    n_images: int  # messages on topic
     rate_hz: float
-    begin: float
+    begin: float  # stamp of the first image, seconds
 
     def frames(self, problems: list[str]) -> Iterator[Frame]:
         """Yield the images in the order in which they were recorded, with the stamps of their headers.

@@ -29,21 +29,15 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the pixels of one encoding lie in memory and how they become BGR.
+    """How the pixels of one encoding lie in memory and how they become BGR."""
 
-    Attributes:
-        dtype: Type of one sample in the machine's own byte order.
-        channels: Samples per pixel in a row.
-        to_bgr: Takes (H, W, channels), or (H, W) if that is 1, of ``dtype``; returns (H, W, 3) BGR uint8.
-        even: (height, width) must each be even where True, because colour is stored once for two pixels.
-        smallest: Least height and width that can be converted.
-    """
-
-    dtype: type[np.generic]
-    channels: int
+    dtype: type[np.generic]  # type of one sample in the machine's own byte order
+    channels: int  # samples per pixel in a row
+    # takes (H, W, channels), or (H, W) if that is 1, of dtype; returns (H, W, 3) BGR uint8
     to_bgr: Callable[[Pixels], Pixels]
+    # (height, width) must each be even where True, because colour is stored once for two pixels
     even: tuple[bool, bool] = (False, False)
-    smallest: int = 1
+    smallest: int = 1  # least height and width that can be converted
 
 
 def _convert(code: int) -> Callable[[Pixels], Pixels]:

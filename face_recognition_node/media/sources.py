@@ -43,22 +43,17 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class FrameSource:
-    """Frames of one source; iterate over it, for recorded material as often as wanted.
+    """Frames of one source; iterate over it, for recorded material as often as wanted."""
 
-    Attributes:
-        name: What it is, for people.
-        n_frames: How many will come, as far as the container tells (it may be off by a few), or None.
-        is_live: True for cameras and network streams, which end only when they break.
-        problems: A sentence for each part that could not be read; complete when the frames have ended.
-        origin: Stamp at which it begins, seconds; None for live sources, which say it with their first frame.
-    """
-
-    name: str
+    name: str  # what it is, for people
     rate_hz: float
+    # how many will come, as far as the container tells (it may be off by a few), or None
     n_frames: int | None
-    is_live: bool
+    is_live: bool  # true for cameras and network streams, which end only when they break
     frames: Callable[[], Iterator[Frame]]
+    # A sentence for each part that could not be read; complete when the frames have ended
     problems: list[str] = field(default_factory=list)
+    # stamp at which it begins, seconds; None for live sources, which say it with their first frame
     origin: float | None = 0.0
 
     def __iter__(self) -> Iterator[Frame]:

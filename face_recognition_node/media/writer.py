@@ -32,9 +32,7 @@ def place_to_write(path: str | Path, endings: Sequence[str], name: str) -> Path:
 class VideoWriter(Closing):
     """A video file that appears under its name when the ``with`` block ends, also after an interrupt.
 
-    Args:
-        path: ``.mp4``, ``.mkv`` or ``.avi``; a ``.png``, ``.jpg`` … keeps the latest frame alone.
-        rate: Frames per second.
+    A ``.png``, ``.jpg`` … keeps the latest frame alone.
 
     Raises:
         SourceError: For another ending, a folder that is not there, or a codec that is missing.

@@ -32,19 +32,13 @@ OPSET = 17
 
 @dataclass(frozen=True, slots=True)
 class NetworkKind:
-    """What export must know of a network beyond its weights.
+    """What export must know of a network beyond its weights."""
 
-    Attributes:
-        name: What the card calls the network.
-        dynamic: Names of the axes of the input that may vary.
-        card: The blocks of the card that follow from the network.
-    """
-
-    name: str
+    name: str  # what the card calls the network
     example: tuple[int, ...]
-    dynamic: Mapping[int, str]
+    dynamic: Mapping[int, str]  # names of the axes of the input that may vary
     outputs: tuple[str, ...]
-    card: Mapping[str, Any]
+    card: Mapping[str, Any]  # the blocks of the card that follow from the network
 
 
 DETECTOR = NetworkKind(

@@ -68,13 +68,10 @@ def embed_crops(crops_bgr: ImageArray) -> FloatArray:
 
 
 def same_person_probabilities(pictures: Sequence[ImageArray], prior: float) -> FloatArray:
-    """Return (N, N) the robot's calibrated probability that two pictures show one person.
+    """Return (N, N) the robot's calibrated probability that two pictures, grey or BGR, show one person.
 
-    Args:
-        pictures: Grey or BGR, any size; small ones are enlarged first.
-        prior: Probability of "the same" before looking, in (0, 1).
-
-    A picture without a detected face has probability 0 with every other.
+    The prior is the probability of "the same" before looking, in (0, 1). Small pictures are enlarged first;
+    one without a detected face has probability 0 with every other.
     """
     from face_recognition_node.identity.calibration import Calibration
     from face_recognition_node.identity.comparison import log_likelihood_ratios

@@ -31,16 +31,10 @@ def position_costs(
 ) -> Costs:
     """Return (T, D) costs of steps, in nats; infinite beyond :data:`GATE`.
 
-    The spread of a step is 10 % of the face's size (detector noise) plus 3.5 sizes per second (a head of
-    0.16 m that changes its speed by 0.5 m/s), and of its log size 0.1 plus 1 per second; both stop growing
-    after 0.5 s.
-
-    Args:
-        predicted_xy: (T, 2) expected centres, pixels.
-        sizes: (T,) last sizes, pixels.
-        gaps_s: (T,) seconds since each track was seen.
-        centers_xy: (D, 2) centres of the detections.
-        new_sizes: (D,) their sizes.
+    The spread of a step is 10 % of the face's size (detector noise) plus 3.5 sizes per second (a head of 0.16
+    m that changes its speed by 0.5 m/s), and of its log size 0.1 plus 1 per second; both stop growing after
+    0.5 s. Tracks have (T, 2) expected centres, (T,) last sizes and gaps since they were seen, detections (D,
+    2) centres and (D,) sizes; pixels and seconds.
     """
     gaps = np.clip(np.asarray(gaps_s, np.float64), 0.0, 0.5)
     scale = np.sqrt(np.outer(sizes, new_sizes).astype(np.float64))

@@ -34,23 +34,15 @@ _LONGEST_MEMORY = 40.0
 
 @dataclass(slots=True)
 class TrackEvidence:
-    """The pooled look of one track.
+    """The pooled look of one track."""
 
-    Attributes:
-        correlation_s: Memory ``tau`` of the noise between frames, seconds.
-        effective_views: Sum of the renewal shares: how many independent views they are worth.
-        last_stamp: Time of the latest view, seconds, or None.
-        latest: The (D,) unit vector of the latest view, or None.
-        version: Rises with every change, so that answers derived from it can be kept.
-    """
-
-    correlation_s: float
+    correlation_s: float  # memory tau of the noise between frames, seconds
     n_views: int = 0
-    effective_views: float = 0.0
-    last_stamp: float | None = None
-    latest: FloatArray | None = None
+    effective_views: float = 0.0  # sum of the renewal shares: how many independent views they are worth
+    last_stamp: float | None = None  # time of the latest view, seconds, or None
+    latest: FloatArray | None = None  # the (D,) unit vector of the latest view, or None
     latest_quality: float = 0.0
-    version: int = 0
+    version: int = 0  # rises with every change, so that answers derived from it can be kept
     _sum: FloatArray | None = field(default=None, repr=False)
     _weight: float = 0.0
     _weighted_quality: float = 0.0

@@ -8,9 +8,9 @@ for it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,16 +21,8 @@ from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import Detection, FloatArray
 from face_recognition_node.vision.flatness import FLAT, UNVERIFIED, MotionEvidence, ReliefEvidence
 
-
-class Comparison(Protocol):
-    """What two faces say of each other, from the calibration of the embedder."""
-
-    def __call__(
-        self, first: FloatArray, first_qualities: ArrayLike, second: FloatArray, second_qualities: ArrayLike
-    ) -> NDArray[np.float64]:
-        """Return (A, B) natural-log likelihood ratios that each of (A, D) and of (B, D) are one person."""
-        ...
-
+Comparison = Callable[[FloatArray, ArrayLike, FloatArray, ArrayLike], NDArray[np.float64]]
+"""Natural-log likelihood ratios (A, B) that each of (A, D) and (B, D), with qualities, are one person."""
 
 _COST_OF_A_CUT = 3.5
 """How much less position says for a face whose picture has changed at once, nats."""
@@ -38,38 +30,27 @@ _COST_OF_A_CUT = 3.5
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """One face over time.
+    """One face over time."""
 
-    Attributes:
-        track_id: Never reused while the process lives.
-        velocity_xy: (2,) pixels per second.
-        suspects: Views that contradict the evidence and wait for a verdict.
-        suspicion: Sum of their log-likelihood ratios of being the same person, at most 0.
-        frames_unchecked: Frames since a view of it was evidence; 0: that of the latest frame.
-        thumbnail: Small picture of the last aligned crop, to notice a sudden change of the face.
-        relief: What depth says of it: a head or a picture of one.
-        motion: What the motion of its points says of the same.
-        claim: What the identity resolver claims of it (see ``identity.py``).
-        stranger: What the stranger book keeps on it (see ``strangers.py``).
-        own_stranger_id: The stranger that was created from it, while nothing has broken it.
-        is_ghost: Whether what it was continued with in the latest frame has landmarks that no head can have.
-    """
-
-    track_id: int
+    track_id: int  # never reused while the process lives
     detection: Detection
     first_stamp: float
     last_stamp: float
     evidence: TrackEvidence
-    velocity_xy: FloatArray = field(default_factory=lambda: np.zeros(2, np.float32))
-    suspects: TrackEvidence | None = None
-    suspicion: float = 0.0
-    frames_unchecked: int = 0
+    velocity_xy: FloatArray = field(default_factory=lambda: np.zeros(2, np.float32))  # (2,) pixels per second
+    suspects: TrackEvidence | None = None  # views that contradict the evidence and wait for a verdict
+    suspicion: float = 0.0  # sum of their log-likelihood ratios of being the same person, at most 0
+    frames_unchecked: int = 0  # frames since a view of it was evidence; 0: that of the latest frame
+    # small picture of the last aligned crop, to notice a sudden change of the face
     thumbnail: FloatArray | None = None
+    # what depth says of it: a head or a picture of one
     relief: ReliefEvidence = field(default_factory=ReliefEvidence)
+    # what the motion of its points says of the same
     motion: MotionEvidence = field(default_factory=MotionEvidence)
-    claim: Any = None
-    stranger: Any = None
-    own_stranger_id: str | None = None
+    claim: Any = None  # what the identity resolver claims of it (see identity.py)
+    stranger: Any = None  # what the stranger book keeps on it (see strangers.py)
+    own_stranger_id: str | None = None  # the stranger that was created from it, while nothing has broken it
+    # whether what it was continued with in the latest frame has landmarks that no head can have
     is_ghost: bool = False
 
     @property
@@ -105,22 +86,15 @@ class Track:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PositionPlan:
-    """The position's opinion on a frame, before anything is embedded.
-
-    Attributes:
-        costs: (T, D) position costs in nats.
-        gaps_s: (T,) seconds since each was seen.
-        likely: For each detection the track that position alone would give it, or None.
-        contested: (D,) whether position alone cannot tell.
-        reachable: (T, D) whether a person can have moved that far since.
-    """
+    """The position's opinion on a frame, before anything is embedded."""
 
     tracks: tuple[Track, ...]
-    costs: Costs
-    gaps_s: FloatArray
+    costs: Costs  # (T, D) position costs in nats
+    gaps_s: FloatArray  # (T,) seconds since each was seen
+    # for each detection the track that position alone would give it, or None
     likely: tuple[Track | None, ...]
-    contested: NDArray[np.bool_]
-    reachable: NDArray[np.bool_]
+    contested: NDArray[np.bool_]  # (D,) whether position alone cannot tell
+    reachable: NDArray[np.bool_]  # (T, D) whether a person can have moved that far since
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,46 +13,27 @@ from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often and how strongly a face is changed; all chances are in [0, 1].
+    """How often and how strongly a face is changed; all chances are in [0, 1]."""
 
-    Attributes:
-        far: Chance of a reduction to ``far_min``…``far_max`` px and back: the face across the room.
-        far_min: Smallest side, pixels (a face at 3 m is about 25 px).
-        far_max: Largest side, pixels.
-        blur: Chance of a Gaussian blur, for a face that was not reduced.
-        motion: Chance of a motion blur of up to 9 px in any direction, for a face that was not reduced.
-        jpeg: Chance of strong JPEG compression.
-        shift: Standard deviation of the shift, pixels: landmarks are never exact.
-        rotation: Standard deviation of the rotation, degrees.
-        zoom: Largest relative change of size.
-        mirror: Chance of a mirror image.
-        grey: Chance of a grey image.
-        light: Chance of another brightness, contrast and colour.
-        shade: Chance that one side lies in the dark.
-        side_light: Chance of hard light from one side: a dark part with a sharp, uneven border, as the shadow
-            of a nose has.
-        noise: Chance of sensor noise.
-        cover: Chance that a patch is covered.
-        lower_cover: Chance that the lower face is covered (mask, cup, hand).
-    """
-
-    far: float = 0.25
-    far_min: int = 16
-    far_max: int = 80
-    blur: float = 0.10
+    far: float = 0.25  # chance of a reduction to far_min…far_max px and back: the face across the room
+    far_min: int = 16  # smallest side, pixels (a face at 3 m is about 25 px)
+    far_max: int = 80  # largest side, pixels
+    blur: float = 0.10  # chance of a Gaussian blur, for a face that was not reduced
+    # chance of a motion blur of up to 9 px in any direction, for a face that was not reduced
     motion: float = 0.05
-    jpeg: float = 0.10
-    shift: float = 2.0
-    rotation: float = 4.0
-    zoom: float = 0.10
-    mirror: float = 0.5
-    grey: float = 0.12
-    light: float = 0.6
-    shade: float = 0.08
+    jpeg: float = 0.10  # chance of strong JPEG compression
+    shift: float = 2.0  # standard deviation of the shift, pixels: landmarks are never exact
+    rotation: float = 4.0  # standard deviation of the rotation, degrees
+    zoom: float = 0.10  # largest relative change of size
+    mirror: float = 0.5  # chance of a mirror image
+    grey: float = 0.12  # chance of a grey image
+    light: float = 0.6  # chance of another brightness, contrast and colour
+    shade: float = 0.08  # chance that one side lies in the dark
+    # chance of hard light from one side: a dark part with a sharp, uneven border, as the shadow of a nose has
     side_light: float = 0.0
-    noise: float = 0.15
-    cover: float = 0.12
-    lower_cover: float = 0.03
+    noise: float = 0.15  # chance of sensor noise
+    cover: float = 0.12  # chance that a patch is covered
+    lower_cover: float = 0.03  # chance that the lower face is covered (mask, cup, hand)
 
     def __post_init__(self) -> None:
         if not 4 <= self.far_min <= self.far_max:

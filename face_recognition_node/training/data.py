@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -34,39 +33,15 @@ Draw = tuple[int, int]
 """Face number and the seed of its augmentation."""
 
 
-class FaceSet(Protocol):
-    """Numbered aligned faces with labels."""
-
-    @property
-    def labels(self) -> LabelArray:
-        """(N,) identity numbers, -1 unlabelled."""
-        ...
-
-    @property
-    def teacher(self) -> FloatArray | None:
-        """(N, D) unit vectors, or None."""
-        ...
-
-    def crop(self, index: int) -> ImageArray:
-        """Return face ``index`` as (112, 112, 3) BGR uint8."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedFaces:
-    """The folder that ``face-recognition prepare`` writes.
-
-    Attributes:
-        paths: (N,) crops relative to the folder.
-        labels: (N,) identity numbers in the alphabetical order of ``names``.
-        names: Name of each identity.
-        teacher: (N, D) unit vectors if ``face-recognition teacher`` has run on the folder, else None.
-    """
+    """The folder that ``face-recognition prepare`` writes."""
 
     folder: Path
-    paths: tuple[str, ...]
-    labels: LabelArray
-    names: tuple[str, ...]
+    paths: tuple[str, ...]  # (N,) crops relative to the folder
+    labels: LabelArray  # (N,) identity numbers in the alphabetical order of names
+    names: tuple[str, ...]  # name of each identity
+    # (N, D) unit vectors if face-recognition teacher has run on the folder, else None
     teacher: FloatArray | None = None
 
     @classmethod
@@ -93,7 +68,11 @@ class PreparedFaces:
         return np.asarray(image, np.uint8)
 
 
-def open_faces(folder: Path, with_teacher: bool = True) -> FaceArchive | PreparedFaces:
+FaceSet = FaceArchive | PreparedFaces
+"""Numbered aligned faces with (N,) labels (-1 unlabelled), and the teacher's (N, D) unit vectors or None."""
+
+
+def open_faces(folder: Path, with_teacher: bool = True) -> FaceSet:
     """Open an archive or a prepared folder, whichever is there."""
     if (folder / MANIFEST).is_file():
         return PreparedFaces.open(folder, with_teacher)
@@ -122,21 +101,13 @@ def class_numbers(labels: LabelArray, training: LabelArray, minimum: int) -> tup
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingData:
-    """The faces with everything derived from them.
+    """The faces with everything derived from them."""
 
-    Attributes:
-        faces: The crops.
-        labels: (N,) identity numbers, clusters included.
-        split: Who is held out.
-        classes: (N,) class numbers, -1 none.
-        n_classes: How many.
-    """
-
-    faces: FaceSet
-    labels: LabelArray
-    split: IdentitySplit
-    classes: LabelArray
-    n_classes: int
+    faces: FaceSet  # the crops
+    labels: LabelArray  # (N,) identity numbers, clusters included
+    split: IdentitySplit  # who is held out
+    classes: LabelArray  # (N,) class numbers, -1 none
+    n_classes: int  # how many
 
     @classmethod
     def open(cls, data: DataRecipe) -> TrainingData:
@@ -177,21 +148,16 @@ class TrainingData:
             raise ConfigurationError("distillation.discriminants needs a teacher's embeddings")
         training = self.split.training
         reduced = discriminants(teacher, self.classes, training, count)
-        return dataclasses.replace(self, faces=dataclasses.replace(self.faces, teacher=reduced))  # type: ignore[type-var]
+        return dataclasses.replace(self, faces=dataclasses.replace(self.faces, teacher=reduced))
 
 
 def discriminants(teacher: FloatArray, classes: LabelArray, training: LabelArray, count: int) -> FloatArray:
     """Return (N, count) unit vectors: a teacher's (N, D) ones by linear discriminant analysis (Fisher 1936).
 
     A network of few dimensions cannot follow all of its teacher. The directions in which identities differ
-    most, compared with how the faces of one differ, are those worth following. The scatter within identities
-    is shrunk by 0.6 towards a multiple of the unit matrix, for most have few faces.
-
-    Args:
-        teacher: Unit vectors.
-        classes: (N,) class numbers, -1 none.
-        training: Indices of the faces that may be looked at.
-        count: Discriminants, fewer than D and than classes.
+    most, compared with how the faces of one differ, are those worth following; of the ``training`` indices
+    and their (N,) classes, -1 none. The scatter within identities is shrunk by 0.6 towards a multiple of the
+    unit matrix, for most have few faces. There are fewer discriminants than D and than classes.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 

@@ -52,13 +52,10 @@ def build_metric_loss(kind: str, margin: float) -> Any:
 
 
 def build_miner(kind: str, loss: str, margin: float) -> Any | None:
-    """Return the miner that picks a batch's pairs or triplets; None takes all of them.
+    """Return the miner that picks a batch's pairs or triplets; None (``all``) takes all of them.
 
-    Args:
-        kind: ``all``, or ``semihard`` (Schroff et al. 2015, section 3.2: the negative is further than the
-            positive, but within the margin).
-        loss: ``triplet`` or ``contrastive``.
-        margin: The loss's margin.
+    ``semihard``: the negative is further than the positive, but within the margin (Schroff et al. 2015,
+    section 3.2).
     """
     if kind == "all":
         return None
@@ -137,14 +134,9 @@ def look_alike_loss(
     A pair of a face of the batch and another face counts if its cosine, by the network or by the teacher,
     exceeds its threshold: who the network confuses moves apart, who is one person together, and the many
     pairs that both find different, on which a network of fewer dimensions cannot follow its teacher anyway,
-    cost nothing.
-
-    Args:
-        unit: (B, D) unit vectors of the network in training.
-        teacher: (B, T) unit vectors of the teacher.
-        others: (M, D) and (M, T), the same of other faces (:class:`FaceMemory`); nothing is learned there.
-        threshold: The network's cosine from which a pair counts.
-        teacher_threshold: The teacher's; None takes the network's.
+    cost nothing. Unit vectors are (B, D) of the network and (B, T) of the teacher, and (M, D) and (M, T) of
+    the others (:class:`FaceMemory`), from which nothing is learned. No threshold of the teacher: the
+    network's.
     """
     ours, theirs = unit @ others[0].T, teacher @ others[1].T
     least = threshold if teacher_threshold is None else teacher_threshold

@@ -36,42 +36,25 @@ Align = Callable[[ImageArray, Detection], ImageArray]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What became of one picture.
+    """What became of one picture."""
 
-    Attributes:
-        source: Path relative to the source folder.
-        identity: Name of its folder.
-        crop: Path of the crop relative to the output folder; empty if there is none.
-        reason: Why there is none; empty if there is one.
-        score: Of the detector.
-        size_px: Of the face.
-        picture_hash: SHA-256 of the file.
-        crop_hash: 64-bit difference hash of the crop, hexadecimal.
-    """
-
-    source: str
-    identity: str
-    crop: str = ""
-    reason: str = ""
-    score: float = 0.0
-    size_px: float = 0.0
-    picture_hash: str = ""
-    crop_hash: str = ""
+    source: str  # path relative to the source folder
+    identity: str  # name of its folder
+    crop: str = ""  # path of the crop relative to the output folder; empty if there is none
+    reason: str = ""  # why there is none; empty if there is one
+    score: float = 0.0  # of the detector
+    size_px: float = 0.0  # of the face
+    picture_hash: str = ""  # SHA-256 of the file
+    crop_hash: str = ""  # 64-bit difference hash of the crop, hexadecimal
 
 
 @dataclass(frozen=True, slots=True)
 class PreparationLimits:
-    """What is good enough to train on.
+    """What is good enough to train on."""
 
-    Attributes:
-        minimum_score: Of the detection.
-        minimum_size_px: Of the face in the photograph.
-        quality: WebP quality of the crops.
-    """
-
-    minimum_score: float = 0.7
-    minimum_size_px: float = 20.0
-    quality: int = 92
+    minimum_score: float = 0.7  # of the detection
+    minimum_size_px: float = 20.0  # of the face in the photograph
+    quality: int = 92  # webP quality of the crops
 
 
 def find_pictures(source: Path) -> list[str]:
@@ -92,13 +75,7 @@ def prepare_picture(
 ) -> Prepared:
     """Detect, align and store the face of one picture: of several, the large one near the middle.
 
-    Args:
-        source: Folder of identities.
-        name: Picture relative to it.
-        out: Where crops go.
-        detect: The robot's detector.
-        align: The robot's alignment.
-        limits: What is good enough.
+    The name is relative to the folder of identities; the crop goes to ``out``.
     """
     identity = Path(name).parts[0]
     if any("\ud800" <= letter <= "\udfff" for letter in name):  # so Python shows bytes that are no UTF-8
@@ -187,14 +164,10 @@ def _correlation(first: FloatArray, second: FloatArray) -> float:
 def mark_duplicates(
     prepared: Iterable[Prepared], read_crop: Callable[[Prepared], ImageArray | None]
 ) -> list[Prepared]:
-    """Return the same list with later copies of a picture turned into rejects.
+    """Return the same list with later copies of a picture, in this order, turned into rejects.
 
     Within one identity the crops decide; across identities only an identical file counts. A copy under
-    another name says whose it is.
-
-    Args:
-        prepared: In the order in which the first of several is kept.
-        read_crop: Gives the stored crop, None if it is gone.
+    another name says whose it is. ``read_crop`` gives the stored crop, None if it is gone.
     """
     files: dict[str, Prepared] = {}
     crops: dict[str, list[Prepared]] = {}

@@ -28,20 +28,13 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunOptions(Section, frozen=True):
-    """What the command line says beside the recipe.
-
-    Attributes:
-        fast: A run of two minutes that proves that everything works.
-        threads: CPU threads of this process; 0 leaves torch's choice.
-        accelerator: ``auto``, ``cpu``, ``gpu``.
-        devices: Processes on this node.
-    """
+    """What the command line says beside the recipe."""
 
     out: Path
-    fast: bool = False
-    threads: int = 0
-    accelerator: str = "auto"
-    devices: int = 1
+    fast: bool = False  # A run of two minutes that proves that everything works
+    threads: int = 0  # CPU threads of this process; 0 leaves torch's choice
+    accelerator: str = "auto"  # auto, cpu, gpu
+    devices: int = 1  # processes on this node
     nodes: int = 1
 
     def __post_init__(self) -> None:
@@ -54,28 +47,20 @@ class RunOptions(Section, frozen=True):
 
 
 class DataRecipe(Section, frozen=True):
-    """Which faces to train on.
+    """Which faces to train on."""
 
-    Attributes:
-        path: Folder of an archive (``train_faces.bin``) or of prepared crops (``manifest.csv``).
-        minimum_images: Identities with fewer training faces count as unlabelled.
-        teacher: Optional file made by ``face-recognition teacher``: the teacher's embeddings; None takes
-            ``train_teacher.npy`` beside the faces, if it is there. Look-alikes of held-out people are found
-            with it.
-        lookalike_similarity: Faces that the teacher finds nearer than this (cosine) to a held-out face are
-            left out of training. Teachers differ: 0.55 for MobileFace, 0.45 for EdgeFace.
-        labelled_only: Leave out faces without a label (where there is no teacher to learn from).
-        exclude: Optional CSV of row numbers (from 0) that are never trained on, in its first column.
-        clusters: Optional CSV ``row,identity`` of identities found for unlabelled faces.
-    """
-
-    path: Path
-    minimum_images: int = 3
+    path: Path  # folder of an archive (train_faces.bin) or of prepared crops (manifest.csv)
+    minimum_images: int = 3  # identities with fewer training faces count as unlabelled
+    # optional file made by face-recognition teacher: the teacher's embeddings; None takes train_teacher.npy
+    # beside the faces, if it is there. Look-alikes of held-out people are found with it
     teacher: Path | None = None
+    # faces that the teacher finds nearer than this (cosine) to a held-out face are left out of training.
+    # Teachers differ: 0.55 for MobileFace, 0.45 for EdgeFace
     lookalike_similarity: float = LOOKALIKE_SIMILARITY
-    labelled_only: bool = False
+    labelled_only: bool = False  # leave out faces without a label (where there is no teacher to learn from)
+    # optional CSV of row numbers (from 0) that are never trained on, in its first column
     exclude: Path | None = None
-    clusters: Path | None = None
+    clusters: Path | None = None  # optional CSV row,identity of identities found for unlabelled faces
 
 
 class BatchRecipe(Section, frozen=True):
@@ -96,101 +81,71 @@ class BatchRecipe(Section, frozen=True):
 
 
 class IdentityObjective(Section, frozen=True):
-    """Classification of the labelled faces.
-
-    Attributes:
-        vectors: ``features`` (1280 numbers, a layer of its own that the next stage drops) or ``embedding``
-            (64).
-        margin: Of cosface, a cosine; ``scale`` is cosface's, too.
-    """
+    """Classification of the labelled faces."""
 
     kind: Literal["cross_entropy", "cosface"] = "cross_entropy"
+    # features (1280 numbers, a layer of its own that the next stage drops) or embedding (64)
     vectors: Literal["features", "embedding"] = "features"
     weight: float = 1.0
-    margin: float = 0.2
+    margin: float = 0.2  # of cosface, a cosine; scale is cosface's, too
     scale: float = 24.0
     smoothing: float = 0.05
 
 
 class MetricObjective(Section, frozen=True):
-    """Distances of pairs or triplets.
+    """Distances of pairs or triplets."""
 
-    Attributes:
-        kind: ``contrastive`` (Hadsell) or ``triplet`` (Schroff).
-        margin: Contrastive: distance in [0, 2]; triplet: difference of squared distances.
-        miner: Which pairs or triplets count; see :func:`losses.build_miner`.
-    """
-
-    kind: Literal["contrastive", "triplet"] = "triplet"
+    kind: Literal["contrastive", "triplet"] = "triplet"  # contrastive (Hadsell) or triplet (Schroff)
     weight: float = 1.0
-    margin: float = 0.2
+    margin: float = 0.2  # contrastive: distance in [0, 2]; triplet: difference of squared distances
+    # which pairs or triplets count; see :func:`losses.build_miner`
     miner: Literal["all", "semihard"] = "semihard"
 
 
 class Distillation(Section, frozen=True):
-    """Learning from a teacher's embeddings; a weight of 0 leaves a part out.
+    """Learning from a teacher's embeddings; a weight of 0 leaves a part out."""
 
-    Attributes:
-        embedding: Cosine between the teacher's vector and a linear map of ours.
-        relation: Squared difference of the two similarity matrices of a batch.
-        look_alike: Squared difference of similarities over pairs of a batch's and earlier faces that look
-            alike.
-        look_alike_from: The network's cosine from which a pair looks alike.
-        teacher_look_alike_from: The teacher's; None takes the network's.
-        discriminants: Compare with so many linear discriminants of the teacher's embedding between the
-            labelled identities (:func:`data.discriminants`); 0 compares with the embedding itself.
-        memory: Earlier faces that each batch is compared with for it.
-    """
-
-    embedding: float = 3.0
-    relation: float = 15.0
+    embedding: float = 3.0  # cosine between the teacher's vector and a linear map of ours
+    relation: float = 15.0  # squared difference of the two similarity matrices of a batch
+    # squared difference of similarities over pairs of a batch's and earlier faces that look alike
     look_alike: float = 0.0
-    look_alike_from: float = 0.35
-    teacher_look_alike_from: float | None = None
+    look_alike_from: float = 0.35  # the network's cosine from which a pair looks alike
+    teacher_look_alike_from: float | None = None  # the teacher's; None takes the network's
+    # compare with so many linear discriminants of the teacher's embedding between the labelled identities
+    # (:func:`data.discriminants`); 0 compares with the embedding itself
     discriminants: Count = 0
-    memory: Positive = 8192
+    memory: Positive = 8192  # earlier faces that each batch is compared with for it
 
 
 class StageRecipe(Section, frozen=True):
-    """One stage of training.
+    """One stage of training."""
 
-    Attributes:
-        name: Folder of its logs and checkpoints.
-        steps: Batches to see.
-        learning_rate: Highest rate of AdamW.
-        rate_decay: Factor on the rate for each stage of the trunk further from the embedding.
-        weight_decay: On matrices, not on biases and norms.
-        warmup: Steps over which the rate rises from zero.
-        schedule: ``cosine`` to zero over all steps, or ``constant`` (a run that never ends: branch off a
-            cooldown).
-        cooldown: Last steps over which a constant rate falls linearly to zero.
-        average: Decay of the moving average of the weights, which is what is judged and exported.
-        start_share: Share of the weights started from in those written, the rest is the moving average
-            (Wortsman et al. 2022, *Robust fine-tuning*): what was learned before is kept on other pictures.
-        clip: Largest norm of the gradient.
-        frozen_stages: The stem and so many of the trunk's seven stages stay as they are, weights and
-            statistics. They see the largest maps and so cost most, and change least: with 2 of 7 frozen a
-            step on a CPU takes two thirds of the time.
-        head_faces: So many faces are looked at first, to fit new heads to a network that has learned before
-            (:func:`start.fit_heads`); 0 starts them at random.
-    """
-
-    name: str
-    steps: Positive
+    name: str  # folder of its logs and checkpoints
+    steps: Positive  # batches to see
     batch: BatchRecipe = msgspec.field(default_factory=BatchRecipe)
     identity: IdentityObjective | None = None
     metric: MetricObjective | None = None
     distillation: Distillation | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-3  # highest rate of AdamW
+    # factor on the rate for each stage of the trunk further from the embedding
     rate_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-    weight_decay: float = 0.02
-    warmup: int = 300
+    weight_decay: float = 0.02  # on matrices, not on biases and norms
+    warmup: int = 300  # steps over which the rate rises from zero
+    # cosine to zero over all steps, or constant (a run that never ends: branch off a cooldown)
     schedule: Literal["cosine", "constant"] = "cosine"
-    cooldown: int = 0
+    cooldown: int = 0  # last steps over which a constant rate falls linearly to zero
+    # decay of the moving average of the weights, which is what is judged and exported
     average: float = 0.9995
+    # share of the weights started from in those written, the rest is the moving average (Wortsman et al.
+    # 2022, *Robust fine-tuning*): what was learned before is kept on other pictures
     start_share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    clip: float = 5.0
+    clip: float = 5.0  # largest norm of the gradient
+    # the stem and so many of the trunk's seven stages stay as they are, weights and statistics. They see the
+    # largest maps and so cost most, and change least: with 2 of 7 frozen a step on a CPU takes two thirds of
+    # the time
     frozen_stages: Annotated[int, msgspec.Meta(ge=0, le=7)] = 0
+    # so many faces are looked at first, to fit new heads to a network that has learned before
+    # (:func:`start.fit_heads`); 0 starts them at random
     head_faces: Count = 0
 
     def __post_init__(self) -> None:
@@ -201,31 +156,24 @@ class StageRecipe(Section, frozen=True):
 
 
 class EmbedderRecipe(Section, frozen=True):
-    """How the embedder is trained from start to end.
-
-    Attributes:
-        stages: One after the other, each starting from the weights of the one before.
-        start: Weights to start from: a ``.safetensors`` of the network, a checkpoint, ``imagenet``, or None.
-        workers: Processes that decode and augment; 0 does it in the training process.
-        validate_every: Steps between two validations.
-        save_every_s: Seconds between two checkpoints: what a kill can lose.
-        precision: ``32-true``, or ``bf16-mixed``: weights and their updates in float32, most of the
-            arithmetic in bfloat16, a quarter faster on CPUs with AMX.
-        compiled: Compile the trunk with TorchInductor first. Needs a C++ compiler and some minutes, the first
-            time; after that a step is a quarter faster on a CPU.
-    """
+    """How the embedder is trained from start to end."""
 
     kind: str
     name: str
-    stages: tuple[StageRecipe, ...]
+    stages: tuple[StageRecipe, ...]  # one after the other, each starting from the weights of the one before
     data: DataRecipe
     augmentation: Augmentation = msgspec.field(default_factory=Augmentation)
+    # weights to start from: a .safetensors of the network, a checkpoint, imagenet, or None
     start: str | None = None
     seed: int = 0
-    workers: int = 0
-    validate_every: int = 1000
-    save_every_s: float = 60.0
+    workers: int = 0  # processes that decode and augment; 0 does it in the training process
+    validate_every: int = 1000  # steps between two validations
+    save_every_s: float = 60.0  # seconds between two checkpoints: what a kill can lose
+    # 32-true, or bf16-mixed: weights and their updates in float32, most of the arithmetic in bfloat16, a
+    # quarter faster on CPUs with AMX
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    # compile the trunk with TorchInductor first. Needs a C++ compiler and some minutes, the first time; after
+    # that a step is a quarter faster on a CPU
     compiled: bool = False
 
     def __post_init__(self) -> None:

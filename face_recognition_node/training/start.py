@@ -34,12 +34,8 @@ _RIDGE = 1e-3
 def load_start(module: EmbedderStage, start: str) -> str:
     """Load ``start`` into the stage's network, and into its heads where shapes and names fit.
 
-    Args:
-        module: The stage that is about to be trained.
-        start: ``imagenet``; a ``.safetensors`` file of the network; or a ``.ckpt`` of this pipeline.
-
-    Returns:
-        A sentence that says what was taken.
+    It is ``imagenet``, a ``.safetensors`` file of the network, or a ``.ckpt`` of this pipeline. Returned is
+    a sentence that says what was taken.
     """
     if start == IMAGENET:
         return load_imagenet(module.network)
@@ -134,13 +130,9 @@ def lite_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def choose_faces(indices: LabelArray, classes: LabelArray, count: int, seed: int) -> LabelArray:
-    """Return ``count`` of the faces (all, if there are fewer), as many of every class as there is room for.
+    """Return ``count`` of the face indices, or all, as many of every class as there is room for.
 
-    Args:
-        indices: Faces to choose from.
-        classes: (N,) class numbers of all faces, -1 for none.
-        count: Most faces to take.
-        seed: Of the choice.
+    ``classes`` are the (N,) class numbers of all faces, -1 for none.
     """
     shuffled = np.random.default_rng((seed, 4)).permutation(indices)
     of_shuffled = classes[shuffled]
@@ -153,17 +145,10 @@ def choose_faces(indices: LabelArray, classes: LabelArray, count: int, seed: int
 
 
 def fit_heads(module: EmbedderStage, faces: AugmentedFaces, chosen: LabelArray) -> str:
-    """Fit the heads of ``module`` that have a closed form to its network, which keeps its weights.
+    """Fit the heads of ``module`` that have a closed form to its network, which keeps its weights; say which.
 
-    These are ``project`` and the centres of a margin loss on the embedding.
-
-    Args:
-        module: The stage that is about to be trained.
-        faces: Where faces come from; they should not be augmented.
-        chosen: Numbers of the faces to fit to.
-
-    Returns:
-        A sentence that says what was fitted.
+    These are ``project`` and the centres of a margin loss on the embedding. The faces chosen by number should
+    not be augmented.
     """
     identity = module.stage.identity
     centres = module.identity.centres() if module.identity is not None else None

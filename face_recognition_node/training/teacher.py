@@ -32,15 +32,9 @@ def compute_teacher(
     """Run ``model`` over all faces and their mirror images; goes on where an earlier call was cut off.
 
     Writes ``train_teacher.npy`` (N, D) int8, the mean embedding of a face and its mirror image; each row is
-    scaled to its own largest value, since only directions are learned from.
-
-    Args:
-        faces: What to run it on.
-        model: ONNX; input (N, 3, 112, 112) RGB in 0 … 255 as float; of its outputs the first with two axes
-            is the embedding (N, D), others are ignored.
-        out: Folder for the files.
-        threads: CPU threads.
-        precision: ``auto`` is bfloat16 where the processor multiplies in it (OpenVINO).
+    scaled to its own largest value, since only directions are learned from. The model is ONNX with the input
+    (N, 3, 112, 112), RGB in 0 … 255 as float; of its outputs the first with two axes is the embedding (N, D).
+    The precision ``auto`` is bfloat16 where the processor multiplies in it (OpenVINO).
 
     Raises:
         ModelMissingError: If there is no such model.

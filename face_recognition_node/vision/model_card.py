@@ -25,21 +25,13 @@ ADOPTED = "adopted"
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """What a network eats: ``(pixel - mean) / scale`` in this channel order.
+    """What a network eats: ``(pixel - mean) / scale`` in this channel order."""
 
-    Attributes:
-        size: (height, width) in pixels, or None where any multiple of 32 goes.
-        channels: "RGB" or "BGR".
-        mean: One number a channel, in that order.
-        scale: One number a channel, in that order.
-        layout: "NCHW" or "NHWC".
-    """
-
-    size: tuple[int, int] | None
-    channels: str
-    mean: tuple[float, float, float]
-    scale: tuple[float, float, float]
-    layout: str = "NCHW"
+    size: tuple[int, int] | None  # (height, width) in pixels, or None where any multiple of 32 goes
+    channels: str  # "RGB" or "BGR"
+    mean: tuple[float, float, float]  # one number a channel, in that order
+    scale: tuple[float, float, float]  # one number a channel, in that order
+    layout: str = "NCHW"  # "NCHW" or "NHWC"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelInput:
@@ -67,30 +59,21 @@ def _triple(value: Any) -> tuple[float, float, float]:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """A model card, checked against the files beside it.
+    """A model card, checked against the files beside it."""
 
-    Attributes:
-        path: The card's file; the weights lie beside it as ``NAME.onnx`` and ``NAME.safetensors``.
-        network: Which network definition the weights fit.
-        sha256: Hexadecimal SHA-256 of ``NAME.safetensors``, or of ``NAME.onnx`` where that is all there is:
-            the identity of the weights.
-        onnx_sha256: The same of ``NAME.onnx``.
-        alignment: Fingerprint of the warp its faces are aligned by; empty for a detector.
-        dimension: Length of an embedding; 0 for a detector.
-        output: Name of the one output that is wanted; empty: all of them.
-        calibration: What is said of the tables in :meth:`calibration_tables`: numbers and what was measured;
-            None where nothing was learnt yet.
-    """
-
-    path: Path
+    path: Path  # the card's file; the weights lie beside it as NAME.onnx and NAME.safetensors
     name: str
-    network: str
+    network: str  # which network definition the weights fit
+    # hexadecimal SHA-256 of NAME.safetensors, or of NAME.onnx where that is all there is: the identity of the
+    # weights
     sha256: str
-    onnx_sha256: str
+    onnx_sha256: str  # the same of NAME.onnx
     input: ModelInput
-    alignment: str = ""
-    dimension: int = 0
-    output: str = ""
+    alignment: str = ""  # fingerprint of the warp its faces are aligned by; empty for a detector
+    dimension: int = 0  # length of an embedding; 0 for a detector
+    output: str = ""  # name of the one output that is wanted; empty: all of them
+    # what is said of the tables in :meth:`calibration_tables`: numbers and what was measured; None where
+    # nothing was learnt yet
     calibration: Mapping[str, Any] | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
 

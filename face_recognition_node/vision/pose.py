@@ -57,19 +57,13 @@ _FLAT = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadFit:
-    """Rigid heads fitted to N faces.
+    """Rigid heads fitted to N faces."""
 
-    Attributes:
-        yaw: (N,) degrees, sign as in :class:`HeadPose`, after the roll has been undone.
-        pitch: (N,) degrees, likewise.
-        roll: (N,) degrees of the eye line, positive clockwise in the image, in (-180, 180].
-        residual: (N,) root mean square distance between landmarks and fitted head, in units of the
-            landmarks' own root mean square spread; about 0.03 for a face, 0.07 at the 99th percentile.
-    """
-
-    yaw: NDArray[np.float64]
-    pitch: NDArray[np.float64]
-    roll: NDArray[np.float64]
+    yaw: NDArray[np.float64]  # (N,) degrees, sign as in :class:`HeadPose`, after the roll has been undone
+    pitch: NDArray[np.float64]  # (N,) degrees, likewise
+    roll: NDArray[np.float64]  # (N,) degrees of the eye line, positive clockwise in the image, in (-180, 180]
+    # (N,) root mean square distance between landmarks and fitted head, in units of the landmarks' own root
+    # mean square spread; about 0.03 for a face, 0.07 at the 99th percentile
     residual: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -82,16 +76,10 @@ class HeadFit:
 
 
 def estimate_pose(landmarks_xy: FloatArray) -> HeadPose:
-    """Return the head pose of one face.
+    """Return the head pose of one face by its (5, 2) landmarks.
 
     Yaw and pitch are relative to the head's own upright, that is, after the in-plane roll has been undone;
     for an upright head they are the angles towards the right side and the top of the image.
-
-    Args:
-        landmarks_xy: (5, 2) pixels, in the order of :class:`~face_recognition_node.vision.faces.Detection`.
-
-    Raises:
-        InputError: For another shape or numbers that are not finite.
 
     >>> import numpy as np
     >>> pose = estimate_pose(np.array([[40, 50], [72, 50], [60, 67], [43, 82], [69, 82]], np.float32))
@@ -102,10 +90,9 @@ def estimate_pose(landmarks_xy: FloatArray) -> HeadPose:
 
 
 def fit_heads(landmarks_xy: ArrayLike) -> HeadFit:
-    """Fit the rigid head to N faces at once.
+    """Fit the rigid head to the (N, 5, 2) landmarks of N faces, N may be 0, at once.
 
-    Args:
-        landmarks_xy: (N, 5, 2) pixels; N may be 0. Five equal points give yaw = pitch = 0, residual = 1.
+    Five equal points give yaw = pitch = 0, residual = 1.
 
     Raises:
         InputError: For another shape or numbers that are not finite.

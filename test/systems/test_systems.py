@@ -19,6 +19,7 @@ from face_recognition_node.common.errors import ConfigurationError, SourceError
 from face_recognition_node.systems.olivetti.training import SiameseScorer, draw_references, one_shot
 from face_recognition_node.systems.rgbd.network import SqueezeEncoder
 from face_recognition_node.systems.rgbd.training import (
+    Owner,
     RgbdData,
     RgbdRecipe,
     load_threshold,
@@ -149,6 +150,22 @@ def test_the_rgbd_loss_counts_all_pairs_of_one_person_and_the_near_ones_of_two()
     # 0-50 and 20-50 are nearer than the margin; the pairs with 170 are not and do not dilute them
     near = np.mean([(1 - distance(50)) ** 2, (1 - distance(30)) ** 2])
     assert float(loss) == pytest.approx(0.5 * distance(20) ** 2 + 0.5 * near, abs=1e-5)
+
+
+def test_an_owner_unlocks_adapts_and_is_stored(tmp_path):
+    owner = Owner(0.4, np.array([[0, 0]], np.float32))
+    look = np.array([0.3, 0], np.float32)
+    later = np.array([0.6, 0], np.float32)
+    assert owner.unlocks(look)
+    assert not owner.unlocks(later)
+    assert owner.unlocks(look, adapt=True)
+    assert owner.unlocks(later, adapt=True)
+    assert len(owner.vectors) == 3
+    assert owner.vectors[0].tolist() == [0, 0]
+    assert not owner.unlocks(np.array([5, 5], np.float32), adapt=True)
+    owner.save(tmp_path / "owner.npz")
+    assert (tmp_path / "owner.npz").stat().st_mode & 0o777 == 0o600
+    assert np.array_equal(Owner.load(tmp_path / "owner.npz", 0.4).vectors, owner.vectors)
 
 
 def test_pair_distances_against_a_loop(rng):

@@ -1,4 +1,4 @@
-"""What the systems of the literature learn from: pairs, grey faces, pictures with depth; and an owner."""
+"""What the systems of the literature learn from: pairs, grey faces, pictures with depth."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,6 @@ from face_recognition_node.common.errors import InputError
 from face_recognition_node.systems.olivetti.data import grey_faces, make_pairs
 from face_recognition_node.systems.rgbd.data import augment_rgbd, rgbd_input
 from face_recognition_node.systems.rgbd.network import SqueezeEncoder
-from face_recognition_node.systems.rgbd.owner import Owner
 
 
 def test_each_picture_gets_a_pair_of_each_kind():
@@ -78,23 +77,3 @@ def test_rgbd_augmentation_keeps_shape_and_holes():
         vectors = SqueezeEncoder().eval()(torch.from_numpy(np.stack(views)))
     assert vectors.shape == (8, 128)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(8), atol=1e-5)
-
-
-def test_an_owner_unlocks_adapts_and_is_stored(tmp_path):
-    owner = Owner(threshold=0.4, capacity=3)
-    with pytest.raises(InputError, match="register"):
-        owner.distance(np.zeros(2, np.float32))
-    owner.register(np.array([[0, 0]], np.float32))
-    look = np.array([0.3, 0], np.float32)
-    later = np.array([0.6, 0], np.float32)
-    assert owner.unlocks(look)
-    assert not owner.unlocks(later)
-    assert owner.unlocks(look, adapt=True)
-    assert owner.unlocks(later, adapt=True)
-    assert owner.unlocks(np.array([0.9, 0], np.float32), adapt=True)
-    assert len(owner.vectors) == 3
-    assert owner.vectors[0].tolist() == [0, 0]
-    assert not owner.unlocks(np.array([5, 5], np.float32), adapt=True)
-    owner.save(tmp_path / "owner.npz")
-    assert (tmp_path / "owner.npz").stat().st_mode & 0o777 == 0o600
-    assert np.array_equal(Owner.load(tmp_path / "owner.npz").vectors, owner.vectors)

@@ -9,7 +9,7 @@ pytest.importorskip("msgspec", reason="recipes are read with msgspec")
 
 from face_recognition_node.cli import main
 from face_recognition_node.common.errors import ConfigurationError, SourceError
-from face_recognition_node.systems.rgbd.owner import Owner
+from face_recognition_node.systems.rgbd.training import Owner
 from face_recognition_node.training.recipe import set_value
 
 RECIPES = Path(__file__).parents[2] / "config" / "training"
@@ -71,7 +71,7 @@ def test_a_torn_lock_and_a_torn_owner_are_reported(wrong, capsys):
     assert "folder/lock.pt: expected weights" in capsys.readouterr().err
     Path("owner.npz").write_bytes(b"PK\x03\x04 half an owner")
     with pytest.raises(SourceError, match=r"owner\.npz: expected an owner's vectors"):
-        Owner.load(Path("owner.npz"))
+        Owner.load(Path("owner.npz"), 0.4)
 
 
 def test_entries_are_set_wherever_they_lead():

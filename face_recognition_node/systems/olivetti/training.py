@@ -47,19 +47,13 @@ class SiameseScorer(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class OneShotResult:
-    """One test picture against one picture of everybody, for many test pictures.
-
-    Attributes:
-        over_threshold: Mean number of people over the threshold, the right one included.
-        right_over: Share of tests in which the right person is over it.
-        right_first: Share of tests in which the right person scores highest.
-    """
+    """One test picture against one picture of everybody, for many test pictures."""
 
     tests: int
     people: int
-    over_threshold: float
-    right_over: float
-    right_first: float
+    over_threshold: float  # mean number of people over the threshold, the right one included
+    right_over: float  # share of tests in which the right person is over it
+    right_first: float  # share of tests in which the right person scores highest
 
     def __str__(self) -> str:
         return (
@@ -71,22 +65,14 @@ class OneShotResult:
 
 @dataclass(frozen=True, slots=True)
 class OlivettiReport:
-    """What the run gave.
-
-    Attributes:
-        validation_accuracy: On pairs not trained on.
-        known: One-shot test with the 40 people's pictures.
-        newcomer: With the 41st person as the test picture, or None.
-        robot: The test of ``known`` with the robot's embedder and calibrated rule.
-        newcomer_scores: The shown picture's score with each of the 41, own one last.
-    """
+    """What the run gave."""
 
     train_accuracy: float
-    validation_accuracy: float
-    known: OneShotResult
-    newcomer: OneShotResult | None
-    robot: OneShotResult
-    newcomer_scores: tuple[float, ...]
+    validation_accuracy: float  # on pairs not trained on
+    known: OneShotResult  # one-shot test with the 40 people's pictures
+    newcomer: OneShotResult | None  # with the 41st person as the test picture, or None
+    robot: OneShotResult  # the test of known with the robot's embedder and calibrated rule
+    newcomer_scores: tuple[float, ...]  # the shown picture's score with each of the 41, own one last
 
     def __str__(self) -> str:
         lines = [
@@ -225,39 +211,27 @@ def plot_score_grid(
 
 
 class OlivettiData(Section, frozen=True):
-    """Where the pictures are.
+    """Where the pictures are."""
 
-    Attributes:
-        path: Zip of the AT&T faces.
-        newcomer: Pictures, gif or video of the 41st person, of whom one picture is enrolled and another
-            shown.
-    """
-
-    path: Path
+    path: Path  # zip of the AT&T faces
+    # pictures, gif or video of the 41st person, of whom one picture is enrolled and another shown
     newcomer: str | None = None
 
 
 class OlivettiRecipe(Section, frozen=True):
-    """The article's settings.
-
-    Attributes:
-        batch: Pairs in a batch.
-        dropout: After each block.
-        held_out_people: People kept out of training; with 0, as in the article, validation is on new pairs of
-            the people trained on.
-        threshold: Score from which a pair counts as the same person.
-        seed: Of the pairs and the weights.
-    """
+    """The article's settings."""
 
     kind: str
     data: OlivettiData
     epochs: int = 100
-    batch: int = 64
+    batch: int = 64  # pairs in a batch
     learning_rate: float = 1e-3
-    dropout: float = 0.3
+    dropout: float = 0.3  # after each block
+    # people kept out of training; with 0, as in the article, validation is on new pairs of the people trained
+    # on
     held_out_people: int = 0
-    threshold: float = 0.5
-    seed: int = 0
+    threshold: float = 0.5  # score from which a pair counts as the same person
+    seed: int = 0  # of the pairs and the weights
 
 
 class PairTraining(lightning.LightningModule):

@@ -64,11 +64,8 @@ def rgbd_input(colour_bgr: ImageArray, depth: DepthArray) -> FloatArray:
     """Return (4, 80, 80): blue, green and red in [-1, 1], and depth relative to the head, nearer is larger.
 
     The square is cut around the head, so that the network cannot go by people's clothes; where the sensor saw
-    nothing, all four channels are 0.
-
-    Args:
-        colour_bgr: (H, W, 3) uint8.
-        depth: (H, W), registered to it; 0 where there is none, smaller is nearer.
+    nothing, all four channels are 0. The (H, W) depth is registered to the colour; 0 where there is none,
+    smaller is nearer.
 
     Raises:
         InputError: If the two differ in size or nothing has a depth.

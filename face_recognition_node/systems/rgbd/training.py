@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +16,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from face_recognition_node.common.files import write_json
+from face_recognition_node.common.errors import SourceError
+from face_recognition_node.common.files import write_json, written_whole
 from face_recognition_node.evaluation import plots
 from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.networks.loading import read_weights, write_checkpoint
 from face_recognition_node.systems.rgbd.data import augment_rgbd, read_rgbd
 from face_recognition_node.systems.rgbd.network import SqueezeEncoder
-from face_recognition_node.systems.rgbd.owner import Owner
 from face_recognition_node.systems.runs import answers, equal_error, fit, set_up
 from face_recognition_node.training.losses import HadsellContrastiveLoss
 from face_recognition_node.training.recipe import RunOptions, Section, plain_values
@@ -41,24 +42,17 @@ class RgbdData(Section, frozen=True):
 
 
 class RgbdRecipe(Section, frozen=True):
-    """How the network is trained and tried.
-
-    Attributes:
-        margin: Of the contrastive loss.
-        learning_rate: Of AdamW, falling to zero along a cosine.
-        threshold: Distance below which a face unlocks.
-        registered_views: Views a person registers with.
-    """
+    """How the network is trained and tried."""
 
     kind: str
     data: RgbdData
     steps: int = 1200
     people: int = 16
     views: int = 4
-    margin: float = 1.4
-    learning_rate: float = 1e-3
-    threshold: float = ARTICLE_THRESHOLD
-    registered_views: int = 3
+    margin: float = 1.4  # of the contrastive loss
+    learning_rate: float = 1e-3  # of AdamW, falling to zero along a cosine
+    threshold: float = ARTICLE_THRESHOLD  # distance below which a face unlocks
+    registered_views: int = 3  # views a person registers with
     seed: int = 0
 
 
@@ -134,32 +128,58 @@ class PeopleSampler(Sampler[Draws]):
             yield list(zip(faces, random.integers(0, 2**62, len(faces)).tolist(), strict=True))
 
 
+@dataclass
+class Owner:
+    """The owner of a device: unlocked by a face nearer than ``threshold`` to one of the (K, D) vectors."""
+
+    threshold: float
+    vectors: FloatArray
+
+    def distance(self, vector: FloatArray) -> float:
+        """Return the Euclidean distance of (D,) to the nearest of the owner's vectors."""
+        return float(np.linalg.norm(self.vectors - vector, axis=1).min())
+
+    def unlocks(self, vector: FloatArray, adapt: bool = False) -> bool:
+        """Return whether (D,) is near enough; with ``adapt`` an accepted vector is added to the owner's."""
+        is_owner = self.distance(vector) < self.threshold
+        if is_owner and adapt:
+            self.vectors = np.concatenate([self.vectors, np.asarray(vector, np.float32)[None]])
+        return is_owner
+
+    def save(self, path: Path) -> None:
+        """Write the vectors to an ``.npz``, whole or not at all, readable by its user only."""
+        with written_whole(path, 0o600) as draft:
+            np.savez(draft, vectors=self.vectors)
+
+    @classmethod
+    def load(cls, path: Path, threshold: float) -> Owner:
+        """Read what ``save`` wrote."""
+        if not path.is_file():
+            raise SourceError(f"{path}: no such file; register the owner first (unlock --register PICTURES)")
+        try:
+            with np.load(path) as stored:
+                return cls(threshold, stored["vectors"])
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise SourceError(
+                f"{path}: expected an owner's vectors, got a file that is damaged or something else "
+                f"({error}); register the owner again"
+            ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class RgbdReport:
-    """What people never trained on gave.
-
-    Attributes:
-        same_distance: Mean distance of two views of one person (the article: 0.30).
-        different_distance: Mean distance of views of two people (the article: 1.1).
-        threshold: Used for unlocking (the article: 0.4).
-        owner_unlocks: Share of owners' attempts that unlock, registered from several poses.
-        stranger_unlocks: Share of other people's attempts that unlock.
-        owner_unlocks_one_view: The same as ``owner_unlocks``, registered from one view.
-        owner_unlocks_adapting: Registered from one view, adding each accepted vector.
-        stranger_unlocks_adapting: Strangers who unlock after that.
-        equal_error_threshold: Threshold at which owners and strangers fail equally often.
-    """
+    """What people never trained on gave."""
 
     people: int
-    same_distance: float
-    different_distance: float
-    threshold: float
-    owner_unlocks: float
-    stranger_unlocks: float
-    owner_unlocks_one_view: float
-    owner_unlocks_adapting: float
-    stranger_unlocks_adapting: float
-    equal_error_threshold: float
+    same_distance: float  # mean distance of two views of one person (the article: 0.30)
+    different_distance: float  # mean distance of views of two people (the article: 1.1)
+    threshold: float  # used for unlocking (the article: 0.4)
+    owner_unlocks: float  # share of owners' attempts that unlock, registered from several poses
+    stranger_unlocks: float  # share of other people's attempts that unlock
+    owner_unlocks_one_view: float  # the same as owner_unlocks, registered from one view
+    owner_unlocks_adapting: float  # registered from one view, adding each accepted vector
+    stranger_unlocks_adapting: float  # strangers who unlock after that
+    equal_error_threshold: float  # threshold at which owners and strangers fail equally often
     equal_error: float
 
     def __str__(self) -> str:
@@ -235,14 +255,12 @@ def try_lock(embeddings: FloatArray, labels: LabelArray, recipe: RgbdRecipe) -> 
         if count < 1:
             continue
         attempts, strangers = embeddings[views[count:]], embeddings[labels != person]
-        owner = Owner(recipe.threshold)
-        owner.register(embeddings[views[:count]])
+        owner = Owner(recipe.threshold, embeddings[views[:count]])
         owner_distances += [owner.distance(one) for one in attempts]
         stranger_distances += [owner.distance(one) for one in strangers]
         own["several"] += [owner.unlocks(one) for one in attempts]
         foreign["several"] += [owner.unlocks(one) for one in strangers]
-        single = Owner(recipe.threshold)
-        single.register(embeddings[views[:1]])
+        single = Owner(recipe.threshold, embeddings[views[:1]])
         own["one"] += [single.unlocks(one) for one in attempts]
         # the views that registration would have used are the first looks of the adapting owner
         for look in embeddings[views[1:count]]:

@@ -30,22 +30,15 @@ AUGMENTATION = Augmentation(far=0.1, far_min=32, cover=0, lower_cover=0)
 
 
 class TripletSettings(Section, frozen=True):
-    """How the lock is trained.
+    """How the lock is trained."""
 
-    Attributes:
-        network: ``small`` (three convolutions from scratch) or ``head`` (one layer on the robot's embedder).
-        alpha: Margin while training, in [-1, 1].
-        steps: Most steps; each sees every triplet once.
-        embedding_size: Numbers in a vector, which is brought to unit length.
-        stop_after: Steps in a row without any loss after which training is done.
-    """
-
+    # small (three convolutions from scratch) or head (one layer on the robot's embedder)
     network: Literal["small", "head"] = "small"
-    alpha: float = 0.5
-    steps: int = 150
+    alpha: float = 0.5  # margin while training, in [-1, 1]
+    steps: int = 150  # most steps; each sees every triplet once
     learning_rate: float = 1e-3
-    embedding_size: int = 64
-    stop_after: int = 5
+    embedding_size: int = 64  # numbers in a vector, which is brought to unit length
+    stop_after: int = 5  # steps in a row without any loss after which training is done
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -109,19 +102,13 @@ def make_network(settings: TripletSettings, input_size: int = 64) -> nn.Module:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TripletLock:
-    """A trained lock: the network's unit vectors of the pictures it was trained on, and alpha.
-
-    Attributes:
-        me: (K, D) the owner's vectors.
-        not_me: (M, D) the others'.
-        losses: Of each step that training took.
-    """
+    """A trained lock: the network's unit vectors of the pictures it was trained on, and alpha."""
 
     settings: TripletSettings
     network: nn.Module
-    me: FloatArray
-    not_me: FloatArray
-    losses: tuple[float, ...] = ()
+    me: FloatArray  # (K, D) the owner's vectors
+    not_me: FloatArray  # (M, D) the others'
+    losses: tuple[float, ...] = ()  # of each step that training took
     seconds: float = 0.0
 
     def margins(self, inputs: ImageArray | FloatArray) -> FloatArray:
@@ -204,25 +191,17 @@ def train_lock(
 
 @dataclass(frozen=True, slots=True)
 class LockTrial:
-    """What a lock did with faces it had not seen.
-
-    Attributes:
-        steps: Steps until no triplet cost anything, or all of them.
-        is_satisfied: Whether every triplet of unchanged pictures meets the margin.
-        owner_unlocks: Share of the owner's new pictures that unlock at ``production_alpha``.
-        stranger_unlocks: Share of unknown people's that do.
-        equal_error: Error rate where both kinds of error are equal, over all production alphas.
-    """
+    """What a lock did with faces it had not seen."""
 
     n_me: int
     n_not_me: int
     alpha: float
-    steps: int
+    steps: int  # steps until no triplet cost anything, or all of them
     seconds: float
-    is_satisfied: bool
-    owner_unlocks: float
-    stranger_unlocks: float
-    equal_error: float
+    is_satisfied: bool  # whether every triplet of unchanged pictures meets the margin
+    owner_unlocks: float  # share of the owner's new pictures that unlock at production_alpha
+    stranger_unlocks: float  # share of unknown people's that do
+    equal_error: float  # error rate where both kinds of error are equal, over all production alphas
     equal_error_alpha: float
 
     def __str__(self) -> str:

@@ -65,37 +65,25 @@ def demonstration(
 
 
 class TripletData(Section, frozen=True):
-    """Whose faces.
+    """Whose faces."""
 
-    Attributes:
-        me: Folder of the owner's pictures.
-        not_me: Folder of other people's pictures.
-        me_tests: Optional folder of new pictures of the owner, only to try the lock.
-        not_me_tests: Optional folder of pictures of further people, only to try the lock.
-        path: Zip of labelled faces to take a demonstration from where no folders are given.
-    """
-
-    me: Path | None = None
-    not_me: Path | None = None
-    me_tests: Path | None = None
-    not_me_tests: Path | None = None
-    path: Path | None = None
+    me: Path | None = None  # folder of the owner's pictures
+    not_me: Path | None = None  # folder of other people's pictures
+    me_tests: Path | None = None  # optional folder of new pictures of the owner, only to try the lock
+    not_me_tests: Path | None = None  # optional folder of pictures of further people, only to try the lock
+    path: Path | None = None  # zip of labelled faces to take a demonstration from where no folders are given
     owner: str = "Tony_Blair"
     n_me: int = 7
     n_not_me: int = 10
 
 
 class TripletRecipe(Section, frozen=True):
-    """How a lock is made.
-
-    Attributes:
-        seed: Of the choice of faces.
-    """
+    """How a lock is made."""
 
     kind: str
     data: TripletData = msgspec.field(default_factory=TripletData)
     lock: TripletSettings = msgspec.field(default_factory=TripletSettings)
-    seed: int = 0
+    seed: int = 0  # of the choice of faces
 
 
 def network_inputs(settings: TripletSettings, crops: ImageArray) -> ImageArray | FloatArray:
