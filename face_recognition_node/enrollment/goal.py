@@ -80,24 +80,15 @@ Selection = MostCentral | Track | Region
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentGoal:
-    """Whom to get to know.
+    """Whom to get to know."""
 
-    Attributes:
-        name: Display name; empty: remember this face, name it later (it is kept as a stranger).
-        person_id: Add the views to this person; None: a new person.
-        selection: Which face.
-        wanted_views: Views to keep; 0: as the parameters say.
-        timeout_s: Seconds after which to end with what there is; 0: as the parameters say.
-        minimum_views: Fewer are never stored; 0: as the parameters say. A single picture needs 1.
-        is_somebody_else: Store a new person even if the face is that of somebody known (a twin, say).
-    """
-
-    name: str
-    person_id: str | None = None
-    selection: Selection = field(default_factory=MostCentral)
-    wanted_views: int = 0
-    timeout_s: float = 0.0
-    minimum_views: int = 0
+    name: str  # display name; empty: remember this face, name it later (it is kept as a stranger)
+    person_id: str | None = None  # add the views to this person; None: a new person
+    selection: Selection = field(default_factory=MostCentral)  # which face
+    wanted_views: int = 0  # views to keep; 0: as the parameters say
+    timeout_s: float = 0.0  # seconds after which to end with what there is; 0: as the parameters say
+    minimum_views: int = 0  # fewer are never stored; 0: as the parameters say. A single picture needs 1
+    # store a new person even if the face is that of somebody known (a twin, say)
     is_somebody_else: bool = False
 
     def __post_init__(self) -> None:
@@ -127,30 +118,21 @@ class EnrollmentFeedback:
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentResult:
-    """How an enrollment ended.
-
-    Attributes:
-        person_id: Who was stored, or None.
-        views_kept: Views stored; 0 without success.
-        rejections: Views not kept, by reason.
-        coverage: Poses of the views stored.
-        self_consistency: Mean cosine between the views, or None with fewer than two.
-        nearest: The most similar other person of the gallery, or None; the known one if that ended it.
-        known: The same, where the probability is worth a warning.
-        gallery_version: The version that contains the person, or None.
-    """
+    """How an enrollment ended."""
 
     outcome: Outcome
     message: str
-    person_id: str | None = None
+    person_id: str | None = None  # who was stored, or None
     name: str = ""
-    views_kept: int = 0
+    views_kept: int = 0  # views stored; 0 without success
+    # views not kept, by reason
     rejections: Mapping[Rejection, int] = field(default_factory=lambda: MappingProxyType({}))
-    coverage: PoseCoverage = field(default_factory=PoseCoverage)
-    self_consistency: float | None = None
+    coverage: PoseCoverage = field(default_factory=PoseCoverage)  # poses of the views stored
+    self_consistency: float | None = None  # mean cosine between the views, or None with fewer than two
+    # the most similar other person of the gallery, or None; the known one if that ended it
     nearest: Candidate | None = None
-    known: Candidate | None = None
-    gallery_version: int | None = None
+    known: Candidate | None = None  # the same, where the probability is worth a warning
+    gallery_version: int | None = None  # the version that contains the person, or None
 
     @property
     def success(self) -> bool:

@@ -65,21 +65,14 @@ CLOCK_JUMP_S = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One camera image with what its header says.
+    """One camera image with what its header says."""
 
-    Attributes:
-        image_bgr: (H, W, 3) uint8.
-        stamp: Acquisition time, seconds.
-        frame_id: Coordinate frame of the camera, kept for the answer.
-        depth_m: Optional (H, W) float32 depth registered to the image, metres, NaN where unknown.
-        intrinsics: Optional camera model of the image; it gives faces a position.
-    """
-
-    image_bgr: ImageArray
-    stamp: float
-    frame_id: str = ""
+    image_bgr: ImageArray  # (H, W, 3) uint8
+    stamp: float  # acquisition time, seconds
+    frame_id: str = ""  # coordinate frame of the camera, kept for the answer
+    # optional (H, W) float32 depth registered to the image, metres, NaN where unknown
     depth_m: FloatArray | None = None
-    intrinsics: Intrinsics | None = None
+    intrinsics: Intrinsics | None = None  # optional camera model of the image; it gives faces a position
 
     def __post_init__(self) -> None:
         require_image(self.image_bgr)
@@ -87,17 +80,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """A face found in one frame.
+    """A face found in one frame."""
 
-    Attributes:
-        box_xyxy: (4,) float32 pixels, ``x1 < x2`` and ``y1 < y2``; may reach outside the image.
-        score: Confidence of the detector in [0, 1]; says nothing of how usable the face is.
-        landmarks_xy: (5, 2) float32 pixels, see the module's conventions.
-    """
-
-    box_xyxy: FloatArray
-    score: float
-    landmarks_xy: FloatArray
+    box_xyxy: FloatArray  # (4,) float32 pixels, x1 < x2 and y1 < y2; may reach outside the image
+    score: float  # confidence of the detector in [0, 1]; says nothing of how usable the face is
+    landmarks_xy: FloatArray  # (5, 2) float32 pixels, see the module's conventions
 
     def __post_init__(self) -> None:
         box = as_array("box_xyxy", self.box_xyxy, (4,))
@@ -131,57 +118,37 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class HeadPose:
-    """Head orientation estimated from five landmarks, degrees.
+    """Head orientation estimated from five landmarks, degrees."""
 
-    Attributes:
-        yaw: Positive when the face looks towards the right side of the image.
-        pitch: Positive when the face looks up.
-        roll: In-plane rotation of the eye line, positive clockwise in the image.
-    """
-
-    yaw: float
-    pitch: float
-    roll: float
+    yaw: float  # positive when the face looks towards the right side of the image
+    pitch: float  # positive when the face looks up
+    roll: float  # in-plane rotation of the eye line, positive clockwise in the image
 
 
 @dataclass(frozen=True, slots=True)
 class FaceQuality:
-    """How usable a face is for recognition; each part in [0, 1], 1 is best.
+    """How usable a face is for recognition; each part in [0, 1], 1 is best."""
 
-    Attributes:
-        overall: The one number used for weighting.
-        size: From the face's size in pixels.
-        sharpness: From image gradients of the aligned crop.
-        exposure: Falls when much of the crop is black or burnt out.
-        frontality: Falls with yaw and pitch.
-        landmarks: How well the five points fit a face (falls under occlusion and false detections).
-    """
-
-    overall: float
-    size: float
-    sharpness: float
-    exposure: float
-    frontality: float
-    landmarks: float
+    overall: float  # the one number used for weighting
+    size: float  # from the face's size in pixels
+    sharpness: float  # from image gradients of the aligned crop
+    exposure: float  # falls when much of the crop is black or burnt out
+    frontality: float  # falls with yaw and pitch
+    landmarks: float  # how well the five points fit a face (falls under occlusion and false detections)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceView:
-    """One look at one face: a detection, its aligned crop, and what was measured on it.
-
-    Attributes:
-        stamp: Time of the frame, seconds.
-        crop_bgr: Aligned (112, 112, 3) uint8, or None where it was not needed.
-        embedding: (64,) float32 of unit length, or None where it was not computed in this frame.
-        precision: Arithmetic that the embedding was computed in; a template made of the view records it.
-    """
+    """One look at one face: a detection, its aligned crop, and what was measured on it."""
 
     detection: Detection
-    stamp: float
+    stamp: float  # time of the frame, seconds
     quality: FaceQuality
     pose: HeadPose
-    crop_bgr: ImageArray | None = None
+    crop_bgr: ImageArray | None = None  # aligned (112, 112, 3) uint8, or None where it was not needed
+    # (64,) float32 of unit length, or None where it was not computed in this frame
     embedding: FloatArray | None = None
+    # arithmetic that the embedding was computed in; a template made of the view records it
     precision: str = "fp32"
 
 
@@ -202,18 +169,12 @@ class IdentityState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A person whom a face might show.
+    """A person whom a face might show."""
 
-    Attributes:
-        person_id: Permanent id.
-        name: Display name (may change, may collide).
-        probability: Posterior in [0, 1].
-        similarity: Cosine to the person's nearest template, or None where it was not measured.
-    """
-
-    person_id: str
-    name: str
-    probability: float
+    person_id: str  # permanent id
+    name: str  # display name (may change, may collide)
+    probability: float  # posterior in [0, 1]
+    # cosine to the person's nearest template, or None where it was not measured
     similarity: float | None = None
 
     def __str__(self) -> str:
@@ -222,80 +183,50 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What is claimed of one track at one moment.
-
-    Attributes:
-        person_id: Set for a known person, and for a stranger who has been given an id.
-        name: Display name; empty when undecided.
-        probability: Posterior of the claim in [0, 1].
-        runner_up: The best other person, if there is one.
-        distance: Euclidean distance in [0, 2] to the closest template of the claimed (or best) person.
-        evidence_age: Seconds since an embedding last supported the claim.
-    """
+    """What is claimed of one track at one moment."""
 
     state: IdentityState = IdentityState.UNDECIDED
-    person_id: str | None = None
-    name: str = ""
-    probability: float = 0.0
-    runner_up: Candidate | None = None
+    person_id: str | None = None  # set for a known person, and for a stranger who has been given an id
+    name: str = ""  # display name; empty when undecided
+    probability: float = 0.0  # posterior of the claim in [0, 1]
+    runner_up: Candidate | None = None  # the best other person, if there is one
+    # euclidean distance in [0, 2] to the closest template of the claimed (or best) person
     distance: float | None = None
-    evidence_age: float | None = None
+    evidence_age: float | None = None  # seconds since an embedding last supported the claim
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Position:
-    """Where the middle of a face is in the camera's optical frame: x right, y down, z ahead.
+    """Where the middle of a face is in the camera's optical frame: x right, y down, z ahead."""
 
-    Attributes:
-        xyz_m: (3,) metres.
-        covariance_m2: (3, 3) square metres.
-        source: "depth", or "size": from the distance between the eyes of an adult.
-    """
-
-    xyz_m: FloatArray
-    covariance_m2: FloatArray
-    source: str
+    xyz_m: FloatArray  # (3,) metres
+    covariance_m2: FloatArray  # (3, 3) square metres
+    source: str  # "depth", or "size": from the distance between the eyes of an adult
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IdentifiedFace:
-    """One face of one frame with its track and identity: what is published.
+    """One face of one frame with its track and identity: what is published."""
 
-    Attributes:
-        track_id: Number of the track; never reused while the process lives.
-        position: Where it is, if the camera's model is known.
-        flatness: "unverified", "solid" or "flat" (a picture of a face).
-        flatness_source: What says so: "depth", "motion", or "" while it is unverified.
-        own_stranger_id: The stranger that was created from this very track, while nothing has broken it.
-    """
-
-    track_id: int
+    track_id: int  # number of the track; never reused while the process lives
     view: FaceView
     identity: Identity
-    position: Position | None = None
-    flatness: str = "unverified"
-    flatness_source: str = ""
+    position: Position | None = None  # where it is, if the camera's model is known
+    flatness: str = "unverified"  # "unverified", "solid" or "flat" (a picture of a face)
+    flatness_source: str = ""  # what says so: "depth", "motion", or "" while it is unverified
+    # the stranger that was created from this very track, while nothing has broken it
     own_stranger_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecognitionResult:
-    """Everything found in one frame.
+    """Everything found in one frame."""
 
-    Attributes:
-        stamp: Stamp of the frame, seconds.
-        frame_id: Coordinate frame of the frame.
-        image_size: (width, height) in pixels.
-        faces: One entry per visible face, in coordinates of the image as it came.
-        gallery_version: Version of the gallery the identities were decided with.
-        stage_seconds: Time spent by stage: resize, detect, align, embed, track, search.
-        rotate: Degrees by which the image has to be turned clockwise to be upright.
-    """
-
-    stamp: float
-    frame_id: str
-    image_size: tuple[int, int]
-    faces: tuple[IdentifiedFace, ...]
-    gallery_version: int
+    stamp: float  # stamp of the frame, seconds
+    frame_id: str  # coordinate frame of the frame
+    image_size: tuple[int, int]  # (width, height) in pixels
+    faces: tuple[IdentifiedFace, ...]  # one entry per visible face, in coordinates of the image as it came
+    gallery_version: int  # version of the gallery the identities were decided with
+    # time spent by stage: resize, detect, align, embed, track, search
     stage_seconds: dict[str, float] = field(default_factory=dict)
-    rotate: int = 0
+    rotate: int = 0  # degrees by which the image has to be turned clockwise to be upright
