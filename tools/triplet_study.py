@@ -22,8 +22,15 @@ from face_recognition_node.common.progress import progress_bar
 from face_recognition_node.common.tables import aligned
 from face_recognition_node.evaluation import plots
 from face_recognition_node.evaluation.picture_archive import LfwArchive
-from face_recognition_node.systems.triplet.lock import HEAD, LockTrial, TripletSettings, train_lock, try_lock
-from face_recognition_node.systems.triplet.runs import demonstration, network_inputs
+from face_recognition_node.systems.triplet import (
+    HEAD,
+    LockTrial,
+    TripletSettings,
+    demonstration,
+    network_inputs,
+    train_lock,
+    try_lock,
+)
 from face_recognition_node.training.recipe import RunOptions
 
 N_NOT_ME = 10

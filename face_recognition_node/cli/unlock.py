@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print yes or no for each picture; 0 if all of them unlock, 1 if not."""
-    from face_recognition_node.systems.triplet.lock import LOCK
+    from face_recognition_node.systems.triplet import LOCK
 
     folder: Path = arguments.folder
     if (folder / LOCK).is_file():
@@ -57,8 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _triplet(folder: Path, pictures: list[Path], alpha: float | None) -> int:
-    from face_recognition_node.systems.triplet.lock import TripletLock
-    from face_recognition_node.systems.triplet.runs import network_inputs, read_face
+    from face_recognition_node.systems.triplet import TripletLock, network_inputs, read_face
 
     if alpha is not None and not -1 <= alpha <= 1:
         raise InputError(f"--alpha: expected a number from -1 to 1, got {alpha}")

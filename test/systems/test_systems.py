@@ -27,7 +27,7 @@ from face_recognition_node.systems.rgbd.training import (
     try_lock,
 )
 from face_recognition_node.systems.siamese import SiameseEncoder
-from face_recognition_node.systems.triplet.lock import (
+from face_recognition_node.systems.triplet import (
     TripletLock,
     TripletSettings,
     all_triplets,

@@ -305,7 +305,7 @@ def test_set_changes_nested_entries(tmp_path):
 def test_shipped_recipes_are_sound(path):
     from face_recognition_node.systems.olivetti.training import OlivettiRecipe
     from face_recognition_node.systems.rgbd.training import RgbdRecipe
-    from face_recognition_node.systems.triplet.runs import TripletRecipe
+    from face_recognition_node.systems.triplet import TripletRecipe
 
     kinds = {
         "embedder": EmbedderRecipe,

@@ -19,7 +19,7 @@ KINDS = {
         "weights: {0}\nnext: face-recognition export {0} models/NAME",
     ),
     "olivetti_siamese": ("systems.olivetti.training", "OlivettiRecipe", "train_olivetti", _PICTURES),
-    "triplet_face_id": ("systems.triplet.runs", "TripletRecipe", "train_triplet", _PICTURES),
+    "triplet_face_id": ("systems.triplet", "TripletRecipe", "train_triplet", _PICTURES),
     "rgbd_face_id": ("systems.rgbd.training", "RgbdRecipe", "train_rgbd", _PICTURES),
 }  # fmt: skip
 """Kind of recipe: the module that trains it, its recipe, its function, and what is said of its result."""

@@ -1,1 +1,0 @@
-"""Triplet Face ID: a lock for one owner."""
