@@ -186,7 +186,8 @@ def _ridge_regression(x: Tensor, y: Tensor) -> Tensor:
     inner = x.T @ x
     ridge = _RIDGE * inner.diagonal().mean()
     regular = inner + ridge * torch.eye(len(inner), dtype=torch.float64, device=inner.device)
-    return torch.linalg.solve(regular, x.T @ y).T.float()
+    weights: Tensor = torch.linalg.solve(regular, x.T @ y).T.float()
+    return weights
 
 
 def _batches(faces: AugmentedFaces, chosen: LabelArray) -> Iterator[dict[str, Tensor]]:

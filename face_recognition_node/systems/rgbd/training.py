@@ -267,10 +267,13 @@ def try_lock(embeddings: FloatArray, labels: LabelArray, recipe: RgbdRecipe) -> 
             single.unlocks(look, adapt=True)
         own["adapting"] += [single.unlocks(one, adapt=True) for one in attempts]
         foreign["adapting"] += [single.unlocks(one) for one in strangers]
+    unlocked, intruded = (
+        {name: float(np.mean(values)) for name, values in attempts.items()} for attempts in (own, foreign)
+    )
     same, different = pair_distances(embeddings, labels)
     nearness, error = equal_error(-np.array(owner_distances), -np.array(stranger_distances))
     return RgbdReport(
         len(np.unique(labels)), float(same.mean()), float(different.mean()), recipe.threshold,
-        *(float(np.mean(share)) for share in (own["several"], foreign["several"], own["one"])),
-        *(float(np.mean(share)) for share in (own["adapting"], foreign["adapting"])), -nearness, error,
+        unlocked["several"], intruded["several"], unlocked["one"],
+        unlocked["adapting"], intruded["adapting"], -nearness, error,
     )  # fmt: skip
