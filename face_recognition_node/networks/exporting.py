@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +89,8 @@ def kind_of(network: nn.Module) -> NetworkKind:
     raise InputError(f"network: expected RetinaFace or EfficientNetEmbedder, got {type(network).__name__}")
 
 
-def export_onnx(network: nn.Module, path: Path) -> dict[str, int]:
-    """Write ``network`` as ONNX, batch normalisation folded in; return how often each operator occurs."""
+def export_onnx(network: nn.Module, path: Path) -> None:
+    """Write ``network`` as ONNX, batch normalisation folded in."""
     import onnx
 
     kind = kind_of(network)
@@ -118,7 +117,6 @@ def export_onnx(network: nn.Module, path: Path) -> dict[str, int]:
     _halve_initializers(model.graph)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
-    return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
 
 
 def _halve_initializers(graph: Any) -> None:
@@ -174,14 +172,14 @@ def export(network: nn.Module, target: Path, about: Mapping[str, Any]) -> ModelC
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         weights, graph = Path(folder) / "weights.safetensors", Path(folder) / "graph.onnx"
         save_weights(network, weights)
-        operators = export_onnx(network, graph)
+        export_onnx(network, graph)
         files = {"safetensors": file_sha256(weights), "onnx": file_sha256(graph)}
         os.chmod(weights, 0o644)
         os.replace(weights, target.with_suffix(".safetensors"))
         os.replace(graph, target.with_suffix(".onnx"))
     values: dict[str, Any] = {"name": target.name, "task": "", **about, **kind.card}
     values |= {"name": target.name, "network": kind.name, "files": files}
-    values["onnx"] = {"opset": OPSET, "operators": operators}
+    values["onnx"] = {"opset": OPSET}
     if isinstance(network, EfficientNetEmbedder):
         values["output"] = {"dimension": network.embed.out_features, "distance": "euclidean on unit vectors"}
         learnt = about.get("files", {})

@@ -132,13 +132,14 @@ def test_checkpoints_that_hold_nothing_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_export_writes_three_files_that_belong_together(tmp_path, trained):
+    onnx = pytest.importorskip("onnx", reason="the train extra is not installed: no onnx")
     card = export(trained, tmp_path / "new", {"version": "7", "calibration": {"x": 1}, "name": "old"})
     assert {path.name for path in tmp_path.iterdir()} == {"new.safetensors", "new.onnx", "new.json"}
     assert card.weights("onnx").is_file()
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in tmp_path.iterdir())
     assert (card.name, card.dimension, card.values["version"]) == ("new", 32, "7")
     assert card.calibration is None  # it was learnt for other weights
-    assert "BatchNormalization" not in card.values["onnx"]["operators"]
+    assert all(node.op_type != "BatchNormalization" for node in onnx.load(card.weights("onnx")).graph.node)
     card = card.write_calibration({"x": 1}, {"table": np.ones(2, np.float32)})
     again = export(load_network(card), tmp_path / "new", card.values)
     assert again.fingerprint == card.fingerprint

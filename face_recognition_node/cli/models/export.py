@@ -115,9 +115,6 @@ def run(arguments: argparse.Namespace) -> int:
     figures: dict[str, Any] = {"name": card.name, "fingerprint": card.fingerprint, "parity": cosines}
     lines = [f"{target}: {', '.join(KINDS)}", f"fingerprint {card.fingerprint}"]
     lines += [f"{name} agrees with torch: cosine {cosine:.7f}" for name, cosine in cosines.items()]
-    lines.append(
-        "ONNX operators: " + ", ".join(f"{n} {c}" for n, c in card.values["onnx"]["operators"].items())
-    )
     if card.dimension and card.calibration is None:
         lines.append("the card has no calibration for these weights yet: face-recognition calibrate")
     report("\n".join(lines), figures, arguments.json)
