@@ -18,13 +18,7 @@ CLEARLY_BETTER = 0.1
 
 
 class KeptViews:
-    """Views of one person, each different from the others.
-
-    Args:
-        wanted: How many to keep.
-        config: How they have to differ.
-        minimum: So many are kept before places wait for other poses.
-    """
+    """Views of one person, each different from the others; from ``minimum`` on, places wait for other poses."""
 
     def __init__(self, wanted: int, config: EnrollmentConfig, minimum: int = 0) -> None:
         self.wanted, self.minimum = wanted, minimum

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from face_recognition_node.common.errors import InputError
-
 EMBEDDING_SIZE = 64
 FEATURE_CHANNELS = 1280
-STRIDE = 32
+LAST_MAP = 4
+"""Side of the last feature map of a face of 112 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +155,12 @@ class EfficientNetEmbedder(nn.Module):
     """EfficientNet-B0 → ``gdc`` → ``embed``; its output is not normalised yet.
 
     A block's ``NORMALIZED`` names its convolutions and the batch normalisations behind them.
-
-    Args:
-        embedding_size: Numbers in an embedding.
-        input_size: Side of the aligned faces, pixels; a multiple of 32 or 112 (→ a 4×4 last map).
     """
 
     NORMALIZED = (("conv_stem", "bn1"), ("conv_head", "bn2"))
 
-    def __init__(self, embedding_size: int = EMBEDDING_SIZE, input_size: int = 112) -> None:
+    def __init__(self, embedding_size: int = EMBEDDING_SIZE) -> None:
         super().__init__()
-        if embedding_size < 1 or input_size < STRIDE:
-            raise InputError(
-                f"expected embedding_size of at least 1 and input_size of at least {STRIDE}, "
-                f"got {embedding_size} and {input_size}"
-            )
         self.conv_stem = _convolution(3, 32, 3, stride=2)
         self.bn1 = nn.BatchNorm2d(32)
         stages, channels = [], 32
@@ -180,8 +170,7 @@ class EfficientNetEmbedder(nn.Module):
         self.blocks = nn.Sequential(*stages)
         self.conv_head = _convolution(channels, FEATURE_CHANNELS, 1)
         self.bn2 = nn.BatchNorm2d(FEATURE_CHANNELS)
-        last_map = -(-input_size // STRIDE)
-        self.gdc = DepthwiseConvolution(FEATURE_CHANNELS, last_map)
+        self.gdc = DepthwiseConvolution(FEATURE_CHANNELS, LAST_MAP)
         self.embed = nn.Linear(FEATURE_CHANNELS, embedding_size)
 
     def early_layers(self, stages: int) -> list[nn.Module]:

@@ -148,15 +148,10 @@ class Tracker:
         stamp: float,
         abrupt: Sequence[bool] = (),
     ) -> list[Track]:
-        """Continue, split and start tracks; return the track of each detection.
+        """Continue, split and start tracks; return the track of each of the D detections.
 
-        Args:
-            plan: Of this frame, from :meth:`plan`.
-            detections: (D) the faces.
-            observed: (D) their views, None where a face was not embedded or is too poor to count.
-            stamp: Time of the frame, seconds.
-            abrupt: (D) whether the picture of the face has changed at once, as in a cut: position then says
-                less. Empty: none has.
+        They come with their views, None where a face was not embedded or is too poor to count, and with whether
+        their picture has changed at once, as in a cut: position then says less (empty: none has).
         """
         agreement = self._agreement(plan.tracks, observed)
         costs = self._costs(plan, observed, agreement)

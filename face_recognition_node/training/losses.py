@@ -66,15 +66,9 @@ def build_miner(kind: str, loss: str, margin: float) -> Any | None:
 
 
 class IdentityHead(nn.Module):
-    """Classifies identities: a plain linear layer, or unit centres with CosFace's margin.
+    """Classifies identities: a plain linear layer (``cross_entropy``), or unit centres with a margin.
 
-    Args:
-        kind: ``cross_entropy`` or ``cosface`` (Wang et al. 2018).
-        inputs: Length of the vectors classified.
-        n_classes: Identities.
-        margin: Of CosFace's cosine.
-        scale: Of CosFace: factor on the cosines.
-        smoothing: Label smoothing in [0, 1).
+    That is CosFace's, of the cosine; its scale is a factor on the cosines (``cosface``, Wang et al. 2018).
     """
 
     def __init__(

@@ -34,13 +34,7 @@ VALIDATION_SIZES = (112, 24)
 
 
 class EmbedderStage(lightning.LightningModule):
-    """The network with whatever the stage's losses need beside it.
-
-    Args:
-        stage: The stage's recipe.
-        n_classes: Labelled identities.
-        teacher_size: Length of the teacher's embedding, 0 without one.
-    """
+    """The network with whatever the stage's losses need beside it; without a teacher its size is 0."""
 
     def __init__(self, stage: StageRecipe, n_classes: int, teacher_size: int = 0) -> None:
         super().__init__()

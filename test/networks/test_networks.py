@@ -53,12 +53,6 @@ def test_embedder_has_the_parameter_names_of_timm():
         assert name in names
 
 
-@pytest.mark.parametrize("arguments", [(0,), (64, 16)])
-def test_embedder_refuses_sizes_it_cannot_have(arguments):
-    with pytest.raises(InputError, match="at least"):
-        EfficientNetEmbedder(*arguments)
-
-
 def test_folding_changes_nothing_but_the_operators():
     network = load_network(shipped("efficientnet_b0_64"))
     folded = fold_batch_norm(network)

@@ -130,17 +130,9 @@ def judge_olivetti(
     out: Path,
     steps_per_epoch: int,
 ) -> OlivettiReport:
-    """Try the scorer on some of the pictures, draw curves and grids into ``out``.
+    """Try the scorer on the ``tests`` among the (N, 112, 92) grey pictures, draw curves and grids into ``out``.
 
-    Args:
-        scorer: As trained.
-        pictures: (N, 112, 92) grey.
-        labels: (N,) people.
-        tests: Numbers of the pictures to test.
-        newcomer: (M, 1, 64, 64) the 41st person, the first picture enrolled; or None.
-        recipe: Of the training.
-        out: Folder with the metrics of the training.
-        steps_per_epoch: For the curves.
+    ``newcomer`` are (M, 1, 64, 64) inputs of the 41st person, the first one enrolled; or None.
     """
     n, threshold, inputs = len(labels), recipe.threshold, grey_faces(pictures)
     everybody = inputs if newcomer is None else np.concatenate([inputs, newcomer])
