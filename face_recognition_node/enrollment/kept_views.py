@@ -18,7 +18,7 @@ CLEARLY_BETTER = 0.1
 
 
 class KeptViews:
-    """Views of one person, each different from the others; from ``minimum`` on, places wait for other poses."""
+    """Views of one person, all different; beyond ``minimum``, places wait for other poses."""
 
     def __init__(self, wanted: int, config: EnrollmentConfig, minimum: int = 0) -> None:
         self.wanted, self.minimum = wanted, minimum

@@ -150,8 +150,8 @@ class Tracker:
     ) -> list[Track]:
         """Continue, split and start tracks; return the track of each of the D detections.
 
-        They come with their views, None where a face was not embedded or is too poor to count, and with whether
-        their picture has changed at once, as in a cut: position then says less (empty: none has).
+        They come with their views, None where a face was not embedded or is too poor to count, and with
+        whether their picture has changed at once, as in a cut: position then says less (empty: none has).
         """
         agreement = self._agreement(plan.tracks, observed)
         costs = self._costs(plan, observed, agreement)

@@ -130,7 +130,7 @@ def judge_olivetti(
     out: Path,
     steps_per_epoch: int,
 ) -> OlivettiReport:
-    """Try the scorer on the ``tests`` among the (N, 112, 92) grey pictures, draw curves and grids into ``out``.
+    """Try the scorer on the ``tests`` among the (N, 112, 92) grey pictures; draw what came out.
 
     ``newcomer`` are (M, 1, 64, 64) inputs of the 41st person, the first one enrolled; or None.
     """
