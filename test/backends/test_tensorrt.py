@@ -203,6 +203,7 @@ def test_a_mishap_in_the_self_test_does_not_cost_the_kept_engine(start, tmp_path
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_two_runners_never_build_or_read_at_once(toys, tmp_path):
     """Torch's export keeps its state in the process: two at a time break each other."""
     busy, overlaps = threading.Lock(), []

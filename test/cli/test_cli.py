@@ -49,6 +49,7 @@ def test_help_of_everything_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_log_file_is_not_flooded_by_progress_bars() -> None:
     script = (
         "from face_recognition_node.cli import main\nmain(['recognize', 'nothing.mp4'])\n"
@@ -216,6 +217,7 @@ def test_a_report_may_lie_in_a_new_folder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "new" / "figures.json").read_text()) == {"figure": 1}
 
 
+@pytest.mark.slow
 def test_what_is_read_is_not_overwritten_and_what_is_refused_empties_nothing(
     sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

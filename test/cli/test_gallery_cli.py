@@ -154,6 +154,7 @@ def test_every_verb_prints_text_too(path, tmp_path, capsys):
         assert capsys.readouterr().out.strip(), words
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_json(tmp_path, capsys, monkeypatch):
     assert main(["benchmark", "gallery", "--sizes", "50", "--repeats", "2", "--json", "--no-progress"]) == 0
     answer = json.loads(capsys.readouterr().out)

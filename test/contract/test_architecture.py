@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,8 +127,9 @@ class Import:
         return f"{self.path.relative_to(ROOT)}:{self.line}"
 
 
-def find_imports(path: Path, text: str | None = None) -> Iterator[Import]:
-    """Yield every import of a file (or of ``text`` as if it were the file's)."""
+@functools.cache
+def find_imports(path: Path, text: str | None = None) -> tuple[Import, ...]:
+    """Return every import of a file (or of ``text`` as if it were the file's)."""
 
     def modules_of(statement: ast.Import | ast.ImportFrom) -> list[str]:
         if isinstance(statement, ast.Import):
@@ -144,11 +146,11 @@ def find_imports(path: Path, text: str | None = None) -> Iterator[Import]:
             if isinstance(child, ast.Import | ast.ImportFrom):
                 for module in modules_of(child):
                     yield Import(path, child.lineno, module, is_late)
-            else:
-                inside = is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            elif isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+                inside = is_late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
                 yield from visit(child, inside or is_type_checking(child))
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8") if text is None else text), False)
+    return tuple(visit(ast.parse(path.read_text(encoding="utf-8") if text is None else text), False))
 
 
 def is_type_checking(node: ast.AST) -> bool:

@@ -51,6 +51,7 @@ def test_a_person_turns_to_the_other_side_than_the_image_shows() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-90, 90), st.floats(-60, 60)), max_size=12))
+@pytest.mark.slow
 def test_coverage_is_what_a_slow_loop_finds(angles: list[tuple[float, float]]) -> None:
     poses = [HeadPose(yaw, pitch, 0.0) for yaw, pitch in angles]
     coverage = PoseCoverage.of(poses)
@@ -150,6 +151,7 @@ def test_a_face_behind_another_is_occluded() -> None:
 
 
 @given(x=st.floats(-100, 700), y=st.floats(-100, 600), dx=st.floats(-80, 80), size=st.floats(10, 200))
+@pytest.mark.slow
 def test_shares_agree_with_a_raster(x: float, y: float, dx: float, size: float) -> None:
     world = FaceWorld()
     one = world.view(0.0, center=(x, y), size=size).detection

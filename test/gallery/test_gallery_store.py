@@ -189,6 +189,7 @@ def test_two_writers_see_each_other(path, rng):
         assert list(two.snapshot().persons) == [bob.person_id]
 
 
+@pytest.mark.slow
 def test_a_change_by_another_process_is_followed(path, rng):
     with open_gallery(path, poll_interval_s=0.02) as gallery:
         anna = gallery.add_person("Anna", templates(rng, 2))
@@ -228,6 +229,7 @@ def test_readers_that_were_away_for_long_read_everything(path, rng, monkeypatch)
     assert LOGGED_VERSIONS > 100
 
 
+@pytest.mark.slow
 def test_a_change_of_very_many_rows_is_followed(path, rng):
     n = LOGGED_ROWS + 10
     many = [template(vector) for vector in face(rng, n)]

@@ -186,6 +186,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(
         open_source(str(inputs / name))
 
 
+@pytest.mark.slow
 def test_heic_is_read_whole_under_any_name(inputs: Path) -> None:
     pytest.importorskip("pillow_heif", reason="HEIC is read by pillow-heif: requirements/heif.txt")
     (whole,) = open_source(str(inputs / "phone_two_grid.heic"))
@@ -213,6 +214,7 @@ def test_a_turned_video_comes_upright(inputs: Path) -> None:
     assert shirt[0] > shirt[2] + 20
 
 
+@pytest.mark.slow
 def test_a_network_that_hangs_can_be_interrupted() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -68,6 +68,7 @@ def test_files_with_faces_are_private_whatever_the_umask(tmp_path: Path, ending:
 @pytest.mark.parametrize(
     "ending", [e if e in ("avi", "mcap") else pytest.param(e, marks=SLOW) for e in (*ENDINGS, "mcap")]
 )
+@pytest.mark.slow
 def test_a_full_disk_replaces_nothing_and_is_told(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"seen.{ending}"
     path.write_bytes(b"of an earlier run")

@@ -60,11 +60,13 @@ def wrong(tmp_path, monkeypatch):
         (["unlock", "folder", "text"], "expected a run of a triplet_face_id or rgbd_face_id recipe"),
     ],
 )
+@pytest.mark.slow
 def test_a_mistake_is_reported(command, complaint, wrong, capsys):
     assert main(command) == 2
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_torn_lock_and_a_torn_owner_are_reported(wrong, capsys):
     Path("folder/lock.pt").write_bytes(b"PK\x03\x04 half a lock")
     assert main(["unlock", "folder", "text"]) == 2

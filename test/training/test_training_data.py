@@ -260,6 +260,7 @@ def test_prepared_folders_are_read_by_their_manifest(tmp_path):
         open_faces(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_discriminants_tell_identities_apart_where_the_embedding_does_not():
     random = np.random.default_rng(3)
     classes = np.repeat(np.arange(40), 5)

@@ -61,9 +61,8 @@ def best(detections, box):
     return detections[int(overlaps.argmax())], float(overlaps.max())
 
 
-@pytest.mark.parametrize(
-    ("height", "least"), [pytest.param(16, 0.7, marks=SLOW), pytest.param(20, 0.9, marks=SLOW), (32, 1.0)]
-)
+@pytest.mark.parametrize(("height", "least"), [(16, 0.7), (20, 0.9), (32, 1.0)])
+@pytest.mark.slow
 def test_far_faces_in_1280x720(detector, portraits, rng, height, least):
     found = []
     for number in range(12):
@@ -96,6 +95,7 @@ def test_a_face_that_fills_the_picture(detector, portraits, size, share):
             assert error < 0.2
 
 
+@pytest.mark.slow
 def test_without_the_close_pass_the_largest_faces_are_lost(detector, portraits):
     image, box, _ = place(portraits[0], (1280, 720), 1200, (360, 640))
     lone = load_detector(ModelsConfig(), DetectorConfig(close_pass=False))
