@@ -58,7 +58,7 @@ ARGUMENTS = {
         ["", "auto", "always", "never"],
     ),
     "params": ("{}", 'Any other parameters as YAML: "{rotate: 180, detector.working_width: 960}".'),
-    "respawn": ("false", "Start the node again whenever its process ends.", ["true", "false"]),
+    "respawn": ("false", "Start a node again whenever its process ends.", ["true", "false"]),
     "namespace": ("", "Namespace of the node."),
     "params_file": (str(SHARE / "config" / "face_recognition.yaml"), "Parameter file (YAML)."),
     "gallery_path": ("", "Gallery file; empty: that of the parameter file (the user's data folder)."),
