@@ -349,4 +349,5 @@ def _face(face: IdentifiedFace) -> Face:
         face.flatness,
         "" if identity.runner_up is None else identity.runner_up.name,
         0.0 if identity.runner_up is None else round(identity.runner_up.probability, 3),
+        face.flatness_source,
     )

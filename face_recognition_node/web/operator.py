@@ -32,8 +32,8 @@ Numbers = Annotated[Sequence[int], Meta(min_length=1)]
 class Face:
     """One face of the live picture; its box is x1, y1, x2, y2 in pixels of the picture.
 
-    ``state`` is "known", "stranger" or "undecided", ``flatness`` "unverified", "solid" or "flat"; an empty
-    ``person_id`` or ``runner_up`` is nobody.
+    ``state`` is "known", "stranger" or "undecided", ``flatness`` "unverified", "solid" or "flat",
+    ``flatness_source`` "depth" or "motion"; an empty ``person_id`` or ``runner_up`` is nobody.
     """
 
     track_id: int
@@ -46,6 +46,7 @@ class Face:
     flatness: str
     runner_up: str = ""
     runner_up_probability: float = 0.0
+    flatness_source: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -519,7 +519,7 @@ class TestInTheBrowser:
             Promise.all(parts).then(([{ live }, panel]) => {
               const { faces, onStatus } = live, face = {
                 box: [0, 0, 9, 9], state: "undecided", person_id: "", name: "", probability: 0, quality: 1,
-                flatness: "solid", runner_up: "", runner_up_probability: 0,
+                flatness: "solid", flatness_source: "motion", runner_up: "", runner_up_probability: 0,
               };
               live.onStatus = () => {};
               live.faces = () => [{ ...face, track_id: 901 }, { ...face, track_id: 902 }];
@@ -539,21 +539,22 @@ class TestInTheBrowser:
                 panel.choose(track);
                 proposed.push(part("enroll-name").value);
               }
-              const isLive = !part("enroll-start").disabled;
+              const isLive = !part("enroll-start").disabled, detail = part("detail").textContent;
               live.faces = () => [];
               setTimeout(() => {
                 panel.update();
                 const gone = [part("enroll-start").disabled, part("detail").textContent];
                 Object.assign(live, { faces, onStatus });
                 panel.close();
-                done([outcome, jump, proposed, isLive, gone]);
+                done([outcome, jump, proposed, isLive, detail, gone]);
               }, 1100);
             });"""
-        outcome, jump, proposed, is_live, gone = desk.browser.execute_async_script(script)
+        outcome, jump, proposed, is_live, detail, gone = desk.browser.execute_async_script(script)
         assert all(part in outcome for part in ("Nothing was stored", "2 × too dark", "Click the face"))
         assert jump == 0, "what is below would move under the finger"
         assert proposed == ["Dora", ""]
         assert is_live
+        assert detail == "view quality 100 % · not flat by motion"
         assert gone == [True, "This face has left the picture; click it again when it is back."]
 
     def test_the_knob(self, desk: Desk) -> None:

@@ -124,5 +124,5 @@ def _face(face: Any) -> Face:
     return Face(
         int(face.track_id), (x1, y1, x2, y2), STATE_WORDS[face.identity_state], face.person_id, face.name,
         round(face.probability, 3), round(face.quality, 2), FLATNESS_WORDS[face.flatness],
-        face.runner_up_name, round(face.runner_up_probability, 3),
+        face.runner_up_name, round(face.runner_up_probability, 3), face.flatness_source,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 // The panel of one face: who it is, what can be done about it, and how an enrollment goes.
 
 import { $, act, askName, el, percent, post, probability, put, rename, sentence, toast } from "./dom.js";
-import { live, select, textOf } from "./live.js";
+import { flatnessOf, live, select, textOf } from "./live.js";
 
 const REASONS = {
   too_small: "too small", blurred: "blurred", turned_too_far: "turned too far", poor_landmarks: "partly hidden",
@@ -67,9 +67,8 @@ const head = (title, detail) => [
 
 function showFace(face, isHere) {
   const quality = `view quality ${percent(face.quality)}`;
-  const depth = { flat: "flat: a picture", solid: "not flat", unverified: "flatness unknown" }[face.flatness];
   const other = face.runner_up_probability >= 0.01 ? `next: ${face.runner_up} ${probability(face.runner_up_probability)}` : "";
-  const detail = isHere ? [quality, depth, other].filter(Boolean).join(" · ")
+  const detail = isHere ? [quality, flatnessOf(face), other].filter(Boolean).join(" · ")
     : "This face has left the picture; click it again when it is back.";
   const key = ["face", face.track_id, face.state, face.person_id, face.name].join("|");
   paint(key, () => {

@@ -143,8 +143,9 @@ export function select(trackId) {
 }
 
 // What the box's color and line say, in words.
-const DEPTH = { solid: "not flat", unverified: "flatness unknown" };
-const wordsOf = (face) => (face.flatness === "flat" ? face.state : `${face.state}, ${DEPTH[face.flatness]}`);
+export const flatnessOf = (face) =>
+  ({ flat: "flat", solid: "not flat", unverified: "flatness unknown" })[face.flatness] + (face.flatness_source ? ` by ${face.flatness_source}` : "");
+const wordsOf = (face) => `${face.state}, ${flatnessOf(face)}`;
 
 // A button a face, kept as long as its track and in its place: what is to be pressed does not move under the finger.
 const chips = new Map();
