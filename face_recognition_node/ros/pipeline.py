@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sensor_msgs.msg import CompressedImage, Image
@@ -36,10 +36,12 @@ class Packet:
     Attributes:
         message: The image.
         arrived: When, seconds of the node's clock.
+        received: The same in monotonic seconds, which no bag that starts anew sets back.
     """
 
     message: Image | CompressedImage
     arrived: float
+    received: float = field(default_factory=time.monotonic)
 
 
 class FramePipeline:
@@ -107,7 +109,7 @@ class FramePipeline:
         An image that arrived before is none of its: on a busy machine it may still be in work, and show where
         the camera looked before.
         """
-        entry = (observer, self._outputs.now())
+        entry = (observer, time.monotonic())
         with self._observing:
             self._observers = (*self._observers, entry)
         try:
@@ -138,7 +140,7 @@ class FramePipeline:
         self._statistics.count_answered(latency, stages, lacks_depth)
         self._on_result(result)
         for observer, since in self._observers:
-            if packet.arrived >= since:
+            if packet.received >= since:
                 observer(result)
         self._outputs.publish_annotated(image, result, header)
 
