@@ -20,7 +20,8 @@ all that moving, nearing and rolling do, and an affine map, which a plane allows
 square distances s and a that they leave, in parts of the face's height,
 
     flat    if s is clear and a is a small part of it: tilted, and still plane,
-    solid   if a is clear and most of s: turned, with relief (or a film of somebody: a screen may show that).
+    solid   if a is clear, most of s, and along one direction: turned, with relief (or a film of somebody: a
+            screen may show that).
 
 A still face leaves neither and stays *unverified*, as does one seen small. Five landmarks are not enough: the
 detector places them by what faces look like, and moves them on a tilted picture as on a turned head.
@@ -166,7 +167,9 @@ _CORNERS, _FEWEST = 60, 15
 _RETURN_PX = 1.2
 _TILTED, _PLANE = 0.012, 0.35
 """Least s of a tilted picture, and how much of it a may be: pictures 0.2 to 0.35, heads 0.53 and more."""
-_RELIEF, _MOST = 0.015, 0.6
+_RELIEF, _MOST, _ALONG = 0.015, 0.6, 1.75
+"""Least a of a head, how much of s it is at least, and how much longer its displacements are along one
+direction than across: 1.9 to 4 on heads that turn, up to 1.5 on portraits that a camera passes."""
 _OBSERVATIONS = 3
 """Fewest observations for a verdict."""
 
@@ -221,16 +224,17 @@ class MotionEvidence:
 
     def _judge(self) -> None:
         before, now = self._first.astype(np.float64), self._now.astype(np.float64)
-        away = _affine_residual(before, now)
+        away = np.linalg.norm(_affine_residual(before, now), axis=1)
         kept = away <= 3 * np.median(away) + 0.3
         if kept.sum() < _FEWEST:
             return
         before, now = before[kept], now[kept]
-        a = _root_mean_square(_affine_residual(before, now)) / _HEIGHT
+        left = _affine_residual(before, now) / _HEIGHT
+        a = math.sqrt(np.mean(left**2) * 2)
         s = _root_mean_square(_similarity_residual(before, now)) / _HEIGHT
         if s >= _TILTED and a <= _PLANE * s:
             verdict = FLAT
-        elif a >= _RELIEF and a >= _MOST * s:
+        elif a >= _RELIEF and a >= _MOST * s and _is_parallax(left):
             verdict = SOLID
         else:
             return
@@ -258,11 +262,21 @@ def _corners(window: ImageArray) -> FloatArray:
     return np.zeros((0, 2), np.float32) if found is None else np.asarray(found[:, 0], np.float32)
 
 
-def _affine_residual(before: _Points, now: _Points) -> NDArray[np.float64]:
-    """Return the (N,) distances that the best affine map leaves."""
+def _affine_residual(before: _Points, now: _Points) -> _Points:
+    """Return the (N, 2) displacements that the best affine map leaves."""
     design = np.hstack([before, np.ones((len(before), 1))])
     fitted, *_ = np.linalg.lstsq(design, now, rcond=None)
-    return np.asarray(np.linalg.norm(now - design @ fitted, axis=1))
+    return np.asarray(now - design @ fitted)
+
+
+def _is_parallax(left: _Points) -> bool:
+    """Say whether (N, 2) displacements lie along one direction.
+
+    What a rigid body's depth adds to an affine map does, along the epipolar lines (Koenderink & van Doorn
+    1991); the errors of traced points, which grow with time on plain skin, lie along none.
+    """
+    across, along = np.linalg.eigvalsh(left.T @ left)
+    return bool(along >= _ALONG**2 * across)
 
 
 def _similarity_residual(before: _Points, now: _Points) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import pytest
 
 from face_recognition_node.backends import load_detector
 from face_recognition_node.config import DetectorConfig, ModelsConfig
+from face_recognition_node.media.sample import render
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.vision.faces import Detection
 from face_recognition_node.vision.flatness import FLAT, SOLID, UNVERIFIED, MotionEvidence
@@ -91,6 +92,16 @@ def test_a_turning_head_is_solid(portrait: np.ndarray, degrees: float) -> None:
 @pytest.mark.parametrize("depth", [None, head_depth()], ids=["picture", "head"])
 def test_what_only_moves_nears_and_rolls_says_nothing(portrait: np.ndarray, depth: np.ndarray | None) -> None:
     assert verdicts(film(portrait, depth, 1.0)) == {UNVERIFIED}
+
+
+@pytest.mark.parametrize("rate_hz", [5, 10, 30])
+def test_no_portrait_on_a_wall_is_solid(rate_hz: int) -> None:
+    detector = load_detector(ModelsConfig(), DetectorConfig())
+    evidence = MotionEvidence()
+    for k in range(round(5.2 * rate_hz)):  # as long as the guest's portrait is alone in view
+        image = render(k / rate_hz)
+        evidence.add(image, detector.detect(image)[0], k / rate_hz)
+        assert evidence.verdict != SOLID
 
 
 def test_small_faces_say_nothing(portrait: np.ndarray) -> None:
