@@ -41,7 +41,12 @@ class Layout:
 
 
 def _convert(code: int) -> Callable[[Pixels], Pixels]:
-    return lambda pixels: cv2.cvtColor(pixels, code)
+    def convert(pixels: Pixels) -> Pixels:
+        if pixels.shape[:2] == (1, 1):  # a single pixel is refused by the bindings of OpenCV 4.5.4
+            return cv2.cvtColor(pixels.repeat(2, axis=1), code)[:, :1]
+        return cv2.cvtColor(pixels, code)
+
+    return convert
 
 
 def _keep(pixels: Pixels) -> Pixels:
