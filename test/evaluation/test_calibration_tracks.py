@@ -54,7 +54,7 @@ class TestTracks:
             np.array([-9.5, -9.0, -2.0, -3.0]), np.array([-9.5, -1.0]), np.array([-9.0, -9.6]), 10,
             np.arange(4),
         )  # fmt: skip
-        rate = scores.rate_at(0.0015, made_up_calibration())  # limit ln(0.0015 / 1.5 / 10) = -9.2
+        rate = scores.rate_at(0.001, made_up_calibration())  # limit ln(0.001 / 10) = -9.2, as L = 1
         assert (rate.strangers_named, rate.enrolled_named, rate.enrolled_mistaken) == (0.25, 0.5, 0.5)
         low, high = rate.strangers_interval
         assert low < 0.25 < high
