@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,21 @@ def test_config_and_cache_folders(tmp_path, monkeypatch):
     assert cache_directory() == tmp_path / "face_recognition_node"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification says to ignore it
     assert cache_directory() == Path.home() / ".cache" / "face_recognition_node"
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_cache_folder_is_private_whatever_the_umask(tmp_path, monkeypatch, is_new):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if not is_new:
+        (tmp_path / "face_recognition_node").mkdir()
+        (tmp_path / "face_recognition_node").chmod(0o755)
+    before = os.umask(0)
+    try:
+        folder = cache_directory()
+    finally:
+        os.umask(before)
+    assert folder is not None
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_models_config_checks_its_choices():
