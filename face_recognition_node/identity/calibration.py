@@ -154,7 +154,7 @@ class Calibration:
 
     def to_tables(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """Return what the model card says, ready for JSON, and the float32 tables that lie beside it."""
-        said = {
+        numbers = {
             "format": FORMAT,
             "embedder_sha256": self.embedder_sha256,
             "neighbours": self.neighbours,
@@ -171,7 +171,7 @@ class Calibration:
             "log_false_match": self.false_match,
             "prototypes": self.prototypes,
         }
-        return said, {name: np.asarray(table, np.float32) for name, table in tables.items()}
+        return numbers, {name: np.asarray(table, np.float32) for name, table in tables.items()}
 
     def log_name_limit(self, target: float, n_persons: int, n_views: float = math.inf) -> float:
         """Return the natural log of the false match rate at which a track is given a name, or an id.

@@ -57,15 +57,15 @@ def decode_picture(data: bytes, flags: int) -> tuple[ImageArray | None, str]:
         written = os.pread(scratch, 1 << 20, 0)
         if not written:
             return image, reason
-        said, others = b"", b""
+        first_line, others = b"", b""
         for line in written.splitlines(keepends=True):
             if _SAID_BY_LIBRARIES.match(line):
-                said = said or line
+                first_line = first_line or line
             else:
                 others += line
         with contextlib.suppress(OSError):
             os.write(stderr, others)
-    return image, reason or said.decode(errors="replace").strip()[:200]
+    return image, reason or first_line.decode(errors="replace").strip()[:200]
 
 
 def _imdecode(data: bytes, flags: int) -> tuple[ImageArray | None, str]:
@@ -143,8 +143,10 @@ def image_from(data: bytes, path: Path | str) -> ImageArray:
         raise SourceError(f"{path}: expected a whole image, got a JPEG that breaks off; copy it again")
     image, reason = decode_picture(data, cv2.IMREAD_COLOR) if data else (None, "")
     if image is None:
-        said = f" ({reason})" if reason else ""
-        raise SourceError(f"{path}: expected an image, got {len(data)} bytes that OpenCV cannot decode{said}")
+        cause = f" ({reason})" if reason else ""
+        raise SourceError(
+            f"{path}: expected an image, got {len(data)} bytes that OpenCV cannot decode{cause}"
+        )
     return image.astype(np.uint8, copy=False)
 
 

@@ -214,8 +214,8 @@ def compressed_to_bgr(message: Any, maximum_megapixels: float = MAXIMUM_MEGAPIXE
     # A JPEG's orientation tag is ignored: the boxes must be those of the pixels that were sent.
     image, reason = decode_picture(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        said = f" ({reason})" if reason else ""
-        raise FrameError("format", f"compressed image: {len(data)} bytes that cannot be decoded{said}")
+        detail = f" ({reason})" if reason else ""
+        raise FrameError("format", f"compressed image: {len(data)} bytes that cannot be decoded{detail}")
     return require_image(image, "compressed image")
 
 

@@ -334,13 +334,13 @@ def train_triplet(recipe: TripletRecipe, options: RunOptions) -> str:
     plots.plot_curves(options.out, {"mean triplet loss": ("train/loss",)}, options.out / "curves.png")
     steps = len(lock.losses)
     report: dict[str, Any] = {"recipe": plain_values(recipe), "steps": steps, "seconds": lock.seconds}
-    said = f"trained on {len(me)} of me and {len(not_me)} of others in {lock.seconds:.1f} s, {steps} steps"
+    summary = f"trained on {len(me)} of me and {len(not_me)} of others in {lock.seconds:.1f} s, {steps} steps"
     if len(me_tests) and len(not_me_tests):
         trial = try_lock(lock, me_tests, not_me_tests)
         plots.plot_histogram(
             lock.margins(me_tests), lock.margins(not_me_tests), options.out / "margins.png",
             "mean distance to the others minus mean distance to me", recipe.lock.production_alpha,
         )  # fmt: skip
-        report["trial"], said = asdict(trial), f"{said}\n{trial}"
+        report["trial"], summary = asdict(trial), f"{summary}\n{trial}"
     write_json(options.out / "report.json", report)
-    return said
+    return summary

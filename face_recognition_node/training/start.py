@@ -53,9 +53,9 @@ def load_start(module: EmbedderStage, start: str) -> str:
     network = {
         name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")
     }
-    said = _load_network(module.network, network, path)
+    summary = _load_network(module.network, network, path)
     heads = _load_heads(module, weights)
-    return said + (f", and {', '.join(heads)}" if heads else "")
+    return summary + (f", and {', '.join(heads)}" if heads else "")
 
 
 def _load_heads(module: EmbedderStage, weights: dict[str, Tensor]) -> list[str]:

@@ -190,10 +190,10 @@ def _cut_off(stage: Stage, folder: Path) -> Measured:
     if done.returncode not in (0, 1):
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise InputError(f"needs a machine without a network; one could not be made: {last[0]}")
-    (told,) = json.loads(done.stdout)
-    if told["measured"] is None:
-        raise InputError(told["reason"])
-    return Measured(told["measured"], told["verdict"] == "pass", told["figures"])
+    (row,) = json.loads(done.stdout)
+    if row["measured"] is None:
+        raise InputError(row["reason"])
+    return Measured(row["measured"], row["verdict"] == "pass", row["figures"])
 
 
 def play_load(stage: Stage, folder: Path) -> Measured:

@@ -87,7 +87,7 @@ class Robot:
         """Add the pictures for enrolling; return the person_id."""
         from face_recognition_node.evaluation.scenes.scenarios import introduce
 
-        person_id, told = "", ""
+        person_id, reason = "", ""
         scene = introduce(person).source
         assert isinstance(scene, Scene)
         for image in film(replace(scene, seconds=4.0, rate_hz=1.0)):
@@ -95,9 +95,9 @@ class Robot:
                 answer = self.call("AddFaceFromImage", image=image, name=name, person_id=person_id)
                 person_id = str(answer.person_id)
             except InputError as error:  # a view that is not good enough
-                told = str(error)
+                reason = str(error)
         if not person_id:
-            raise InputError(f"{person.name} could not be enrolled: {told}")
+            raise InputError(f"{person.name} could not be enrolled: {reason}")
         return person_id
 
     def names(self) -> dict[str, str]:

@@ -77,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     text = "\n".join([str(judgement), f"looks {calibration.looks:g}, memory {calibration.correlation_s:g} s"])
     text = "\n".join([text, *(str(rate) for rate in rates)])
     if not arguments.dry_run:
-        said, tables = calibration.to_tables()
-        embedder.card.write_calibration({**said, "report": _for_the_card(figures)}, tables)
+        numbers, tables = calibration.to_tables()
+        embedder.card.write_calibration({**numbers, "report": _for_the_card(figures)}, tables)
         text += f"\nwritten into {embedder.card.path}"
     report(text, figures, arguments.json)
     return 0

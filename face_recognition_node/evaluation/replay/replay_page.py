@@ -92,8 +92,8 @@ def _line(track: TrueTrack) -> str:
 def _bar(run: list[FrameClaim], start: float, scale: float) -> str:
     left = (run[0].stamp - start) * scale
     width = (run[-1].stamp + run[-1].duration - run[0].stamp) * scale
-    said = run[0].name or run[0].person_id or run[0].state.value
-    title = f"{said}, {run[0].stamp - start:.2f} s, {len(run)} frames"
+    label = run[0].name or run[0].person_id or run[0].state.value
+    title = f"{label}, {run[0].stamp - start:.2f} s, {len(run)} frames"
     return (
         f'<rect x="{left:.1f}" width="{width:.1f}" height="16" fill="{_COLORS[_kind(run[0])]}">'
         f"<title>{escape(title)}</title></rect>"

@@ -141,8 +141,8 @@ class Stage:
         if index < len(results):
             for face in results[index].faces:
                 x1, _, _, y2 = (round(float(value)) for value in face.view.detection.box_xyxy)
-                said = face.identity.name or face.identity.state.value
-                _write(image, f"{said} {face.identity.probability:.2f}", (x1, y2 + 12), (255, 255, 255))
+                label = face.identity.name or face.identity.state.value
+                _write(image, f"{label} {face.identity.probability:.2f}", (x1, y2 + 12), (255, 255, 255))
         return Picture(f"{scene.name}, {seconds:g} s", image)
 
     def _keep(self, place: str, result: RecognitionResult) -> None:
