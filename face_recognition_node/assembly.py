@@ -58,23 +58,14 @@ def open_gallery(path: Path | None, models: Models, config: Config) -> Gallery:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pipeline(Closing):
-    """Everything that recognizes the faces of one camera, opened and closed as one.
+    """Everything that recognizes the faces of one camera, opened and closed as one."""
 
-    Attributes:
-        models: The networks.
-        gallery: Who is known.
-        recognizer: One frame in, identified faces out.
-        strangers: Observes every frame and gives ids to unknown people.
-        adapter: Adds templates of a person's new appearance; observes only where the pipeline learns.
-        writer: Writes to the gallery while frames go on.
-    """
-
-    models: Models
-    gallery: Gallery
-    recognizer: Recognizer
-    strangers: StrangerBook
-    adapter: Adapter
-    writer: BackgroundWriter
+    models: Models  # the networks
+    gallery: Gallery  # who is known
+    recognizer: Recognizer  # one frame in, identified faces out
+    strangers: StrangerBook  # observes every frame and gives ids to unknown people
+    adapter: Adapter  # adds templates of a person's new appearance; observes only where the pipeline learns
+    writer: BackgroundWriter  # writes to the gallery while frames go on
 
     @classmethod
     def open(

@@ -14,8 +14,7 @@ from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.common.parameters import Section, parameter
 
 FAR_FACE_PX = 20.0
-NEAR_FACE_PX = 96.0
-"""Heights between which the score threshold rises, pixels at the working resolution."""
+NEAR_FACE_PX = 96.0  # heights between which the score threshold rises, pixels at the working resolution
 MOST_STRANGERS = 100_000
 
 

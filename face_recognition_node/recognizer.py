@@ -44,14 +44,13 @@ from face_recognition_node.vision.rotation import rotate_image, to_original
 if TYPE_CHECKING:
     from face_recognition_node.gallery.gallery import Gallery
 
+# correlation of two thumbnails of one face below which the face is looked at again at once
 _SAME_PICTURE = 0.75
-"""Correlation of two thumbnails of one face below which the face is looked at again at once."""
 _LONGEST_UNCHECKED_S = 1.0
-_CUT = 0.5
-"""Correlation below which the picture of a face has changed at once."""
+_CUT = 0.5  # correlation below which the picture of a face has changed at once
+# quality of the landmarks' geometry below which a box, as between two faces, is no face. Of 3,744 faces in
+# the clips of `evaluate replay`, hands before them or turned away, 999 of 1,000 had more than 0.32
 _LEAST_PLAUSIBLE = 0.1
-"""Quality of the landmarks' geometry below which a box, as between two faces, is no face. Of 3,744 faces in
-the clips of ``evaluate replay``, hands before them or turned away, 999 of 1,000 had more than 0.32."""
 _THUMBNAIL = 14
 
 

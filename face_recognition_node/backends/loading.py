@@ -16,11 +16,11 @@ from face_recognition_node.vision.model_card import ADOPTED, ModelCard
 from face_recognition_node.vision.retinaface import RetinaFaceDetector
 from face_recognition_node.vision.runner import ModelRunner
 
+# what `auto` tries, fastest first, where torch has no NVIDIA GPU; see :func:`auto_order`
 AUTO_ORDER = ("torch_tensorrt", "openvino", "onnxruntime", "torch")
-"""What ``auto`` tries, fastest first, where torch has no NVIDIA GPU; see :func:`auto_order`."""
 
+# where there is neither, torch is not even asked: importing it takes seconds
 _NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))
-"""Where there is neither, torch is not even asked: importing it takes seconds."""
 
 _log = logging.getLogger(__name__)
 

@@ -26,8 +26,7 @@ from face_recognition_node.vision.runner import BackendReport
 
 NAME = "openvino"
 _KEPT_SHAPES = 4
-_KEPT_RUNS = 300
-"""A compiled size is let go after so many runs of others: that of 640×480 takes 20 MB."""
+_KEPT_RUNS = 300  # a compiled size is let go after so many runs of others: that of 640×480 takes 20 MB
 _CONVERTER = "openvino.tools.ovc"
 _log = logging.getLogger(__name__)
 

@@ -42,20 +42,16 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "torch_tensorrt"
-LEAST_COSINE = 0.999
-"""An engine whose answers are less like the float32 network's than this never serves."""
-EMBEDDER_BATCHES = (1, 4, 16)
-"""Smallest, preferred and largest batch of an embedder's engine."""
-ORDER_AFTER = 5
-"""A size of a detector's picture is worth an engine when it comes so many times."""
+LEAST_COSINE = 0.999  # an engine whose answers are less like the float32 network's than this never serves
+EMBEDDER_BATCHES = (1, 4, 16)  # smallest, preferred and largest batch of an embedder's engine
+ORDER_AFTER = 5  # a size of a detector's picture is worth an engine when it comes so many times
 _KEPT_ENGINES = 4
 _COUNTED_SIZES = 64
 
 Shape = tuple[int, int, int, int]
-Shapes = tuple[Shape, Shape, Shape]
-"""Smallest, preferred and largest input, (B, 3, H, W) each."""
+Shapes = tuple[Shape, Shape, Shape]  # smallest, preferred and largest input, (B, 3, H, W) each
+# takes the preprocessed (B, 3, H, W) float32 tensor on the GPU, returns the network's outputs there
 Engine = Callable[["torch.Tensor"], Any]
-"""Takes the preprocessed (B, 3, H, W) float32 tensor on the GPU, returns the network's outputs there."""
 
 _ONE_AT_A_TIME = threading.Lock()  # torch cannot export, nor read exported programs, on two threads
 _log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.common.files import in_words
 from face_recognition_node.common.libraries import missing_library
 
+# verb and the line that `--help` prints for it; `evaluate` and `benchmark` have verbs of their own
 VERBS: dict[str, str] = {
     "recognize": "recognize people in a video, camera, picture, folder or bag",
     "rehearse": "report what would go wrong, from a video of the place and the gallery",
@@ -39,9 +40,8 @@ VERBS: dict[str, str] = {
     "demo": "run the real nodes on a video and show the result",
     "web": "serve the operator's page: live picture, enrollment, people",
 }
-"""Verb and the line that ``--help`` prints for it; ``evaluate`` and ``benchmark`` have verbs of their own."""
+# verbs that make a model have a folder of their own
 MODULES = {verb: f"models.{verb}" for verb in ("adopt", "calibrate", "export", "prepare", "teacher", "train")}
-"""Verbs that make a model have a folder of their own."""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 NAMESPACE = "/face_recognition_demo"
 NODE = f"{NAMESPACE}/face_recognition"
 SOURCE = f"{NAMESPACE}/video_source"
-LOOK_S = 0.7
-"""A face has to be in view for this long before it is decided whether it is a newcomer."""
+LOOK_S = 0.7  # a face has to be in view for this long before it is decided whether it is a newcomer
 
-CUT_SHORT_S = 5.0
-"""How long the end of an enrollment is waited for after the last image."""
+CUT_SHORT_S = 5.0  # how long the end of an enrollment is waited for after the last image
 
 EPILOG = """\
 The demo starts the video source and the recognition node as two processes, brings them to active, enrolls the

@@ -18,12 +18,10 @@ from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.media.writer import VideoWriter
 from face_recognition_node.ros.messages import stamp_to_seconds
 
-WAITING_IMAGES = 60
-"""Images that may wait to be written; one more is left out, as one that never came."""
+WAITING_IMAGES = 60  # images that may wait to be written; one more is left out, as one that never came
 STATES = {Face.UNDECIDED: "undecided", Face.STRANGER: "stranger", Face.KNOWN: "known"}
 WINDOW_S = 3.0
-QUIET_PERIOD_S = 3.0
-"""Without a terminal the status line is printed this often."""
+QUIET_PERIOD_S = 3.0  # without a terminal the status line is printed this often
 LIVE_PERIOD_S = 0.2
 
 

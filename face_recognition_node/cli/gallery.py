@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
     Action = Callable[[Gallery, argparse.Namespace], "Answer"]
 
-Answer = tuple[str, dict[str, Any]]
-"""Text for people, and the same for programs."""
-READING = ("list", "history", "verify", "export")
-"""Verbs that change nothing in the file."""
+Answer = tuple[str, dict[str, Any]]  # text for people, and the same for programs
+READING = ("list", "history", "verify", "export")  # verbs that change nothing in the file
 
 EPILOG = """\
 A PERSON is a person id, its beginning, or a name that only one person has.

@@ -22,8 +22,8 @@ from face_recognition_node.common.errors import (
 )
 from face_recognition_node.common.resources import config_directory
 
+# how long a child may take to end after each signal; the next one is stronger
 PATIENCE_S = {signal.SIGINT: 8.0, signal.SIGTERM: 3.0, signal.SIGKILL: 3.0}
-"""How long a child may take to end after each signal; the next one is stronger."""
 _PR_SET_PDEATHSIG = 1
 _claims: list[socket.socket] = []
 

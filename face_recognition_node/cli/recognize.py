@@ -185,22 +185,15 @@ def _open_lines(target: str | None) -> Iterator[TextIO | None]:
 
 @dataclass
 class Sighting:
-    """One person, known or a stranger, in one recording; stamps are seconds.
-
-    Attributes:
-        label: Name, or the id of somebody without one.
-        person_id: Permanent id; empty for strangers without one.
-        frames: Frames in which the person was claimed.
-        probability: Highest probability of the claim.
-    """
+    """One person, known or a stranger, in one recording; stamps are seconds."""
 
     state: IdentityState
-    label: str
-    person_id: str
+    label: str  # name, or the id of somebody without one
+    person_id: str  # permanent id; empty for strangers without one
     first: float
     last: float
-    frames: int = 0
-    probability: float = 0.0
+    frames: int = 0  # frames in which the person was claimed
+    probability: float = 0.0  # highest probability of the claim
 
 
 class Sightings:

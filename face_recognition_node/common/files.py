@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
 
-PRIVATE = 0o600
-"""Mode of every file that holds faces or names, whatever the umask is."""
+PRIVATE = 0o600  # mode of every file that holds faces or names, whatever the umask is
 
 
 def user_folder(variable: str, below_home: str) -> Path | None:

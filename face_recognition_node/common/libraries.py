@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# module → package on PyPI. Backends are not among them: each says for itself what it lacks
 PACKAGES = {
     "cryptography": "cryptography",
     "cv2": "opencv-python-headless",
@@ -10,9 +11,8 @@ PACKAGES = {
     "tqdm": "tqdm",
     "yaml": "PyYAML",
 }
-"""Module → package on PyPI. Backends are not among them: each says for itself what it lacks."""
+# modules of the verbs that train, or use what was trained
 TRAINING = ("lightning", "msgspec", "pytorch_metric_learning", "sklearn", "tensorboard", "torch")
-"""Modules of the verbs that train, or use what was trained."""
 
 
 def missing_library(error: ModuleNotFoundError) -> str | None:

@@ -14,8 +14,7 @@ from face_recognition_node.common.files import user_folder, user_path
 _log = logging.getLogger(__name__)
 
 PACKAGE = "face_recognition_node"
-MODELS_VARIABLE = "FACE_RECOGNITION_MODELS"
-"""Environment variable that names another folder of models."""
+MODELS_VARIABLE = "FACE_RECOGNITION_MODELS"  # environment variable that names another folder of models
 
 
 def _shares() -> Iterator[Path]:

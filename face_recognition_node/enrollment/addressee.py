@@ -15,17 +15,14 @@ import numpy as np
 from face_recognition_node.enrollment.target_selection import prominence
 from face_recognition_node.vision.faces import CLOCK_JUMP_S, IdentifiedFace, RecognitionResult
 
-AVERAGED_S = 0.5
-"""Time constant of the average."""
-ADVANTAGE = 1.4
-"""Another face has to be this many times as prominent as the present addressee ..."""
-PATIENCE_S = 0.6
-"""... for this long; and one that looks away or is lost stays the addressee for this long."""
+AVERAGED_S = 0.5  # time constant of the average
+ADVANTAGE = 1.4  # another face has to be this many times as prominent as the present addressee ...
+PATIENCE_S = 0.6  # ... for this long; and one that looks away or is lost stays the addressee for this long
 LEAST_SIZE_PX = 32.0
+# largest yaw and pitch of a new addressee, and of the present one
 _FACING_DEG, _STILL_FACING_DEG = 25.0, 40.0
-"""Largest yaw and pitch of a new addressee, and of the present one."""
+# how many times as prominent a face is while its mouth moves: enough among faces that are alike
 SPEAKING = 1.5
-"""How many times as prominent a face is while its mouth moves: enough among faces that are alike."""
 _MOUTH_S, _MOUTH_SAMPLES = 1.0, 8
 _MOVES, _STILL_MOVES = (0.03, 1.5), (0.02, 1.2)
 """Least motion of a mouth, in distances between the eyes, and by that of the nose; to begin and to go on.

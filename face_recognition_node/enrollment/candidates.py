@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from face_recognition_node.gallery.values import Template
     from face_recognition_node.identity.calibration import Calibration
 
+# `nu`: probability, before any comparison, that a face to be enrolled is nobody in the gallery
 NEW_PRIOR = 0.9
-"""``nu``: probability, before any comparison, that a face to be enrolled is nobody in the gallery."""
+# each template of a stranger has to fit a newcomer's views at this rate before the two are joined
 JOIN_FALSE_MATCH_RATE = 1e-4
-"""Each template of a stranger has to fit a newcomer's views at this rate before the two are joined."""
 
 
 def find_candidates(

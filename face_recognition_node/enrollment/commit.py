@@ -34,18 +34,17 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
+# a view belongs to the others if its log-likelihood ratio against their mean is at least this
 CONSISTENT_LOG_RATIO = 1.0
-"""A view belongs to the others if its log-likelihood ratio against their mean is at least this."""
+# probability from which on a person of the gallery is taken for the one who is enrolled
 SAME_PROBABILITY = 0.9
-"""Probability from which on a person of the gallery is taken for the one who is enrolled."""
+# probability from which on a stranger is reported as perhaps the one who is enrolled
 POSSIBLE_PROBABILITY = 0.5
-"""Probability from which on a stranger is reported as perhaps the one who is enrolled."""
+# share of the highest odds from which on an entry of the same name is taken for the same person
 NEARLY_EQUAL = 0.5
-"""Share of the highest odds from which on an entry of the same name is taken for the same person."""
-ATTEMPTS = 20
-"""Decisions made anew because another node changed the gallery before this one could."""
+ATTEMPTS = 20  # decisions made anew because another node changed the gallery before this one could
+# views whose log-likelihood ratio against a person is below this are not added to that person
 MISMATCH_LOG_RATIO = -1.0
-"""Views whose log-likelihood ratio against a person is below this are not added to that person."""
 
 
 @dataclass(frozen=True, slots=True)

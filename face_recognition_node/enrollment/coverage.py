@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from face_recognition_node.vision.faces import HeadPose
 
-SIDE_YAW = 14.0
-"""Degrees to the side from which on a view is of that side."""
-SIDE_PITCH = 12.0
-"""Degrees up or down likewise."""
+SIDE_YAW = 14.0  # degrees to the side from which on a view is of that side
+SIDE_PITCH = 12.0  # degrees up or down likewise
+# a view from somewhat below or above is still frontal: a robot's camera is seldom at eye level
 FRONT_PITCH = 25.0
-"""A view from somewhat below or above is still frontal: a robot's camera is seldom at eye level."""
 DIRECTIONS = ("front", "left", "right", "up", "down")
 
 

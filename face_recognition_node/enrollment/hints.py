@@ -17,6 +17,7 @@ STEP_IN_FRONT = "Please come in front of me and look at me."
 ONE_AT_A_TIME = "I see several of you. Please let one person come closer."
 COME_BACK = "I have lost you. Please look at me again."
 
+# direction not yet covered, as seen in the image -> what to say
 FOR_MISSING_POSE = {
     "front": "Please look straight at me.",
     "left": "Please turn your head a little to your right.",
@@ -24,8 +25,8 @@ FOR_MISSING_POSE = {
     "up": "Please lift your chin a little.",
     "down": "Please lower your chin a little.",
 }
-"""Direction not yet covered, as seen in the image -> what to say."""
 
+# why views are not kept -> what to say; the others are no fault of the person's
 FOR_REJECTION = {
     Rejection.TOO_SMALL: "Please come a little closer.",
     Rejection.BLURRED: "Please hold still for a moment.",
@@ -37,12 +38,9 @@ FOR_REJECTION = {
     Rejection.LOW_SCORE: "I cannot see your face well. Please look at me.",
     Rejection.FLAT: "I would like to see you yourself, not a picture.",
 }
-"""Why views are not kept -> what to say; the others are no fault of the person's."""
 
-WINDOW_S = 0.8
-"""Seconds over which the reasons for rejection are counted."""
-HOLD_S = 1.5
-"""Seconds for which a hint stays, so that the robot can finish its sentence."""
+WINDOW_S = 0.8  # seconds over which the reasons for rejection are counted
+HOLD_S = 1.5  # seconds for which a hint stays, so that the robot can finish its sentence
 
 
 def cut_off_hint(detection: Detection, image_size: tuple[int, int], rotate: int = 0) -> str:

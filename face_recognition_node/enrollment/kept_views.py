@@ -11,10 +11,9 @@ from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.coverage import PoseCoverage, directions
 from face_recognition_node.vision.faces import FaceView, embedding_of
 
+# a view that covers a new direction counts as new only if it differs from the kept ones by this much
 NEW_POSE_DEGREES = 10.0
-"""A view that covers a new direction counts as new only if it differs from the kept ones by this much."""
-CLEARLY_BETTER = 0.1
-"""A view takes the place of one that it resembles if its quality is higher by this much."""
+CLEARLY_BETTER = 0.1  # a view takes the place of one that it resembles if its quality is higher by this much
 
 
 class KeptViews:

@@ -16,14 +16,14 @@ from face_recognition_node.identity.comparison import compare_views
 from face_recognition_node.vision.faces import FaceView, IdentifiedFace
 from face_recognition_node.vision.geometry import overlap
 
+# log odds that a face is the same person as in the frame before, where its box hardly moved
 CONTINUITY_LOG_ODDS = 3.0
-"""Log odds that a face is the same person as in the frame before, where its box hardly moved."""
+# how much and how lately the boxes must overlap for that (intersection over union; seconds)
 CONTINUOUS_OVERLAP, CONTINUOUS_S = 0.4, 0.5
-"""How much and how lately the boxes must overlap for that (intersection over union; seconds)."""
+# log-likelihood ratio from which on another track is taken for the person who was lost
 FOUND_AGAIN_LOG_RATIO = 3.0
-"""Log-likelihood ratio from which on another track is taken for the person who was lost."""
+# fewer views of somebody else in a row do not end an enrollment, however long they last
 ENOUGH_FOREIGN_VIEWS = 3
-"""Fewer views of somebody else in a row do not end an enrollment, however long they last."""
 
 
 class SamePerson:

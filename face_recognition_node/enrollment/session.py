@@ -68,10 +68,9 @@ __all__ = [
     "EnrollmentSession", "MostCentral", "Outcome", "Region", "Rejection", "Track",
 ]  # fmt: skip
 
-_MOST_UNJUDGED = 60
-"""Frames kept while the face is being chosen, so that none of its views is lost."""
+_MOST_UNJUDGED = 60  # frames kept while the face is being chosen, so that none of its views is lost
+# views after which those that do not look like the person they should be added to are refused
 _ENOUGH_FOR_MISMATCH = 3
-"""Views after which those that do not look like the person they should be added to are refused."""
 
 
 class EnrollmentSession:

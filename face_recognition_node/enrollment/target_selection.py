@@ -9,12 +9,10 @@ from face_recognition_node.config import EnrollmentConfig
 from face_recognition_node.enrollment.goal import MostCentral, Outcome, Region, Selection, Track
 from face_recognition_node.vision.faces import IdentifiedFace, RecognitionResult
 
-UNDECIDED_S = 1.5
-"""Seconds of equally prominent faces after which they are reported as ambiguous."""
+UNDECIDED_S = 1.5  # seconds of equally prominent faces after which they are reported as ambiguous
+# distance from the middle, in half widths of the image or region, that costs 40 % of the prominence
 _CENTRALITY = 0.5
-"""Distance from the middle, in half widths of the image or region, that costs 40 % of the prominence."""
-_SINGLE_FACE_SHARE = 0.3
-"""A face seen in fewer of the frames than this is not chosen."""
+_SINGLE_FACE_SHARE = 0.3  # a face seen in fewer of the frames than this is not chosen
 
 
 class TargetSelector:

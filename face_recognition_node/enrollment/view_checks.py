@@ -10,10 +10,8 @@ from face_recognition_node.vision.faces import Detection, FaceView, IdentifiedFa
 from face_recognition_node.vision.geometry import covered_share
 from face_recognition_node.vision.quality import measure_exposure
 
-_MOST_OUTSIDE = 0.1
-"""Share of the box that may lie outside the image."""
-_MOST_COVERED = 0.2
-"""Share of the box that another face's box may cover."""
+_MOST_OUTSIDE = 0.1  # share of the box that may lie outside the image
+_MOST_COVERED = 0.2  # share of the box that another face's box may cover
 
 
 def check_view(

@@ -30,8 +30,8 @@ USUAL_MEAN_AND_SCALE = (
     ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),  # [0, 1]
     ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),  # ImageNet's, in RGB order
 )
+# decidability below which nothing separates people: a strong network reaches 5 and more, noise 0
 LEAST_DECIDABILITY = 2.5
-"""Decidability below which nothing separates people: a strong network reaches 5 and more, noise 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,25 +18,17 @@ from face_recognition_node.common.errors import InputError
 
 RESAMPLES = 2000
 LEVEL = 0.95
-TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-"""Quantiles at which every bootstrap interval of a report ends."""
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # quantiles at which every bootstrap interval of a report ends
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its 95 % interval.
+    """A figure with its 95 % interval."""
 
-    Attributes:
-        value: The figure itself, NaN where nothing was measured.
-        low: Lower end of the interval, NaN where there is none: nothing measured, or one person only.
-        high: Upper end of it.
-        count: How many values it rests on.
-    """
-
-    value: float
-    low: float
-    high: float
-    count: int
+    value: float  # the figure itself, NaN where nothing was measured
+    low: float  # lower end of the interval, NaN where there is none: nothing measured, or one person only
+    high: float  # upper end of it
+    count: int  # how many values it rests on
 
     def __str__(self) -> str:
         """Return ``0.950 [0.880, 1.000] (n = 20)``."""

@@ -29,10 +29,9 @@ from face_recognition_node.vision.faces import FloatArray, IntArray
 
 DoubleArray = NDArray[np.float64]
 
-QUALITY_LEVELS = (0.3, 0.45, 0.6, 0.75, 0.85, 0.95)
-"""Quality levels at which the tables stand."""
+QUALITY_LEVELS = (0.3, 0.45, 0.6, 0.75, 0.85, 0.95)  # quality levels at which the tables stand
+# of the hubness (identity/calibration.py); chosen on LFW's fitting half, flat around these values
 N_PROTOTYPES, NEIGHBOURS, HUBNESS_WEIGHT = 256, 16, 0.7
-"""Of the hubness (identity/calibration.py); chosen on LFW's fitting half, flat around these values."""
 _FINE = 0.01
 _EDGES = np.arange(-0.8, 1.2 + _FINE / 2, _FINE)
 _CENTERS = (_EDGES[:-1] + _EDGES[1:]) / 2
@@ -45,19 +44,12 @@ _LEAST_FACES = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFaces:
-    """Embedded faces of known people; a photograph may occur several times, degraded in different ways.
+    """Embedded faces of known people; a photograph may occur several times, degraded in different ways."""
 
-    Attributes:
-        embeddings: (N, D) unit vectors.
-        qualities: (N,) in [0, 1].
-        identities: (N,) whose face it is.
-        photographs: (N,) which photograph it shows; a photograph is never compared with itself.
-    """
-
-    embeddings: FloatArray
-    qualities: FloatArray
-    identities: IntArray
-    photographs: IntArray
+    embeddings: FloatArray  # (N, D) unit vectors
+    qualities: FloatArray  # (N,) in [0, 1]
+    identities: IntArray  # (N,) whose face it is
+    photographs: IntArray  # (N,) which photograph it shows; a photograph is never compared with itself
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -19,8 +19,8 @@ from face_recognition_node.vision.detector import Detector, Embedder
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.quality import assess_quality
 
+# sides in pixels that crops are reduced to, as a face has that is so far away
 REDUCED_TO = (18, 24, 32, 40, 56)
-"""Sides in pixels that crops are reduced to, as a face has that is so far away."""
 BLUR_SIGMA = 2.0
 _BORDER = 24
 _TYPICAL_BOX = np.array([14.0, 8.0, 98.0, 118.0], np.float32)

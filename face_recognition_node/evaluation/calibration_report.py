@@ -96,24 +96,19 @@ class LevelReport:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
-    """What was measured on people that the tables have not seen.
-
-    Attributes:
-        n_faces: Degraded ones included.
-        false_match: Promised and measured false match rates over all quality levels.
-        bins: Reliability curve over all quality levels; ``expected_calibration_error`` is of it.
-        cllr: Mean over all pairs of quality levels; ``cllr_minimum`` likewise.
-        left_out: Pairs of quality levels with too few pairs of faces to be in any of these figures.
-    """
+    """What was measured on people that the tables have not seen."""
 
     n_people: int
-    n_faces: int
+    n_faces: int  # degraded ones included
     levels: tuple[LevelReport, ...]
+    # promised and measured false match rates over all quality levels
     false_match: tuple[tuple[float, float], ...]
+    # reliability curve over all quality levels; `expected_calibration_error` is of it
     bins: tuple[ReliabilityBin, ...]
-    cllr: float
+    cllr: float  # mean over all pairs of quality levels; `cllr_minimum` likewise
     cllr_minimum: float
     expected_calibration_error: float
+    # pairs of quality levels with too few pairs of faces to be in any of these figures
     left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

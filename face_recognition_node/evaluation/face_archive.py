@@ -22,36 +22,27 @@ from face_recognition_node.vision.faces import FloatArray, ImageArray
 LabelArray = NDArray[np.int64]
 UNLABELLED = -1
 
+# identities whose number is divisible by this are the test people: never trained on, judged last
 TEST_MODULUS = 10
-"""Identities whose number is divisible by this are the test people: never trained on, judged last."""
+# identities with this remainder are the validation people: never trained on, used to judge curves
 VALIDATION_MODULUS, VALIDATION_REMAINDER = 50, 1
-"""Identities with this remainder are the validation people: never trained on, used to judge curves."""
+# training faces closer than this to a held-out face (the teacher's cosine) are left out too: they may show
+# the same person under no label or another one. Of pairs of different test people 0.01 % come that close
 LOOKALIKE_SIMILARITY = 0.55
-"""Training faces closer than this to a held-out face (the teacher's cosine) are left out too: they may show
-the same person under no label or another one. Of pairs of different test people 0.01 % come that close."""
-TEACHER_STATE = "teacher_state.json"
-"""Beside a teacher's files: whose they are, and how many faces are done."""
+TEACHER_STATE = "teacher_state.json"  # beside a teacher's files: whose they are, and how many faces are done
+# identities of two collections whose mean vectors are nearer than this are one person
 DOUBLE_SIMILARITY = 0.8
-"""Identities of two collections whose mean vectors are nearer than this are one person."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceArchive:
-    """Aligned faces in one file, decoded on demand.
+    """Aligned faces in one file, decoded on demand."""
 
-    Attributes:
-        labels: (N,) identity numbers, ``UNLABELLED`` where nobody knows.
-        sources: (N,) names of the collections the faces come from.
-        ends: (N,) byte offset behind each image.
-        data: All bytes, memory-mapped.
-        teacher: (N, D) float32 unit vectors, or None.
-    """
-
-    labels: LabelArray
-    sources: NDArray[np.str_]
-    ends: LabelArray
-    data: NDArray[np.uint8]
-    teacher: FloatArray | None
+    labels: LabelArray  # (N,) identity numbers, `UNLABELLED` where nobody knows
+    sources: NDArray[np.str_]  # (N,) names of the collections the faces come from
+    ends: LabelArray  # (N,) byte offset behind each image
+    data: NDArray[np.uint8]  # all bytes, memory-mapped
+    teacher: FloatArray | None  # (N, D) float32 unit vectors, or None
 
     def __len__(self) -> int:
         return len(self.labels)

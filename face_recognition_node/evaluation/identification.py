@@ -24,24 +24,18 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class RatePoint:
-    """One operating point, averaged over repetitions, with a 95 % bootstrap interval over people.
+    """One operating point, averaged over repetitions, with a 95 % bootstrap interval over people."""
 
-    Attributes:
-        fpir: False positive identification rate asked for.
-        dir: Detection and identification rate at rank 1, with ``low`` and ``high`` of its interval.
-        threshold: Cosine at which the rate is met (mean over repetitions).
-        counted_fpir: Where only some faces are counted (a group, a range of yaw): the share of *their*
-            strangers that reach the threshold, which all strangers set; nan if there are none.
-        is_resolved: Whether there are strangers enough for even one to be named at this rate; if not, the
-            threshold is that of no false name at all.
-    """
-
-    fpir: float
-    dir: float
+    fpir: float  # false positive identification rate asked for
+    dir: float  # detection and identification rate at rank 1, with `low` and `high` of its interval
     low: float
     high: float
-    threshold: float
+    threshold: float  # cosine at which the rate is met (mean over repetitions)
+    # where only some faces are counted (a group, a range of yaw): the share of *their* strangers that reach
+    # the threshold, which all strangers set; nan if there are none
     counted_fpir: float | None = None
+    # whether there are strangers enough for even one to be named at this rate; if not, the threshold is that
+    # of no false name at all
     is_resolved: bool = True
 
     def __str__(self) -> str:
@@ -54,24 +48,15 @@ class RatePoint:
 
 @dataclass(frozen=True, slots=True)
 class IdentificationResult:
-    """What one gallery size and number of shots gave; numbers of probes are means over repetitions.
-
-    Attributes:
-        shots: Faces enrolled of each of the ``gallery_size`` people.
-        repetitions: Random galleries.
-        mated: Probes of enrolled people.
-        non_mated: Probes of strangers.
-        rank_one: Share of mated probes whose best candidate is right, whatever its score.
-        points: One per FPIR asked for.
-    """
+    """What one gallery size and number of shots gave; numbers of probes are means over repetitions."""
 
     gallery_size: int
-    shots: int
-    repetitions: int
-    mated: float
-    non_mated: float
-    rank_one: float
-    points: tuple[RatePoint, ...]
+    shots: int  # faces enrolled of each of the `gallery_size` people
+    repetitions: int  # random galleries
+    mated: float  # probes of enrolled people
+    non_mated: float  # probes of strangers
+    rank_one: float  # share of mated probes whose best candidate is right, whatever its score
+    points: tuple[RatePoint, ...]  # one per FPIR asked for
 
     def __str__(self) -> str:
         return f"rank 1 {100 * self.rank_one:5.1f} %  {'  '.join(map(str, self.points))}"

@@ -21,19 +21,13 @@ IMAGE_ENDINGS = (".webp", ".jpg", ".png")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledPairs:
-    """The pairs of a verification protocol, by number of picture.
+    """The pairs of a verification protocol, by number of picture."""
 
-    Attributes:
-        first: (P,) numbers of the first pictures; ``second`` of the others.
-        is_same: (P,) whether both show the same person.
-        fold: (P,) fold of each pair, from 0.
-        person: (P,) name of the first picture's person; pairs of one person are not independent.
-    """
-
-    first: NDArray[np.intp]
+    first: NDArray[np.intp]  # (P,) numbers of the first pictures; `second` of the others
     second: NDArray[np.intp]
-    is_same: NDArray[np.bool_]
-    fold: NDArray[np.intp]
+    is_same: NDArray[np.bool_]  # (P,) whether both show the same person
+    fold: NDArray[np.intp]  # (P,) fold of each pair, from 0
+    # (P,) name of the first picture's person; pairs of one person are not independent
     person: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -42,17 +36,11 @@ class LabelledPairs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LfwArchive:
-    """Aligned pictures of people and the official pairs.
+    """Aligned pictures of people and the official pairs."""
 
-    Attributes:
-        names: ``NAME/NAME_0001`` of each picture.
-        pairs: The protocol.
-        read: Returns picture number n as (H, W, 3) BGR uint8.
-    """
-
-    names: tuple[str, ...]
-    pairs: LabelledPairs
-    read: Callable[[int], ImageArray]
+    names: tuple[str, ...]  # `NAME/NAME_0001` of each picture
+    pairs: LabelledPairs  # the protocol
+    read: Callable[[int], ImageArray]  # returns picture number n as (H, W, 3) BGR uint8
 
     @property
     def people(self) -> tuple[str, ...]:

@@ -28,21 +28,18 @@ from face_recognition_node.vision.faces import (
     RecognitionResult,
 )
 
+# limits of the classes of face height in which the share of named frames is reported
 SIZES_PX = (0, 20, 30, 40, 60, 90, 140, 10_000)
-"""Limits of the classes of face height in which the share of named frames is reported."""
-_SETTLING_S = 0.7
-"""From its first sight on a track may be undecided for so long."""
+_SETTLING_S = 0.7  # from its first sight on a track may be undecided for so long
+# probability that two people are one, by their views, from which on they are named, and acted on
 _RISKY, _GRAVE = 0.02, 0.3
-"""Probability that two people are one, by their views, from which on they are named, and acted on."""
-_DARK, _BACKLIT = 45.0, 0.5
-"""Mean brightness of a face of 255; and of a face by that of its surroundings."""
+_DARK, _BACKLIT = 45.0, 0.5  # mean brightness of a face of 255; and of a face by that of its surroundings
 _WEAK_VIEWS, _WEAK_QUALITY = 3, 0.45
+# a face that stays in place for so long, to so much of its height, is likely to be a picture
 _STILL_S, _STILL_SHARE = 3.0, 0.004
-"""A face that stays in place for so long, to so much of its height, is likely to be a picture."""
 _DOUBTFUL_SCORE, _DOUBTFUL_LANDMARKS = 0.85, 0.3
 _PICTURE_HEIGHT = 150
-Shown = tuple[tuple[ImageArray, str], ...]
-"""Pictures with their captions."""
+Shown = tuple[tuple[ImageArray, str], ...]  # pictures with their captions
 
 
 @dataclass
@@ -50,14 +47,12 @@ class Track:
     """One face followed through one source: a value for each frame, and its largest picture."""
 
     stamps: list[float] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    """Empty where no name was claimed."""
-    places: list[tuple[float, float, float]] = field(default_factory=list)
-    """Centre and height, pixels."""
+    names: list[str] = field(default_factory=list)  # empty where no name was claimed
+    places: list[tuple[float, float, float]] = field(default_factory=list)  # centre and height, pixels
+    # brightness of the face and of its surroundings, and where in the width of the picture, in [0, 1]
     light: list[tuple[float, float, float]] = field(default_factory=list)
-    """Brightness of the face and of its surroundings, and where in the width of the picture, in [0, 1]."""
+    # detection score, and how well the landmarks fit a face
     detector: list[tuple[float, float]] = field(default_factory=list)
-    """Detection score, and how well the landmarks fit a face."""
     flatness: set[str] = field(default_factory=set)
     picture: ImageArray | None = None
     picture_px: float = 0.0
@@ -90,21 +85,13 @@ class Track:
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence for the team.
+    """One sentence for the team."""
 
-    Attributes:
-        level: "act", "look" or "fine".
-        topic: In two or three words.
-        text: What was found.
-        advice: What to do; empty where all is well.
-        pictures: Worst cases first.
-    """
-
-    level: str
-    topic: str
-    text: str
-    advice: str = ""
-    pictures: Shown = ()
+    level: str  # "act", "look" or "fine"
+    topic: str  # in two or three words
+    text: str  # what was found
+    advice: str = ""  # what to do; empty where all is well
+    pictures: Shown = ()  # worst cases first
 
 
 class Rehearsal:

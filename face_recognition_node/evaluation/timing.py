@@ -26,24 +26,21 @@ from face_recognition_node.common.errors import InputError
 from face_recognition_node.common.tables import aligned
 from face_recognition_node.evaluation.bootstrap import estimate, median
 
+# before each run: threads of the one before may spin for some milliseconds, on the next one's bill
 _REST_S = 0.01
-"""Before each run: threads of the one before may spin for some milliseconds, on the next one's bill."""
 LIBRARIES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "torch", "faiss-cpu", "dlib-bin")
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One way to do it.
-
-    Attributes:
-        run: Does it once; called with the number of the round, so that it may take another frame each time.
-        calls: How often ``run`` is called in a round; its time is the mean. For work that differs from call
-            to call in a fixed cycle, of which a median would only show the commonest part.
-    """
+    """One way to do it."""
 
     name: str
+    # does it once; called with the number of the round, so that it may take another frame each time
     run: Callable[[int], object]
     note: str = ""
+    # how often `run` is called in a round; its time is the mean. For work that differs from call to call in a
+    # fixed cycle, of which a median would only show the commonest part
     calls: int = 1
 
 
@@ -69,20 +66,14 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where it was measured.
-
-    Attributes:
-        cores: Those that this process may use.
-        load: Load average of one minute at the start: above zero something else was running.
-        libraries: Versions of what takes part.
-    """
+    """Where it was measured."""
 
     processor: str
-    cores: int
+    cores: int  # those that this process may use
     memory_gb: float
     system: str
-    load: float
-    libraries: dict[str, str]
+    load: float  # load average of one minute at the start: above zero something else was running
+    libraries: dict[str, str]  # versions of what takes part
 
     @classmethod
     def here(cls) -> Machine:

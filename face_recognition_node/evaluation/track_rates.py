@@ -32,21 +32,13 @@ _FRONTAL = HeadPose(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackScores:
-    """The smallest log false match rate that each track ever reached.
+    """The smallest log false match rate that each track ever reached."""
 
-    Attributes:
-        strangers: (S,) of tracks of people not enrolled, towards anybody.
-        enrolled: (E,) of tracks of enrolled people, towards themselves.
-        mistaken: (E,) of the same tracks, towards anybody else.
-        n_enrolled: People enrolled at a time.
-        who: (S,) the strangers, each of whom may come in several galleries.
-    """
-
-    strangers: DoubleArray
-    enrolled: DoubleArray
-    mistaken: DoubleArray
-    n_enrolled: int
-    who: IntArray
+    strangers: DoubleArray  # (S,) of tracks of people not enrolled, towards anybody
+    enrolled: DoubleArray  # (E,) of tracks of enrolled people, towards themselves
+    mistaken: DoubleArray  # (E,) of the same tracks, towards anybody else
+    n_enrolled: int  # people enrolled at a time
+    who: IntArray  # (S,) the strangers, each of whom may come in several galleries
 
     def named_strangers(self, limit: float) -> Estimate:
         """Return the share of strangers' tracks that reach a log rate, with its interval over people."""
@@ -69,24 +61,17 @@ class TrackScores:
 
 @dataclass(frozen=True, slots=True)
 class TrackRate:
-    """Open-set identification of whole tracks.
+    """Open-set identification of whole tracks."""
 
-    Attributes:
-        n_enrolled: People in the gallery.
-        target: Target false accept rate.
-        strangers_named: Share of the ``n_strangers`` tracks of strangers ever named, with the ends of its
-            95 % interval over people.
-        enrolled_named: Share of enrolled people's tracks named rightly.
-        enrolled_mistaken: Share of them that looked more like somebody else, and enough so to be named.
-    """
-
-    n_enrolled: int
-    target: float
+    n_enrolled: int  # people in the gallery
+    target: float  # target false accept rate
+    # share of the `n_strangers` tracks of strangers ever named, with the ends of its 95 % interval over
+    # people
     strangers_named: float
     strangers_interval: tuple[float, float]
     n_strangers: int
-    enrolled_named: float
-    enrolled_mistaken: float
+    enrolled_named: float  # share of enrolled people's tracks named rightly
+    enrolled_mistaken: float  # share of them that looked more like somebody else, and enough so to be named
 
     def __str__(self) -> str:
         low, high = self.strangers_interval

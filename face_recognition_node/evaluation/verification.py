@@ -24,17 +24,12 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RocCurve:
-    """Every threshold at which an answer changes, from strictest to loosest.
+    """Every threshold at which an answer changes, from strictest to loosest."""
 
-    Attributes:
-        threshold: (T,) a pair is accepted if its similarity is at least this; the first accepts none.
-        false_accept_rate: (T,) ascending.
-        true_accept_rate: (T,) ascending.
-    """
-
+    # (T,) a pair is accepted if its similarity is at least this; the first accepts none
     threshold: NDArray[np.float64]
-    false_accept_rate: NDArray[np.float64]
-    true_accept_rate: NDArray[np.float64]
+    false_accept_rate: NDArray[np.float64]  # (T,) ascending
+    true_accept_rate: NDArray[np.float64]  # (T,) ascending
 
     @property
     def area(self) -> float:
@@ -78,19 +73,13 @@ def roc_curve(similarity: FloatArray, is_same: BoolArray) -> RocCurve:
 
 @dataclass(frozen=True, slots=True)
 class AcceptPoint:
-    """TAR at one FAR.
+    """TAR at one FAR."""
 
-    Attributes:
-        far: False accept rate asked for.
-        tar: Largest true accept rate at which no more than that are falsely accepted.
-        threshold: Similarity that gives it.
-        is_resolved: Whether there are enough different pairs for even one to be accepted at this rate; if
-            not, ``tar`` is that of no false accept at all.
-    """
-
-    far: float
-    tar: float
-    threshold: float
+    far: float  # false accept rate asked for
+    tar: float  # largest true accept rate at which no more than that are falsely accepted
+    threshold: float  # similarity that gives it
+    # whether there are enough different pairs for even one to be accepted at this rate; if not, `tar` is that
+    # of no false accept at all
     is_resolved: bool
 
 
@@ -155,26 +144,18 @@ def best_f1(curve: RocCurve, n_same: int, n_different: int) -> tuple[float, floa
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """What the protocol gave.
+    """What the protocol gave."""
 
-    Attributes:
-        accuracy: Mean over the folds; ``accuracy_std`` is their standard deviation.
-        accuracy_interval: The share of pairs judged right with its 95 % bootstrap interval over people.
-        threshold: Mean similarity threshold of the folds.
-        accept: TAR at false accept rates.
-        f1: Of "same person", each fold judged by the threshold that is best on the others, like accuracy.
-        best_f1: Best F1 over all thresholds, chosen on the same pairs: what is usually reported.
-    """
-
-    accuracy: float
+    accuracy: float  # mean over the folds; `accuracy_std` is their standard deviation
     accuracy_std: float
+    # the share of pairs judged right with its 95 % bootstrap interval over people
     accuracy_interval: Estimate
-    threshold: float
+    threshold: float  # mean similarity threshold of the folds
     area: float
     equal_error_rate: float
-    accept: tuple[AcceptPoint, ...]
-    f1: float
-    best_f1: float
+    accept: tuple[AcceptPoint, ...]  # TAR at false accept rates
+    f1: float  # of "same person", each fold judged by the threshold that is best on the others, like accuracy
+    best_f1: float  # best F1 over all thresholds, chosen on the same pairs: what is usually reported
     best_f1_threshold: float
     n_pairs: int
 

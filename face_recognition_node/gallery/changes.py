@@ -30,18 +30,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One row to insert, update or delete.
+    """One row to insert, update or delete."""
 
-    Attributes:
-        kind: What to do; the row must be absent for an insert and present otherwise.
-        table: One of :data:`KEY_COLUMNS`.
-        key: Value of the table's key. Of a session, an insert makes sure that there is one of the name.
-        values: All other columns of an insert, the changed ones of an update, empty for a delete.
-    """
-
+    # what to do; the row must be absent for an insert and present otherwise
     kind: Literal["insert", "update", "delete"]
-    table: str
-    key: Key
+    table: str  # one of :data:`KEY_COLUMNS`
+    key: Key  # value of the table's key. Of a session, an insert makes sure that there is one of the name
+    # all other columns of an insert, the changed ones of an update, empty for a delete
     values: Mapping[str, Cell] = field(default_factory=dict)
 
     @property
@@ -51,8 +46,7 @@ class Change:
 
 
 LOGGED_ROWS = 5000
-LOGGED_VERSIONS = 2000
-"""Versions whose row log is kept for readers that follow."""
+LOGGED_VERSIONS = 2000  # versions whose row log is kept for readers that follow
 
 
 class Transaction:
@@ -215,40 +209,24 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a change is made on.
+    """What a change is made on."""
 
-    Attributes:
-        snapshot: Who is known.
-        rows: The transaction, which changes rows and gives out numbers.
-        config: Parameters.
-        now: Unix seconds.
-        crops: Seals what is kept of a new template's crop.
-    """
-
-    snapshot: Snapshot
-    rows: Transaction
-    config: GalleryConfig
-    now: float
-    crops: CropSafe
+    snapshot: Snapshot  # who is known
+    rows: Transaction  # the transaction, which changes rows and gives out numbers
+    config: GalleryConfig  # parameters
+    now: float  # Unix seconds
+    crops: CropSafe  # seals what is kept of a new template's crop
 
 
 @dataclass(frozen=True, slots=True)
 class Edit(Generic[Answer]):
-    """What an operation did.
+    """What an operation did."""
 
-    Attributes:
-        answer: What the caller asked for, ids in place of persons.
-        sentence: What it did, for people.
-        persons: Ids it touched.
-        is_recorded: It can be undone.
-        is_final: Nothing is kept to undo it, nor earlier changes of the same persons.
-    """
-
-    answer: Answer
-    sentence: str
-    persons: tuple[str, ...]
-    is_recorded: bool = True
-    is_final: bool = False
+    answer: Answer  # what the caller asked for, ids in place of persons
+    sentence: str  # what it did, for people
+    persons: tuple[str, ...]  # ids it touched
+    is_recorded: bool = True  # it can be undone
+    is_final: bool = False  # nothing is kept to undo it, nor earlier changes of the same persons
 
 
 def _conflict(verb: str, table: str, key: Key, what: str) -> GalleryConflictError:

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from face_recognition_node.vision.faces import FloatArray, IntArray
 
 UNIT_TOLERANCE = 1e-3
-DOUBT_SIMILARITY = 0.4
-"""A template is doubtful only if somebody else is at least this similar."""
-DOUBT_LIMIT = 20000
-"""With more templates than this, only a sample of this size is checked for doubt."""
+DOUBT_SIMILARITY = 0.4  # a template is doubtful only if somebody else is at least this similar
+DOUBT_LIMIT = 20000  # with more templates than this, only a sample of this size is checked for doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +91,7 @@ def _is_flag(column: str) -> str:
     return f"(typeof({column}) = 'integer' AND {column} IN (0, 1))"
 
 
+# table, condition that no row of it may meet, and the sentence about one that does
 _RULES = (
     ("persons", "person_id NOT IN (SELECT person_id FROM templates)", "{} has no templates"),
     ("persons", f"NOT {_is_flag('is_stranger')}", "{}: is_stranger is not 0 or 1"),
@@ -125,9 +124,7 @@ _RULES = (
         "template {}: is_set_aside is not 0 or 1",
     ),
 )  # fmt: skip
-"""Table, condition that no row of it may meet, and the sentence about one that does."""
-_ID = re.compile(r"[!-~]{1,64}")
-"""A person id: printable ASCII without blanks."""
+_ID = re.compile(r"[!-~]{1,64}")  # a person id: printable ASCII without blanks
 
 
 def row_problems(connection: sqlite3.Connection, dimension: int) -> Iterator[str]:

@@ -22,9 +22,9 @@ from face_recognition_node.gallery.retention import (
 from face_recognition_node.gallery.snapshot import Snapshot
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance, Session, checked_name
 
+# refuses a change by raising, given the gallery as it is when the change is made: another process may have
+# stored the same person since the caller looked
 Check = Callable[[Snapshot], None]
-"""Refuses a change by raising, given the gallery as it is when the change is made: another process may have
-stored the same person since the caller looked."""
 
 
 def add_person(

@@ -20,13 +20,11 @@ from face_recognition_node.gallery.files import journal_paths
 from face_recognition_node.gallery.store import IMPATIENT_SECONDS, Store
 
 LOGGER = logging.getLogger(__name__)
+# how long to wait for another process that reads the file, and when to try again if that was in vain
 SCRUB_SECONDS, SCRUB_AGAIN_S = 2.0, 10.0
-"""How long to wait for another process that reads the file, and when to try again if that was in vain."""
-PIECE_BYTES = 8
-"""Of an embedding, at five places, are looked for: any third of it holds one of them."""
+PIECE_BYTES = 8  # of an embedding, at five places, are looked for: any third of it holds one of them
 CHUNK_BYTES = 2**24
-MOST_REMOVED = 50
-"""To rewrite a file is quicker than to look for more than so much."""
+MOST_REMOVED = 50  # to rewrite a file is quicker than to look for more than so much
 
 
 class Erasure:

@@ -48,8 +48,7 @@ __all__ = [
     "Snapshot", "Template",
 ]  # fmt: skip
 
-UNDO_WINDOW = "undo_window_s"
-"""The setting of the node that the file keeps, in the table meta, for commands."""
+UNDO_WINDOW = "undo_window_s"  # the setting of the node that the file keeps, in the table meta, for commands
 Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 P = ParamSpec("P")

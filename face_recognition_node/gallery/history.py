@@ -33,31 +33,20 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 ROWS_PER_PART = 20000
-LONGEST_WINDOW_S = 86400.0
-"""No undo window is longer (see GalleryConfig)."""
+LONGEST_WINDOW_S = 86400.0  # no undo window is longer (see GalleryConfig)
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One change that can be undone or done again.
+    """One change that can be undone or done again."""
 
-    Attributes:
-        entry_id: Its place in the order of the changes.
-        made: Unix seconds.
-        sentence: What it did, for people.
-        is_done: It can be undone; otherwise it can be done again.
-        persons: Ids of those it touched.
-        seal: Name of the key that opens it, or None where it is not sealed.
-        deadline: When it ends, Unix seconds, or None.
-    """
-
-    entry_id: int
-    made: float
-    sentence: str
-    is_done: bool
-    persons: frozenset[str]
-    seal: str | None
-    deadline: float | None
+    entry_id: int  # its place in the order of the changes
+    made: float  # Unix seconds
+    sentence: str  # what it did, for people
+    is_done: bool  # it can be undone; otherwise it can be done again
+    persons: frozenset[str]  # ids of those it touched
+    seal: str | None  # name of the key that opens it, or None where it is not sealed
+    deadline: float | None  # when it ends, Unix seconds, or None
 
 
 class History:

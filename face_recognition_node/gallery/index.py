@@ -15,10 +15,10 @@ from face_recognition_node.vision.faces import FloatArray, IntArray
 if importlib.util.find_spec("faiss") is None:
     raise ModuleNotFoundError("No module named 'faiss'", name="faiss")
 
+# so many cells are searched for a query, or three for every person asked for if that is more
 MINIMUM_CELLS = 96
-"""So many cells are searched for a query, or three for every person asked for if that is more."""
+# a new cell index has room for so many persons more, or for a quarter more if that is more
 SPARE_CELLS = 1000
-"""A new cell index has room for so many persons more, or for a quarter more if that is more."""
 
 
 class FlatIndex:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from face_recognition_node.config import GalleryConfig
     from face_recognition_node.gallery.snapshot import Snapshot
 
-SEEN_INTERVAL_S = 60.0
-"""``last_seen`` is written at most this often for one person."""
+SEEN_INTERVAL_S = 60.0  # `last_seen` is written at most this often for one person
 
 
 def set_session(

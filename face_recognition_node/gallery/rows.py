@@ -15,6 +15,7 @@ from face_recognition_node.common.errors import InputError
 from face_recognition_node.gallery.schema import COLUMNS, PRECISIONS, PROVENANCES, Row
 from face_recognition_node.vision.faces import FloatArray, IntArray
 
+# a template without its embedding, as a row of a :data:`Table`, which is sorted by id
 TEMPLATES = np.dtype(
     [
         ("template_id", np.int64),
@@ -28,7 +29,6 @@ TEMPLATES = np.dtype(
     ],
     align=True,
 )
-"""A template without its embedding, as a row of a :data:`Table`, which is sorted by id."""
 Table = NDArray[np.void]
 
 
@@ -48,8 +48,7 @@ def with_changed(table: Table, touched: IntArray, new: Table) -> Table:
     return changed
 
 
-READ_ROWS = 20000
-"""Read at a time: a million rows as Python objects would take a gigabyte."""
+READ_ROWS = 20000  # read at a time: a million rows as Python objects would take a gigabyte
 
 
 def read_table(rows: Iterator[Row], dimension: int) -> tuple[Table, FloatArray]:
@@ -81,31 +80,19 @@ def _table(rows: Sequence[Row], dimension: int) -> tuple[Table, FloatArray]:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows read for a reader that follows.
+    """Rows read for a reader that follows."""
 
-    Attributes:
-        version: Of the gallery they belong to.
-        is_everything: The rows are the whole gallery; otherwise what was touched since the version asked for.
-        persons: Rows of the table persons, in the order in which they were created, then by id.
-        aliases: (alias, person_id) of those persons.
-        templates: All templates of those persons, and the touched ones of others; ascending id.
-        embeddings: (n, D) their embeddings.
-        sessions: Rows of the table sessions, always all.
-        session: Name of the current session.
-        touched_persons: Ids touched; one that is not among ``persons`` is gone.
-        touched_templates: Ids touched; one that is not among ``templates`` is gone.
-    """
-
-    version: int
+    version: int  # of the gallery they belong to
+    # the rows are the whole gallery; otherwise what was touched since the version asked for
     is_everything: bool
-    persons: list[Row]
-    aliases: list[Row]
-    templates: Table
-    embeddings: FloatArray
-    sessions: list[Row]
-    session: str
-    touched_persons: frozenset[str]
-    touched_templates: frozenset[int]
+    persons: list[Row]  # rows of the table persons, in the order in which they were created, then by id
+    aliases: list[Row]  # (alias, person_id) of those persons
+    templates: Table  # all templates of those persons, and the touched ones of others; ascending id
+    embeddings: FloatArray  # (n, D) their embeddings
+    sessions: list[Row]  # rows of the table sessions, always all
+    session: str  # name of the current session
+    touched_persons: frozenset[str]  # ids touched; one that is not among `persons` is gone
+    touched_templates: frozenset[int]  # ids touched; one that is not among `templates` is gone
 
 
 def read_rows(connection: sqlite3.Connection, version: int) -> Rows:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 from face_recognition_node.common.errors import GalleryUnavailableError
 
-PROVENANCES = ("enrolled", "adapted", "imported")
-"""Where a template can come from."""
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""Arithmetic an embedding can have been computed in."""
+PROVENANCES = ("enrolled", "adapted", "imported")  # where a template can come from
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # arithmetic an embedding can have been computed in
 
+# marks the SQLite file as ours ("FRNG"), so that no other database is taken for a gallery
 APPLICATION_ID = 0x46524E47
-"""Marks the SQLite file as ours ("FRNG"), so that no other database is taken for a gallery."""
 
 FORMAT_VERSION = 1
 
+# format 1. `changes` says which rows each version touched, for readers that follow (kind `p`erson,
+# `t`emplate; `*` stands for "too many, read everything"); the key of kind `#` is a random number by which the
+# version differs from one of the same number in another copy of the file. `history` holds, for every change
+# that can be undone or done again, its persons (ids with blanks between) and the row changes that would do
+# so, sealed where they carry embeddings
 SCHEMA = """
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -82,11 +85,6 @@ CREATE TABLE history_parts (
     PRIMARY KEY (entry_id, part)
 );
 """
-"""Format 1. ``changes`` says which rows each version touched, for readers that follow (kind ``p``erson,
-``t``emplate; ``*`` stands for "too many, read everything"); the key of kind ``#`` is a random number by which
-the version differs from one of the same number in another copy of the file. ``history`` holds, for every
-change that can be undone or done again, its persons (ids with blanks between) and the row changes that would
-do so, sealed where they carry embeddings."""
 
 
 def require_gallery(connection: sqlite3.Connection, path: Path | None) -> None:
@@ -134,6 +132,7 @@ def format_of(connection: sqlite3.Connection) -> tuple[int, int]:
     return application, version
 
 
+# all columns of the tables that edits may touch, in the order of the schema
 COLUMNS = {
     "sessions": ("name", "kind", "time_to_live_s"),
     "persons": ("person_id", "name", "is_stranger", "session", "created", "expires", "last_seen"),
@@ -144,7 +143,6 @@ COLUMNS = {
     ),
     "crops": ("template_id", "sealed"),
 }  # fmt: skip
-"""All columns of the tables that edits may touch, in the order of the schema."""
 KEY_COLUMNS = {table: columns[0] for table, columns in COLUMNS.items()}
 
 

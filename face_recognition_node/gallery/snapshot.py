@@ -24,32 +24,25 @@ from face_recognition_node.vision.faces import FloatArray, HeadPose, IntArray
 if TYPE_CHECKING:
     from face_recognition_node.gallery.store import Store
 
+# the index is asked for so many templates for each person wanted, for more if these are of fewer
 TEMPLATES_PER_PERSON = 4
-"""The index is asked for so many templates for each person wanted, for more if these are of fewer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """The gallery as of one version; immutable, but forgotten embeddings are zeroed in older snapshots too.
+    """The gallery as of one version; immutable, but forgotten embeddings are zeroed in older ones too."""
 
-    Attributes:
-        version: Grows with every change.
-        persons: Persons and strangers by id, in the order in which they were created, then by id.
-        session: Name of the current session.
-        fingerprint: Of the model and alignment the embeddings come from.
-        table: The templates but for their embeddings, ascending id.
-        index: The embeddings. It may hold more templates than ``table``: a later version's, forgotten ones.
-        aliases: Former ids of merged persons, and the ids they lead to.
-    """
-
-    version: int
+    version: int  # grows with every change
+    # persons and strangers by id, in the order in which they were created, then by id
     persons: MappingProxyType[str, Person]
     sessions: Mapping[str, Session]
-    session: str
-    fingerprint: str
+    session: str  # name of the current session
+    fingerprint: str  # of the model and alignment the embeddings come from
     dimension: int
-    table: Table
+    table: Table  # the templates but for their embeddings, ascending id
+    # the embeddings. It may hold more templates than `table`: a later version's, forgotten ones
     index: FlatIndex | CellIndex
+    # former ids of merged persons, and the ids they lead to
     aliases: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property

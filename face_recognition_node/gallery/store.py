@@ -34,18 +34,17 @@ from face_recognition_node.gallery.schema import (
 )
 
 LOGGER = logging.getLogger(__name__)
+# how long a change waits for another process that writes, and how long the next ones if that was in vain
 BUSY_SECONDS, IMPATIENT_SECONDS = 2.0, 0.1
-"""How long a change waits for another process that writes, and how long the next ones if that was in vain."""
+# how often, and how far apart, a file whose content seems to be another's is looked at
 LOOKS, LOOK_SECONDS = 5, 0.02
-"""How often, and how far apart, a file whose content seems to be another's is looked at."""
 _CURE = (
     "open it again (restart the node, or clean it up and configure it). To bring people back while a node "
     "runs, import a backup: face-recognition gallery import"
 )
+# what is wrong with the disk is believed for so long, or until the next change is stored
 WRITE_TROUBLE_S = 60.0
-"""What is wrong with the disk is believed for so long, or until the next change is stored."""
-QUICK_CHECK_BYTES = 64 * 1024 * 1024
-"""Files up to this size are checked page by page when opened."""
+QUICK_CHECK_BYTES = 64 * 1024 * 1024  # files up to this size are checked page by page when opened
 
 
 class Troubles:

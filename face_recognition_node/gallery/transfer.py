@@ -154,10 +154,9 @@ def _is_export(path: Path) -> bool:
     return found is not None
 
 
-MOST_BYTES = 2**30
-"""A larger file is not imported: about two million templates."""
+MOST_BYTES = 2**30  # a larger file is not imported: about two million templates
+# reading a file may take so long, and a second more for so many bytes of it
 DEADLINE_S, BYTES_PER_SECOND = 10.0, 5e6
-"""Reading a file may take so long, and a second more for so many bytes of it."""
 
 
 @contextlib.contextmanager
@@ -260,18 +259,12 @@ class ImportConflict(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import stored.
+    """What an import stored."""
 
-    Attributes:
-        person_ids: Everybody in the file who is in the gallery now, as called here.
-        n_persons: Persons who were not here before.
-        n_skipped: Templates that were here already, or belong to a person skipped.
-    """
-
-    person_ids: tuple[str, ...]
-    n_persons: int
+    person_ids: tuple[str, ...]  # everybody in the file who is in the gallery now, as called here
+    n_persons: int  # persons who were not here before
     n_templates: int
-    n_skipped: int
+    n_skipped: int  # templates that were here already, or belong to a person skipped
 
 
 def import_people(

@@ -49,27 +49,19 @@ class Session:
         return None if self.time_to_live_s is None else created + self.time_to_live_s
 
 
-LENGTH_TOLERANCE = 0.01
-"""How far an embedding's length may be from 1."""
+LENGTH_TOLERANCE = 0.01  # how far an embedding's length may be from 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewTemplate:
-    """A view to be stored.
+    """A view to be stored."""
 
-    Attributes:
-        embedding: (D,) float32 of unit length (within 1 %; it is stored normalised).
-        quality: In [0, 1].
-        pose: Degrees.
-        precision: One of :data:`schema.PRECISIONS`.
-        crop_bgr: The aligned (112, 112, 3) uint8 crop; kept only if the owner chose ``gallery.keep_crops``.
-    """
-
-    embedding: FloatArray
-    quality: float
-    pose: HeadPose
+    embedding: FloatArray  # (D,) float32 of unit length (within 1 %; it is stored normalised)
+    quality: float  # in [0, 1]
+    pose: HeadPose  # degrees
     provenance: Provenance = Provenance.ENROLLED
-    precision: str = "fp32"
+    precision: str = "fp32"  # one of :data:`schema.PRECISIONS`
+    # the aligned (112, 112, 3) uint8 crop; kept only if the owner chose `gallery.keep_crops`
     crop_bgr: ImageArray | None = None
 
     @classmethod
@@ -99,53 +91,36 @@ class NewTemplate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A stored view of one person; the rest as in :class:`NewTemplate`.
+    """A stored view of one person; the rest as in :class:`NewTemplate`."""
 
-    Attributes:
-        template_id: Never reused.
-        embedding: A copy that belongs to the caller.
-        created: When it was stored, Unix seconds.
-        is_set_aside: Kept, but not searched (an outlier, or too like somebody else).
-    """
-
-    template_id: int
+    template_id: int  # never reused
     person_id: str
-    embedding: FloatArray
+    embedding: FloatArray  # a copy that belongs to the caller
     quality: float
     pose: HeadPose
     provenance: Provenance
-    created: float
+    created: float  # when it was stored, Unix seconds
     precision: str = "fp32"
-    is_set_aside: bool = False
+    is_set_aside: bool = False  # kept, but not searched (an outlier, or too like somebody else)
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody in the gallery, without the biometric data.
+    """Somebody in the gallery, without the biometric data."""
 
-    Attributes:
-        person_id: Never changes, never reused.
-        name: May change, may collide, empty for a stranger without a name.
-        is_stranger: Provisional: the same unknown as before, to be named or to expire.
-        created: Unix seconds.
-        expires: When the person will be forgotten, Unix seconds; None: never.
-        last_seen: When last recognized, Unix seconds; None: not yet.
-        template_ids: Ascending; so many of them from an enrollment, added by the node, and from a file.
-        aliases: Former ids of persons merged into this one.
-    """
-
-    person_id: str
-    name: str
-    is_stranger: bool
+    person_id: str  # never changes, never reused
+    name: str  # may change, may collide, empty for a stranger without a name
+    is_stranger: bool  # provisional: the same unknown as before, to be named or to expire
     session: str
-    created: float
-    expires: float | None = None
-    last_seen: float | None = None
+    created: float  # Unix seconds
+    expires: float | None = None  # when the person will be forgotten, Unix seconds; None: never
+    last_seen: float | None = None  # when last recognized, Unix seconds; None: not yet
+    # ascending; so many of them from an enrollment, added by the node, and from a file
     template_ids: tuple[int, ...] = ()
     n_enrolled: int = 0
     n_adapted: int = 0
     n_imported: int = 0
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()  # former ids of persons merged into this one
 
     @property
     def n_templates(self) -> int:
@@ -177,8 +152,8 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+# the space, and what Unicode counts as a letter or symbol but every font draws as nothing
 _BLANK_LETTERS = " \u115f\u1160\u2800\u3164\uffa0"
-"""The space, and what Unicode counts as a letter or symbol but every font draws as nothing."""
 _JOINER = re.compile(
     "(?<=[^\\W\\d_])[\u200c\u200d](?=[^\\W\\d_])|(?<=[\u0d4d\u0dca\u094d\u09cd])[\u200c\u200d]"
 )

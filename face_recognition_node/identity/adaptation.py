@@ -48,30 +48,21 @@ if TYPE_CHECKING:
     from face_recognition_node.tracking.tracker import Track
 
 LOGGER = logging.getLogger(__name__)
-CONFLICT_LOG_RATIO = 1.0
-"""A view more like somebody else than this, natural log, is not learned."""
-MARGIN_LOG_RATIO = 4.0
-"""By how much it must be more like the person than like anybody else."""
+CONFLICT_LOG_RATIO = 1.0  # a view more like somebody else than this, natural log, is not learned
+MARGIN_LOG_RATIO = 4.0  # by how much it must be more like the person than like anybody else
+# a view is back at the track's usual similarity if its cosine is at most this much lower
 RETURN_TOLERANCE = 0.04
-"""A view is back at the track's usual similarity if its cosine is at most this much lower."""
 _FORGET_TRACK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptationReport:
-    """Something that was done or refused.
+    """Something that was done or refused."""
 
-    Attributes:
-        person_id: Whose template.
-        action: "added", "replaced", "refused" or "set_aside".
-        reason: In words.
-        similarity: Cosine to the nearest enrolled template.
-    """
-
-    person_id: str
-    action: str
-    reason: str
-    similarity: float
+    person_id: str  # whose template
+    action: str  # "added", "replaced", "refused" or "set_aside"
+    reason: str  # in words
+    similarity: float  # cosine to the nearest enrolled template
 
     def __str__(self) -> str:
         return f"adaptation of {self.person_id}: {self.action} ({self.reason}, {self.similarity:.2f})"
@@ -79,46 +70,27 @@ class AdaptationReport:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """How a view fits its person and others.
+    """How a view fits its person and others."""
 
-    Attributes:
-        similarity: Cosine to the nearest enrolled template.
-        log_ratio: What that is worth, natural log.
-        any_similarity: Cosine to the nearest template of any provenance.
-        other_log_ratio: What the similarity to the nearest other person is worth.
-    """
-
-    similarity: float
-    log_ratio: float
-    any_similarity: float
-    other_log_ratio: float
+    similarity: float  # cosine to the nearest enrolled template
+    log_ratio: float  # what that is worth, natural log
+    any_similarity: float  # cosine to the nearest template of any provenance
+    other_log_ratio: float  # what the similarity to the nearest other person is worth
 
 
 @dataclass(slots=True)
 class _Probation:
-    """What is remembered of one track.
+    """What is remembered of one track."""
 
-    Attributes:
-        person_id: Whom it is claimed to be.
-        n_certain: Certain views so far.
-        first_certain: Stamp of the first of them.
-        last_certain: Stamp of the last of them.
-        last_stamp: Stamp of the latest view.
-        usual: Highest running median of the similarity to the enrolled views.
-        view: A view that may be stored, or None.
-        view_similarity: Its cosine to the person's nearest template.
-        returns: Views at the usual similarity since.
-    """
-
-    person_id: str
-    n_certain: int = 0
-    first_certain: float = 0.0
-    last_certain: float = 0.0
-    last_stamp: float = -math.inf
-    usual: float = -1.0
-    view: FaceView | None = None
-    view_similarity: float = 0.0
-    returns: int = 0
+    person_id: str  # whom it is claimed to be
+    n_certain: int = 0  # certain views so far
+    first_certain: float = 0.0  # stamp of the first of them
+    last_certain: float = 0.0  # stamp of the last of them
+    last_stamp: float = -math.inf  # stamp of the latest view
+    usual: float = -1.0  # highest running median of the similarity to the enrolled views
+    view: FaceView | None = None  # a view that may be stored, or None
+    view_similarity: float = 0.0  # its cosine to the person's nearest template
+    returns: int = 0  # views at the usual similarity since
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=5))
 
     def note(self, view: FaceView, fit: _Fit, certain_log_ratio: float) -> None:

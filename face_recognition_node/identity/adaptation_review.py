@@ -16,29 +16,20 @@ if TYPE_CHECKING:
     from face_recognition_node.gallery.snapshot import Snapshot
     from face_recognition_node.identity.calibration import Calibration
 
+# an adapted template that is less like the enrolled ones than this, natural log, is an outlier
 OUTLIER_LOG_RATIO = 1.0
-"""An adapted template that is less like the enrolled ones than this, natural log, is an outlier."""
-TWIN_PROBABILITY = 0.9
-"""From which on two enrolled entries are reported as perhaps one person."""
-_STRANGER_PROBABILITY = 0.3
-"""The same for an entry without a name and another one."""
+TWIN_PROBABILITY = 0.9  # from which on two enrolled entries are reported as perhaps one person
+_STRANGER_PROBABILITY = 0.3  # the same for an entry without a name and another one
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """A template that should be set aside.
+    """A template that should be set aside."""
 
-    Attributes:
-        template_id: Which.
-        person_id: Whose.
-        reason: In words.
-        similarity: Cosine that shows it.
-    """
-
-    template_id: int
-    person_id: str
-    reason: str
-    similarity: float
+    template_id: int  # which
+    person_id: str  # whose
+    reason: str  # in words
+    similarity: float  # cosine that shows it
 
 
 def review(snapshot: Snapshot, calibration: Calibration) -> list[Issue]:

@@ -54,37 +54,25 @@ class _Card(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """The score distributions of one embedder.
+    """The score distributions of one embedder."""
 
-    Attributes:
-        qualities: (Q,) rising quality levels in [0, 1] at which the tables stand.
-        similarities: (S,) rising, evenly spaced corrected similarities.
-        ratio: (Q, Q, S) natural-log likelihood ratio, symmetric in the qualities, rising in similarity.
-        false_match: (Q, Q, S) natural log of the false match rate, symmetric, falling in similarity.
-        prototypes: (B, D) unit vectors, cluster centres of many faces.
-        neighbours: How many nearest prototypes make the hubness.
-        weight: How much of the hubness is taken off a similarity.
-        mean_hubness: Hubness of an ordinary face.
-        looks: How many independent comparisons one whole track of a stranger is worth (see ``identity.py``).
-        correlation_s: Time after which the noise in a face's embedding has lost 1 - 1/e of its memory.
-        embedder_sha256: Weights these tables belong to.
-        report: What was measured while fitting (Cllr, calibration error, counts), for people.
-        different_people: Mean and standard deviation of the corrected similarity of different people at the
-            best quality; follows from ``false_match``.
-    """
-
-    qualities: FloatArray
-    similarities: FloatArray
+    qualities: FloatArray  # (Q,) rising quality levels in [0, 1] at which the tables stand
+    similarities: FloatArray  # (S,) rising, evenly spaced corrected similarities
+    # (Q, Q, S) natural-log likelihood ratio, symmetric in the qualities, rising in similarity
     ratio: FloatArray
-    false_match: FloatArray
-    prototypes: FloatArray
-    neighbours: int
-    weight: float
-    mean_hubness: float
+    false_match: FloatArray  # (Q, Q, S) natural log of the false match rate, symmetric, falling in similarity
+    prototypes: FloatArray  # (B, D) unit vectors, cluster centres of many faces
+    neighbours: int  # how many nearest prototypes make the hubness
+    weight: float  # how much of the hubness is taken off a similarity
+    mean_hubness: float  # hubness of an ordinary face
+    # how many independent comparisons one whole track of a stranger is worth (see `identity.py`)
     looks: float
-    correlation_s: float
-    embedder_sha256: str = ""
+    correlation_s: float  # time after which the noise in a face's embedding has lost 1 - 1/e of its memory
+    embedder_sha256: str = ""  # weights these tables belong to
+    # what was measured while fitting (Cllr, calibration error, counts), for people
     report: Mapping[str, Any] | None = None
+    # mean and standard deviation of the corrected similarity of different people at the best quality; follows
+    # from `false_match`
     different_people: tuple[float, float] = field(init=False)
 
     def __post_init__(self) -> None:

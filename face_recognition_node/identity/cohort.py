@@ -41,38 +41,26 @@ if TYPE_CHECKING:
     from face_recognition_node.identity.calibration import Calibration
     from face_recognition_node.vision.faces import FloatArray
 
-LARGEST = 64
-"""Persons that are enough to measure by."""
+LARGEST = 64  # persons that are enough to measure by
+# `delta0`: LFW 0.03, ORL 0.87, RAP3DF 1.02 were measured; in spreads, so that it outlives the weights
 EXPECTED_SHIFT = 0.6
-"""``delta0``: LFW 0.03, ORL 0.87, RAP3DF 1.02 were measured; in spreads, so that it outlives the weights."""
-_SHIFT_VARIANCE = 0.25
-"""``tau^2``, of the same three."""
+_SHIFT_VARIANCE = 0.25  # `tau^2`, of the same three
+# `rho`: ORL 0.09, RAP3DF 0.10, LFW 0.02 were measured, corrected for hubness; what remains of the variance is
+# 0.97 to 1.02 of that behind the tables
 _PERSON_VARIANCE = 0.12
-"""``rho``: ORL 0.09, RAP3DF 0.10, LFW 0.02 were measured, corrected for hubness; what remains of the
-variance is 0.97 to 1.02 of that behind the tables."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cohort:
-    """Some persons of the gallery, each by the centre of their templates.
+    """Some persons of the gallery, each by the centre of their templates."""
 
-    Attributes:
-        calibration: The tables.
-        centers: (n, D) unit vectors of different persons.
-        hubness: (n,) of the centres.
-        measured: How much higher similarities of different persons are here, ``m``; 0 for fewer than two.
-        shift: ``delta^`` above.
-        variance: What is not known of it.
-        own: ``a^`` of each person by id.
-    """
-
-    calibration: Calibration
-    centers: FloatArray
-    hubness: FloatArray
-    measured: float
-    shift: float
-    variance: float
-    own: Mapping[str, float]
+    calibration: Calibration  # the tables
+    centers: FloatArray  # (n, D) unit vectors of different persons
+    hubness: FloatArray  # (n,) of the centres
+    measured: float  # how much higher similarities of different persons are here, `m`; 0 for fewer than two
+    shift: float  # `delta^` above
+    variance: float  # what is not known of it
+    own: Mapping[str, float]  # `a^` of each person by id
 
     @classmethod
     def of(cls, persons: Mapping[str, FloatArray], calibration: Calibration) -> Cohort:

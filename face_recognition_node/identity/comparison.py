@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from face_recognition_node.gallery.values import Template
     from face_recognition_node.identity.calibration import Calibration
 
-_LEAST_QUALITY = 1e-3
-"""Views of quality 0 still have a direction where there is nothing better."""
+_LEAST_QUALITY = 1e-3  # views of quality 0 still have a direction where there is nothing better
 
 
 def log_likelihood_ratios(

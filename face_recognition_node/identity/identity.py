@@ -53,27 +53,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Claim:
-    """What is remembered of a track between frames.
+    """What is remembered of a track between frames."""
 
-    Attributes:
-        person_id: Whom the track is claimed to be now, or None.
-        former_id: The enrolled person it was ever claimed to be, or None.
-        answered: Versions of evidence and gallery that the matches belong to.
-        matches: The persons it may be, highest ratio first.
-        supported: When a view last spoke for a person by itself, seconds, by person_id of whom was claimed.
-        is_stranger: Whether that person was a stranger when the claim was made.
-        new_probability: Posterior that it is somebody who is not in the gallery.
-        others: How strongly another face in the same frame was held to be a stranger, by the stranger's id:
-            the log-likelihood ratio, infinite where the stranger was created from that very face.
-    """
-
-    person_id: str | None = None
-    former_id: str | None = None
-    answered: tuple[int, int] = (-1, -1)
-    matches: tuple[Match, ...] = ()
+    person_id: str | None = None  # whom the track is claimed to be now, or None
+    former_id: str | None = None  # the enrolled person it was ever claimed to be, or None
+    answered: tuple[int, int] = (-1, -1)  # versions of evidence and gallery that the matches belong to
+    matches: tuple[Match, ...] = ()  # the persons it may be, highest ratio first
+    # when a view last spoke for a person by itself, seconds, by person_id of whom was claimed
     supported: dict[str, float] = field(default_factory=dict)
-    is_stranger: bool = False
-    new_probability: float = 0.0
+    is_stranger: bool = False  # whether that person was a stranger when the claim was made
+    new_probability: float = 0.0  # posterior that it is somebody who is not in the gallery
+    # how strongly another face in the same frame was held to be a stranger, by the stranger's id: the
+    # log-likelihood ratio, infinite where the stranger was created from that very face
     others: dict[str, float] = field(default_factory=dict)
 
 

@@ -16,18 +16,13 @@ _GOOD_QUALITY = 0.9
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """The target false-accept rate and what it costs at this size of the gallery.
+    """The target false-accept rate and what it costs at this size of the gallery."""
 
-    Attributes:
-        target: Chance that a stranger's track is ever given a name.
-        strangers_named: Expected share of strangers who are given a name, in [0, 1].
-        people_named: Expected share of enrolled people named from a single good view; a track gives several.
-        measured: What was measured on videos when the model was calibrated, in a sentence; may be empty.
-    """
-
-    target: float
-    strangers_named: float
+    target: float  # chance that a stranger's track is ever given a name
+    strangers_named: float  # expected share of strangers who are given a name, in [0, 1]
+    # expected share of enrolled people named from a single good view; a track gives several
     people_named: float
+    # what was measured on videos when the model was calibrated, in a sentence; may be empty
     measured: str = ""
 
 

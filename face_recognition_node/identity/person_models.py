@@ -26,35 +26,24 @@ if TYPE_CHECKING:
     from face_recognition_node.identity.calibration import Calibration
     from face_recognition_node.vision.faces import FloatArray
 
+# entries as alike as different people are with a smaller chance than this are taken for one person
 _LOG_CHANCE_OF_TWO = math.log(1e-4)
-"""Entries as alike as different people are with a smaller chance than this are taken for one person."""
-MOST_ENTRIES = 500
-"""Of larger galleries the latest are compared with one another."""
+MOST_ENTRIES = 500  # of larger galleries the latest are compared with one another
+# entries less alike are not one person, whatever the tables say, and need not be looked up in them
 _LEAST_COSINE = 0.15
-"""Entries less alike are not one person, whatever the tables say, and need not be looked up in them."""
-MOST_COMPARED = 8
-"""Persons compared in full for one query; those further down the search cannot be named."""
+MOST_COMPARED = 8  # persons compared in full for one query; those further down the search cannot be named
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One person that a track might be.
+    """One person that a track might be."""
 
-    Attributes:
-        person_id: Who.
-        is_stranger: Whether that is a provisional person.
-        similarity: Cosine between the track and the person's model.
-        log_ratio: Natural log-likelihood ratio of this person against somebody else.
-        log_false_match: Natural log of the chance that somebody else is as alike.
-        distance: Euclidean distance to the nearest template.
-    """
-
-    person_id: str
-    is_stranger: bool
-    similarity: float
-    log_ratio: float
-    log_false_match: float
-    distance: float
+    person_id: str  # who
+    is_stranger: bool  # whether that is a provisional person
+    similarity: float  # cosine between the track and the person's model
+    log_ratio: float  # natural log-likelihood ratio of this person against somebody else
+    log_false_match: float  # natural log of the chance that somebody else is as alike
+    distance: float  # Euclidean distance to the nearest template
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,44 +11,29 @@ import numpy as np
 from face_recognition_node.gallery.values import NewTemplate, Person, Provenance
 from face_recognition_node.vision.faces import FaceView, FloatArray, embedding_of
 
+# a view is added if its cosine to the nearest stored one is between these: new, hardly somebody else
 OTHER_SIDE, SAME_PERSON = 0.9, 0.5
-"""A view is added if its cosine to the nearest stored one is between these: new, hardly somebody else."""
-UNBROKEN_S = 0.5
-"""A track that was out of view for longer may have been found again in another face."""
-ADDITION_INTERVAL_S = 1.0
-"""Least time between two additions to one stranger."""
+UNBROKEN_S = 0.5  # a track that was out of view for longer may have been found again in another face
+ADDITION_INTERVAL_S = 1.0  # least time between two additions to one stranger
 
 
 @dataclass(slots=True)
 class StrangerRecord:
-    """What is known of one track as a possible stranger.
+    """What is known of one track as a possible stranger."""
 
-    Attributes:
-        views: Its best differing good views, best first.
-        n_good: Good views seen.
-        first_stamp: When the first of them was seen, seconds.
-        last_stamp: When the last of them was seen, seconds.
-        stranger_id: The id this track was given, or None.
-        pending: The commit under way, or None.
-        latest: The good view of this frame, or None.
-        stored: (D,) vectors of the views that the gallery was given.
-        last_addition: When the last of them was given to it, seconds.
-        last_update: When the track was last in view, seconds, or None.
-        passed_as: Whom the track was taken for before, or None.
-        is_broken: Whether the track was out of view for so long that it may be somebody else's since.
-    """
-
-    views: list[FaceView] = field(default_factory=list)
-    n_good: int = 0
-    first_stamp: float = 0.0
-    last_stamp: float = 0.0
-    stranger_id: str | None = None
-    pending: Future[Person] | None = None
-    latest: FaceView | None = None
+    views: list[FaceView] = field(default_factory=list)  # its best differing good views, best first
+    n_good: int = 0  # good views seen
+    first_stamp: float = 0.0  # when the first of them was seen, seconds
+    last_stamp: float = 0.0  # when the last of them was seen, seconds
+    stranger_id: str | None = None  # the id this track was given, or None
+    pending: Future[Person] | None = None  # the commit under way, or None
+    latest: FaceView | None = None  # the good view of this frame, or None
+    # (D,) vectors of the views that the gallery was given
     stored: list[FloatArray] = field(default_factory=list)
-    last_addition: float = 0.0
-    last_update: float | None = None
-    passed_as: str | None = None
+    last_addition: float = 0.0  # when the last of them was given to it, seconds
+    last_update: float | None = None  # when the track was last in view, seconds, or None
+    passed_as: str | None = None  # whom the track was taken for before, or None
+    # whether the track was out of view for so long that it may be somebody else's since
     is_broken: bool = False
 
     @property

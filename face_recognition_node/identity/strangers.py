@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 _UNLIKE = math.log(0.01)
+# a face that is undecided, but no more like anybody known than one stranger in a hundred is, will hardly get
+# a name: it waits this long only, in place of `patience_s`
 _UNLIKE_PATIENCE_S = 0.5
-"""A face that is undecided, but no more like anybody known than one stranger in a hundred is, will hardly
-get a name: it waits this long only, in place of ``patience_s``."""
+# log-likelihood ratio of being one person below which two parts of an entry are made two entries
 _TWO_PEOPLE = math.log(1 / 9)
-"""Log-likelihood ratio of being one person below which two parts of an entry are made two entries."""
+# a face that is less probably somebody new than this may be one of the strangers: it waits
 _NEW_PROBABILITY = 0.5
-"""A face that is less probably somebody new than this may be one of the strangers: it waits."""
 
 
 class StrangerBook:

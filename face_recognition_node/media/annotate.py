@@ -25,17 +25,15 @@ from face_recognition_node.vision.faces import (
 )
 
 Color = tuple[int, int, int]
-Box = tuple[int, int, int, int]
-"""left, top, width, height in pixels"""
+Box = tuple[int, int, int, int]  # left, top, width, height in pixels
+# BGR: sky blue, orange, light grey
 STATE_COLORS: dict[IdentityState, Color] = {
     IdentityState.KNOWN: (233, 180, 86),
     IdentityState.STRANGER: (0, 159, 230),
     IdentityState.UNDECIDED: (225, 225, 225),
 }
-"""BGR: sky blue, orange, light grey."""
 _DARK: Color = (26, 22, 20)
-_SMALLEST_WITH_LANDMARKS_PX = 20.0
-"""On smaller faces the dots would cover what they mark."""
+_SMALLEST_WITH_LANDMARKS_PX = 20.0  # on smaller faces the dots would cover what they mark
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing functions
 
 

@@ -33,6 +33,7 @@ _TYPES = {
     FACES: "face_recognition_interfaces/msg/FaceArray",
     ANNOTATIONS: "foxglove_msgs/msg/ImageAnnotations",
 }
+# the schema that Foxglove knows by its name (docs.foxglove.dev, ImageAnnotations)
 _FOXGLOVE = {
     "Color": "float64 r\nfloat64 g\nfloat64 b\nfloat64 a",
     "Point2": "float64 x\nfloat64 y",
@@ -47,7 +48,6 @@ _FOXGLOVE = {
     "ImageAnnotations": "foxglove_msgs/CircleAnnotation[] circles\nfoxglove_msgs/PointsAnnotation[] points\n"
     "foxglove_msgs/TextAnnotation[] texts",
 }
-"""The schema that Foxglove knows by its name (docs.foxglove.dev, ImageAnnotations)."""
 _LINE_LOOP, _POINTS = 2, 1
 _FACE = "face_recognition_interfaces/msg/Face"
 _JPEG_QUALITY = 90

@@ -21,10 +21,8 @@ STORAGES = (".mcap", ".db3")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _DEPTH_ENCODINGS = ("16UC1", "32FC1")
-_DEPTH_TOLERANCE_S = 0.05
-"""Largest difference of stamps between an image and its depth."""
-_DEPTH_DELAY_S = 0.2
-"""How much later than its image a depth image may have been recorded."""
+_DEPTH_TOLERANCE_S = 0.05  # largest difference of stamps between an image and its depth
+_DEPTH_DELAY_S = 0.2  # how much later than its image a depth image may have been recorded
 _FALLBACK_RATE_HZ = 30.0
 
 

@@ -12,8 +12,7 @@ from face_recognition_node.vision.faces import IdentifiedFace, IdentityState
 
 STATES = {IdentityState.UNDECIDED: 0, IdentityState.STRANGER: 1, IdentityState.KNOWN: 2}
 FLATNESS = {"unverified": 0, "solid": 1, "flat": 2}
-SOURCES = {"depth": 1, "size": 2}
-"""The numbers that Face.msg gives them."""
+SOURCES = {"depth": 1, "size": 2}  # the numbers that Face.msg gives them
 
 
 def face_fields(face: IdentifiedFace, point: Callable[..., Any]) -> dict[str, Any]:

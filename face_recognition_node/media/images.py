@@ -16,18 +16,18 @@ import numpy as np
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.vision.faces import ImageArray
 
+# larger pictures are refused (but for a parameter of the node): 100 kB can unpack to gigabytes
 MAXIMUM_MEGAPIXELS = 64.0
-"""Larger pictures are refused (but for a parameter of the node): 100 kB can unpack to gigabytes."""
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"})
 _PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)")
 
 
+# how the lines begin that libjpeg, libpng and OpenCV write to stderr about a picture
 _SAID_BY_LIBRARIES = re.compile(
     rb"libpng (?:error|warning): |Corrupt JPEG data: |Premature end of JPEG file|Invalid SOS parameters"
     rb"|Inconsistent progression sequence|Invalid (?:adaptation|color quantization)|Warning: unknown "
     rb"|Unsupported marker|\[ ?(?:WARN|ERROR|INFO):\d"
 )
-"""How the lines begin that libjpeg, libpng and OpenCV write to stderr about a picture."""
 _STDERR = 2
 _decoding = threading.Lock()
 

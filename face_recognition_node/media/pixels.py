@@ -94,6 +94,7 @@ _GREY16 = Layout(np.uint16, 1, _grey16)
 _UYVY = Layout(np.uint8, 2, _convert(cv2.COLOR_YUV2BGR_UYVY), even=(False, True))
 _YUYV = Layout(np.uint8, 2, _convert(cv2.COLOR_YUV2BGR_YUY2), even=(False, True))
 
+# every encoding that can be read
 LAYOUTS: dict[str, Layout] = {
     "bgr8": _BGR,
     "8UC3": _BGR,
@@ -124,7 +125,6 @@ LAYOUTS: dict[str, Layout] = {
         for bits, layout in _mosaic(code).items()
     },
 }
-"""Every encoding that can be read."""
 
 TWO_PLANES = frozenset({"nv12", "nv21"})
 
@@ -240,8 +240,8 @@ def depth_to_metres(message: Any) -> FloatArray:
     return metres
 
 
+# sides of the image that a focal length may have: more than of any lens, and positions can be computed
 _MOST_SIDES = 1000
-"""Sides of the image that a focal length may have: more than of any lens, and positions can be computed."""
 
 
 def camera_intrinsics(message: Any, size: tuple[int, int]) -> Intrinsics:

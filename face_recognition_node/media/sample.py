@@ -25,15 +25,15 @@ SIZE = (640, 480)
 
 _FILES = {"guest": "eileen_collins.jpg", "stranger": "grace_hopper.jpg"}
 NAMES = {"guest": "Eileen", "stranger": "Grace"}
+# x1, y1, x2, y2 of the face in each portrait, pixels; where RetinaFace finds it
 FACE_BOXES: dict[str, tuple[float, float, float, float]] = {
     "guest": (178.0, 57.0, 273.0, 177.0),
     "stranger": (178.0, 107.0, 354.0, 328.0),
 }
-"""x1, y1, x2, y2 of the face in each portrait, pixels; where RetinaFace finds it."""
+# the part of each portrait that hangs on the wall
 CROPS = {"guest": (36, 0, 416, 400), "stranger": (0, 0, 512, 600)}
-"""The part of each portrait that hangs on the wall."""
+# who hangs where: the centre on the wall, pixels, and the scale
 PLACES = (("guest", 520.0, 400.0, 1.0), ("stranger", 1090.0, 400.0, 0.64), ("guest", 1730.0, 400.0, 0.95))
-"""Who hangs where: the centre on the wall, pixels, and the scale."""
 _WALL_SIZE = (2300, 1000)
 _WALL_COLOR, _MAT_COLOR, _WOOD_COLOR = (166, 160, 148), (232, 238, 240), (34, 46, 62)
 

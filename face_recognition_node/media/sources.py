@@ -31,11 +31,9 @@ from face_recognition_node.vision.faces import Frame, ImageArray
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own lines would bury the one that matters
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-FOLDER_RATE_HZ = 10.0
-"""Rate at which a folder of pictures is played when nobody states one."""
+FOLDER_RATE_HZ = 10.0  # rate at which a folder of pictures is played when nobody states one
 _FALLBACK_RATE_HZ = 30.0
-_MOST_MISSES = 30
-"""Pictures in a row that a recording fails to give before that is taken for its end."""
+_MOST_MISSES = 30  # pictures in a row that a recording fails to give before that is taken for its end
 _EXPECTED = (
     "expected a camera number (0), a video, a gif, an image, a folder of images, a ROS 2 bag, or 'sample'"
 )

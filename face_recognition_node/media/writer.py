@@ -15,8 +15,8 @@ from face_recognition_node.common.files import PRIVATE, user_path
 from face_recognition_node.media.sources import IMAGE_SUFFIXES
 from face_recognition_node.vision.faces import ImageArray, require_image
 
+# codecs that every build of OpenCV with FFmpeg can write; players beside browsers read them all
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""Codecs that every build of OpenCV with FFmpeg can write; players beside browsers read them all."""
 
 
 def place_to_write(path: str | Path, endings: Sequence[str], name: str) -> Path:

@@ -17,8 +17,7 @@ from torch.nn import functional
 
 EMBEDDING_SIZE = 64
 FEATURE_CHANNELS = 1280
-LAST_MAP = 4
-"""Side of the last feature map of a face of 112 pixels."""
+LAST_MAP = 4  # side of the last feature map of a face of 112 pixels
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ from face_recognition_node.networks.retinaface import RetinaFace
 from face_recognition_node.vision.alignment import ALIGNMENT_FINGERPRINT, ALIGNMENT_TEMPLATE, CROP_SIZE
 from face_recognition_node.vision.model_card import ModelCard, write_card
 
-OPSET = 17
-"""ONNX operator set: the newest that ONNX Runtime 1.13 (2022) and OpenVINO 2022 read."""
+OPSET = 17  # ONNX operator set: the newest that ONNX Runtime 1.13 (2022) and OpenVINO 2022 read
 
 
 @dataclass(frozen=True, slots=True)

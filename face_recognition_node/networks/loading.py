@@ -17,14 +17,14 @@ from face_recognition_node.networks.efficientnet import EfficientNetEmbedder
 from face_recognition_node.networks.retinaface import RetinaFace
 from face_recognition_node.vision.model_card import ModelCard
 
+# how the network is built that a card's `network` names
 NETWORKS: dict[str, Callable[[ModelCard], nn.Module]] = {
     "retinaface_mobilenet025": lambda card: RetinaFace(),
     "efficientnet_b0_gdc": lambda card: EfficientNetEmbedder(card.dimension),
 }
-"""How the network is built that a card's ``network`` names."""
 
+# where a training checkpoint may keep its weights, best first
 _WEIGHT_KEYS = ("average", "ema", "state_dict", "model", "net")
-"""Where a training checkpoint may keep its weights, best first."""
 
 
 def read_weights(path: Path) -> dict[str, Any]:

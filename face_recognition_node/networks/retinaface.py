@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SIZE_MULTIPLE = 32
-"""Height and width of an input must be multiples of this."""
+SIZE_MULTIPLE = 32  # height and width of an input must be multiples of this
 
 ANCHORS_PER_CELL = 2
 HEAD_CHANNELS = ANCHORS_PER_CELL * (1 + 4 + 10)

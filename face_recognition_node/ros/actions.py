@@ -140,12 +140,11 @@ def _coverage(coverage: PoseCoverage) -> PoseCoverageMessage:
 
 
 POLL_S = 0.05
-FEEDBACK_PERIOD_S = 0.1
-"""Feedback of an enrollment comes at most this often, but for every view that is kept."""
+FEEDBACK_PERIOD_S = 0.1  # feedback of an enrollment comes at most this often, but for every view that is kept
 SEARCH_FEEDBACK_PERIOD_S = 0.2
 DEFAULT_SEARCH_S = 10.0
+# at a time: each keeps a thread of the executor, which has to have some left for everything else
 MOST_SEARCHES = 8
-"""At a time: each keeps a thread of the executor, which has to have some left for everything else."""
 
 
 class _Action:

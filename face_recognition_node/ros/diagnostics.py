@@ -15,15 +15,12 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-_FEW = 5
-"""Fewer answers say nothing of what they all lack."""
+_FEW = 5  # fewer answers say nothing of what they all lack
 _MOST_STAMPS = 60
-_PAUSE_S = 2.0
-"""A longer gap between stamps is a pause, not a loss."""
+_PAUSE_S = 2.0  # a longer gap between stamps is a pause, not a loss
+# share of lost images that is worth a warning; a camera that lengthens its exposure stays below
 _MANY_LOST = 0.5
-"""Share of lost images that is worth a warning; a camera that lengthens its exposure stays below."""
-_MOST_JITTER = 0.15
-"""Mean distance of the gaps from multiples of the camera's period, in periods."""
+_MOST_JITTER = 0.15  # mean distance of the gaps from multiples of the camera's period, in periods
 _SHORTEST_PERIOD_S = 1 / 150
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
@@ -60,36 +57,22 @@ def find_profile_trouble(environment: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
-    """The last seconds of the stream, and totals since the node was activated.
+    """The last seconds of the stream, and totals since the node was activated."""
 
-    Attributes:
-        received_hz: Images received per second.
-        answered_hz: Images answered per second.
-        received: Images received in all.
-        answered: Images answered in all.
-        dropped: Images that a newer one replaced before their turn came.
-        bad: Images that could not be used, by kind.
-        recently_bad: Those of the last seconds, by kind.
-        latency_p50: Median time from an image's stamp to its answer, seconds; NaN: nothing to measure.
-        latency_p95: 95th percentile of the same.
-        stage_seconds: Mean time by stage, seconds.
-        silence: Time since the last image, seconds; NaN: none yet.
-        lacks_depth: Depth was wanted for the images of the last seconds, and came for none of them.
-        lost: Share of the camera's images that did not arrive, by the gaps between stamps; NaN: not known.
-    """
-
-    received_hz: float
-    answered_hz: float
-    received: int
-    answered: int
-    dropped: int
-    bad: Mapping[str, int]
-    recently_bad: Mapping[str, int]
-    latency_p50: float
-    latency_p95: float
-    stage_seconds: Mapping[str, float] = field(default_factory=dict)
-    silence: float = float("nan")
+    received_hz: float  # images received per second
+    answered_hz: float  # images answered per second
+    received: int  # images received in all
+    answered: int  # images answered in all
+    dropped: int  # images that a newer one replaced before their turn came
+    bad: Mapping[str, int]  # images that could not be used, by kind
+    recently_bad: Mapping[str, int]  # those of the last seconds, by kind
+    latency_p50: float  # median time from an image's stamp to its answer, seconds; NaN: nothing to measure
+    latency_p95: float  # 95th percentile of the same
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)  # mean time by stage, seconds
+    silence: float = float("nan")  # time since the last image, seconds; NaN: none yet
+    # depth was wanted for the images of the last seconds, and came for none of them
     lacks_depth: bool = False
+    # share of the camera's images that did not arrive, by the gaps between stamps; NaN: not known
     lost: float = float("nan")
 
 
@@ -210,39 +193,24 @@ class ImagePublisher:
 
 @dataclass(frozen=True, slots=True)
 class NodeHealth:
-    """Everything that diagnostics tell.
+    """Everything that diagnostics tell."""
 
-    Attributes:
-        state: Lifecycle state in words.
-        error: Why the last transition failed; empty: it did not.
-        wanted: Who wants images worked on ("subscribers", "enrollment", "search", "always_on"); empty: none.
-        stream: Figures of the image stream, or None before the first activation.
-        image_topic: Where images are expected.
-        depth_topic: Where depth is expected; empty: nowhere.
-        image_timeout: Silence that is worth a warning, seconds.
-        publishers: Those that publish there; None: not known.
-        image_type: The type of message that is expected there.
-        is_reliable: Images are received with reliable quality of service.
-        profile_trouble: See :func:`find_profile_trouble`.
-        models: Key to value about networks and backends: which, where it runs, and why there.
-        gallery: Key to value about the gallery.
-        gallery_warning: What is to be done about it; empty: nothing.
-    """
-
-    state: str
-    error: str = ""
+    state: str  # lifecycle state in words
+    error: str = ""  # why the last transition failed; empty: it did not
+    # who wants images worked on ("subscribers", "enrollment", "search", "always_on"); empty: none
     wanted: Sequence[str] = ()
-    stream: StreamSummary | None = None
-    image_topic: str = ""
-    depth_topic: str = ""
-    image_timeout: float = 2.0
-    publishers: Sequence[ImagePublisher] | None = None
-    image_type: str = "sensor_msgs/msg/Image"
-    is_reliable: bool = False
-    profile_trouble: str = ""
+    stream: StreamSummary | None = None  # figures of the image stream, or None before the first activation
+    image_topic: str = ""  # where images are expected
+    depth_topic: str = ""  # where depth is expected; empty: nowhere
+    image_timeout: float = 2.0  # silence that is worth a warning, seconds
+    publishers: Sequence[ImagePublisher] | None = None  # those that publish there; None: not known
+    image_type: str = "sensor_msgs/msg/Image"  # the type of message that is expected there
+    is_reliable: bool = False  # images are received with reliable quality of service
+    profile_trouble: str = ""  # see :func:`find_profile_trouble`
+    # key to value about networks and backends: which, where it runs, and why there
     models: Mapping[str, object] = field(default_factory=dict)
-    gallery: Mapping[str, object] = field(default_factory=dict)
-    gallery_warning: str = ""
+    gallery: Mapping[str, object] = field(default_factory=dict)  # key to value about the gallery
+    gallery_warning: str = ""  # what is to be done about it; empty: nothing
 
 
 def to_diagnostics(health: NodeHealth, name: str, stamp: Time) -> DiagnosticArray:

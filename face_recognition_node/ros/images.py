@@ -25,12 +25,12 @@ RELIABILITIES = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": Relia
 
 
 _OVERRIDES = "qos_overrides."
+# what can be overridden, and the values; rclpy refuses any other only when the subscription is made
 _POLICIES: dict[str, tuple[str, ...] | range] = {
     "history": ("keep_last", "keep_all", "system_default"),
     "reliability": ("best_effort", "reliable", "system_default"),
     "depth": range(100_001),
 }
-"""What can be overridden, and the values; rclpy refuses any other only when the subscription is made."""
 
 
 def check_qos_overrides(given: Mapping[str, object], topics: Sequence[str]) -> list[str]:

@@ -14,13 +14,9 @@ from face_recognition_node.common.errors import FaceRecognitionError
 
 
 class LoudNode(LifecycleNode):
-    """A lifecycle node that remembers why its last transition failed.
+    """A lifecycle node that remembers why its last transition failed."""
 
-    Attributes:
-        last_error: One line; empty if the last transition succeeded.
-    """
-
-    last_error: str = ""
+    last_error: str = ""  # one line; empty if the last transition succeeded
 
 
 NodeT = TypeVar("NodeT", bound=LoudNode)

@@ -64,18 +64,12 @@ from face_recognition_node.vision.faces import (
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic the node publishes.
+    """A topic the node publishes."""
 
-    Attributes:
-        name: Relative to the node (``~/``) or absolute; FACE and PERSON stand for an id.
-        type: Message class, or its name as ``ros2 topic list -t`` prints it if that package is optional.
-        parameter: Switches it; empty: nothing does.
-    """
-
-    name: str
-    type: Any
+    name: str  # relative to the node (`~/`) or absolute; FACE and PERSON stand for an id
+    type: Any  # message class, or its name as `ros2 topic list -t` prints it if that package is optional
     text: str
-    parameter: str = ""
+    parameter: str = ""  # switches it; empty: nothing does
     qos: QoSProfile = field(default_factory=lambda: QoSProfile(depth=10))
 
 
@@ -391,8 +385,7 @@ def bgr_to_jpeg(image_bgr: ImageArray, header: Header, quality: int = 90) -> Com
     return message
 
 
-_LAST_SECOND = 2**31 - 1
-"""The message's field holds no more."""
+_LAST_SECOND = 2**31 - 1  # the message's field holds no more
 
 
 def stamp_to_seconds(stamp: Time) -> float:

@@ -43,10 +43,9 @@ from face_recognition_node.ros.services import GalleryServices
 logger = logging.getLogger(__name__)
 
 
+# how often the node looks whether somebody wants its answers and whether the gallery has changed
 CHECK_PERIOD_S = 0.2
-"""How often the node looks whether somebody wants its answers and whether the gallery has changed."""
-LINGER_S = 2.0
-"""How long it goes on after the last one has gone: subscribers come and go."""
+LINGER_S = 2.0  # how long it goes on after the last one has gone: subscribers come and go
 
 
 class FaceRecognitionNode(Host):

@@ -78,8 +78,7 @@ class OptionalOutput:
             self._node.destroy_publisher(publisher)
 
 
-UNKNOWN = "unknown"
-"""Class of a face of whom nothing is claimed."""
+UNKNOWN = "unknown"  # class of a face of whom nothing is claimed
 
 
 class VisionOutput(OptionalOutput):
@@ -153,8 +152,7 @@ def _hypotheses(face: Face, messages: Any) -> list[Any]:
     return results
 
 
-HEAD_M = (0.16, 0.23, 0.19)
-"""Width, height and depth of an adult's head: the box that is drawn."""
+HEAD_M = (0.16, 0.23, 0.19)  # width, height and depth of an adult's head: the box that is drawn
 _TEXT_M = 0.08
 _COLORS = {Face.KNOWN: (0.2, 0.8, 0.3), Face.STRANGER: (1.0, 0.6, 0.1), Face.UNDECIDED: (0.7, 0.7, 0.7)}
 _WORDS = {Face.KNOWN: "", Face.STRANGER: "stranger", Face.UNDECIDED: "undecided"}
@@ -233,10 +231,9 @@ def to_transform(face: Face, faces: FaceArray) -> TransformStamped:
     return transform
 
 
+# a face is announced in this image of its track: each one means topics of its own, which all hear of
 IMAGES_BEFORE_ANNOUNCED = 3
-"""A face is announced in this image of its track: each one means topics of its own, which all hear of."""
-CHANGE = 0.05
-"""A match is published again when its confidence has changed by this much."""
+CHANGE = 0.05  # a match is published again when its confidence has changed by this much
 
 
 class HumansOutput(OptionalOutput):
@@ -386,8 +383,8 @@ def to_region(face: Face, faces: FaceArray, messages: Any) -> Any:
     return region
 
 
+# where FacialLandmarks keeps our five points: RIGHT_PUPIL, LEFT_PUPIL, NOSE, MOUTH_OUTER_RIGHT and _LEFT
 _PUPILS_NOSE_MOUTH = (68, 69, 30, 48, 54)
-"""Where FacialLandmarks keeps our five points: RIGHT_PUPIL, LEFT_PUPIL, NOSE, MOUTH_OUTER_RIGHT and _LEFT."""
 _N_LANDMARKS = 70
 
 

@@ -25,8 +25,8 @@ from face_recognition_node.common.parameters import (
 )
 from face_recognition_node.config import Config
 
+# words that YAML takes for words: it would read `on` and `off` as true and false
 OUTPUT_CHOICES = ("auto", "always", "never")
-"""Words that YAML takes for words: it would read ``on`` and ``off`` as true and false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +141,10 @@ class NodeConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every parameter of the node.
+    """Every parameter of the node."""
 
-    Attributes:
-        node: What only ROS needs.
-        recognition: What the core needs; its dotted names are parameter names as they are.
-    """
-
-    node: NodeConfig = dataclasses.field(default_factory=NodeConfig)
+    node: NodeConfig = dataclasses.field(default_factory=NodeConfig)  # what only ROS needs
+    # what the core needs; its dotted names are parameter names as they are
     recognition: Config = dataclasses.field(default_factory=Config)
 
     def with_values(self, values: Mapping[str, object]) -> Settings:

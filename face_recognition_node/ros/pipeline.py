@@ -31,16 +31,11 @@ Observer = Callable[[RecognitionResult], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packet:
-    """An image message as it arrived.
+    """An image message as it arrived."""
 
-    Attributes:
-        message: The image.
-        arrived: When, seconds of the node's clock.
-        received: The same in monotonic seconds, which no bag that starts anew sets back.
-    """
-
-    message: Image | CompressedImage
-    arrived: float
+    message: Image | CompressedImage  # the image
+    arrived: float  # when, seconds of the node's clock
+    # the same in monotonic seconds, which no bag that starts anew sets back
     received: float = field(default_factory=time.monotonic)
 
 

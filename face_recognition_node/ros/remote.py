@@ -18,8 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from face_recognition_node.common.errors import FaceRecognitionError
 
 POLL_S = 0.01
-ASK_AGAIN_S = 5.0
-"""Seconds after which a question that changes nothing is taken for lost."""
+ASK_AGAIN_S = 5.0  # seconds after which a question that changes nothing is taken for lost
 
 
 class RemoteError(FaceRecognitionError):

@@ -123,17 +123,11 @@ def twin_warning(pair: tuple[str, str]) -> str:
 
 
 class Host(LoudNode):
-    """What the services and the actions need of the node they belong to.
+    """What the services and the actions need of the node they belong to."""
 
-    Attributes:
-        runtime: What is there while the node is configured.
-        pipeline: Answers the images; there while the node is configured.
-        is_active: Whether images are answered.
-    """
-
-    runtime: Runtime | None = None
-    pipeline: FramePipeline | None = None
-    is_active: bool = False
+    runtime: Runtime | None = None  # what is there while the node is configured
+    pipeline: FramePipeline | None = None  # answers the images; there while the node is configured
+    is_active: bool = False  # whether images are answered
 
     @property
     def settings(self) -> Settings:

@@ -296,6 +296,7 @@ def _absolute(text: str) -> Path:
     return path
 
 
+# service → the function of its name
 HANDLERS: dict[str, Handler] = {
     f"~/{handler.__name__}": handler
     for handler in (
@@ -304,7 +305,6 @@ HANDLERS: dict[str, Handler] = {
         get_crop, rollback_adaptation,
     )
 }  # fmt: skip
-"""Service → the function of its name."""
 
 
 def _ids(ids: Sequence[str]) -> str:
@@ -312,6 +312,7 @@ def _ids(ids: Sequence[str]) -> str:
     return text if len(text) <= 200 else f"{text[:200]} …"
 
 
+# what is logged of a change: ids only, because logs are often readable by everybody
 LOGGED: dict[str, Callable[[Any, Any], str]] = {
     "~/rename_person": lambda request, response: f"renamed {response.person.person_id}",
     "~/merge_persons": lambda request, response: (
@@ -327,4 +328,3 @@ LOGGED: dict[str, Callable[[Any, Any], str]] = {
     "~/forget_persons": lambda request, response: f"forgot {_ids(response.forgotten_person_ids)}",
     "~/add_face_from_image": lambda request, response: f"enrolled {response.person_id} from an image",
 }
-"""What is logged of a change: ids only, because logs are often readable by everybody."""

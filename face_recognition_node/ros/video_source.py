@@ -87,12 +87,11 @@ class VideoSourceConfig(Section):
     autostart: bool = parameter(False, "Configure and activate at start.", read_only=True)
 
 
+# behind its schedule by more than this, the source gives the lost time up instead of hurrying after it
 LARGEST_LAG_S = 0.5
-"""Behind its schedule by more than this, the source gives the lost time up instead of hurrying after it."""
 
 
-RETRY_S = 1.0
-"""Between two attempts to open a camera or stream that broke."""
+RETRY_S = 1.0  # between two attempts to open a camera or stream that broke
 
 
 class VideoSource(LoudNode):

@@ -15,8 +15,7 @@ from face_recognition_node.vision.detector import Detector, Embedder
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.model_card import ModelCard
 
-_COMFORTABLE_SIDE = 320
-"""Pictures smaller than this are enlarged before the detector looks, pixels."""
+_COMFORTABLE_SIDE = 320  # pictures smaller than this are enlarged before the detector looks, pixels
 
 
 @functools.cache

@@ -16,10 +16,8 @@ from face_recognition_node.vision.faces import FloatArray
 
 Costs = NDArray[np.float64]
 
-GATE = 8.0
-"""A step in position and size of more than four standard deviations (4^2 / 2) is no continuation."""
-FASTEST = 15.0
-"""Sizes of their face that a person can move in a second."""
+GATE = 8.0  # a step in position and size of more than four standard deviations (4^2 / 2) is no continuation
+FASTEST = 15.0  # sizes of their face that a person can move in a second
 
 
 def position_costs(

@@ -28,8 +28,8 @@ import numpy as np
 
 from face_recognition_node.vision.faces import FloatArray
 
+# sum of weights at which older views begin to fade, so that a long track follows a slowly changing look
 _LONGEST_MEMORY = 40.0
-"""Sum of weights at which older views begin to fade, so that a long track follows a slowly changing look."""
 
 
 @dataclass(slots=True)

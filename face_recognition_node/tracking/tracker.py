@@ -21,11 +21,10 @@ from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import Detection, FloatArray
 from face_recognition_node.vision.flatness import FLAT, UNVERIFIED, MotionEvidence, ReliefEvidence
 
+# natural-log likelihood ratios (A, B) that each of (A, D) and (B, D), with qualities, are one person
 Comparison = Callable[[FloatArray, ArrayLike, FloatArray, ArrayLike], NDArray[np.float64]]
-"""Natural-log likelihood ratios (A, B) that each of (A, D) and (B, D), with qualities, are one person."""
 
-_COST_OF_A_CUT = 3.5
-"""How much less position says for a face whose picture has changed at once, nats."""
+_COST_OF_A_CUT = 3.5  # how much less position says for a face whose picture has changed at once, nats
 
 
 @dataclass(slots=True, eq=False)

@@ -97,11 +97,11 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _uint8(np.clip(pixels, 0, 255))
 
 
+# leaves a face as it is (up to the identity warp)
 NO_AUGMENTATION = Augmentation(
     far=0, blur=0, motion=0, jpeg=0, shift=0, rotation=0, zoom=0, mirror=0, grey=0, light=0, shade=0, noise=0,
     cover=0, lower_cover=0,
 )  # fmt: skip
-"""Leaves a face as it is (up to the identity warp)."""
 
 
 def motion_kernel(angle: float, length: int) -> FloatArray:

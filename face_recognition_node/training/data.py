@@ -29,8 +29,7 @@ from face_recognition_node.training.recipe import BatchRecipe, DataRecipe
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
 MANIFEST = "manifest.csv"
-Draw = tuple[int, int]
-"""Face number and the seed of its augmentation."""
+Draw = tuple[int, int]  # face number and the seed of its augmentation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,8 +67,8 @@ class PreparedFaces:
         return np.asarray(image, np.uint8)
 
 
+# numbered aligned faces with (N,) labels (-1 unlabelled), and the teacher's (N, D) unit vectors or None
 FaceSet = FaceArchive | PreparedFaces
-"""Numbered aligned faces with (N,) labels (-1 unlabelled), and the teacher's (N, D) unit vectors or None."""
 
 
 def open_faces(folder: Path, with_teacher: bool = True) -> FaceSet:

@@ -18,17 +18,16 @@ from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".pgm")
 MANIFEST, REJECTS, JOURNAL, SETTINGS = "manifest.csv", "rejects.csv", "journal.jsonl", "settings.json"
+# crops of one person whose 64-bit hashes differ in at most so many bits are compared pixel by pixel
 CANDIDATE_BITS = 14
-"""Crops of one person whose 64-bit hashes differ in at most so many bits are compared pixel by pixel."""
+# such crops are one picture (scaled, cut, saved again) if they correlate as well as this once one is laid
+# over the other. Of 160 photographs, found anew after each change, this finds all that were compressed or
+# made grey, 99 % of those brightened, 98 % of those enlarged or cut and 92 % of those reduced to 0.7. Of
+# 7,271 pairs of one person in LFW it takes 3 for copies, and they are; by the hash alone it was 56, and of
+# many photographs of a person one in seven was thrown away
 COPY_CORRELATION = 0.985
-"""Such crops are one picture (scaled, cut, saved again) if they correlate as well as this once one is laid
-over the other. Of 160 photographs, found anew after each change, this finds all that were compressed or made
-grey, 99 % of those brightened, 98 % of those enlarged or cut and 92 % of those reduced to 0.7. Of 7,271 pairs
-of one person in LFW it takes 3 for copies, and they are; by the hash alone it was 56, and of many photographs
-of a person one in seven was thrown away."""
 _SIDE = 56
-_PLAIN_CORRELATION = 0.8
-"""Unaligned, 99.7 % of the copies reach this and 3 % of the others."""
+_PLAIN_CORRELATION = 0.8  # unaligned, 99.7 % of the copies reach this and 3 % of the others
 
 Detect = Callable[[ImageArray], Sequence[Detection]]
 Align = Callable[[ImageArray, Detection], ImageArray]

@@ -38,15 +38,15 @@ log = logging.getLogger(__name__)
 CHECKPOINT, RECORD, WEIGHTS = "last.ckpt", "stage.json", "weights.safetensors"
 FAST_STEPS, FAST_FACES = 12, 128
 VALIDATION_FACES = 600
+# what each stage's `curves.png` shows
 CURVES = {
     "loss": ("train/loss", "train/identity", "train/metric", "train/distillation"),
     "true accept rate, validation people": tuple(
         f"validation/tar_at_far_{rate}_{size}px" for size in VALIDATION_SIZES for rate in ("0.01", "0.001")
     ),
 }
-"""What each stage's ``curves.png`` shows."""
+# how long a stage goes on may be changed while it runs
 _MAY_CHANGE = ("steps", "warmup", "cooldown", "schedule")
-"""How long a stage goes on may be changed while it runs."""
 
 
 class AveragedWeights(WeightAveraging):

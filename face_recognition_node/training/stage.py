@@ -29,8 +29,8 @@ from face_recognition_node.training.losses import (
 )
 from face_recognition_node.training.recipe import StageRecipe
 
+# sides in pixels of the faces that curves are drawn for: as they are, and as far ones
 VALIDATION_SIZES = (112, 24)
-"""Sides in pixels of the faces that curves are drawn for: as they are, and as far ones."""
 
 
 class EmbedderStage(lightning.LightningModule):

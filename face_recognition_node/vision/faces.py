@@ -59,8 +59,8 @@ class Intrinsics:
             raise InputError(f"intrinsics: expected positive focal lengths and a finite centre, got {self}")
 
 
+# a stamp this much older than the last one means that time was set back (a recording starts again)
 CLOCK_JUMP_S = 0.5
-"""A stamp this much older than the last one means that time was set back (a recording starts again)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,7 +190,7 @@ class Identity:
     name: str = ""  # display name; empty when undecided
     probability: float = 0.0  # posterior of the claim in [0, 1]
     runner_up: Candidate | None = None  # the best other person, if there is one
-    # euclidean distance in [0, 2] to the closest template of the claimed (or best) person
+    # Euclidean distance in [0, 2] to the closest template of the claimed (or best) person
     distance: float | None = None
     evidence_age: float | None = None  # seconds since an embedding last supported the claim
 

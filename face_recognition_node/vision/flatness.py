@@ -40,14 +40,13 @@ from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 
 UNVERIFIED, SOLID, FLAT = "unverified", "solid", "flat"
 
+# half axes of the part of the box that is looked at: the face without hair, ears and background
 _ELLIPSE = (0.36, 0.40)
-"""Half axes of the part of the box that is looked at: the face without hair, ears and background."""
-_GRID = 32
-"""Samples along each axis; more say little that is new, as the noise of depth cameras is smooth."""
+_GRID = 32  # samples along each axis; more say little that is new, as the noise of depth cameras is smooth
 _LEAST_SAMPLES = 60
 _LEAST_COVERAGE = 0.5
+# what lies farther than this from the median is background, hair or a hand before the face
 _DEEPEST_FACE_M = 0.12
-"""What lies farther than this from the median is background, hair or a hand before the face."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,14 +91,10 @@ def sample_face_depth(depth_m: FloatArray, detection: Detection) -> FaceDepth | 
     return FaceDepth(x[known], y[known], depth[known], float(np.median(depth[known])))
 
 
-LEAST_RELIEF_M = 0.008
-"""Between a print on a chest (up to 5 mm) and the head of a child (12 mm and more)."""
-_SMOOTH_NOISE = 2.0
-"""Factor on the standard error: neighbouring depth pixels share their errors."""
-_SYSTEMATIC_M = 0.002
-"""Standard error that no number of pixels or frames goes below."""
-_CLEAR = 2.0
-"""Standard errors between the relief and the limit that make a verdict."""
+LEAST_RELIEF_M = 0.008  # between a print on a chest (up to 5 mm) and the head of a child (12 mm and more)
+_SMOOTH_NOISE = 2.0  # factor on the standard error: neighbouring depth pixels share their errors
+_SYSTEMATIC_M = 0.002  # standard error that no number of pixels or frames goes below
+_CLEAR = 2.0  # standard errors between the relief and the limit that make a verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,21 +152,18 @@ class ReliefEvidence:
         return FLAT if above <= -_CLEAR else UNVERIFIED
 
 
-LEAST_HEIGHT_PX = 60.0
-"""Smaller faces leave too few corners, and noise that looks like relief."""
-_HEIGHT, _WINDOW = 96, 160
-"""Pixels of the face's height in the window around it, and of the window's side."""
+LEAST_HEIGHT_PX = 60.0  # smaller faces leave too few corners, and noise that looks like relief
+_HEIGHT, _WINDOW = 96, 160  # pixels of the face's height in the window around it, and of the window's side
+# seconds between observations, over which points are traced at most, and without a face that end a trace
 _STEP_S, _LONGEST_S, _LOST_S = 0.15, 2.5, 0.5
-"""Seconds between observations, over which points are traced at most, and without a face that end a trace."""
 _CORNERS, _FEWEST = 60, 15
 _RETURN_PX = 1.2
+# least s of a tilted picture, and how much of it a may be: pictures 0.2 to 0.35, heads 0.53 and more
 _TILTED, _PLANE = 0.012, 0.35
-"""Least s of a tilted picture, and how much of it a may be: pictures 0.2 to 0.35, heads 0.53 and more."""
+# least a of a head, how much of s it is at least, and how much longer its displacements are along one
+# direction than across: 1.9 to 4 on heads that turn, up to 1.5 on portraits that a camera passes
 _RELIEF, _MOST, _ALONG = 0.015, 0.6, 1.75
-"""Least a of a head, how much of s it is at least, and how much longer its displacements are along one
-direction than across: 1.9 to 4 on heads that turn, up to 1.5 on portraits that a camera passes."""
-_OBSERVATIONS = 3
-"""Fewest observations for a verdict."""
+_OBSERVATIONS = 3  # fewest observations for a verdict
 
 _Points = NDArray[np.float64]
 

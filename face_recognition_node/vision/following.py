@@ -19,18 +19,15 @@ from face_recognition_node.common.stages import StageClock
 from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 
+# side of the face in its window, pixels: enough for the flow, and small faces are not enlarged much
 FACE_SIDE = 48
-"""Side of the face in its window, pixels: enough for the flow, and small faces are not enlarged much."""
-REACH = 0.75
-"""The window reaches this many sides of the face beyond it: how far a face may move in a frame."""
-GRID = 7
-"""Points along each side of the face."""
+REACH = 0.75  # the window reaches this many sides of the face beyond it: how far a face may move in a frame
+GRID = 7  # points along each side of the face
+# a point that comes back further away than this part of the face's side was not traced
 LARGEST_RETURN_ERROR = 0.03
-"""A point that comes back further away than this part of the face's side was not traced."""
-LEAST_TRACED = 0.5
-"""Share of the points that must be traced."""
+LEAST_TRACED = 0.5  # share of the points that must be traced
+# a face that grows or shrinks by more than this factor from one frame to the next was not traced
 LARGEST_CHANGE = 1.25
-"""A face that grows or shrinks by more than this factor from one frame to the next was not traced."""
 _WIDE = 9  # pixels: side of the flow's neighbourhood
 _LEVELS = 3
 

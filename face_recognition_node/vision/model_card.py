@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from face_recognition_node.common.errors import ModelMismatchError, ModelMissingError
 from face_recognition_node.common.files import file_sha256, write_text, written_whole
 
-CALIBRATION = ".calibration.npz"
-"""Ending of the file beside a card that holds the tables of its calibration."""
+CALIBRATION = ".calibration.npz"  # ending of the file beside a card that holds the tables of its calibration
 
-ADOPTED = "adopted"
-"""What a card calls the network of an ONNX file that comes from elsewhere."""
+ADOPTED = "adopted"  # what a card calls the network of an ONNX file that comes from elsewhere
 
 
 @dataclass(frozen=True, slots=True)

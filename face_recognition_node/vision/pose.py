@@ -37,13 +37,12 @@ from face_recognition_node.common.errors import InputError
 from face_recognition_node.vision.faces import Detection, FloatArray, HeadPose, Intrinsics, Position
 
 Vector = tuple[float, float, float]
-Rotation = tuple[Vector, Vector, Vector]
-"""The rows of a rotation matrix."""
+Rotation = tuple[Vector, Vector, Vector]  # the rows of a rotation matrix
 
+# (5, 3) the rigid head: right eye, left eye, nose tip, right and left mouth corner
 HEAD_XYZ: NDArray[np.float64] = np.array(
     [[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.048, -0.670], [-0.831, 1.937, 0.094], [0.831, 1.937, 0.094]]
 )
-"""(5, 3) the rigid head: right eye, left eye, nose tip, right and left mouth corner."""
 
 _CENTRED = HEAD_XYZ - HEAD_XYZ.mean(axis=0)
 _POINTS: list[Vector] = [(x, y, z) for x, y, z in _CENTRED.tolist()]
@@ -232,11 +231,10 @@ def _product(matrix: list[list[float]], vector: Sequence[float]) -> Vector:
 
 EYES_M = 0.0634
 _EYES_SPREAD = 0.0038 / EYES_M
+# standard deviation of the distance between the eyes: in pixels, and as a share of itself
 _LANDMARK_PX, _LANDMARK_SHARE = 0.4, 0.03
-"""Standard deviation of the distance between the eyes: in pixels, and as a share of itself."""
 _YAW_ERROR = math.radians(7.0)
-_LARGEST_YAW = math.radians(60.0)
-"""Beyond it the far eye is hidden and its landmark a guess."""
+_LARGEST_YAW = math.radians(60.0)  # beyond it the far eye is hidden and its landmark a guess
 _SIDEWAYS_M = 0.01
 _DEPTH_M, _DEPTH_PER_M2 = 0.01, 0.0015
 _LEAST_EYES_PX = 3.0

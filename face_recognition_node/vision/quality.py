@@ -23,42 +23,40 @@ from face_recognition_node.vision.pose import HeadFit, fit_heads
 
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
 
+# box size in pixels -> quality
 SIZE_CURVE: Curve = (
     (4.0, 8.0, 11.0, 14.0, 18.0, 25.0, 31.0, 44.0, 63.0),
     (0.0, 0.4, 0.59, 0.71, 0.83, 0.93, 0.97, 0.99, 1.0),
 )
-"""Box size in pixels -> quality."""
+# logarithm of fine over coarse contrast, 0 for a sharp face of this size -> quality
 SHARPNESS_CURVE: Curve = (
     (-1.0, -0.75, -0.6, -0.5, -0.36, -0.2, -0.1),
     (0.05, 0.2, 0.4, 0.58, 0.84, 0.96, 1.0),
 )
-"""Logarithm of fine over coarse contrast, 0 for a sharp face of this size -> quality."""
+# share of the face lost in the dark -> quality, brightened (relighting.py), with noise of 3 grey values
 DARK_CURVE: Curve = ((0.1, 0.3, 0.47, 0.65, 0.77, 0.86, 1.0), (1.0, 0.98, 0.96, 0.93, 0.84, 0.65, 0.0))
-"""Share of the face lost in the dark -> quality, brightened (relighting.py), with noise of 3 grey values."""
+# share of the face burnt out -> quality
 BRIGHT_CURVE: Curve = ((0.0, 0.23, 0.65, 0.88, 1.0), (1.0, 0.97, 0.84, 0.54, 0.0))
-"""Share of the face burnt out -> quality."""
-YAW_CURVE: Curve = ((20.0, 35.0, 45.0, 60.0, 80.0), (1.0, 0.95, 0.88, 0.65, 0.3))
-"""Degrees -> quality."""
-PITCH_CURVE: Curve = ((15.0, 25.0, 40.0, 60.0), (1.0, 0.96, 0.8, 0.4))
-"""Degrees -> quality."""
+YAW_CURVE: Curve = ((20.0, 35.0, 45.0, 60.0, 80.0), (1.0, 0.95, 0.88, 0.65, 0.3))  # degrees -> quality
+PITCH_CURVE: Curve = ((15.0, 25.0, 40.0, 60.0), (1.0, 0.96, 0.8, 0.4))  # degrees -> quality
+# squared Mahalanobis distance of the geometry from that of faces -> quality
 LANDMARKS_CURVE: Curve = ((5.0, 10.0, 20.0, 40.0, 80.0), (1.0, 0.85, 0.6, 0.25, 0.05))
-"""Squared Mahalanobis distance of the geometry from that of faces -> quality."""
 
+# grey values below and above which a pixel tells less and less, and nothing
 DARK_LEVEL, BRIGHT_LEVEL = 40, 248
-"""Grey values below and above which a pixel tells less and less, and nothing."""
 
-_FACE = (slice(18, 108), slice(18, 94))
-"""The part of the crop that is face."""
+_FACE = (slice(18, 108), slice(18, 94))  # the part of the crop that is face
 _CROP_SPREAD = float(np.sqrt(((ALIGNMENT_TEMPLATE - ALIGNMENT_TEMPLATE.mean(axis=0)) ** 2).sum() / 5))
 _MINIMUM_SIDE = 24
 _BLOCKS = 16
 _SOBEL = 4.0
+# of one pixel. `cv2.GaussianBlur` does the same exactly to the bit, in three times the time
 _SMOOTHING = cv2.getGaussianKernel(7, 1.0)
-"""Of one pixel. ``cv2.GaussianBlur`` does the same exactly to the bit, in three times the time."""
 
+# logarithm of fine over coarse contrast of a sharp face: at 112 pixels, and per logarithm of its side
 SHARP_AT_FULL_SIZE, SHARP_BY_SIZE = -0.835, -0.351
-"""Logarithm of fine over coarse contrast of a sharp face: at 112 pixels, and per logarithm of its side."""
 
+# (7, 5) geometry of a face: linear in 1, yaw, pitch, yaw^2, pitch^2, sin^2 roll, yaw sin roll (radians)
 _EXPECTED_LAYOUT = np.array(
     [
         [1.385, 0.248, -0.004, 0.080, 0.049],
@@ -70,7 +68,7 @@ _EXPECTED_LAYOUT = np.array(
         [0.012, 0.081, -0.020, -0.108, 0.0],
     ]
 )
-"""(7, 5) geometry of a face: linear in 1, yaw, pitch, yaw^2, pitch^2, sin^2 roll, yaw sin roll (radians)."""
+# (5, 5) inverse covariance of what is left
 _LAYOUT_PRECISION = np.array(
     [
         [1184.0, -73.0, 22.0, -366.0, -53.0],
@@ -80,7 +78,6 @@ _LAYOUT_PRECISION = np.array(
         [-53.0, -92.0, 102.0, 285.0, 1678.0],
     ]
 )
-"""(5, 5) inverse covariance of what is left."""
 
 
 def assess_quality(

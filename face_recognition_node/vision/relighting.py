@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 
 from face_recognition_node.vision.faces import ImageArray
 
+# green value of the brighter parts from which a picture is left as it is; 6 % of LFW's faces lie below
 LIT_LEVEL = 140.0
-"""Green value of the brighter parts from which a picture is left as it is; 6 % of LFW's faces lie below."""
-MOST_GAIN = 12.0
-"""Beyond this there is nothing but noise to brighten."""
+MOST_GAIN = 12.0  # beyond this there is nothing but noise to brighten
 
+# every third pixel of the part of an aligned crop that is face: its background may be a bright window
 _FACE = (slice(18, 108, 3), slice(18, 94, 3))
-"""Every third pixel of the part of an aligned crop that is face: its background may be a bright window."""
+# a frame is dark only if nothing in it is lit: a small lit face in a dim room must not be burnt out
 _FACE_SHARE, _FRAME_SHARE = 0.95, 0.998
-"""A frame is dark only if nothing in it is lit: a small lit face in a dim room must not be burnt out."""
 _FRAME_STEP = 8
 _LEAST_GAIN = 1.05
-_NOISY = 3.0
-"""Standard deviation of the noise from which a brightened frame is smoothed, grey values."""
+_NOISY = 3.0  # standard deviation of the noise from which a brightened frame is smoothed, grey values
 _SECOND_DIFFERENCES = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 

@@ -33,18 +33,16 @@ from face_recognition_node.vision.retinaface_decoding import (
 )
 from face_recognition_node.vision.runner import BackendReport, ModelRunner
 
-CLOSE_SIDE = 128
-"""Longer side of the small copy for faces that fill the frame, pixels."""
+CLOSE_SIDE = 128  # longer side of the small copy for faces that fill the frame, pixels
 
-CLOSE_MARGIN = 32
-"""Margin around it, pixels."""
+CLOSE_MARGIN = 32  # margin around it, pixels
 
+# longer side of a frame at the working resolution from which there is a second pass, pixels
 CLOSE_PASS_FROM = 700
-"""Longer side of a frame at the working resolution from which there is a second pass, pixels."""
 
+# heights of the faces each pass may report where there are two, pixels at the working resolution. Between the
+# two both may, and the better score stays
 MAIN_PASS_UP_TO, CLOSE_PASS_FACES_FROM = 512, 256
-"""Heights of the faces each pass may report where there are two, pixels at the working resolution. Between
-the two both may, and the better score stays."""
 
 _AVERAGED_FROM = 2.0  # scale above which a frame is shrunk by averaging; bilinear sampling would skip pixels
 _KEPT_CANVASES = 4

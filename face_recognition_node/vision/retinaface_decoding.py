@@ -20,8 +20,7 @@ import numpy as np
 from face_recognition_node.common.errors import ModelError
 from face_recognition_node.vision.faces import FloatArray, IntArray
 
-SIZE_MULTIPLE = 32
-"""The network takes pictures whose sides are multiples of this."""
+SIZE_MULTIPLE = 32  # the network takes pictures whose sides are multiples of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,8 @@ class Placement:
 
 
 STRIDES = (8, 16, 32)
+# sides of the smaller and larger anchor of each level, pixels
 ANCHOR_SIDES = ((16, 32), (64, 128), (256, 512))
-"""Sides of the smaller and larger anchor of each level, pixels."""
 
 CENTER_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2

@@ -15,8 +15,7 @@ import numpy as np
 from face_recognition_node.common.errors import InputError
 from face_recognition_node.vision.faces import FloatArray, IdentifiedFace, ImageArray, RecognitionResult
 
-Picture = TypeVar("Picture", ImageArray, FloatArray)
-"""A colour image, or depth."""
+Picture = TypeVar("Picture", ImageArray, FloatArray)  # a colour image, or depth
 
 _CODES = {
     90: cv2.ROTATE_90_CLOCKWISE,

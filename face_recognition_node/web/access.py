@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COOKIE = "face_recognition_token"
 
+# nothing from elsewhere, no inline scripts, no frames around the page
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -25,7 +26,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Nothing from elsewhere, no inline scripts, no frames around the page."""
 
 
 def is_loopback(host: str) -> bool:

@@ -17,13 +17,11 @@ from face_recognition_node.web.operator import Operator, Picture
 
 LOGGER = logging.getLogger(__name__)
 
+# of what the operator returns; numpy's numbers are numbers
 JSON = msgspec.json.Encoder(enc_hook=lambda number: number.item())
-"""Of what the operator returns; numpy's numbers are numbers."""
-LARGEST_WIDTH = 960
-"""Wider pictures are sent smaller; the boxes stay in pixels of the original."""
+LARGEST_WIDTH = 960  # wider pictures are sent smaller; the boxes stay in pixels of the original
 _QUALITY = (cv2.IMWRITE_JPEG_QUALITY, 75)
-_SHORTEST_GAP_S = 1 / 32
-"""Between two pictures: no screen of an operator needs more than about 30 a second."""
+_SHORTEST_GAP_S = 1 / 32  # between two pictures: no screen of an operator needs more than about 30 a second
 
 
 def encode(picture: Picture, number: int) -> bytes:

@@ -41,8 +41,7 @@ from face_recognition_node.web.operator import (
 
 LOGGER = logging.getLogger(__name__)
 
-_WINDOW_S = 3.0
-"""Over which rates and latencies are told."""
+_WINDOW_S = 3.0  # over which rates and latencies are told
 _SILENCE_S = 2.0
 _TRY_AGAIN_S = 2.0
 _TIDY_S = 20.0

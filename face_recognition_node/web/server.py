@@ -29,14 +29,14 @@ LOGGER = logging.getLogger(__name__)
 ASSETS = Path(__file__).with_name("assets")
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 STATUS_GAP_S = 0.2
+# pictures sent to a browser that it has not shown yet; a slow one gets fewer pictures, not older ones
 PICTURES_IN_FLIGHT = 2
-"""Pictures sent to a browser that it has not shown yet; a slow one gets fewer pictures, not older ones."""
 
+# methods of the operator that a browser may call
 ACTIONS = (
     "overview", "views", "enroll", "cancel_enrollment", "rename", "merge", "split", "forget", "undo", "redo",
     "start_session", "export_people", "import_people", "verify", "set_target",
 )  # fmt: skip
-"""Methods of the operator that a browser may call."""
 
 
 def _request_of(method: Callable[..., Any]) -> type[msgspec.Struct]:

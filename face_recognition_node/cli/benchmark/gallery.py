@@ -41,31 +41,21 @@ SIZES = (100, 10_000, 100_000, 1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class SizeFigures:
-    """What was measured at one size; times in milliseconds, medians unless said otherwise.
-
-    Attributes:
-        index: "flat", or "cells" for the approximate index.
-        open_s: Seconds to open the file and build the index.
-        search_ms: Search of 5 queries, 8 persons each, as for every frame with 5 faces.
-        search_min_ms: Its minimum: what it takes when no other process is in the way.
-        search_32_ms: Search of 5 queries, 32 persons each.
-        add_ms: Store a person of 5 templates durably and show it to readers.
-        forget_ms: Forget a person for good, with the check that no byte is left.
-    """
+    """What was measured at one size; times in milliseconds, medians unless said otherwise."""
 
     n_templates: int
     n_persons: int
-    index: str
-    open_s: float
+    index: str  # "flat", or "cells" for the approximate index
+    open_s: float  # seconds to open the file and build the index
     file_mib: float
-    search_ms: float
-    search_min_ms: float
+    search_ms: float  # search of 5 queries, 8 persons each, as for every frame with 5 faces
+    search_min_ms: float  # its minimum: what it takes when no other process is in the way
     search_p95_ms: float
-    search_32_ms: float
-    add_ms: float
+    search_32_ms: float  # search of 5 queries, 32 persons each
+    add_ms: float  # store a person of 5 templates durably and show it to readers
     add_p95_ms: float
     rename_ms: float
-    forget_ms: float
+    forget_ms: float  # forget a person for good, with the check that no byte is left
 
     def __str__(self) -> str:
         return (

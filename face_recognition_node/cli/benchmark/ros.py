@@ -88,46 +88,31 @@ N_CALLS = 40
 
 @dataclass(frozen=True, slots=True)
 class RosFigures:
-    """What was measured.
-
-    Attributes:
-        sent: Images sent in the measured time, by the rate.
-        headers_kept: Whether every answer carried stamp and frame of an image that was sent.
-        faces_seen: Mean number of faces in an answer.
-        named: Share of answers in which the enrolled person was named.
-        latency_p50_ms: Median time from stamp to answer.
-        calls_p95_ms: 95th percentile of the time a service or parameter call takes while images stream.
-        cpu_percent: CPU time of the node, percent of one core.
-        resident_mb: Resident memory of the node at the end, MB.
-        start_s: From the start of the process until the node says that it is active.
-        stages_ms: Mean time by stage, as the node tells in its diagnostics.
-        told_hz: Answers per second as the node tells in its diagnostics; empty: it does not.
-        load: Load average of this machine at the end, one minute.
-    """
+    """What was measured."""
 
     size: str
     faces: int
     rate: float
-    sent: int
+    sent: int  # images sent in the measured time, by the rate
     answered: int
     answered_hz: float
     dropped: int
-    headers_kept: bool
-    faces_seen: float
-    named: float
-    latency_p50_ms: float
+    headers_kept: bool  # whether every answer carried stamp and frame of an image that was sent
+    faces_seen: float  # mean number of faces in an answer
+    named: float  # share of answers in which the enrolled person was named
+    latency_p50_ms: float  # median time from stamp to answer
     latency_p95_ms: float
     latency_max_ms: float
-    calls_p95_ms: float
+    calls_p95_ms: float  # 95th percentile of the time a service or parameter call takes while images stream
     calls_max_ms: float
-    cpu_percent: float
-    resident_mb: float
-    start_s: float
-    stages_ms: dict[str, float]
+    cpu_percent: float  # CPU time of the node, percent of one core
+    resident_mb: float  # resident memory of the node at the end, MB
+    start_s: float  # from the start of the process until the node says that it is active
+    stages_ms: dict[str, float]  # mean time by stage, as the node tells in its diagnostics
     backends: dict[str, str]
-    told_hz: str
+    told_hz: str  # answers per second as the node tells in its diagnostics; empty: it does not
     cores: int
-    load: float
+    load: float  # load average of this machine at the end, one minute
 
     def __str__(self) -> str:
         stages = ", ".join(f"{name} {value:.1f}" for name, value in self.stages_ms.items())

@@ -32,8 +32,7 @@ from face_recognition_node.vision.faces import FloatArray, ImageArray
 Change = Callable[[ImageArray], ImageArray]
 NameArray = np.ndarray[tuple[int, ...], np.dtype[np.str_]]
 CURVE_FPIR = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-MINIMUM_COUNTED = 100
-"""Faces that a group of people needs before it is reported."""
+MINIMUM_COUNTED = 100  # faces that a group of people needs before it is reported
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -179,21 +178,13 @@ def _draw(embeddings: FloatArray, labels: LabelArray, curves: dict[str, Any], fo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JudgedFaces:
-    """Faces of people nobody was trained on.
+    """Faces of people nobody was trained on."""
 
-    Attributes:
-        labels: (N,) who each one is.
-        names: (N,) the same as a name: LFW's, the folder's, the archive's number.
-        collections: (N,) where each one comes from.
-        read: Returns face n as (112, 112, 3) BGR uint8.
-        description: Where they come from, for people.
-    """
-
-    labels: LabelArray
-    names: NameArray
-    collections: NameArray
-    read: Callable[[int], ImageArray]
-    description: str
+    labels: LabelArray  # (N,) who each one is
+    names: NameArray  # (N,) the same as a name: LFW's, the folder's, the archive's number
+    collections: NameArray  # (N,) where each one comes from
+    read: Callable[[int], ImageArray]  # returns face n as (112, 112, 3) BGR uint8
+    description: str  # where they come from, for people
 
 
 def open_judged_faces(path: Path) -> JudgedFaces:

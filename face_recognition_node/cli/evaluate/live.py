@@ -30,8 +30,8 @@ from face_recognition_node.evaluation.scenes.cast import Person
 from face_recognition_node.evaluation.scenes.scene import Scene, stand
 from face_recognition_node.evaluation.scenes.stage import Measured, Stage
 
+# environment variable: the file in which A11's node notes whom it asks outside of this machine
 _ASKED = "FACE_RECOGNITION_ASKED_NETWORK"
-"""Environment variable: the file in which A11's node notes whom it asks outside of this machine."""
 
 
 def _people(stage: Stage, n: int) -> list[Person]:

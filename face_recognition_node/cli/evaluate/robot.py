@@ -19,8 +19,7 @@ from face_recognition_node.evaluation.scenes.scene import Scene
 if TYPE_CHECKING:
     from face_recognition_node.ros.remote import Remote
 
-PATIENCE_S = 60.0
-"""How long a loaded machine may take for anything that is not timed."""
+PATIENCE_S = 60.0  # how long a loaded machine may take for anything that is not timed
 
 
 class Robot:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from face_recognition_node.evaluation.track_rates import TrackRate
     from face_recognition_node.identity.calibration import Calibration
 
+# memory of the noise in a face's embedding where no video is given to measure it on, seconds
 DEFAULT_CORRELATION_S = 0.3
-"""Memory of the noise in a face's embedding where no video is given to measure it on, seconds."""
 GALLERY_SIZES = (5, 20, 100)
 _FIT_GALLERY = 20
 

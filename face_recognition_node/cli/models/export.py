@@ -17,8 +17,7 @@ from face_recognition_node.common.files import write_bytes
 from face_recognition_node.config import ModelsConfig
 from face_recognition_node.vision.model_card import CALIBRATION, ModelCard
 
-LEAST_COSINE = 0.9999
-"""Below this the runtimes disagree, and nothing is written."""
+LEAST_COSINE = 0.9999  # below this the runtimes disagree, and nothing is written
 
 KINDS = ("safetensors", "onnx", "json")
 

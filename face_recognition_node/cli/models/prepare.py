@@ -21,8 +21,8 @@ from face_recognition_node.config import ModelsConfig
 if TYPE_CHECKING:
     from face_recognition_node.training.preparation import PreparationLimits, Prepared
 
+# pictures handed to the processes at once; VGGFace2 has 3.3 million, too many to wait as tasks
 SLICE = 10_000
-"""Pictures handed to the processes at once; VGGFace2 has 3.3 million, too many to wait as tasks."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if kept else 1
 
 
-_prepare_one: Callable[[str], Prepared] | None = None
-"""What each process has been started for."""
+_prepare_one: Callable[[str], Prepared] | None = None  # what each process has been started for
 
 
 def _start(models: ModelsConfig, source: Path, out: Path, limits: PreparationLimits) -> None:

@@ -13,6 +13,7 @@ from face_recognition_node.cli.options import given_path
 from face_recognition_node.common.errors import ConfigurationError
 
 _PICTURES = "{0}\npictures and report.json: {1}"
+# kind of recipe: the module that trains it, its recipe, its function, and what is said of its result
 KINDS = {
     "embedder": (
         "training.run", "EmbedderRecipe", "train_embedder",
@@ -22,7 +23,6 @@ KINDS = {
     "triplet_face_id": ("systems.triplet", "TripletRecipe", "train_triplet", _PICTURES),
     "rgbd_face_id": ("systems.rgbd.training", "RgbdRecipe", "train_rgbd", _PICTURES),
 }  # fmt: skip
-"""Kind of recipe: the module that trains it, its recipe, its function, and what is said of its result."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

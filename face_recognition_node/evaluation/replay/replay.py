@@ -42,10 +42,8 @@ from face_recognition_node.vision.geometry import iou_matrix
 
 LOGGER = logging.getLogger(__name__)
 
-_SAME_FACE = 0.2
-"""Overlap (intersection over union) from which on a found face is a true one."""
-_IN_PLAIN_VIEW = 0.75
-"""Share of a face that has to be uncovered for it to count as visible."""
+_SAME_FACE = 0.2  # overlap (intersection over union) from which on a found face is a true one
+_IN_PLAIN_VIEW = 0.75  # share of a face that has to be uncovered for it to count as visible
 
 
 class Bench(Pipeline):

@@ -16,37 +16,25 @@ from face_recognition_node.evaluation.replay.track_metrics import StrangerOutcom
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentOutcome:
-    """How one enrollment of the scenario ended.
-
-    Attributes:
-        message: What the session said at its end.
-        views: How many were kept; ``views_of`` by the person they show, of composed recordings.
-        rejections: Rejected views by reason.
-        seconds: How much video it took.
-    """
+    """How one enrollment of the scenario ended."""
 
     name: str
     source: str
     success: bool
-    message: str
-    views: int
-    rejections: dict[str, int]
-    seconds: float
+    message: str  # what the session said at its end
+    views: int  # how many were kept; `views_of` by the person they show, of composed recordings
+    rejections: dict[str, int]  # rejected views by reason
+    seconds: float  # how much video it took
     views_of: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeReport:
-    """One gallery from empty to end.
-
-    Attributes:
-        enrollments: In the order they ended.
-        tracks: In the order of play.
-    """
+    """One gallery from empty to end."""
 
     name: str
-    enrollments: tuple[EnrollmentOutcome, ...]
-    tracks: tuple[TrueTrack, ...]
+    enrollments: tuple[EnrollmentOutcome, ...]  # in the order they ended
+    tracks: tuple[TrueTrack, ...]  # in the order of play
 
     @property
     def strangers(self) -> list[StrangerOutcome]:

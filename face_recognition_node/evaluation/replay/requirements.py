@@ -9,12 +9,13 @@ from typing import Any
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.evaluation.replay.replay_report import ReplayReport
 
+# figures that must reach the number that a scenario requires; shares are the worst stranger's
 AT_LEAST: dict[str, Callable[[ReplayReport], float]] = {
     "identification_rate": lambda report: report.identification_rate.value,
     "stranger_share": lambda report: _worst(s.main_id_share for s in report.followed),
     "id_consistency": lambda report: _worst(s.id_consistency for s in report.followed),
 }
-"""Figures that must reach the number that a scenario requires; shares are the worst stranger's."""
+# figures that must not exceed it; NaN where nothing was measured
 AT_MOST: dict[str, Callable[[ReplayReport], float]] = {
     "false_positive_rate": lambda report: report.false_positive_rate.value,
     "wrong_seconds": lambda report: report.wrong_seconds if _saw(report) else nan,
@@ -23,9 +24,8 @@ AT_MOST: dict[str, Callable[[ReplayReport], float]] = {
     "shared_ids": lambda report: report.shared_ids if any(s.ids for s in report.followed) else nan,
     "seconds_to_name": lambda report: report.seconds_to_name.value,
 }
-"""Figures that must not exceed it; NaN where nothing was measured."""
+# a table of person and the least share of their frames under the right name, in every recording of them
 NAMED_SHARE = "named_share"
-"""A table of person and the least share of their frames under the right name, in every recording of them."""
 
 
 def unmet(report: ReplayReport, require: Mapping[str, Any]) -> list[str]:

@@ -48,17 +48,11 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class VisibleFace:
-    """A person's face in one frame.
+    """A person's face in one frame."""
 
-    Attributes:
-        who: The person; empty for a picture of one.
-        box_xyxy: (x1, y1, x2, y2) pixels.
-        visible: Share of the box that is in the image and not covered.
-    """
-
-    who: str
-    box_xyxy: tuple[float, float, float, float]
-    visible: float
+    who: str  # the person; empty for a picture of one
+    box_xyxy: tuple[float, float, float, float]  # (x1, y1, x2, y2) pixels
+    visible: float  # share of the box that is in the image and not covered
 
     @property
     def height_px(self) -> float:
@@ -108,22 +102,14 @@ class FaceRule(_Table, frozen=True):
 
 
 class Enrollment(_Table, frozen=True):
-    """Whom to enroll, and from what.
+    """Whom to enroll, and from what."""
 
-    Attributes:
-        name: Name in the gallery and in the ground truth.
-        source: A recording to enroll from before the play, or empty: a path or a composed one.
-        at: Second of the played recording at which to begin, where ``source`` is empty.
-        x: Region of the played recording, parts of its width.
-        y: Region of the played recording, parts of its height.
-        pictures: 1-based numbers of the pictures of ``source`` to add as they are, instead of as a video.
-    """
-
-    name: Text
-    source: Source = ""
-    at: NotNegative = 0.0
-    x: Range = EVERYWHERE
-    y: Range = EVERYWHERE
+    name: Text  # name in the gallery and in the ground truth
+    source: Source = ""  # a recording to enroll from before the play, or empty: a path or a composed one
+    at: NotNegative = 0.0  # second of the played recording at which to begin, where `source` is empty
+    x: Range = EVERYWHERE  # region of the played recording, parts of its width
+    y: Range = EVERYWHERE  # region of the played recording, parts of its height
+    # 1-based numbers of the pictures of `source` to add as they are, instead of as a video
     pictures: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -131,22 +117,15 @@ class Enrollment(_Table, frozen=True):
 
 
 class Play(_Table, frozen=True):
-    """One recording with its ground truth.
+    """One recording with its ground truth."""
 
-    Attributes:
-        source: Path below the data root, ``archive.zip!folder``, ``"sample"``, or a composed recording, whose
-            own truth holds in place of ``faces``.
-        faces: Rules; a face that none fits belongs to no person.
-        enroll: Enrollments while it plays.
-        rate: Frames per second in place of the recording's own, or None.
-        skip: 1-based numbers of the pictures to leave out.
-    """
-
+    # path below the data root, `archive.zip!folder`, `"sample"`, or a composed recording, whose own truth
+    # holds in place of `faces`
     source: Source
-    faces: tuple[FaceRule, ...] = ()
-    enroll: tuple[Enrollment, ...] = ()
-    rate: NotNegative | None = None
-    skip: tuple[int, ...] = ()
+    faces: tuple[FaceRule, ...] = ()  # rules; a face that none fits belongs to no person
+    enroll: tuple[Enrollment, ...] = ()  # enrollments while it plays
+    rate: NotNegative | None = None  # frames per second in place of the recording's own, or None
+    skip: tuple[int, ...] = ()  # 1-based numbers of the pictures to leave out
 
     def __post_init__(self) -> None:
         if isinstance(self.source, str) and not self.faces:
@@ -188,26 +167,17 @@ class Rounds(_Table, frozen=True):
 
 
 class Folders(_Table, frozen=True):
-    """People, a folder of pictures each, split into enrolled and strangers: in order, then at random.
+    """People, a folder of pictures each, split into enrolled and strangers: in order, then at random."""
 
-    Attributes:
-        source: Archive or folder.
-        pictures: 1-based numbers of those to enroll from.
-        rate: At which the others are played.
-        enrolled: People.
-        strangers: People.
-        splits: Episodes.
-        seed: Of the random ones.
-        minimum: Pictures that a person needs to take part; one more than ``pictures`` if not given.
-    """
-
-    source: Text
+    source: Text  # archive or folder
+    # 1-based numbers of those to enroll from
     pictures: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
-    rate: NotNegative = 5.0
-    enrolled: Count = 0
-    strangers: Count = 0
-    splits: Count = 1
-    seed: int = 0
+    rate: NotNegative = 5.0  # at which the others are played
+    enrolled: Count = 0  # people
+    strangers: Count = 0  # people
+    splits: Count = 1  # episodes
+    seed: int = 0  # of the random ones
+    # pictures that a person needs to take part; one more than `pictures` if not given
     minimum: Count | None = None
 
     def episodes(self, root: Path) -> list[Episode]:
@@ -237,27 +207,16 @@ class Folders(_Table, frozen=True):
 
 
 class Scenario(_Table, frozen=True):
-    """A whole scenario file.
+    """A whole scenario file."""
 
-    Attributes:
-        name: For the report.
-        description: What it shows.
-        episodes: Independent of each other.
-        settings: Parameters that differ from their defaults, by dotted name.
-        pause: Seconds between one recording and the next.
-        require: What must come out, by the names of requirements.py.
-        rounds: More episodes, in short.
-        folders: More episodes, in short.
-    """
-
-    name: str = ""
-    description: str = ""
-    episodes: tuple[Episode, ...] = ()
-    settings: dict[str, Any] = {}
-    pause: NotNegative = 5.0
-    require: dict[str, Any] = {}
-    rounds: Rounds | None = None
-    folders: Folders | None = None
+    name: str = ""  # for the report
+    description: str = ""  # what it shows
+    episodes: tuple[Episode, ...] = ()  # independent of each other
+    settings: dict[str, Any] = {}  # parameters that differ from their defaults, by dotted name
+    pause: NotNegative = 5.0  # seconds between one recording and the next
+    require: dict[str, Any] = {}  # what must come out, by the names of requirements.py
+    rounds: Rounds | None = None  # more episodes, in short
+    folders: Folders | None = None  # more episodes, in short
 
 
 def read_scenario(path: Path, root: Path) -> Scenario:

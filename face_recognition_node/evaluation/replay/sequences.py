@@ -18,8 +18,7 @@ from face_recognition_node.media.sources import (
 )
 from face_recognition_node.vision.faces import Frame
 
-INSIDE = "!"
-"""``faces.zip!s1`` is the folder ``s1`` inside the archive; ``faces!s1`` is the folder ``faces/s1``."""
+INSIDE = "!"  # `faces.zip!s1` is the folder `s1` inside the archive; `faces!s1` is the folder `faces/s1`
 
 
 def list_people(path: Path) -> dict[str, list[str]]:

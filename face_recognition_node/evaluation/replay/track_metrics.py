@@ -22,21 +22,14 @@ from face_recognition_node.vision.flatness import UNVERIFIED
 
 @dataclass(frozen=True, slots=True)
 class FrameClaim:
-    """What was claimed of one true face in one frame.
+    """What was claimed of one true face in one frame."""
 
-    Attributes:
-        stamp: Time of the frame, seconds.
-        duration: How long the claim stood, until the next frame, seconds.
-        person_id: Of the claimed person or stranger.
-        expected_id: person_id of the true person if enrolled by then, else None.
-    """
-
-    stamp: float
-    duration: float
+    stamp: float  # time of the frame, seconds
+    duration: float  # how long the claim stood, until the next frame, seconds
     state: IdentityState
-    person_id: str | None = None
+    person_id: str | None = None  # of the claimed person or stranger
     name: str = ""
-    expected_id: str | None = None
+    expected_id: str | None = None  # person_id of the true person if enrolled by then, else None
     flatness: str = UNVERIFIED
 
     @property
@@ -52,18 +45,12 @@ class FrameClaim:
 
 @dataclass(frozen=True)
 class TrueTrack:
-    """One person (or one thing that is no face) in one recording, what was claimed of them, and its worth.
+    """One person (or one thing that is no face) in one recording, what was claimed of them, and its worth."""
 
-    Attributes:
-        recording: Which.
-        who: The person's name in the ground truth; empty for whatever was found outside every true face.
-        claims: In the order of time; only frames in which a face was found there.
-        visible: Stamps of the frames in which the face is in plain view, found or not; composed only.
-    """
-
-    recording: str
-    who: str
-    claims: tuple[FrameClaim, ...]
+    recording: str  # which
+    who: str  # the person's name in the ground truth; empty for whatever was found outside every true face
+    claims: tuple[FrameClaim, ...]  # in the order of time; only frames in which a face was found there
+    # stamps of the frames in which the face is in plain view, found or not; composed only
     visible: tuple[float, ...] = ()
 
     @cached_property
@@ -155,18 +142,12 @@ class TrueTrack:
 
 @dataclass(frozen=True, slots=True)
 class StrangerOutcome:
-    """How steadily one stranger was told from the others, over all recordings of one gallery.
-
-    Attributes:
-        frames: Those in which the face was found.
-        ids: Frames by stranger id.
-        shared_ids: Ids that somebody else got as well.
-    """
+    """How steadily one stranger was told from the others, over all recordings of one gallery."""
 
     who: str
-    frames: int
-    ids: dict[str, int]
-    shared_ids: tuple[str, ...]
+    frames: int  # those in which the face was found
+    ids: dict[str, int]  # frames by stranger id
+    shared_ids: tuple[str, ...]  # ids that somebody else got as well
 
     @property
     def main_id_share(self) -> float:

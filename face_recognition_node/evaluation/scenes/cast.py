@@ -24,6 +24,7 @@ from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.pose import fit_heads
 
 _HEAD_POSE = "head-pose-face-detection-{}.gif"
+# person → clip to enroll from and clip to meet in, each with the part of the width that shows the person
 CLIP_PEOPLE: dict[str, tuple[tuple[str, float, float], ...]] = {
     "W": ((_HEAD_POSE.format("female"), 0, 1), (_HEAD_POSE.format("female-and-male"), 0, 0.5)),
     "M": ((_HEAD_POSE.format("male"), 0, 1), (_HEAD_POSE.format("female-and-male"), 0.5, 1)),
@@ -31,35 +32,26 @@ CLIP_PEOPLE: dict[str, tuple[tuple[str, float, float], ...]] = {
     "C": (("book.mkv", 0, 1), ("learn.mkv", 0, 1)),
     "D": (("eat.mkv", 0, 1), ("night.mkv", 0, 1)),
 }  # fmt: skip
-"""Person → clip to enroll from and clip to meet in, each with the part of the width that shows the person."""
-_MAXIMUM_TURN = 25.0
-"""Degrees of yaw and pitch up to which a picture counts as frontal."""
+_MAXIMUM_TURN = 25.0  # degrees of yaw and pitch up to which a picture counts as frontal
+# folders of RAP3DF that show somebody of another folder (002, 025, 036, 006, 045, 042), some mixed with a
+# third person: seen by eye, after their centres had cosines of 0.72 to 0.98. They are left out
 RAP3DF_DOUBLES = frozenset({"014", "049", "053", "060", "067", "071"})
-"""Folders of RAP3DF that show somebody of another folder (002, 025, 036, 006, 045, 042), some mixed with a
-third person: seen by eye, after their centres had cosines of 0.72 to 0.98. They are left out."""
 _DEPTH = "_depth.png"
 _LEAST_TAKES = 4
 _MOST_TAKES = 8
 _CLIP_SUFFIXES = frozenset({".gif", ".mkv", ".mp4"})
 _PREFIX = {"heads": "RAP3DF ", "portraits": "ORL ", "photographs": ""}
-_SEARCH_PX = 240.0
-"""Pictures are enlarged to about this height before faces are looked for."""
+_SEARCH_PX = 240.0  # pictures are enlarged to about this height before faces are looked for
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cutout:
-    """One face to be drawn into a scene.
+    """One face to be drawn into a scene."""
 
-    Attributes:
-        image_bgr: (H, W, 3) uint8.
-        alpha: (H, W) float32 in [0, 1]; soft at the rim.
-        box_xyxy: (4,) the face's box in it, pixels, as the detector finds it.
-        relief_m: (H, W) float32 depth relative to the middle of the face, meters; None: not measured.
-    """
-
-    image_bgr: ImageArray
-    alpha: FloatArray
-    box_xyxy: FloatArray
+    image_bgr: ImageArray  # (H, W, 3) uint8
+    alpha: FloatArray  # (H, W) float32 in [0, 1]; soft at the rim
+    box_xyxy: FloatArray  # (4,) the face's box in it, pixels, as the detector finds it
+    # (H, W) float32 depth relative to the middle of the face, meters; None: not measured
     relief_m: FloatArray | None = None
 
     @property

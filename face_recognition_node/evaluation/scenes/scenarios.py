@@ -27,8 +27,7 @@ from face_recognition_node.vision.faces import IdentityState
 from face_recognition_node.vision.flatness import FLAT, SOLID, UNVERIFIED
 
 T = TypeVar("T")
-WIDE_PX = 400.0
-"""Focal length of a wide camera of 640 pixels: 77 degrees."""
+WIDE_PX = 400.0  # focal length of a wide camera of 640 pixels: 77 degrees
 
 
 def introduce(person: Person) -> Enrollment:
@@ -135,8 +134,7 @@ def _while_playing(name: str, scene: Scene, at: float) -> Episode:
 
 # A3 -----------------------------------------------------------------------------------------------
 
-SEATS = ((0.2, 1.6), (0.5, 2.2), (0.8, 3.0))
-"""Place in the picture, and distance in meters, of three seats."""
+SEATS = ((0.2, 1.6), (0.5, 2.2), (0.8, 3.0))  # place in the picture, and distance in meters, of three seats
 
 
 def seats_scene(name: str, people: Sequence[Person], order: Sequence[int], first_take: int) -> Scene:
@@ -362,6 +360,7 @@ def play_posters(stage: Stage) -> Measured:
     return Measured(text, passed, figures, pictures)
 
 
+# in the order of the table; those without a `play` and a `reason` are played with the running node
 SCENARIOS = (
     StagedScenario(
         "A1", "enroll at the door: the guest paces, two others behind",
@@ -409,7 +408,6 @@ SCENARIOS = (
     ),
     StagedScenario("A16", "the door upside down, backlit, in low light", "as A1", play_hard_door),
 )  # fmt: skip
-"""In the order of the table; those without a ``play`` and a ``reason`` are played with the running node."""
 
 
 def run_scenario(scenario: StagedScenario, stage: Stage) -> tuple[Measured | None, str]:

@@ -20,13 +20,10 @@ from face_recognition_node.evaluation.scenes.cast import Cutout, Take
 from face_recognition_node.media.sample import sample_frame
 from face_recognition_node.vision.faces import FloatArray, Frame, ImageArray, Intrinsics
 
-FACE_HEIGHT_M = 0.21
-"""Height of a face's box: from the middle of the forehead to the chin."""
+FACE_HEIGHT_M = 0.21  # height of a face's box: from the middle of the forehead to the chin
 WALL_M = 4.5
-SWAY = 0.05
-"""Motion of somebody who stands still, parts of the face's height."""
-POSTER_FRAME = 0.12
-"""Width of the white border around a poster's picture, parts of its height."""
+SWAY = 0.05  # motion of somebody who stands still, parts of the face's height
+POSTER_FRAME = 0.12  # width of the white border around a poster's picture, parts of its height
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +38,14 @@ class Key:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Actor:
-    """Somebody, or a picture of somebody, in a scene.
+    """Somebody, or a picture of somebody, in a scene."""
 
-    Attributes:
-        who: Name in the ground truth; empty for a picture.
-        takes: Played one after the other.
-        path: At least one key; in between it is interpolated smoothly, before and after it is not in view.
-        hold: Seconds for which a take is played before the next.
-        is_poster: A flat print with a border, whatever the face's depth was.
-    """
-
-    who: str
-    takes: tuple[Take, ...]
+    who: str  # name in the ground truth; empty for a picture
+    takes: tuple[Take, ...]  # played one after the other
+    # at least one key; in between it is interpolated smoothly, before and after it is not in view
     path: tuple[Key, ...]
-    hold: float = 1e9
-    is_poster: bool = False
+    hold: float = 1e9  # seconds for which a take is played before the next
+    is_poster: bool = False  # a flat print with a border, whatever the face's depth was
 
     def at(self, t: float) -> tuple[Take, Cutout, Key] | None:
         """Return what is to be seen and where, or None."""
@@ -76,44 +66,26 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """How a scene is lit and seen.
+    """How a scene is lit and seen."""
 
-    Attributes:
-        gain: Factor on all pixels.
-        backlight: Brightness that the wall gets on top, in [0, 1]: 1 is burnt out.
-        noise: Standard deviation of the sensor's noise of 255.
-    """
-
-    gain: float = 1.0
-    backlight: float = 0.0
-    noise: float = 3.0
+    gain: float = 1.0  # factor on all pixels
+    backlight: float = 0.0  # brightness that the wall gets on top, in [0, 1]: 1 is burnt out
+    noise: float = 3.0  # standard deviation of the sensor's noise of 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """Actors before a wall.
+    """Actors before a wall."""
 
-    Attributes:
-        name: For reports.
-        actors: In any order; whoever is nearer covers whoever is farther away.
-        seconds: Length.
-        rate_hz: Frames per second.
-        size: (width, height) in pixels.
-        focal_px: Focal length.
-        light: Lighting and sensor.
-        is_upside_down: The camera is mounted the wrong way round.
-        has_depth: Give frames a depth image.
-    """
-
-    name: str
-    actors: tuple[Actor, ...]
-    seconds: float
-    rate_hz: float = 10.0
-    size: tuple[int, int] = (640, 480)
-    focal_px: float = 600.0
-    light: Light = field(default_factory=Light)
-    is_upside_down: bool = False
-    has_depth: bool = False
+    name: str  # for reports
+    actors: tuple[Actor, ...]  # in any order; whoever is nearer covers whoever is farther away
+    seconds: float  # length
+    rate_hz: float = 10.0  # frames per second
+    size: tuple[int, int] = (640, 480)  # (width, height) in pixels
+    focal_px: float = 600.0  # focal length
+    light: Light = field(default_factory=Light)  # lighting and sensor
+    is_upside_down: bool = False  # the camera is mounted the wrong way round
+    has_depth: bool = False  # give frames a depth image
     _latest: dict[float, list[VisibleFace]] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:

@@ -44,21 +44,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class StagedScenario:
-    """One of the scenarios.
-
-    Attributes:
-        must: What must hold.
-        play: Plays and judges it, or None.
-        needs: Kinds of people it is composed of; one of them is enough.
-        reason: Why it is not run; a scenario without ``play`` and reason asks the running node.
-    """
+    """One of the scenarios."""
 
     number: str
     title: str
-    must: str
-    play: Callable[[Stage], Measured] | None = None
-    needs: tuple[str, ...] = ("heads", "clips")
-    reason: str = ""
+    must: str  # what must hold
+    play: Callable[[Stage], Measured] | None = None  # plays and judges it, or None
+    needs: tuple[str, ...] = ("heads", "clips")  # kinds of people it is composed of; one of them is enough
+    reason: str = ""  # why it is not run; a scenario without `play` and reason asks the running node
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,19 +50,17 @@ _PROVENANCE = {number: provenance.value for provenance, number in PROVENANCES.it
 _KIND = {number: kind for kind, number in SESSION_KINDS.items()}
 _TYPES = {call.name.removeprefix("~/"): call.type for call in SERVICES}
 
-SILENCE_S = 3.5
-"""Without diagnostics, which come every second, for this long the node counts as gone."""
-PATIENCE_S = 60.0
-"""For a service that may write a large file."""
+SILENCE_S = 3.5  # without diagnostics, which come every second, for this long the node counts as gone
+PATIENCE_S = 60.0  # for a service that may write a large file
 QUICK_S = 3.0
 
+# part of a diagnostic message that does not name its cure itself → the cure
 CURES = {
     "too slow a machine": "Close other programs, lower detector.working_width, or lower the camera's rate.",
     "usable image": "Publish one of the encodings that docs/ros.md lists.",
     "bad images": "Publish one of the encodings that docs/ros.md lists.",
     "check the disk": "Check the disk and the rights of the gallery's folder.",
 }
-"""Part of a diagnostic message that does not name its cure itself → the cure."""
 
 
 class RobotOperator(Operator):

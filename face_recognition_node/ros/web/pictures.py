@@ -22,10 +22,8 @@ from face_recognition_node.web.operator import Face, Picture
 
 STATE_WORDS = {number: state.value for state, number in STATES.items()}
 FLATNESS_WORDS = {number: word for word, number in FLATNESS.items()}
-MOST_KEPT = 12
-"""Images that wait for the faces of their stamp."""
-BARE_AFTER_S = 1.0
-"""Without faces for this long, images are shown as they are."""
+MOST_KEPT = 12  # images that wait for the faces of their stamp
+BARE_AFTER_S = 1.0  # without faces for this long, images are shown as they are
 
 
 class WebPictures:

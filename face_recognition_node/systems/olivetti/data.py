@@ -17,8 +17,8 @@ from face_recognition_node.systems.pictures import largest_face
 from face_recognition_node.systems.siamese import GREY_FACE_SIZE
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 
+# side of a newcomer's crop by the size of the detected face: frames it like the Olivetti pictures
 FRAME_SCALE = 1.25
-"""Side of a newcomer's crop by the size of the detected face: frames it like the Olivetti pictures."""
 _NAME, _SHAPE = re.compile(r"(?:^|/)s(\d+)/(\d+)\.pgm$"), (112, 92)
 
 

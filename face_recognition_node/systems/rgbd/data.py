@@ -13,10 +13,8 @@ from face_recognition_node.evaluation.face_archive import LabelArray
 from face_recognition_node.evaluation.picture_archive import open_files
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
-RGBD_SIZE = 80
-"""Side of the network's input, pixels: about the size of a head in the pictures."""
-DEPTH_SPREAD = 12.0
-"""Units of the sensor's relative depth that count as 1: about half the depth of a head."""
+RGBD_SIZE = 80  # side of the network's input, pixels: about the size of a head in the pictures
+DEPTH_SPREAD = 12.0  # units of the sensor's relative depth that count as 1: about half the depth of a head
 _HEAD_ROWS = 48
 
 DepthArray = NDArray[np.uint16]

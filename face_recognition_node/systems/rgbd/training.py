@@ -30,8 +30,7 @@ from face_recognition_node.vision.faces import FloatArray
 
 WEIGHTS, REPORT = "rgbd.pt", "report.json"
 ARTICLE_THRESHOLD = 0.4
-EPOCH_STEPS = 50
-"""Batches that a run which is cut off can lose."""
+EPOCH_STEPS = 50  # batches that a run which is cut off can lose
 
 
 class RgbdData(Section, frozen=True):
@@ -87,8 +86,7 @@ class RgbdTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-Draws = list[tuple[int, int]]
-"""Face numbers, each with the seed of its augmentation."""
+Draws = list[tuple[int, int]]  # face numbers, each with the seed of its augmentation
 
 
 class PeopleBatches(Dataset[tuple[Tensor, Tensor]]):
