@@ -1,22 +1,23 @@
-"""The reference tables and the parameter file, written from the declarations that the node itself uses.
+"""The reference tables and the parameter files, written from the declarations that the nodes themselves use.
 
 ``python tools/reference.py docs`` brings the tables in the DOCUMENTS up to date,
-``… config`` the file config/face_recognition.yaml; a test compares both with what would be written.
+``… config`` the PARAMETER_FILES; a test compares both with what would be written.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from face_recognition_node.common.parameters import Parameter, Value, flatten
+from face_recognition_node.common.parameters import Value, flatten
 from face_recognition_node.ros.messages import ACTIONS, OPTIONAL_TOPICS, SERVICES, TOPICS
-from face_recognition_node.ros.parameters import NodeParameters, bounds, declarations
+from face_recognition_node.ros.parameters import Declarations, NodeParameters, bounds, declarations
 from face_recognition_node.ros.video_source import VideoSourceConfig
+from face_recognition_node.ros.web.node import WebConfig
 
 WIDTH = 100
 Rows = Iterable[Sequence[str]]
@@ -51,42 +52,27 @@ def actions_table() -> str:
     return _table(("action", "type", "what"), rows)
 
 
-def parameters_table() -> str:
-    """Return the recognition node's parameters as a Markdown table."""
-    return _parameters_table(declarations(), NodeParameters.FIXED)
-
-
-def video_source_table() -> str:
-    """Return the video source's parameters as a Markdown table."""
-    return _parameters_table(flatten(VideoSourceConfig()), frozenset({"autostart"}))
-
-
 def main_parameters_table() -> str:
     """Return the parameters a robot is likely to set as a Markdown table."""
     rows = [
-        (f"`{name}`", f"`{_yaml(value)}`", bounds(declared), _capital(declared.description))
+        (f"`{name}`", f"`{_yaml(value)}`", _sentence(declared.description))
         for name, declared, value in declarations()
         if name in MAIN_PARAMETERS
     ]
-    return _table(("parameter", "default", "allowed", "what"), rows)
+    return _table(("parameter", "default", "what"), rows)
 
 
 MAIN_PARAMETERS = frozenset(
     {
-        "image_topic",
         "image_transport",
-        "qos_reliability",
         "rotate",
         "gallery_path",
         "always_on",
-        "autostart",
-        "models.backend",
         "models.threads",
         "detector.working_width",
         "identity.target_false_accept_rate",
         "strangers.enabled",
         "enrollment.wanted_views",
-        "enrollment.timeout_s",
         "gallery.undo_window_s",
     }
 )
@@ -95,13 +81,11 @@ TABLES = {
     "optional_topics": optional_topics_table,
     "services": services_table,
     "actions": actions_table,
-    "parameters": parameters_table,
     "main_parameters": main_parameters_table,
-    "video_source_parameters": video_source_table,
 }
 """Name of a table between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, and what makes it."""
 
-DOCUMENTS = ("docs/ros.md", "docs/parameters.md", "README.md")
+DOCUMENTS = ("docs/ros.md", "README.md")
 
 
 def fill_tables(document: str) -> str:
@@ -114,44 +98,62 @@ def fill_tables(document: str) -> str:
     return document
 
 
-def parameter_file() -> str:
-    """Return the YAML file of all parameters of the recognition node with their defaults."""
-    lines = [
-        "# Every parameter of the recognition node with its default.",
-        "# Written by `python tools/reference.py config`; a test compares it with the",
-        "# declarations. Copy it, keep what you change, and pass it to the launch file as params_file.",
-        "/**:",
-        "  ros__parameters:",
-    ]
+def recognition_file() -> str:
+    """Return the YAML file of the recognition node's parameters."""
+    usage = "Copy this file, keep what you change, and give it to the launch file as params_file."
+    return _parameter_file("the recognition node", usage, list(declarations()), NodeParameters.FIXED)
+
+
+def video_source_file() -> str:
+    """Return the YAML file of the video source's parameters."""
+    usage = "Use: ros2 run face_recognition_node video_source_node --ros-args --params-file FILE"
+    items = list(flatten(VideoSourceConfig()))
+    return _parameter_file("the video source", usage, items, frozenset({"autostart"}))
+
+
+def web_file() -> str:
+    """Return the YAML file of the parameters of the operator's page."""
+    usage = "Use: ros2 run face_recognition_node web_node --ros-args --params-file FILE"
+    items = list(flatten(WebConfig()))
+    return _parameter_file("the operator's page", usage, items, frozenset(name for name, _, _ in items))
+
+
+PARAMETER_FILES: dict[str, Callable[[], str]] = {
+    "config/face_recognition.yaml": recognition_file,
+    "config/video_source.yaml": video_source_file,
+    "config/web.yaml": web_file,
+}
+"""Path of a parameter file, and what makes it."""
+
+
+def _parameter_file(node: str, usage: str, items: Declarations, fixed: frozenset[str]) -> str:
+    """Return a node's parameter file; ``fixed`` names what can be set at start only."""
+    about = (
+        f"Every parameter of {node} with its default. The comment before it ends with the range or the "
+        "choices (in parentheses) and with [configure] if it can be set only while the node is "
+        "unconfigured, or [start] if only at start; any other takes effect on the next image. A default "
+        "with a decimal point is a double: `ros2 param set` wants 2.0, not 2."
+    )
+    written = "Written by `python tools/reference.py config`; a test compares it with the declarations."
+    lines = [line for text in (about, usage, written) for line in _comment(text, "")]
+    lines += ["/**:", "  ros__parameters:"]
     section: tuple[str, ...] = ()
-    for name, declared, value in declarations():
+    for name, declared, value in items:
         *parents, leaf = name.split(".")
         for depth, parent in enumerate(parents):
             if section[: depth + 1] != (*parents[: depth + 1],):
                 lines += ["", f"{_indent(depth)}{parent}:"]
         section = tuple(parents)
-        lines += _comment(_sentence(declared), _indent(len(parents)))
+        text = _sentence(declared.description)
+        if allowed := bounds(declared):
+            text += f" ({allowed})"
+        if name in fixed:
+            text += " [start]"
+        elif declared.read_only:
+            text += " [configure]"
+        lines += _comment(text, _indent(len(parents)))
         lines.append(f"{_indent(len(parents))}{leaf}: {_yaml(value)}")
     return "\n".join(lines) + "\n"
-
-
-def _parameters_table(items: Iterable[tuple[str, Parameter, Value]], fixed: frozenset[str]) -> str:
-    def when(name: str, declared: Parameter) -> str:
-        if name in fixed:
-            return "start"
-        return "unconfigured" if declared.read_only else ""
-
-    rows = [
-        (
-            f"`{name}`",
-            f"`{_yaml(value)}`",
-            bounds(declared),
-            when(name, declared),
-            _capital(declared.description),
-        )
-        for name, declared, value in items
-    ]
-    return _table(("parameter", "default", "allowed", "settable", "what"), rows)
 
 
 def _table(head: Sequence[str], rows: Rows) -> str:
@@ -170,12 +172,7 @@ def _qos(qos: QoSProfile) -> str:
     return f"{reliability}{latched}, depth {qos.depth}"
 
 
-def _sentence(declared: Parameter) -> str:
-    allowed = bounds(declared)
-    return _capital(declared.description) + (f" ({allowed})" if allowed else "")
-
-
-def _capital(text: str) -> str:
+def _sentence(text: str) -> str:
     text = text.strip().rstrip(".") + "."
     # "raw: …" begins with a value, which is written as it is.
     return text if text.split()[0].endswith(":") else text[:1].upper() + text[1:]
@@ -206,14 +203,15 @@ def _yaml(value: Value) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Rewrite the documents or the parameter file of a source tree."""
+    """Rewrite the documents or the parameter files of a source tree."""
     root = Path(__file__).resolve().parents[1]
     if list(arguments) == ["docs"]:
         for document in map(root.joinpath, DOCUMENTS):
             if document.exists():
                 document.write_text(fill_tables(document.read_text()))
     elif list(arguments) == ["config"]:
-        (root / "config" / "face_recognition.yaml").write_text(parameter_file())
+        for path, make in PARAMETER_FILES.items():
+            (root / path).write_text(make())
     else:
         sys.stderr.write(f"expected 'docs' or 'config', got {list(arguments)}\n")
         return 2

@@ -1,7 +1,8 @@
-"""One declaration, seen three times: the parameter file, the tables in the docs, and the node itself."""
+"""One declaration, seen three times: the parameter files, the table in the README, and the node itself."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.common.parameters import Parameter
+from face_recognition_node.common.parameters import Parameter, flatten
 from face_recognition_node.ros.parameters import (
     NodeParameters,
     Settings,
@@ -26,7 +27,9 @@ from face_recognition_node.ros.parameters import (
     describe,
     unknown_overrides,
 )
-from tools.reference import DOCUMENTS, MAIN_PARAMETERS, TABLES, fill_tables, parameter_file
+from face_recognition_node.ros.video_source import VideoSourceConfig
+from face_recognition_node.ros.web.node import WebConfig
+from tools.reference import DOCUMENTS, MAIN_PARAMETERS, PARAMETER_FILES, TABLES, fill_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,20 +41,36 @@ def flat(tree: dict, prefix: str = "") -> dict:
     return found
 
 
-def test_the_file_holds_every_parameter_with_its_default() -> None:
-    tree = yaml.safe_load((ROOT / "config" / "face_recognition.yaml").read_text())
+@pytest.mark.parametrize(
+    ("file", "items"),
+    [
+        ("face_recognition.yaml", list(declarations())),
+        ("video_source.yaml", list(flatten(VideoSourceConfig()))),
+        ("web.yaml", list(flatten(WebConfig()))),
+    ],
+)
+def test_a_file_holds_every_parameter_with_its_default(file: str, items: list) -> None:
+    tree = yaml.safe_load((ROOT / "config" / file).read_text())
     assert list(tree) == ["/**"]
     in_file = flat(tree["/**"]["ros__parameters"])
-    declared = {name: value for name, _, value in declarations()}
+    declared = {name: value for name, _, value in items}
     assert in_file == declared
     # A whole number in YAML would be an integer for ROS, which then refuses it for a float.
     assert {name: type(value) for name, value in in_file.items()} == {n: type(v) for n, v in declared.items()}
 
 
-def test_the_file_is_the_generated_one() -> None:
-    text = (ROOT / "config" / "face_recognition.yaml").read_text()
-    cure = "run: python tools/reference.py config"
-    assert text == parameter_file(), cure
+@pytest.mark.parametrize("file", PARAMETER_FILES)
+def test_a_file_is_the_generated_one(file: str) -> None:
+    assert (ROOT / file).read_text() == PARAMETER_FILES[file](), "run: python tools/reference.py config"
+
+
+def test_a_file_says_when_a_parameter_can_be_set() -> None:
+    text = PARAMETER_FILES["config/face_recognition.yaml"]()
+    comments = re.findall(r"((?:^ +# .*\n)+) +(\w+): ", text, re.MULTILINE)
+    for (comment, leaf), (name, declared, _) in zip(comments, declarations(), strict=True):
+        mark = re.search(r"\[(\w+)\]$", comment.strip())
+        expected = "start" if name in NodeParameters.FIXED else "configure" if declared.read_only else None
+        assert (leaf, mark and mark[1]) == (name.rpartition(".")[2], expected)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -65,8 +84,8 @@ def test_the_tables_in_the_docs_are_the_generated_ones(document: str) -> None:
 
 
 def test_the_docs_have_every_table() -> None:
-    text = "".join((ROOT / "docs" / page).read_text() for page in ("ros.md", "parameters.md"))
-    for name in set(TABLES) - {"main_parameters"}:
+    text = "".join((ROOT / document).read_text() for document in DOCUMENTS)
+    for name in TABLES:
         assert f"<!-- begin {name} -->\n" in text
         assert f"<!-- end {name} -->" in text
 

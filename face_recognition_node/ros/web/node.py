@@ -36,7 +36,9 @@ def serve(stop: threading.Event) -> None:
         InputError: The address cannot be listened on.
     """
     with Remote("web") as remote:
-        config = WebConfig(**declare(remote.node, list(flatten(WebConfig()))))  # type: ignore[arg-type]
+        items = list(flatten(WebConfig()))
+        fixed = frozenset(name for name, _, _ in items)
+        config = WebConfig(**declare(remote.node, items, fixed))  # type: ignore[arg-type]
         is_absolute = config.node.startswith("/")
         node = config.node if is_absolute else f"{remote.node.get_namespace().rstrip('/')}/{config.node}"
         with RobotOperator(remote, node) as operator:
