@@ -26,7 +26,10 @@ CARD = ROOT / "models" / "efficientnet_b0_64.json"
 Report = Mapping[str, Any]
 SCENARIOS = ("orl", "orl_few", "lfw", "signers", "couple", "nobody_enrolled")
 """The scenarios whose reports :func:`replay_table` needs."""
-INTRODUCTION = "Measured with the weights in `models/` by the commands named. `[ ]` are 95 % intervals.\n\n"
+INTRODUCTION = (
+    "Measured by `face-recognition evaluate replay SCENARIO` with the weights in `models/`. `[ ]` are 95 % "
+    "intervals. The target for strangers' tracks is 1 %.\n\n"
+)
 
 
 def replay_table(reports: Mapping[str, Report]) -> str:
@@ -36,40 +39,39 @@ def replay_table(reports: Mapping[str, Report]) -> str:
     tracks = _enrolled(lfw)
     single = sum(track["frames"] == 1 for track in tracks)
     return _table(
-        ("what", "figure", "command"),
+        ("scenario", "enrolled people", "strangers"),
         [
             (
-                "ORL faces: 20 people enrolled from three pictures each, five splits",
-                f"{_identified(orl)}, {_wrong(orl)}",
-                _command("orl"),
-            ),
-            ("the same, 20 strangers per split", _named_strangers(orl), ""),
-            (
-                "ORL faces: three people enrolled, 37 strangers, five splits",
-                f"{_identified(few)}, {_wrong(few)}; {_named_strangers(few)}",
-                _command("orl_few"),
+                "`orl`: 20 people enrolled from three pictures each, 20 strangers; five splits",
+                _identified(orl),
+                _named_strangers(orl),
             ),
             (
-                "LFW, pictures of different days: 100 people enrolled "
-                f"({single} of their {len(tracks)} tracks are single pictures), 200 strangers",
-                f"{_identified(lfw)}, {_wrong(lfw)}; {_named_strangers(lfw)} (target 1 %; half of these "
-                "people were also used for the calibration)",
-                _command("lfw"),
+                "`orl_few`: three people enrolled, 37 strangers; five splits",
+                _identified(few),
+                _named_strangers(few),
             ),
             (
-                "video, three people enrolled from one clip each, faces of 35–45 pixels behind hands",
+                "`lfw`: 100 people enrolled, 200 strangers; pictures of different days, "
+                f"{single} of {len(tracks)} tracks are single pictures; half of the people were used for the "
+                "calibration",
+                _identified(lfw),
+                _named_strangers(lfw),
+            ),
+            (
+                "`signers`: video, three people enrolled, faces of 35–45 pixels behind hands",
                 f"{_right_frames(signers)}, {_wrong_seconds(signers)}; {_time_to_name(signers)}",
-                _command("signers"),
+                "",
             ),
             (
-                "video, two enrolled people side by side, heads tilted; two strangers, twice",
-                f"{_right_frames(couple)}, {_wrong_seconds(couple)}; strangers: {_stranger_ids(couple)}",
-                _command("couple"),
+                "`couple`: video, two people enrolled, side by side, heads tilted; two strangers, twice",
+                f"{_right_frames(couple)}, {_wrong_seconds(couple)}",
+                _stranger_ids(couple),
             ),
             (
-                "video, nobody enrolled, six strangers; then one of them enrolled",
+                "`nobody_enrolled`: video, six strangers, one of whom is then enrolled",
+                "",
                 f"{_named_strangers(nobody)}; {_stranger_ids(nobody)}",
-                _command("nobody_enrolled"),
             ),
         ],
     )
@@ -140,18 +142,16 @@ def _share(estimate: Mapping[str, float], digits: int = 0) -> str:
 
 def _identified(report: Report) -> str:
     estimate = report["identification_rate"]
-    return f"{_share(estimate)} of {estimate['count']} tracks identified"
-
-
-def _wrong(report: Report) -> str:
-    count = sum(track["wrong_frames"] > 0 for track in _enrolled(report))
-    return f"{count or 'none'} under a wrong name"
+    wrong = sum(track["wrong_frames"] > 0 for track in _enrolled(report))
+    return (
+        f"{_share(estimate)} of {estimate['count']} tracks identified, {wrong or 'none'} under a wrong name"
+    )
 
 
 def _named_strangers(report: Report) -> str:
     estimate = report["false_positive_identification_rate"]
     named = round(estimate["value"] * estimate["count"])
-    return f"{named} of {estimate['count']} strangers' tracks named: {_share(estimate, 1)}"
+    return f"{named} of {estimate['count']} tracks named: {_share(estimate, 1)}"
 
 
 def _right_frames(report: Report) -> str:
@@ -185,10 +185,6 @@ def _stranger_ids(report: Report) -> str:
     return (
         f"{share}; ids per stranger: {ids}; shared by two people: {report['stranger_ids_shared_by_persons']}"
     )
-
-
-def _command(scenario: str) -> str:
-    return f"`face-recognition evaluate replay {scenario}`"
 
 
 def _power(rate: float) -> str:
