@@ -193,17 +193,17 @@ function figure(name, value, title = "", isWide = false) {
   if (isWide) put(dd.nextSibling, title);
 }
 
-let told = "";
+let shownProblems = "";
 
 export function showStatus(status) {
   put($("source"), status.source);
   const ms = (value) => (value === null ? "–" : value.toFixed(0));
   figure("Rate", `${status.rate_hz.toFixed(0)} of ${status.received_hz.toFixed(0)} Hz`, "pictures answered, of those received a second");
-  figure("Latency", `${ms(status.latency_ms)} / ${ms(status.latency_p95_ms)} ms`, "median from picture to answer, and 95th percentile");
+  figure("Latency, ms", `${ms(status.latency_ms)} / ${ms(status.latency_p95_ms)}`, "median from picture to answer, and 95th percentile");
   figure("Skipped", String(status.dropped), "pictures replaced by a newer one");
   figure("Runs on", status.backend || "unknown", status.backend_reason, true);
   const text = JSON.stringify(status.problems);
-  if (text === told) return;
-  told = text;
+  if (text === shownProblems) return;
+  shownProblems = text;
   $("problems").replaceChildren(...status.problems.map((problem) => el("li", {}, note(problem))));
 }
