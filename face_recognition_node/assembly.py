@@ -78,16 +78,12 @@ class Pipeline(Closing):
         learns: bool = False,
         is_live: bool = False,
     ) -> PipelineT:
-        """Load the models, open the gallery and wire the observers.
+        """Load the models (unless they are given), open the gallery and wire the observers.
 
-        Args:
-            config: All parameters.
-            gallery_path: File of the gallery; None keeps it in memory.
-            models: Already loaded models; None loads them.
-            rotate: Degrees (0, 90, 180, 270) by which images have to be turned clockwise to be upright.
-            learns: Whether people's templates follow their appearance, as in the node.
-            is_live: Write on a thread of its own, so that no frame waits for the disk; otherwise at once,
-                and the outcome does not depend on timing.
+        Without a path the gallery is in memory. Images have to be turned clockwise by ``rotate`` degrees to
+        be upright. If it ``learns``, people's templates follow their appearance, as in the node. If it
+        ``is_live``, a thread of its own writes, so that no frame waits for the disk; otherwise the outcome
+        does not depend on timing.
 
         Raises:
             ModelError: If a file is missing or does not belong here, or nothing can run it.

@@ -65,14 +65,8 @@ class FrameObserver(Protocol):
 class Recognizer:
     """The whole pipeline for one camera. Not thread-safe but for :meth:`update_config`.
 
-    Args:
-        detector: Finds faces.
-        embedder: Turns aligned faces into unit vectors.
-        gallery: Who is known.
-        calibration: What similarities of this embedder are worth.
-        config: All parameters.
-        rotate: Degrees (0, 90, 180, 270) by which the image has to be turned clockwise to be upright.
-        observers: Called in this order with the result of every frame.
+    The image has to be turned clockwise by ``rotate`` degrees (0, 90, 180, 270) to be upright. ``observers``
+    are called in this order with the result of every frame.
 
     Raises:
         GalleryMismatchError: If the gallery belongs to another model or alignment.
@@ -127,11 +121,9 @@ class Recognizer:
     def process(self, frame: Frame, *, embed_all: bool = False) -> RecognitionResult:
         """Return who is in the frame.
 
-        Args:
-            frame: The image.
-            embed_all: Search this frame and embed every face in it, as an enrollment needs; otherwise frames
-                are searched every ``detector.interval_frames`` and a face whose identity is certain is
-                embedded every ``tracker.recheck_frames`` frames.
+        With ``embed_all`` this frame is searched and every face in it embedded, as an enrollment needs;
+        otherwise frames are searched every ``detector.interval_frames`` and a face whose identity is certain
+        is embedded every ``tracker.recheck_frames`` frames.
 
         Raises:
             FrameError: If the frame cannot be used.

@@ -64,16 +64,7 @@ class Screen:
 
 
 class IdentityWatch:
-    """Follows FaceArray messages; safe to feed from one thread and read from another.
-
-    Args:
-        screen: Where changes of identity are printed.
-
-    Attributes:
-        n_messages: Messages received.
-        latest: The last message, or None.
-        identified: What people were called by person_id: names, and the ids of strangers.
-    """
+    """Follows FaceArray messages; safe to feed from one thread and read from another."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -84,7 +75,7 @@ class IdentityWatch:
         self._frames_of: dict[str, int] = {}
         self.n_messages = 0
         self.latest: Any = None
-        self.identified: dict[str, str] = {}
+        self.identified: dict[str, str] = {}  # person_id: name, or the id of a stranger
 
     def take(self, message: FaceArray) -> None:
         """Take one message."""
@@ -149,11 +140,8 @@ def label_of(face: Any) -> str:
 class AnnotatedVideo:
     """Writes image messages on a thread of its own, so that a slow disk delays nobody.
 
-    Use it as a context manager; :meth:`take` may be called from any thread, also after its end.
-
-    Args:
-        path: As for VideoWriter.
-        rate: Frames per second of the video.
+    Use it as a context manager; :meth:`take` may be called from any thread, also after its end. The rate is
+    the video's, in frames per second.
 
     Raises:
         SourceError: The file cannot be written; told at the beginning, or at the end of the block.

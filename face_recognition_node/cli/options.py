@@ -144,11 +144,7 @@ def add_gallery(parser: argparse.ArgumentParser) -> None:
 
 
 def gallery_path_from(arguments: argparse.Namespace, *, must_exist: bool = False) -> Path:
-    """Return the gallery's path.
-
-    Raises:
-        GalleryUnavailableError: If it has to exist and does not.
-    """
+    """Return the gallery's path; GalleryUnavailableError if it has to exist and does not."""
     from face_recognition_node.gallery.files import default_gallery_path
 
     path: Path = arguments.gallery or default_gallery_path()

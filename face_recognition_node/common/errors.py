@@ -32,12 +32,10 @@ class InputError(FaceRecognitionError, ValueError):
 
 
 class FrameError(InputError):
-    """A camera frame that cannot be used.
+    """A camera frame that cannot be used, and why: what was expected, what came, what to do.
 
-    Args:
-        kind: Short stable word for this sort of defect (``"encoding"``, ``"size"``, ``"jpeg"`` …);
-            the node counts frames and logs once by it.
-        message: What was expected, what came, what to do.
+    ``kind`` is a short stable word for this sort of defect (``"encoding"``, ``"size"``, ``"jpeg"`` …); the
+    node counts frames and logs once by it.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -94,12 +92,7 @@ class GalleryChangedError(GalleryConflictError):
 
 
 class EnrollmentError(FaceRecognitionError):
-    """An enrollment ended without storing anything.
-
-    Args:
-        reason: Stable word (``"no_face"``, ``"ambiguous"``, ``"timeout"`` …).
-        message: A sentence for people.
-    """
+    """An enrollment ended without storing anything, for a ``reason``: a stable word (``"timeout"`` …)."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -115,13 +115,8 @@ def user_path(
 ) -> Path:
     """Return a path that a user gave, with ``~`` expanded; every such path goes through here.
 
-    Args:
-        given: As it was typed or came in a message.
-        kind: What it has to be if there is something; devices and pipes are neither file nor folder. "any":
-            the caller looks for itself.
-        must_exist: Whether there has to be something.
-        name: What the path is called where it was given, for the message.
-        error: Raised for anything wrong.
+    ``kind`` is what it has to be if there is something; devices and pipes are neither file nor folder. Of
+    "any" the caller looks for itself. ``name`` is what the path is called in the message of the ``error``.
 
     Raises:
         FaceRecognitionError: ``error``, if the path is empty, has a NUL character or bytes that are not

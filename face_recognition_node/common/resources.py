@@ -57,11 +57,7 @@ def adopted_models_directory() -> Path | None:
 
 
 def config_directory() -> Path:
-    """Return the folder of configuration files (parameters, Fast DDS profile, scenarios).
-
-    Raises:
-        ConfigurationError: If there is none.
-    """
+    """Return the folder of parameters, DDS profile and scenarios; ConfigurationError if there is none."""
     tried = [share / "config" for share in _shares()]
     for folder in tried:
         if folder.is_dir():

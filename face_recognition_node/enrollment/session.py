@@ -134,11 +134,7 @@ class EnrollmentSession:
         return self._kept.views
 
     def result(self) -> EnrollmentResult:
-        """Return how it ended.
-
-        Raises:
-            EnrollmentError: If it has not ended yet (reason ``"running"``).
-        """
+        """Return how it ended; EnrollmentError (reason ``"running"``) if it has not."""
         if self._result is None:
             raise EnrollmentError("running", "the enrollment has not ended yet; look at `finished`")
         return self._result

@@ -58,11 +58,7 @@ class Trial:
 
 
 def inspect_embedder(path: Path, output: str = "") -> EmbedderFile:
-    """Read an ONNX file's shapes.
-
-    Args:
-        path: The file.
-        output: Name of the output with the embeddings; empty: the only one of shape (B, D).
+    """Read an ONNX file's shapes; ``output`` names that with the embeddings, empty: the only (B, D) one.
 
     Raises:
         ModelMissingError: If there is no such file.
@@ -123,13 +119,9 @@ def try_inputs(
     archive: LfwArchive,
     pairs: int = 400,
 ) -> list[Trial]:
-    """Return every candidate with its decidability index, best first.
+    """Return every candidate with its decidability index, best first, by some pairs of the archive.
 
-    Args:
-        candidates: Conventions.
-        embed_with: Returns (N, D) unit vectors of (N, 112, 112, 3) BGR uint8 crops under a convention.
-        archive: Labelled faces with pairs.
-        pairs: How many of its pairs are compared, half of them of one person.
+    ``embed_with`` returns (N, D) unit vectors of (N, 112, 112, 3) BGR uint8 crops under a convention.
     """
     same, different = (np.flatnonzero(archive.pairs.is_same == kind) for kind in (True, False))
     half = pairs // 2

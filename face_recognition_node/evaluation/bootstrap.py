@@ -55,13 +55,10 @@ def estimate(
     statistic: Callable[[np.ndarray], float] = np.mean,
     seed: int = 0,
 ) -> Estimate:
-    """Return ``statistic`` of ``values`` with its percentile interval.
+    """Return ``statistic`` of ``values``, one a track, with its percentile interval.
 
-    Args:
-        values: One number per track.
-        clusters: Whom each track belongs to; each is its own where not given.
-        statistic: Any function of an array; the exact interval of equal values holds for the mean only.
-        seed: Of the resampling, so that a report says the same twice.
+    ``clusters`` says whom each track belongs to; each is its own where not given. The exact interval of equal
+    values holds for the mean only.
     """
     data = np.asarray(values, np.float64)
     if clusters is not None and len(clusters) != len(data):

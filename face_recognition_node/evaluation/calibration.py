@@ -111,14 +111,7 @@ def score_pairs(
 def fit_calibration(
     faces: LabelledFaces, *, embedder_sha256: str, looks: float, correlation_s: float, seed: int = 0
 ) -> Calibration:
-    """Fit the tables on faces of many people.
-
-    Args:
-        faces: With all qualities that the tables should know.
-        embedder_sha256: Weights that made the embeddings.
-        looks: See :class:`Calibration`.
-        correlation_s: See :class:`Calibration`.
-        seed: Of the prototypes and of the draw of at most 2,500 faces a quality level.
+    """Fit the tables on faces of many people in all qualities; at most 2,500 faces a level are drawn.
 
     Raises:
         InputError: If a quality level has too few people to learn from.
@@ -222,10 +215,8 @@ def measure_correlation_time(tracks: Sequence[tuple[DoubleArray, FloatArray]]) -
 
     For noise that forgets exponentially (Ornstein-Uhlenbeck) the variogram, half the mean squared
     difference of embeddings ``d`` seconds apart, is ``plateau * (1 - exp(-d / tau))``; ``tau`` is fitted by
-    least squares over the first second, the plateau being the mean between one and two seconds.
-
-    Args:
-        tracks: Of each track of one person the (n,) stamps in seconds and the (n, D) embeddings.
+    least squares over the first second, the plateau being the mean between one and two seconds. A track gives
+    the (n,) stamps in seconds and the (n, D) embeddings of one person.
 
     Raises:
         InputError: If no track is longer than a second.

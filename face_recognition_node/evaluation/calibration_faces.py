@@ -86,14 +86,9 @@ def embed_photographs(
     embedder: Embedder,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> LabelledFaces:
-    """Return every photograph in every quality, embedded.
+    """Return every photograph (see :func:`list_photographs`) in every quality, embedded.
 
-    Args:
-        names: The photographs, by :func:`list_photographs`.
-        read: Reads one.
-        detector: Finds the landmarks, for pose and quality.
-        embedder: The network to be calibrated.
-        on_progress: Called with the number of photographs done since the last call.
+    The detector finds the landmarks, for pose and quality. ``on_progress`` gets how many more are done.
     """
     people = {person: number for number, person in enumerate(sorted({person_of(name) for name in names}))}
     embeddings: list[FloatArray] = []

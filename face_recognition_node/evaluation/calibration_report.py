@@ -96,20 +96,17 @@ class LevelReport:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
-    """What was measured on people that the tables have not seen."""
+    """What was measured on people that the tables have not seen, over all (pairs of) quality levels."""
 
     n_people: int
     n_faces: int  # degraded ones included
     levels: tuple[LevelReport, ...]
-    # promised and measured false match rates over all quality levels
-    false_match: tuple[tuple[float, float], ...]
-    # reliability curve over all quality levels; `expected_calibration_error` is of it
-    bins: tuple[ReliabilityBin, ...]
-    cllr: float  # mean over all pairs of quality levels; `cllr_minimum` likewise
+    false_match: tuple[tuple[float, float], ...]  # promised and measured rates
+    bins: tuple[ReliabilityBin, ...]  # reliability curve, of which the calibration error is
+    cllr: float  # mean
     cllr_minimum: float
     expected_calibration_error: float
-    # pairs of quality levels with too few pairs of faces to be in any of these figures
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()  # pairs of levels with too few pairs of faces to be in these figures
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""

@@ -12,11 +12,7 @@ from face_recognition_node.vision.faces import ImageArray
 
 
 def reduce_face(image: ImageArray, side: int) -> ImageArray:
-    """Return a square image averaged down to ``side`` px and enlarged again: what is left of a far face.
-
-    Raises:
-        InputError: If ``side`` is below 1.
-    """
+    """Return a square image averaged down to ``side`` px (>= 1) and enlarged again, as a far face looks."""
     if side < 1:
         raise InputError(f"expected a side of at least 1 px, got {side}")
     if side >= image.shape[0]:
@@ -27,28 +23,17 @@ def reduce_face(image: ImageArray, side: int) -> ImageArray:
 
 
 def blur_face(image: ImageArray, sigma: float) -> ImageArray:
-    """Return the image after a Gaussian blur of ``sigma`` px; 0 changes nothing.
-
-    Raises:
-        InputError: If ``sigma`` is negative.
-    """
+    """Return the image after a Gaussian blur of ``sigma`` px (>= 0); 0 changes nothing."""
     if sigma < 0:
         raise InputError(f"expected a blur of at least 0 px, got {sigma}")
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8) if sigma > 0 else image
 
 
 def darken_face(image: ImageArray, light: float, noise: float = 2.0) -> ImageArray:
-    """Return the image as a camera gives it at ``light`` of the usual brightness, with its noise.
+    """Return the image as a camera gives it at ``light``, in (0, 1], of the usual brightness, with its noise.
 
-    The noise follows from the picture alone, so that a measurement can be repeated.
-
-    Args:
-        image: (S, S, 3) uint8.
-        light: Factor in (0, 1]; 1 changes nothing.
-        noise: Standard deviation of the noise, grey values.
-
-    Raises:
-        InputError: If ``light`` is out of range or ``noise`` negative.
+    The noise, of this standard deviation in grey values, follows from the picture alone, so that a
+    measurement can be repeated. Light 1 changes nothing.
     """
     if not 0 < light <= 1 or noise < 0:
         raise InputError(f"expected light in (0, 1] and noise of at least 0, got {light} and {noise}")

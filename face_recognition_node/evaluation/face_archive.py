@@ -110,15 +110,12 @@ def read_teacher(path: Path, rows: int) -> FloatArray | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IdentitySplit:
-    """Which faces serve what; the three index arrays share no face and no person.
-
-    ``n_lookalikes`` training faces were left out because the teacher takes them for a held-out person.
-    """
+    """Which faces serve what; the three index arrays share no face and no person."""
 
     training: LabelArray
     validation: LabelArray
     test: LabelArray
-    n_lookalikes: int
+    n_lookalikes: int  # left out of training because the teacher takes them for a held-out person
 
     def __str__(self) -> str:
         return (
@@ -137,12 +134,10 @@ def is_held_out(identities: LabelArray) -> NDArray[np.bool_]:
 def split_identities(
     labels: LabelArray, teacher: FloatArray | None = None, lookalike: float = LOOKALIKE_SIMILARITY
 ) -> IdentitySplit:
-    """Split faces by identity number; the same numbers always give the same split.
+    """Split faces by their (N,) identity numbers; the same numbers always give the same split.
 
-    Args:
-        labels: (N,) identity numbers; unlabelled faces can only be trained on.
-        teacher: (N, D) unit vectors; with them look-alikes of held-out faces leave the training part.
-        lookalike: Cosine from which a face looks like a held-out one.
+    Unlabelled faces can only be trained on. With a teacher's (N, D) unit vectors, faces that look like a
+    held-out one (cosine above ``lookalike``) leave the training part.
     """
     is_test = (labels >= 0) & (labels % TEST_MODULUS == 0)
     is_training = ~is_held_out(labels)
@@ -157,16 +152,11 @@ def split_identities(
 
 
 def merge_doubles(labels: LabelArray, sources: NDArray[np.str_], teacher: FloatArray) -> LabelArray:
-    """Return labels in which a person whom two collections hold under two numbers has the smaller one.
+    """Return (N,) labels in which a person whom two collections hold under two numbers has the smaller one.
 
     A stranger who is in the gallery under another number would count as falsely named. Two identities are one
-    person if they come from different collections and their mean vectors are nearer than
-    ``DOUBLE_SIMILARITY``.
-
-    Args:
-        labels: (N,) identity numbers.
-        sources: (N,) collections.
-        teacher: (N, D) unit vectors.
+    person if they come from different collections and their mean vectors, of the teacher's (N, D), are nearer
+    than ``DOUBLE_SIMILARITY``.
     """
     people = np.unique(labels[labels >= 0])
     if len(people) == 0:

@@ -71,10 +71,7 @@ def person_similarity(
 ) -> tuple[FloatArray, LabelArray]:
     """Return (P, G) the best similarity of each probe with each person, and the (G,) people in that order.
 
-    Args:
-        probes: (P, D) unit vectors.
-        gallery: (T, D) unit vectors, one or more a person.
-        people: (T,) person of each gallery vector.
+    Of (P, D) and (T, D) unit vectors; ``people`` are the (T,) persons of the gallery's.
     """
     order = np.argsort(people, kind="stable")
     names, starts = np.unique(people[order], return_index=True)
@@ -93,9 +90,7 @@ def identify(probes: FloatArray, gallery: FloatArray, people: LabelArray) -> tup
 
 
 def rejection_threshold(stranger_scores: FloatArray, fpir: float) -> float:
-    """Return the threshold that at most the share ``fpir`` of the strangers' best scores reach.
-
-    Scores *above* the returned value are accepted.
+    """Return the threshold that at most the share ``fpir`` of the strangers' best scores exceed.
 
     Raises:
         InputError: Without strangers, or for a rate outside [0, 1].
@@ -187,18 +182,14 @@ def open_set_identification(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    """One random gallery: (M,) mated and (S,) non-mated probes, their best scores and whose they are.
-
-    ``right`` says whether the best candidate is the right person, ``counted`` which non-mated probes are
-    counted; None for all.
-    """
+    """One random gallery: (M,) mated and (S,) non-mated probes, their best scores and whose they are."""
 
     scores: FloatArray
-    right: BoolArray
+    right: BoolArray  # whether the best candidate is the right person
     people: LabelArray
     strangers: FloatArray
     stranger_people: LabelArray
-    counted: BoolArray | None
+    counted: BoolArray | None  # which non-mated probes are counted; None for all
 
 
 def _rate_point(

@@ -16,13 +16,7 @@ tr+tr td{border-top:1px solid #e3e3e3}.bad{color:#b03a00;font-weight:600}.good{w
 
 
 def page(title: str, parts: Iterable[str], style: str = "") -> str:
-    """Return a whole page.
-
-    Args:
-        title: Text.
-        parts: HTML beneath the title.
-        style: More rules.
-    """
+    """Return a whole page: a title (text), parts of HTML beneath it, and more rules of style."""
     head = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{escape(title)}</title><style>{_STYLE}{style}</style><h1>{escape(title)}</h1>"

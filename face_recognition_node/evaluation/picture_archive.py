@@ -65,11 +65,7 @@ class LfwArchive:
 
 
 def open_files(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    """Return the names of all files in a zip or folder, and a function that reads one.
-
-    Raises:
-        SourceError: If ``path`` is neither.
-    """
+    """Return the names of all files in a zip or folder (else SourceError), and a function that reads one."""
     if path.is_dir():
         names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
         return names, lambda name: (path / name).read_bytes()
@@ -81,14 +77,10 @@ def open_files(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
 
 
 def parse_pairs(text: str, names: tuple[str, ...]) -> LabelledPairs:
-    """Parse LFW's ``pairs.txt`` (Huang et al. 2007).
+    """Parse LFW's ``pairs.txt`` (Huang et al. 2007); ``names`` are ``NAME/NAME_0001`` of all pictures.
 
     The first line has the number of folds and of pairs of each kind in a fold; then come, fold by fold, the
     same pairs (``NAME n m``) and the different pairs (``NAME n OTHER m``).
-
-    Args:
-        text: The file's content.
-        names: ``NAME/NAME_0001`` of the pictures that exist.
 
     Raises:
         SourceError: For a line of another form, a count that does not fit, or a picture that does not exist.
@@ -134,10 +126,7 @@ def embed_in_batches(
     title: str = "embedding",
     shown: bool | None = None,
 ) -> FloatArray:
-    """Return (count, D) embeddings of crops 0 … count - 1, with a progress bar (see progress_bar).
-
-    ``read`` returns crop n as (112, 112, 3) BGR uint8.
-    """
+    """Return (count, D) embeddings of (112, 112, 3) BGR uint8 crops, read by number, with a progress bar."""
     embeddings = np.empty((count, embedder.dimension), np.float32)
     with progress_bar(total=count, unit="face", title=title, shown=shown) as bar:
         for start in range(0, count, BATCH):

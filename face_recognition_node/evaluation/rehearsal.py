@@ -128,13 +128,7 @@ class Rehearsal:
             self.overviews[source] = (fullness, np.asarray(small, np.uint8))
 
     def findings(self, calibration: Calibration, snapshot: Snapshot, strangers_named: float) -> list[Finding]:
-        """Return ten, the most urgent first.
-
-        Args:
-            calibration: What similarities are worth.
-            snapshot: Who is enrolled.
-            strangers_named: Expected share of strangers who are given a name, in [0, 1].
-        """
+        """Return ten, the most urgent first; ``strangers_named`` is the expected share, in [0, 1]."""
         people = [person for person in snapshot.persons.values() if not person.is_stranger]
         found = [
             self._mistaken(calibration, snapshot), _views(snapshot, people), self._absent(people),

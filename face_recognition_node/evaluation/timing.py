@@ -46,10 +46,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one contestant took: wall time and its median's interval, processor time over all threads.
-
-    ``ratio`` is its time over the baseline's, median of the rounds.
-    """
+    """What one contestant took: wall time and its median's interval, processor time over all threads."""
 
     name: str
     median_ms: float
@@ -57,7 +54,7 @@ class Timing:
     high_ms: float
     p95_ms: float
     cpu_ms: float
-    ratio: float
+    ratio: float  # its time over the baseline's, median of the rounds
     ratio_low: float
     ratio_high: float
     runs: int
@@ -142,15 +139,9 @@ def race(
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TimingTable:
-    """Let all contestants run in turn; the first one is the baseline.
+    """Let all contestants, of distinct names, run in turn for some rounds; the first one is the baseline.
 
-    Args:
-        task: What they do, for the table.
-        contestants: At least one, names distinct.
-        rounds: How often each runs.
-        warm_up: Runs of each before, not counted.
-        progress: Wraps the rounds, for a progress bar.
-        clock: Seconds; another one for tests.
+    ``warm_up`` runs of each come before and are not counted; ``progress`` wraps the rounds.
 
     Raises:
         InputError: For no contestants, equal names or no rounds.

@@ -94,16 +94,9 @@ def play_tracks(
 ) -> TrackScores:
     """Enroll random people several times, and compare tracks of them and of strangers with the gallery.
 
-    Strangers have as many photographs as those who are enrolled: a track of a single photograph gives a
-    stranger fewer occasions to be taken for somebody than a visit before the robot does.
-
-    Args:
-        calibration: The tables in question.
-        faces: People to draw from, each photograph in several qualities.
-        n_enrolled: People enrolled at a time.
-        n_galleries: Galleries.
-        n_strangers: Strangers' tracks a gallery, at most.
-        seed: Of the draws.
+    Strangers, at most ``n_strangers`` a gallery, have as many photographs as those who are enrolled: a track
+    of a single photograph gives a stranger fewer occasions to be taken for somebody than a visit before the
+    robot does.
 
     Raises:
         InputError: If too few people have four photographs.

@@ -112,11 +112,7 @@ def best_accuracy_threshold(similarity: FloatArray, is_same: BoolArray) -> float
 def judge_by_folds(
     similarity: FloatArray, is_same: BoolArray, fold: NDArray[np.intp]
 ) -> tuple[BoolArray, FloatArray]:
-    """Judge each fold by the threshold that is best on all others.
-
-    Returns:
-        (P,) whether each pair was judged right, and the threshold of each fold.
-    """
+    """Return (P,) whether each pair is judged right by the other folds' best threshold, and each fold's."""
     right = np.zeros(len(similarity), bool)
     thresholds = []
     for number in np.unique(fold):
@@ -186,13 +182,9 @@ def format_accept(points: Sequence[AcceptPoint]) -> list[str]:
 def evaluate_pairs(
     similarity: FloatArray, is_same: BoolArray, fold: NDArray[np.intp], person: Sequence[str] | None = None
 ) -> VerificationResult:
-    """Return all figures of a protocol.
+    """Return all figures of a protocol, from (P,) cosines, kinds and folds (two or more).
 
-    Args:
-        similarity: (P,) cosines.
-        is_same: (P,) bool.
-        fold: (P,) fold of each pair; at least two folds.
-        person: Whom each pair belongs to, for the interval; each pair is its own if not given.
+    ``person`` says whom each pair belongs to, for the interval; each pair is its own if not given.
     """
     curve = roc_curve(similarity, is_same)
     if len(fold) != len(similarity) or len(np.unique(fold)) < 2:
@@ -240,15 +232,9 @@ def evaluate_all_pairs(
     rates: Sequence[float] = FALSE_ACCEPT_RATES,
     block: int = 512,
 ) -> AllPairsResult:
-    """Compare every picture with every other.
+    """Compare every picture with every other: (N, D) unit vectors, of these people.
 
     Only the different pairs that matter at the largest rate are kept, so memory stays bounded.
-
-    Args:
-        embeddings: (N, D) unit vectors.
-        people: Who is on each picture.
-        rates: False accept rates asked for.
-        block: Rows compared at once.
 
     Raises:
         InputError: If there are no pairs of one of the kinds.

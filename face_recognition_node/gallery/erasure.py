@@ -57,12 +57,10 @@ class Erasure:
             self._try_again_at = time.monotonic() + SCRUB_AGAIN_S
 
     def scrub(self, note: int, removed: Sequence[bytes | str] = (), must_rewrite: bool = True) -> bool:
-        """Clear the files, or leave it for later where that cannot be done now; return whether it is done.
+        """Clear the files of removed embeddings, names and ids; return whether it is done, or left for later.
 
-        Args:
-            note: Is taken away when all is done, unless another process has made one since.
-            removed: Embeddings, and names and ids as text.
-            must_rewrite: There may be more than these.
+        The ``note`` is taken away when all is done, unless another process has made one since. There may be
+        more to remove where it ``must_rewrite``.
         """
         reason = self._clear(removed, must_rewrite)
         self._is_mine = bool(reason)

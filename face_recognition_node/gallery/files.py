@@ -38,11 +38,7 @@ KEY_NAME = "crops"
 
 
 def default_gallery_path() -> Path:
-    """Return ``face_recognition_node/gallery.db`` in the user's data folder (XDG base directories).
-
-    Raises:
-        GalleryUnavailableError: There is no home folder.
-    """
+    """Return ``gallery.db`` in the user's data folder (XDG), or raise GalleryUnavailableError."""
     root = user_folder("XDG_DATA_HOME", ".local/share")
     if root is None:
         raise GalleryUnavailableError(
@@ -74,12 +70,9 @@ def default_keys_folder() -> Path:
 
 
 def choose_keys_folder(file: Path | None, gallery_id: str, chosen: Path | None) -> Path | None:
-    """Return the folder for a gallery's keys, None for one in memory.
+    """Return the folder for the keys of the gallery in ``file`` (absolute), None for one in memory.
 
-    Args:
-        file: The gallery's, absolute.
-        gallery_id: Names the folder.
-        chosen: Where such folders lie; by default the user's state folder.
+    It lies in the ``chosen`` folder, by default the user's state folder.
 
     Raises:
         GalleryUnavailableError: If the keys would lie with what they seal.
@@ -96,11 +89,7 @@ def choose_keys_folder(file: Path | None, gallery_id: str, chosen: Path | None) 
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create ``folder`` with mode 0700 where it is missing; an existing one is left as it is.
-
-    Raises:
-        GalleryUnavailableError: It cannot be created.
-    """
+    """Create ``folder`` with mode 0700 where it is missing, or raise GalleryUnavailableError."""
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
     for part in reversed(missing):
         try:
@@ -214,22 +203,14 @@ def sync_folder(folder: Path) -> None:
 
 
 class KeyRing:
-    """Named keys of one gallery.
-
-    Args:
-        folder: Where the keys are kept, one file each; None keeps them in memory only.
-    """
+    """Named keys of one gallery, in a file each in ``folder``; None keeps them in memory only."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._keys: dict[str, bytes] = {}
 
     def create(self, name: str | None = None, *, prefix: str = "") -> str:
-        """Make a key, durable when this returns, and return its name (``prefix`` and random by default).
-
-        Raises:
-            GalleryUnavailableError: It cannot be written; nothing of it stays.
-        """
+        """Make a key, durable when this returns, and return its name (``prefix`` and random by default)."""
         name = name or prefix + secrets.token_hex(8)
         key = secrets.token_bytes(KEY_BYTES)
         if self._folder is None:
@@ -254,11 +235,7 @@ class KeyRing:
         return nonce + _cipher(self._key(name)).encrypt(nonce, plain, belongs_to.encode())
 
     def unseal(self, name: str, sealed: bytes, belongs_to: str) -> bytes:
-        """Return what was sealed.
-
-        Raises:
-            GalleryUnavailableError: The key is gone, or the sealed bytes are damaged or of something else.
-        """
+        """Return what was sealed; GalleryUnavailableError if the key is gone or the bytes are damaged."""
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -318,12 +295,7 @@ def _cipher(key: bytes) -> AESGCM:
 
 
 class CropSafe:
-    """Seals and opens the crops of one gallery with one key, which lies outside the gallery's folder.
-
-    Args:
-        keys: Where the key is.
-        gallery_id: Binds the crops to the gallery.
-    """
+    """Seals and opens the crops of one gallery with one key, which lies outside the gallery's folder."""
 
     def __init__(self, keys: KeyRing, gallery_id: str) -> None:
         self._keys = keys
@@ -339,11 +311,7 @@ class CropSafe:
         return self._keys.seal(KEY_NAME, png.tobytes(), self._purpose(template_id))
 
     def open(self, template_id: int, sealed: bytes) -> ImageArray:
-        """Return the crop of a template.
-
-        Raises:
-            GalleryUnavailableError: The key is not on this machine, or the crop is damaged.
-        """
+        """Return the crop of a template; GalleryUnavailableError if its key is not here or it is damaged."""
         png = self._keys.unseal(KEY_NAME, sealed, self._purpose(template_id))
         image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
         if image is None:

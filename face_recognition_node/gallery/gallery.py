@@ -57,12 +57,7 @@ P = ParamSpec("P")
 def _method(
     edit: Callable[Concatenate[Context, P], Edit[Key]], shown: Callable[[Snapshot, Key], Answer]
 ) -> Callable[Concatenate[Gallery, P], Answer]:
-    """Make a method of an edit: it makes the change and returns, when it is durable, what is ``shown`` of it.
-
-    Args:
-        edit: Names by its answer what the caller asked for.
-        shown: Returns that as it is after the change.
-    """
+    """Make a method of an edit: it makes the change and returns, when durable, what is ``shown`` of it."""
 
     @functools.wraps(edit)
     def change(self: Gallery, /, *args: P.args, **options: P.kwargs) -> Answer:
@@ -83,11 +78,7 @@ def _persons(snapshot: Snapshot, ids: tuple[str, ...]) -> tuple[Person, ...]:
 class Gallery(Closing):
     """Persons and their templates; safe to use from several threads, and from several processes on one file.
 
-    Open one with :meth:`open`; use it as a context manager or call :meth:`close`.
-
-    Attributes:
-        path: The file, or None in memory.
-        config: The parameters in force; see :meth:`update_config`.
+    Open one with :meth:`open`; use it as a context manager or call :meth:`close`. ``path`` is None in memory.
     """
 
     def __init__(
@@ -306,11 +297,7 @@ class Gallery(Closing):
             return transfer.write_export(self._store, rows, _path(path).absolute(), wanted, overwrite)
 
     def crop(self, template_id: int) -> ImageArray | None:
-        """Return the (112, 112, 3) BGR crop of a template, or None if none is kept.
-
-        Raises:
-            GalleryUnavailableError: Its key is not on this machine, or it is damaged.
-        """
+        """Return the (112, 112, 3) BGR crop of a template, None if none is kept; see CropSafe.open."""
         with self._opened():
             query = "SELECT sealed FROM crops WHERE template_id = ?"
             row = self._store.connection.execute(query, (template_id,)).fetchone()

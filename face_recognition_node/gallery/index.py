@@ -22,13 +22,7 @@ SPARE_CELLS = 1000
 
 
 class FlatIndex:
-    """Compares a query with every template (``IndexFlatIP``).
-
-    Args:
-        template_ids: (n,) ascending.
-        embeddings: (n, D) unit vectors; copied.
-        threads: Of FAISS.
-    """
+    """Compares a query with every template (``IndexFlatIP``): (n,) rising ids and (n, D) unit vectors."""
 
     def __init__(self, template_ids: IntArray, embeddings: FloatArray, threads: int) -> None:
         import faiss
@@ -72,13 +66,7 @@ class CellIndex:
     different people are spread evenly over the sphere; cells learned by k-means would have to be opened by
     the hundreds for the recall that these reach with dozens (60,000 templates: 0.97 with 128 of 979 cells,
     against 1.0 with 32 of 3,000). It grows in place: later versions of the gallery share it, and leave out
-    what they do not hold.
-
-    Args:
-        template_ids: (n,), n > 0.
-        person_ids: Whose each template is.
-        embeddings: (n, D) unit vectors; copied.
-        threads: Of FAISS.
+    what they do not hold. Arguments as of :class:`FlatIndex`, n > 0, with whose each template is.
     """
 
     def __init__(self, template_ids: IntArray, person_ids: Any, embeddings: FloatArray, threads: int) -> None:

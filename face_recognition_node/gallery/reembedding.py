@@ -22,14 +22,11 @@ BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class ReembeddingReport:
-    """How many templates have a new embedding, and how many had no crop and are gone.
-
-    ``removed_persons`` are the names (or ids) of those who had no crop at all and are gone as well.
-    """
+    """How many templates have a new embedding, and how many had no crop and are gone."""
 
     n_embedded: int
     n_removed: int
-    removed_persons: tuple[str, ...]
+    removed_persons: tuple[str, ...]  # names (or ids) of those who had no crop at all
 
 
 def reembed(
@@ -44,14 +41,9 @@ def reembed(
 ) -> ReembeddingReport:
     """Replace all embeddings by those of another model, in one change that cannot be undone.
 
-    Args:
-        store: The gallery.
-        crops: Opens its crops.
-        embedder: The new model.
-        lock: Held while the file is read or written, not while the network runs.
-        note_residue: Called in the transaction that removes the old embeddings.
-        remove_without_crop: Remove templates of which no crop was kept; otherwise they are an error.
-        progress: Called with the number of templates done and to do.
+    The lock is held while the file is read or written, not while the network runs. ``note_residue`` is called
+    in the transaction that removes the old embeddings. Without ``remove_without_crop`` a template of which no
+    crop was kept is an error. ``progress`` is told the number of templates done and to do.
 
     Raises:
         GalleryConflictError: Crops are missing and may not be removed, or none was kept; nothing was changed.

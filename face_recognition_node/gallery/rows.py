@@ -52,11 +52,7 @@ READ_ROWS = 20000  # read at a time: a million rows as Python objects would take
 
 
 def read_table(rows: Iterator[Row], dimension: int) -> tuple[Table, FloatArray]:
-    """Return rows of the table templates (columns in the schema's order), and their (n, D) embeddings.
-
-    Raises:
-        InputError: An embedding is not ``dimension`` numbers long.
-    """
+    """Return rows of the table templates (columns in the schema's order), and their (n, D) embeddings."""
     parts = [_table([], dimension)]
     while part := list(itertools.islice(rows, READ_ROWS)):
         parts.append(_table(part, dimension))
@@ -96,11 +92,7 @@ class Rows:
 
 
 def read_rows(connection: sqlite3.Connection, version: int) -> Rows:
-    """Return the rows touched after ``version`` (-1: all), or everything where the log does not reach back.
-
-    Raises:
-        InputError: An embedding is of the wrong length.
-    """
+    """Return the rows touched after ``version`` (-1: all), or all where the log does not reach back."""
     execute = connection.execute
     meta = dict(execute("SELECT key, value FROM meta").fetchall())
     now = int(meta["version"])

@@ -65,11 +65,7 @@ class Snapshot:
         return self.index.embeddings(self.table["template_id"])
 
     def resolve(self, person_id: str) -> str:
-        """Return the id under which a person is known today (after merges).
-
-        Raises:
-            PersonNotFoundError: There is no such person.
-        """
+        """Return the id under which a person is known today (after merges), or raise PersonNotFoundError."""
         person_id = self.aliases.get(person_id, person_id)
         if person_id not in self.persons:
             raise PersonNotFoundError(f"nobody has the id {person_id!r}; see the list of persons")
@@ -84,11 +80,7 @@ class Snapshot:
         return self.templates(self.person(person_id).template_ids)
 
     def templates(self, template_ids: Iterable[int]) -> tuple[Template, ...]:
-        """Return templates by id, ascending.
-
-        Raises:
-            GalleryConflictError: One of them is not there.
-        """
+        """Return templates by id, ascending; GalleryConflictError if one of them is not there."""
         wanted = np.array(sorted(set(template_ids)), np.int64)
         rows = self.table[rows_of(self.table, wanted)]
         if len(rows) < len(wanted):
@@ -110,14 +102,9 @@ class Snapshot:
         )
 
     def search(self, queries: ArrayLike, per_query: int = 32) -> list[tuple[SearchHit, ...]]:
-        """Return for each query the most similar persons, each with its best template.
+        """Return for each query the ``per_query`` most similar persons, each once with the best template.
 
-        Args:
-            queries: (Q, D) unit vectors; Q may be 0.
-            per_query: How many persons at most.
-
-        Returns:
-            Q tuples, descending similarity, every person at most once.
+        Queries are (Q, D) unit vectors, Q >= 0; the Q tuples are in descending order of similarity.
 
         Raises:
             InputError: Of the wrong shape, or not finite.
@@ -160,12 +147,7 @@ class Snapshot:
 
 
 class LiveSnapshot:
-    """The snapshot that readers see, which follows the file.
-
-    Args:
-        store: The file.
-        config: Says which index is used.
-    """
+    """The snapshot that readers see, which follows the file."""
 
     def __init__(self, store: Store, config: GalleryConfig) -> None:
         self._store, self._config = store, config

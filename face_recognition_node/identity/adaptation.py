@@ -115,17 +115,7 @@ class _Probation:
 
 
 class Adapter:
-    """Watches recognized faces and adds templates that cover a new look.
-
-    Args:
-        gallery: Where the templates are.
-        calibration: What similarities are worth.
-        config: See :class:`AdaptationConfig`.
-        writer: Commits; None: at once.
-
-    Attributes:
-        reports: The latest things done or refused, newest last.
-    """
+    """Watches recognized faces and adds templates that cover a new look, at once without a writer."""
 
     def __init__(
         self,
@@ -135,7 +125,7 @@ class Adapter:
         writer: BackgroundWriter | None = None,
     ) -> None:
         self.config = config or AdaptationConfig()
-        self.reports: deque[AdaptationReport] = deque(maxlen=200)
+        self.reports: deque[AdaptationReport] = deque(maxlen=200)  # newest last
         self._gallery, self._calibration = gallery, calibration
         self._writer = writer or BackgroundWriter(is_immediate=True)
         self._tracks: dict[int, _Probation] = {}

@@ -165,16 +165,12 @@ class Calibration:
         """Return the natural log of the false match rate at which a track is given a name, or an id.
 
         That is ``ln(target / (N (1 + ln L) min(n, L)))``: the union bound over the N persons compared with
-        (none counts as one), and the target spent over the comparisons made so far. One view is one
-        comparison; a whole track, however long, is worth the ``looks`` L. The first comparison spends
-        ``1 / (1 + ln L)`` of the target, those after it the rest, ``ln L / (1 + ln L)``, the integral of 1/n
-        from 1 to L (alpha spending, Lan and DeMets 1983). One person alone is no yardstick of how alike
-        people are here: a single view then has to be as alike as a whole track.
-
-        Args:
-            target: Chance that the track of somebody who is none of them is ever taken for one.
-            n_persons: Persons enrolled; for an id, strangers known.
-            n_views: How many independent views the track has shown (:class:`TrackEvidence`).
+        (none counts as one; for an id, the strangers known), and the target spent over the n comparisons made
+        so far. One independent view is one comparison; a whole track, however long, is worth the ``looks`` L.
+        The first comparison spends ``1 / (1 + ln L)`` of the target, those after it the rest, ``ln L / (1 +
+        ln L)``, the integral of 1/n from 1 to L (alpha spending, Lan and DeMets 1983). One person alone is no
+        yardstick of how alike people are here: a single view then has to be as alike as a whole track. The
+        target is the chance that the track of somebody who is none of them is ever taken for one.
         """
         n_comparisons = min(max(n_views, 1.0), self.looks) if n_persons > 1 else self.looks
         share = target / (1.0 + math.log(self.looks))
@@ -203,11 +199,8 @@ class Calibration:
     ) -> NDArray[np.float64]:
         """Return ``ln p(similarity | same) / p(similarity | different)``, natural log.
 
-        Args:
-            similarity: Cosines, any shape; the arguments broadcast against one another.
-            quality_query: In [0, 1].
-            quality_template: In [0, 1].
-            hubness: Mean of the two sides' :meth:`hubness`; None takes both faces as ordinary.
+        Cosines and qualities, in [0, 1], of any shape broadcast against one another, as does the mean of the
+        two sides' :meth:`hubness`; without it both faces are taken as ordinary.
         """
         return self._read(self.ratio, similarity, quality_query, quality_template, hubness)
 

@@ -88,14 +88,7 @@ class Cohort:
     def normalize(
         self, corrected: NDArray[np.float64], query: FloatArray, hubness: float, person_ids: Sequence[str]
     ) -> NDArray[np.float64]:
-        """Return ``s''`` of (k,) corrected similarities of persons to one query.
-
-        Args:
-            corrected: (k,) ``s'``.
-            query: (D,) unit vector.
-            hubness: Of the query.
-            person_ids: (k) whose similarities these are.
-        """
+        """Return ``s''`` of (k,) ``s'``, corrected similarities of persons to one (D,) query of this hubness."""
         mean, spread = self.calibration.different_people
         own_of_query, unknown = self._of_query(query, hubness)
         own = np.array([self.own.get(person_id, 0.0) for person_id in person_ids])

@@ -37,12 +37,7 @@ def log_likelihood_ratios(
 ) -> NDArray[np.float64]:  # fmt: skip
     """Return (A, B) natural-log likelihood ratios that two faces are one person, corrected for hubness.
 
-    Args:
-        calibration: What similarities are worth.
-        first: (A, D) unit vectors.
-        first_qualities: (A,) in [0, 1], or one for all.
-        second: (B, D) unit vectors.
-        second_qualities: (B,) in [0, 1], or one for all.
+    Of (A, D) and (B, D) unit vectors, with a quality in [0, 1] for each or one for all.
     """
     return calibration.log_likelihood_ratio(
         first @ second.T, _column(first_qualities), second_qualities, _hubness(calibration, first, second)
@@ -80,12 +75,9 @@ def compare_views(
 
 
 def pool(embeddings: FloatArray, qualities: ArrayLike, shares: ArrayLike = 1.0) -> tuple[FloatArray, float]:
-    """Return the (D,) unit mean of (N, D) vectors, N > 0, weighted by quality squared, and its quality.
+    """Return the (D,) unit mean of (N, D) unit vectors, N > 0, weighted by quality squared, and its quality.
 
-    Args:
-        embeddings: (N, D) unit vectors.
-        qualities: (N,) in [0, 1].
-        shares: (N,) further weights.
+    Qualities are (N,) in [0, 1]; ``shares`` are (N,) further weights.
     """
     quality = np.asarray(qualities, np.float32)
     weights = np.asarray(np.maximum(quality, _LEAST_QUALITY) ** 2 * np.asarray(shares, np.float32))

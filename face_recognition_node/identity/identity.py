@@ -89,13 +89,9 @@ class IdentityResolver:
     def resolve(
         self, tracks: Sequence[Track], snapshot: Snapshot, stamp: float, renew: Callable[[Track], Track]
     ) -> tuple[list[Track], list[Identity]]:
-        """Return the tracks (a split one replaced) and their identities.
+        """Return the visible tracks at this stamp, seconds, and their identities.
 
-        Args:
-            tracks: The visible tracks.
-            snapshot: The gallery to decide with.
-            stamp: Time of the frame, seconds.
-            renew: Splits a track that has to change its name (:meth:`Tracker.renew`).
+        ``renew`` splits a track that has to change its name (:meth:`Tracker.renew`), which it replaces.
         """
         self._models.follow(snapshot)
         visible = list(tracks)

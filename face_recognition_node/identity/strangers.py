@@ -47,29 +47,18 @@ _NEW_PROBABILITY = 0.5
 
 
 class StrangerBook:
-    """Creates strangers and keeps their views.
-
-    Attributes:
-        created_ids: Ids given here, the latest of them, whether they are still in the gallery or not.
-        n_separated: How often one stranger turned out to be two, for diagnostics.
-
-    Args:
-        gallery: Where they are written.
-        config: See :class:`StrangersConfig`.
-        writer: Commits; if it does not do so at once, an id shows a frame or two later.
-        calibration: What similarities are worth.
-    """
+    """Creates strangers and keeps their views; unless the writer commits at once, an id shows a bit later."""
 
     def __init__(
         self, gallery: Gallery, config: StrangersConfig, writer: BackgroundWriter, calibration: Calibration
     ) -> None:
         self.config = config
         self._gallery = gallery
-        self.created_ids: deque[str] = deque(maxlen=MOST_STRANGERS)
+        self.created_ids: deque[str] = deque(maxlen=MOST_STRANGERS)  # in the gallery or no more
         self._writer = writer
         self._calibration = calibration
         self._judged = gallery.snapshot()
-        self.n_separated = 0
+        self.n_separated = 0  # how often one turned out to be two
         self._split: set[str] = set()
 
     def observe(self, result: RecognitionResult, tracks: Sequence[Track]) -> None:
@@ -162,10 +151,7 @@ class StrangerBook:
     def _require_new(self, templates: Sequence[NewTemplate], judged: Snapshot, now: Snapshot) -> None:
         """Refuse if another camera's node has just stored whom the templates show.
 
-        Args:
-            templates: What is to be stored.
-            judged: The gallery by which they were found to show nobody in it, or an earlier one.
-            now: The gallery as it is.
+        ``judged`` is the gallery by which they were found to show nobody in it, or an earlier one.
         """
         vector, quality = pool(np.stack([t.embedding for t in templates]), [t.quality for t in templates])
         for person_id in now.persons.keys() - judged.persons.keys() - set(self.created_ids):

@@ -99,12 +99,10 @@ def open_source(
 ) -> FrameSource:
     """Open a source by what a person would type.
 
-    Args:
-        text: ``"0"`` or ``"/dev/video0"`` (camera), a URL, a path to a video, gif, image, folder of images or
-            ROS 2 bag (``.mcap``, ``.db3``, folder), or ``"sample"``.
-        rate: Frames per second that replace the container's timing; asked of a camera.
-        size: (width, height) in pixels asked of a camera or of the sample.
-        topic: Of the images in a bag; empty: the only one.
+    That is ``"0"`` or ``"/dev/video0"`` (camera), a URL, a path to a video, gif, image, folder of images or
+    ROS 2 bag (``.mcap``, ``.db3``, folder; ``topic`` names the images where there are several), or
+    ``"sample"``. The rate, in frames per second, replaces the container's timing; it and the (width, height)
+    are asked of a camera.
 
     Raises:
         SourceError: If there is no such thing or it cannot be read.

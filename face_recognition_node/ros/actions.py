@@ -148,12 +148,7 @@ MOST_SEARCHES = 8
 
 
 class _Action:
-    """Offers an action, accepts every goal and every wish to cancel it.
-
-    Args:
-        node: Makes the action, owns the pipeline, and looks at once who wants images when a goal does.
-        call: Name and type.
-    """
+    """Offers an action, accepts every goal and every wish to cancel it."""
 
     def __init__(self, node: Host, call: Call) -> None:
         self._node = node

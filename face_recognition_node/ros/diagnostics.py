@@ -77,12 +77,7 @@ class StreamSummary:
 
 
 class StreamStatistics:
-    """Collects from several threads; cheap enough for every image.
-
-    Args:
-        window: Length of the "last seconds".
-        clock: Monotonic seconds.
-    """
+    """Collects from several threads, cheap enough for every image; ``window`` is the "last seconds"."""
 
     def __init__(self, window: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._window = window
@@ -123,13 +118,7 @@ class StreamStatistics:
     def count_answered(
         self, latency: float, stage_seconds: Mapping[str, float], lacks_depth: bool = False
     ) -> None:
-        """Count an image that was answered.
-
-        Args:
-            latency: Seconds from its stamp to the answer (NaN: its stamp says nothing).
-            stage_seconds: Time by stage.
-            lacks_depth: There was no depth for it, though it was wanted.
-        """
+        """Count an image that was answered, its latency from stamp to answer in seconds (NaN: unknown)."""
         with self._lock:
             self._answered += 1
             self._answers.append((self._clock(), latency, stage_seconds, lacks_depth))
@@ -227,14 +216,10 @@ def to_diagnostics(health: NodeHealth, name: str, stamp: Time) -> DiagnosticArra
 
 
 class TroubleLog:
-    """Decides what of the diagnostics is worth a line in the log: trouble that stays, once, and its end.
-
-    Args:
-        patience: After how many messages in a row trouble is reported; a short one is not.
-    """
+    """Decides what of the diagnostics is worth a line in the log: trouble that stays, once, and its end."""
 
     def __init__(self, patience: int = 3) -> None:
-        self._patience = patience
+        self._patience = patience  # messages in a row after which trouble is reported
         self._rounds: dict[str, Counter[str]] = {}
         self._reported: dict[str, set[str]] = {}
 
@@ -243,10 +228,8 @@ class TroubleLog:
     ) -> list[tuple[bool, str]]:
         """Return (is it trouble, sentence) for every entry that has become worth telling.
 
-        Args:
-            message: The diagnostics of now.
-            is_streaming: Images are wanted and answered; otherwise the stream's entry proves nothing.
-            is_open: Models and gallery are there; otherwise their entries prove nothing.
+        Unless images are wanted and answered (``is_streaming``), the stream's entry proves nothing; unless
+        models and gallery ``is_open``, theirs do not.
         """
         news = []
         for status in message.status:

@@ -34,11 +34,7 @@ _POLICIES: dict[str, tuple[str, ...] | range] = {
 
 
 def check_qos_overrides(given: Mapping[str, object], topics: Sequence[str]) -> list[str]:
-    """Return a sentence for each override of a quality of service that has no effect.
-
-    Args:
-        given: Values by parameter name, those of other parameters included.
-        topics: Full names of what is received.
+    """Return a sentence for each override of a quality of service that has no effect on one of the topics.
 
     Raises:
         ConfigurationError: If a value cannot be used.
@@ -57,18 +53,11 @@ def check_qos_overrides(given: Mapping[str, object], topics: Sequence[str]) -> l
 
 
 class ImageInput:
-    """Subscribes and unsubscribes.
+    """Subscribes and unsubscribes; the callbacks are called with every message and must return at once.
 
     The subscriptions belong to a companion node, ``NAME_images``, with an executor and a thread of its own.
     rclpy looks at every entity of a node whenever one of them is ready: among the services and the action of
     the main node a stream of 30 Hz costs a third of a core for that alone, here next to nothing.
-
-    Args:
-        node: The node in whose name, namespace and remappings it happens.
-        config: What is received.
-        on_image: Called with every image message; must return at once.
-        on_depth: Called with every depth message; must return at once.
-        on_camera_info: Called with every CameraInfo; must return at once.
     """
 
     def __init__(
@@ -189,12 +178,7 @@ class ImageInput:
 class DepthBuffer:
     """Keeps the latest depth messages until the colour image of their stamp comes, and the camera's model.
 
-    Args:
-        length: How many messages are kept.
-        now: The clock of the stamps, for drivers that do not stamp.
-
-    Attributes:
-        camera_info: The latest one, or None.
+    ``now`` is the clock of the stamps, for drivers that do not stamp.
     """
 
     def __init__(self, length: int = 10, now: Callable[[], float] = time.time) -> None:
@@ -231,10 +215,8 @@ class DepthBuffer:
     def find(self, stamp: float, tolerance: float, size: tuple[int, int]) -> FloatArray | None:
         """Return the depth closest to ``stamp`` in metres, (H, W) float32, or None if none is close enough.
 
-        Args:
-            stamp: Of the colour image, seconds.
-            tolerance: Largest difference of stamps, seconds.
-            size: (height, width) of the colour image, which the depth image must share.
+        Stamp and tolerance are seconds; ``size`` is that of the colour image, (height, width), which the
+        depth image must share.
 
         Raises:
             FrameError: If that depth image cannot be used.

@@ -74,11 +74,7 @@ _ROOT = "face_recognition_node"
 
 
 class RosLogHandler(logging.Handler):
-    """Hands log records of the package to a ROS logger, each with its severity.
-
-    Args:
-        logger: From ``node.get_logger()``.
-    """
+    """Hands log records of the package to a ROS logger, each with its severity."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()

@@ -105,17 +105,12 @@ def run_node(
     args: Sequence[str] | None = None,
     threads: int = 16,
 ) -> int:
-    """Spin a lifecycle node until the event is set; return the exit code.
+    """Spin a lifecycle node until ``stop`` is set, by the node or a signal; return the exit code.
 
     The executor spins on a thread of its own and the main thread waits for signals: Python runs signal
     handlers only there, and not while it sits in the middleware's wait. rclpy's own handlers would invalidate
-    the context before the node could close its gallery.
-
-    Args:
-        make: Makes the node, which may set the event, too.
-        stop: Set when the process should end.
-        args: Command line with ROS arguments; None: that of the process.
-        threads: Most threads of the executor; a running enrollment, search or service keeps one.
+    the context before the node could close its gallery. ``threads`` are the most that the executor has; a
+    running enrollment, search or service keeps one.
 
     Returns:
         0 after an orderly end, 1 after the executor failed, 2 if the node could not be made.

@@ -36,11 +36,7 @@ from face_recognition_node.vision.faces import ImageArray
 
 
 class OptionalOutput:
-    """Publishes each answer in the messages of a package that need not be installed.
-
-    Args:
-        node: Makes the publishers.
-        topics: Made at once, in this order; their messages are all of one package, or of ROS itself.
+    """Publishes each answer in the messages, all of one package or of ROS, of a package that may be missing.
 
     Raises:
         ImportError: The package is not installed.

@@ -31,11 +31,7 @@ from face_recognition_node.vision.rotation import rotate_image, to_original
 
 
 class AnswerPublisher:
-    """The publishers of a configured node: where the pipeline's answers go.
-
-    Args:
-        node: Makes the publishers.
-        config: Parameters; may be replaced at any time.
+    """The publishers of a configured node: where the pipeline's answers go. The parameters may be replaced.
 
     Raises:
         ConfigurationError: An output is asked for whose messages are not installed.

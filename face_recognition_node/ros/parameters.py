@@ -173,10 +173,8 @@ Declarations = Sequence[tuple[str, Parameter, Value]]
 def describe(declared: Parameter, *, is_fixed: bool = False) -> ParameterDescriptor:
     """Return the ROS descriptor of a declared parameter.
 
-    Args:
-        declared: The declaration; ``read_only`` there means "only while unconfigured", because a lifecycle
-            node is set up anew each time it is configured.
-        is_fixed: The parameter can only be given at start, so ROS itself may call it read-only.
+    One that ``is_fixed`` can only be given at start, so ROS itself may call it read-only. The declaration's
+    ``read_only`` means "only while unconfigured", because a lifecycle node is set up anew each time.
     """
     notes = []
     descriptor = ParameterDescriptor(description=declared.description, read_only=is_fixed)
@@ -253,15 +251,10 @@ MAY_BE_EMPTY = TOPICS[1:]
 
 
 class NodeParameters:
-    """The parameters of the recognition node.
+    """The parameters of the recognition node; ``settings`` are the values in force.
 
-    Args:
-        node: Declares them on this node.
-        is_configured: Tells whether parameters that matter at configure only are refused now.
-        on_change: Called with the new settings after a change was accepted, on the thread of the service.
-
-    Attributes:
-        settings: The values in force.
+    Parameters that matter at configure only are refused while ``is_configured()``. ``on_change`` is called
+    with the new settings after a change was accepted, on the thread of the service.
 
     Raises:
         ConfigurationError: If a value given at start cannot be used.

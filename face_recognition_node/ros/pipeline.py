@@ -42,13 +42,7 @@ class Packet:
 class FramePipeline:
     """Converts, recognizes, publishes, and tells those who watch (an enrollment).
 
-    Args:
-        recognizer: Does the work.
-        settings: Parameters; replaced by :meth:`update_settings`.
-        depth: Where depth images wait for their colour image.
-        statistics: Counts.
-        outputs: Takes the answers.
-        on_result: Called with every result after it was published.
+    ``on_result`` is called with every result after it was published.
     """
 
     def __init__(

@@ -35,12 +35,8 @@ def why_ros_cannot_start(error: Exception) -> str:
 class Remote:
     """A ROS node of our own, spun on a thread, whose calls wait for their answers.
 
-    Use it as a context manager. It leaves the signals of the process alone.
-
-    Args:
-        name: Of our node.
-        is_alive: Called while waiting; raises if it makes no sense to wait any longer.
-        options: Further arguments of ``rclpy.create_node``.
+    Use it as a context manager. It leaves the signals of the process alone. ``is_alive`` is called while
+    waiting and raises if it makes no sense to wait any longer.
     """
 
     def __init__(self, name: str, is_alive: Callable[[], None] = lambda: None, **options: Any) -> None:
@@ -50,11 +46,7 @@ class Remote:
         self._failure: Exception | None = None
 
     def __enter__(self) -> Remote:
-        """Create the node and start to spin.
-
-        Raises:
-            RemoteError: ROS cannot start with the arguments of this process.
-        """
+        """Create the node and start to spin; RemoteError if ROS cannot start with these arguments."""
         self._context = rclpy.Context()
         try:
             rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)

@@ -151,10 +151,8 @@ class Host(LoudNode):
 def open_runtime(settings: Settings, runs_begun: set[Path]) -> Runtime:
     """Load and warm the models and open the gallery.
 
-    Args:
-        settings: The node's parameters.
-        runs_begun: Galleries that this process has opened before, this one added: whoever was stored for one
-            run of the node outlives a cleanup of it.
+    This gallery is added to ``runs_begun``, those that this process has opened before: whoever was stored for
+    one run of the node outlives a cleanup of it.
 
     Raises:
         ModelError: A model file is missing, does not belong to its card, or nothing can run it.

@@ -87,10 +87,8 @@ KINDS = {number: kind for kind, number in SESSION_KINDS.items()}
 class GalleryServices:
     """Offers every service of the interface as long as the node lives.
 
-    They answer while the node is configured, active or not; before that they say so.
-
-    Args:
-        node: Makes the services, owns the gallery, and publishes it after a change.
+    They answer while the node is configured, active or not; before that they say so. The node is asked to
+    publish its gallery after a change.
     """
 
     def __init__(self, node: Host) -> None:
@@ -271,11 +269,7 @@ def review_gallery(runtime: Runtime, request: Any, response: Any) -> None:
 
 
 def get_crop(runtime: Runtime, request: Any, response: Any) -> None:
-    """Return the kept crop of a template.
-
-    Raises:
-        InputError: None is kept.
-    """
+    """Return the kept crop of a template; InputError if none is kept."""
     gallery = runtime.gallery
     crop_bgr = gallery.crop(request.template_id) if gallery.config.keep_crops else None
     if crop_bgr is None:

@@ -95,11 +95,7 @@ RETRY_S = 1.0  # between two attempts to open a camera or stream that broke
 
 
 class VideoSource(LoudNode):
-    """Publishes ``image`` (or ``image/compressed``) while it is active.
-
-    Args:
-        stop: Set when the recording has ended and the process should, too.
-    """
+    """Publishes ``image`` (or ``image/compressed``) while active; sets ``stop`` when the recording ends."""
 
     def __init__(self, stop: threading.Event) -> None:
         super().__init__("video_source")
@@ -117,11 +113,7 @@ class VideoSource(LoudNode):
 
     @property
     def config(self) -> VideoSourceConfig:
-        """The parameters as they stand now.
-
-        Raises:
-            ConfigurationError: If one of them is outside its bounds.
-        """
+        """The parameters as they stand now; ConfigurationError if one of them is outside its bounds."""
         values = {name: self.get_parameter(name).value for name, _, _ in self._items}
         return VideoSourceConfig(**values)
 

@@ -66,7 +66,7 @@ def sway(still: ImageArray) -> list[ImageArray]:
 
 
 def let_engine_be_built(model: Any, use: Callable[[Any], object]) -> None:
-    """Use a model until its engine serves, where it has one that is built in the background.
+    """Use a model until its engine, if one is built in the background, serves.
 
     Raises:
         BackendUnavailableError: If the engine was refused: another backend would be measured under its name.

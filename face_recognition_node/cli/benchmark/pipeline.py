@@ -80,13 +80,10 @@ def run(
     frames_of: Callable[[tuple[int, int], int], list[ImageArray]] = swaying_frames,
     peers: Callable[[list[ImageArray]], list[Contestant]] = lambda frames: [],
 ) -> int:
-    """Race the pipelines in each scene.
+    """Race the pipelines in each scene, with those that ``peers`` returns.
 
-    Args:
-        arguments: Of the command line.
-        frames_of: Returns the frames of a scene of this (width, height) and number of faces; the package
-            carries only two people, so with more faces some of them cannot become certain.
-        peers: Returns what else takes part.
+    ``frames_of`` returns the frames of a scene of this (width, height) and number of faces; the package
+    carries only two people, so with more faces some of them cannot become certain.
     """
     from face_recognition_node.assembly import load_models
     from face_recognition_node.config import Config, ModelsConfig

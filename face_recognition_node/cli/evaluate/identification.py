@@ -231,12 +231,9 @@ def _describe(path: Path, labels: LabelArray) -> str:
 
 
 def read_groups(path: Path, faces: JudgedFaces) -> dict[str, BoolArray]:
-    """Return which faces belong to which group, by name, from a table of people.
+    """Return which faces belong to which group, from a CSV with the columns ``identity`` and ``group``.
 
-    Args:
-        path: CSV with the columns ``identity`` and ``group``; identities are named as in the faces. People
-            who are not in it belong to no group.
-        faces: The faces.
+    Identities are named as in the faces. People who are not in it belong to no group.
 
     Raises:
         SourceError: If the file is missing or lacks a column.

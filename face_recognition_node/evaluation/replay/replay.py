@@ -92,11 +92,8 @@ def replay(
 ) -> ReplayReport:
     """Play every episode and return what came out.
 
-    Args:
-        scenario: What to play.
-        root: The folder that its sources lie in.
-        fresh_bench: Returns a bench for the scenario's settings; called once an episode.
-        on_frame: Called after each frame with the recording's name, for progress.
+    ``fresh_bench`` returns a bench for the scenario's settings, once an episode. ``on_frame`` is called after
+    each frame with the recording's name, for progress.
     """
     reports = [
         _Run(episode, root, fresh_bench(scenario.settings), scenario.pause, on_frame).play()

@@ -24,12 +24,7 @@ svg{display:block}
 
 
 def render_page(report: ReplayReport, missed: list[str]) -> str:
-    """Return the HTML text.
-
-    Args:
-        report: What came out.
-        missed: Requirements that were not met, as sentences.
-    """
+    """Return the HTML text; ``missed`` are the requirements that were not met, as sentences."""
     figures = [
         ("Identified: enrolled people's tracks", report.identification_rate),
         ("Named: strangers' tracks", report.false_positive_rate),

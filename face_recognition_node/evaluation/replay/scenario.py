@@ -83,10 +83,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FaceRule(_Table, frozen=True):
-    """Who a face is, by where its centre is (parts of the image) and when (seconds of the recording).
-
-    ``who`` is empty for something that is no person: a print, a poster.
-    """
+    """Who a face is, by where its centre is (parts of the image) and when (seconds of the recording)."""
 
     who: str = ""
     x: Range = EVERYWHERE

@@ -22,11 +22,7 @@ INSIDE = "!"  # `faces.zip!s1` is the folder `s1` inside the archive; `faces!s1`
 
 
 def list_people(path: Path) -> dict[str, list[str]]:
-    """Return the pictures of each folder in a zip archive or folder, both in natural order.
-
-    Raises:
-        SourceError: If ``path`` is neither.
-    """
+    """Return the pictures of each folder in a zip or folder (else SourceError), both in natural order."""
     people: dict[str, list[str]] = {}
     for name in sorted(open_files(path)[0], key=natural_key):
         place = PurePosixPath(name)
@@ -43,14 +39,10 @@ def open_sequence(
     take: Collection[int] = (),
     skip: Collection[int] = (),
 ) -> FrameSource:
-    """Open a recording of a scenario.
+    """Open a recording: a path below ``root``, ``archive.zip!folder``, ``bag!/topic`` or ``"sample"``.
 
-    Args:
-        root: The folder that the scenario's sources lie in.
-        source: A path below it, ``archive.zip!folder``, ``bag!/topic``, or ``"sample"``.
-        rate: Frames per second in place of the recording's own.
-        take: 1-based numbers of the only pictures to show, for pictures in folders.
-        skip: 1-based numbers of the pictures to leave out, for pictures in folders.
+    The rate, frames per second, replaces the recording's own. Of pictures in folders, ``take`` and ``skip``
+    are the 1-based numbers of the only ones to show and of those to leave out.
 
     Raises:
         SourceError: If it is not there or cannot be read.

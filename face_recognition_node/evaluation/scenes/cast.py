@@ -93,16 +93,8 @@ class Person:
 class Cast:
     """All people of the given material; they are cut out when they are asked for.
 
-    Args:
-        sources: A folder of clips, zip archives of RAP3DF heads, ORL portraits or aligned LFW faces, told
-            apart by what is in them, or a folder that holds some of these.
-        detector: Says where the face is in a picture.
-
-    Attributes:
-        sources: Folder or archive by what it holds: clips, heads, portraits or photographs.
-
-    Raises:
-        SourceError: If a source is none of these.
+    A source is a folder of clips, a zip archive of RAP3DF heads, ORL portraits or aligned LFW faces, or a
+    folder that holds some of these; SourceError for anything else. The detector says where the face is.
     """
 
     def __init__(self, sources: Sequence[Path], detector: Detector) -> None:

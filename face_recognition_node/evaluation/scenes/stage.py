@@ -91,12 +91,8 @@ class ScenarioOutcome:
 class Stage:
     """Plays scenes through the real pipeline and keeps what was claimed in them.
 
-    Args:
-        cast: Who can play.
-        models: The networks.
-        config: Parameters.
-        is_short: Fewer people and shorter scenes: shows that everything runs, not how well.
-        on_frame: Called after each frame with the scene's name, for progress.
+    If ``is_short``, fewer people and shorter scenes show that everything runs, not how well. ``on_frame`` is
+    called after each frame with the scene's name, for progress.
     """
 
     def __init__(

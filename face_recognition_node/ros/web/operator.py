@@ -64,12 +64,7 @@ CURES = {
 
 
 class RobotOperator(Operator):
-    """A recognition node somewhere on the network; use it as a context manager.
-
-    Args:
-        remote: This node, entered.
-        node: Full name of the recognition node.
-    """
+    """A recognition node somewhere on the network, by its full name; use it as a context manager."""
 
     def __init__(self, remote: Remote, node: str) -> None:
         super().__init__()

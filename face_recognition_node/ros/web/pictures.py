@@ -30,12 +30,7 @@ class WebPictures:
     """The images that a recognition node reads, with the faces it finds in them.
 
     The subscriptions belong to a companion node with an executor of its own: beside the clients of a dozen
-    services a stream of 30 Hz would cost a third of a core.
-
-    Args:
-        node: In whose name and namespace it happens.
-        recognition: Full name of the recognition node.
-        on_picture: Called, from the companion's thread, with each new picture.
+    services a stream of 30 Hz would cost a third of a core. ``on_picture`` is called on its thread.
     """
 
     def __init__(self, node: Node, recognition: str, on_picture: Callable[[Picture], None]) -> None:
