@@ -88,7 +88,7 @@ class Cohort:
     def normalize(
         self, corrected: NDArray[np.float64], query: FloatArray, hubness: float, person_ids: Sequence[str]
     ) -> NDArray[np.float64]:
-        """Return ``s''`` of (k,) ``s'``, corrected similarities of persons to one (D,) query of this hubness."""
+        """Return ``s''`` of (k,) ``s'``, corrected similarities of persons to one (D,) query."""
         mean, spread = self.calibration.different_people
         own_of_query, unknown = self._of_query(query, hubness)
         own = np.array([self.own.get(person_id, 0.0) for person_id in person_ids])
