@@ -45,23 +45,22 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--source",
         default="sample",
         help="camera number, video, GIF, picture or folder (default: a built-in clip)",
     )
-    parser.add_argument("--name", help="name to enroll (default: the built-in clip's, or Guest)")
-    parser.add_argument(
+    add("--name", help="name to enroll (default: the built-in clip's, or Guest)")
+    add(
         "--gallery",
         metavar="FILE",
         help="gallery file to use and keep, or 'default' for the user's; without it, one that is deleted "
         "at the end",
     )
-    parser.add_argument("--annotated", metavar="OUT.mp4", help="write the annotated video")
-    parser.add_argument(
-        "--once", action="store_true", help="end with the clip; exit code 0 only if people were identified"
-    )
-    parser.add_argument(
+    add("--annotated", metavar="OUT.mp4", help="write the annotated video")
+    add("--once", action="store_true", help="end with the clip; exit code 0 only if people were identified")
+    add(
         "--web",
         action="store_true",
         help="serve the operator's page; nobody is enrolled until you click a face there",

@@ -38,12 +38,13 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME", help='display name; "" remembers the face without a name')
+    add = parser.add_argument
+    add("name", metavar="NAME", help='display name; "" remembers the face without a name')
     add_source(parser)
     add_pipeline(parser)
-    parser.add_argument("--views", type=int, default=0, metavar="N", help="views to keep (default 6)")
-    parser.add_argument("--person", metavar="ID", help="add the views to this person instead of a new one")
-    parser.add_argument(
+    add("--views", type=int, default=0, metavar="N", help="views to keep (default 6)")
+    add("--person", metavar="ID", help="add the views to this person instead of a new one")
+    add(
         "--somebody-else",
         action="store_true",
         help="store a new person even if the face is a known person's (a twin)",

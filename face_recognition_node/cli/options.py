@@ -100,17 +100,12 @@ def is_stream(text: str) -> bool:
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Add SOURCE and what part of it to use."""
-    parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
-    parser.add_argument(
-        "--start", type=float, default=0.0, metavar="S", help="start at this second (default 0)"
-    )
-    parser.add_argument("--end", type=float, metavar="S", help="stop before this second")
-    parser.add_argument("--rate", type=float, metavar="HZ", help="frames per second (default: the source's)")
-    parser.add_argument(
-        "--topic",
-        default="",
-        help="topic of the images in a ROS 2 bag, if it has several",
-    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help=SOURCE_HELP)
+    add("--start", type=float, default=0.0, metavar="S", help="start at this second (default 0)")
+    add("--end", type=float, metavar="S", help="stop before this second")
+    add("--rate", type=float, metavar="HZ", help="frames per second (default: the source's)")
+    add("--topic", default="", help="topic of the images in a ROS 2 bag, if it has several")
 
 
 def source_from(arguments: argparse.Namespace) -> FrameSource:
@@ -156,11 +151,10 @@ def gallery_path_from(arguments: argparse.Namespace, *, must_exist: bool = False
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add --models, --backend and --set."""
-    parser.add_argument("--models", metavar="DIR", help="folder of model files (default: the package's)")
-    parser.add_argument(
-        "--backend", metavar="NAME", help="auto, openvino, onnxruntime, torch … (default auto)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--models", metavar="DIR", help="folder of model files (default: the package's)")
+    add("--backend", metavar="NAME", help="auto, openvino, onnxruntime, torch … (default auto)")
+    add(
         "--set",
         dest="settings",
         action="append",

@@ -46,27 +46,28 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    add = parser.add_argument
     add_source(parser)
     add_pipeline(parser)
-    parser.add_argument(
+    add(
         "--json",
         type=file_or_stream,
         metavar="OUT.jsonl",
         help="write one JSON line per frame; - for standard output",
     )
-    parser.add_argument(
+    add(
         "--annotated",
         type=file_to_write,
         metavar="OUT.mp4",
         help="write annotated frames: .mp4 .mkv .avi .png .jpg",
     )
-    parser.add_argument(
+    add(
         "--bag",
         type=file_to_write,
         metavar="OUT.mcap",
         help="write a ROS 2 bag: images, FaceArray and annotations for Foxglove",
     )
-    parser.add_argument(
+    add(
         "--keep-strangers",
         action="store_true",
         help="keep new strangers in the gallery, so that they can be named later",

@@ -49,13 +49,14 @@ li p{margin:.1rem 0}.do{font-weight:600}.row{display:flex;flex-wrap:wrap;gap:.6r
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
     add_pipeline(parser)
-    parser.add_argument(
+    add(
         "--report", type=file_to_write, metavar="PAGE.html", default=Path("rehearsal.html"),
         help="page to write (default rehearsal.html)",
     )  # fmt: skip
-    parser.add_argument("--topic", default="", help="topic of the images in a ROS 2 bag, if it has several")
+    add("--topic", default="", help="topic of the images in a ROS 2 bag, if it has several")
     add_progress(parser)
 
 

@@ -13,29 +13,24 @@ OWNER = "owner.npz"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "folder",
         type=given_path,
         metavar="RUN",
         help="folder written by `train` with a triplet or RGB-D recipe",
     )
-    parser.add_argument(
+    add(
         "pictures",
         type=given_path,
         nargs="+",
         metavar="PICTURE",
         help="photograph; RGB-D: NAME_color.png beside NAME_depth.png",
     )
-    parser.add_argument(
-        "--register", action="store_true", help="RGB-D: register pictures of the owner, several poses"
-    )
-    parser.add_argument("--adapt", action="store_true", help="RGB-D: add an accepted picture to the owner's")
-    parser.add_argument(
-        "--threshold", type=float, help="RGB-D: distance below which a face unlocks (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--alpha", type=float, help="triplet: sensitivity from -1 to 1 (half of that in training)"
-    )
+    add("--register", action="store_true", help="RGB-D: register pictures of the owner, several poses")
+    add("--adapt", action="store_true", help="RGB-D: add an accepted picture to the owner's")
+    add("--threshold", type=float, help="RGB-D: distance below which a face unlocks (default: the recipe's)")
+    add("--alpha", type=float, help="triplet: sensitivity from -1 to 1 (half of that in training)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -69,9 +69,10 @@ class SizeFigures:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="templates")
-    parser.add_argument("--repeats", type=int, default=100, metavar="N", help="searches timed at each size")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--sizes", type=int, nargs="+", default=SIZES, metavar="N", help="templates")
+    add("--repeats", type=int, default=100, metavar="N", help="searches timed at each size")
+    add(
         "--folder",
         type=given_path,
         metavar="DIR",

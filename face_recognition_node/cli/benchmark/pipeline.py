@@ -61,11 +61,12 @@ print(json.dumps({{"loaded_s": loaded, "first_frame_s": first, "resident_mb": re
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's arguments."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--scenes", nargs="+", default=["640x480:2", "1280x720:5"], metavar="WxH:FACES", help="size and faces"
     )
-    parser.add_argument("--backend", default="auto", help="runtime of the networks (default %(default)s)")
-    parser.add_argument(
+    add("--backend", default="auto", help="runtime of the networks (default %(default)s)")
+    add(
         "--interval",
         type=int,
         default=3,

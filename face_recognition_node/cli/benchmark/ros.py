@@ -136,12 +136,13 @@ class RosFigures:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="image size (default: %(default)s)")
-    parser.add_argument("--faces", type=int, default=2, help="faces in each image, 0 to 12 (default: 2)")
-    parser.add_argument("--rate", type=float, default=30.0, help="images per second (default: 30)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="seconds to measure (default: 20)")
-    parser.add_argument("--settle", type=float, default=3.0, help="warm-up before it (default: 3)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--size", default="640x480", metavar="WxH", help="image size (default: %(default)s)")
+    add("--faces", type=int, default=2, help="faces in each image, 0 to 12 (default: 2)")
+    add("--rate", type=float, default=30.0, help="images per second (default: 30)")
+    add("--seconds", type=float, default=20.0, help="seconds to measure (default: 20)")
+    add("--settle", type=float, default=3.0, help="warm-up before it (default: 3)")
+    add(
         "--set",
         action="append",
         default=[],

@@ -37,34 +37,25 @@ MINIMUM_COUNTED = 100  # faces that a group of people needs before it is reporte
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "faces",
         type=given_path,
         help="folder of a training archive or of prepared faces (their held-out test people), or LFW",
     )
-    parser.add_argument(
-        "--gallery-sizes", type=int, nargs="+", default=[10, 50, 200], metavar="N", help="people enrolled"
-    )
-    parser.add_argument(
-        "--shots", type=int, nargs="+", default=[1, 3], metavar="N", help="faces enrolled of each"
-    )
-    parser.add_argument(
-        "--fpir", type=float, nargs="+", default=[0.1, 0.01], help="rates at which to report DIR"
-    )
-    parser.add_argument("--repetitions", type=int, default=10, help="random galleries")
-    parser.add_argument(
-        "--face-pixels", type=int, metavar="N", help="reduce the probes to N pixels (not the gallery)"
-    )
-    parser.add_argument(
+    add("--gallery-sizes", type=int, nargs="+", default=[10, 50, 200], metavar="N", help="people enrolled")
+    add("--shots", type=int, nargs="+", default=[1, 3], metavar="N", help="faces enrolled of each")
+    add("--fpir", type=float, nargs="+", default=[0.1, 0.01], help="rates at which to report DIR")
+    add("--repetitions", type=int, default=10, help="random galleries")
+    add("--face-pixels", type=int, metavar="N", help="reduce the probes to N pixels (not the gallery)")
+    add(
         "--groups",
         type=given_path,
         metavar="CSV",
         help="also report each group of people; a CSV with the columns identity and group",
     )
-    parser.add_argument(
-        "--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random galleries")
+    add("--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures")
+    add("--seed", type=int, default=0, help="seed of the random galleries")
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "embedder", "backend", "device", "precision", "threads"))
 

@@ -36,22 +36,16 @@ exit codes: 0 everything that the scenario requires was met, 1 something was not
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "scenario", metavar="SCENARIO.yaml", help="a scenario file, or the name of a packaged one"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("scenario", metavar="SCENARIO.yaml", help="a scenario file, or the name of a packaged one")
+    add(
         "--data",
         type=given_path,
         metavar="DIR",
         help=f"folder that the scenario's sources lie in (default: ${DATA_VARIABLE}, else ../shared/data)",
     )
     add_json_flag(parser)
-    parser.add_argument(
-        "--report",
-        type=file_to_write,
-        metavar="OUT.html",
-        help="write a page with a timeline of each track",
-    )
+    add("--report", type=file_to_write, metavar="OUT.html", help="write a page with a timeline of each track")
     add_settings(parser)
     add_progress(parser)
 

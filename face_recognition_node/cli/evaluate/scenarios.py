@@ -35,17 +35,18 @@ exit codes: 0 every scenario that was run passed, 1 one failed, 2 wrong input or
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "data",
         nargs="*",
         type=given_path,
         metavar="DATA",
         help="where faces come from (default: as --data of replay)",
     )
-    parser.add_argument("--only", metavar="A1,A5", default="", help="run only these scenarios")
-    parser.add_argument("--short", action="store_true", help="few people, few frames: a trial run")
+    add("--only", metavar="A1,A5", default="", help="run only these scenarios")
+    add("--short", action="store_true", help="few people, few frames: a trial run")
     add_json_flag(parser)
-    parser.add_argument("--report", type=file_to_write, metavar="OUT.html", help="write a page with pictures")
+    add("--report", type=file_to_write, metavar="OUT.html", help="write a page with pictures")
     add_settings(parser)
     add_progress(parser)
 

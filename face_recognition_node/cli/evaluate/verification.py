@@ -24,19 +24,14 @@ from face_recognition_node.vision.faces import ImageArray
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
-    parser.add_argument(
-        "archive", type=given_path, help="zip or folder: NAME/NAME_0001.webp, aligned 112x112, and pairs.txt"
-    )
-    parser.add_argument(
-        "--face-pixels", type=int, metavar="N", help="reduce the aligned faces to N pixels first"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("archive", type=given_path, help="zip or folder: NAME/NAME_0001.webp, aligned 112x112, and pairs.txt")
+    add("--face-pixels", type=int, metavar="N", help="reduce the aligned faces to N pixels first")
+    add(
         "--light", type=float, default=1.0, metavar="SHARE",
         help="darken the faces to this fraction of their light and add camera noise",
     )  # fmt: skip
-    parser.add_argument(
-        "--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures"
-    )
+    add("--report", type=file_to_write, metavar="HTML", help="write a page with curves and pictures")
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "embedder", "backend", "device", "precision", "threads"))
 

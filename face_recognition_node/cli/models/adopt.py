@@ -17,37 +17,30 @@ _NAME = "abcdefghijklmnopqrstuvwxyz0123456789_"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
+    add = parser.add_argument
     parser.description = (
         "Finds out what the network takes, writes its model card, and learns from labelled faces what its "
         "similarities are worth. Afterwards models.embedder: NAME uses it everywhere. The faces must be of "
         "people whom the network was not trained on."
     )
-    parser.add_argument(
+    add(
         "model",
         type=given_path,
         metavar="MODEL.onnx",
         help="a face embedder for faces aligned as for ArcFace",
     )
-    parser.add_argument("--name", required=True, help="its name: lower-case letters, digits, underscores")
-    parser.add_argument(
+    add("--name", required=True, help="its name: lower-case letters, digits, underscores")
+    add(
         "--calibrate", type=given_path, required=True, metavar="FACES",
         help="zip or folder of aligned 112x112 faces, NAME/FILE.webp, with LFW's pairs.txt",
     )  # fmt: skip
-    parser.add_argument("--license", help="terms of use of the weights (default: asked for on a terminal)")
-    parser.add_argument(
-        "--output", default="", help="name of the output with the embeddings, if there are several"
-    )
-    parser.add_argument("--channels", choices=("RGB", "BGR"), help="channel order (default: both are tried)")
-    parser.add_argument(
-        "--mean", type=float, help="subtracted from each pixel (default: the usual values are tried)"
-    )
-    parser.add_argument(
-        "--scale", type=float, help="divisor of each pixel (default: the usual values are tried)"
-    )
-    parser.add_argument(
-        "--videos", type=given_path, nargs="*", default=[], metavar="VIDEO", help="see calibrate"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    add("--license", help="terms of use of the weights (default: asked for on a terminal)")
+    add("--output", default="", help="name of the output with the embeddings, if there are several")
+    add("--channels", choices=("RGB", "BGR"), help="channel order (default: both are tried)")
+    add("--mean", type=float, help="subtracted from each pixel (default: the usual values are tried)")
+    add("--scale", type=float, help="divisor of each pixel (default: the usual values are tried)")
+    add("--videos", type=given_path, nargs="*", default=[], metavar="VIDEO", help="see calibrate")
+    add("--seed", type=int, default=0, help="random seed")
     add_json_option(parser)
     add_model_options(parser, only=("models_dir", "backend", "threads"))
 

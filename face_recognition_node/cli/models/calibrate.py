@@ -34,20 +34,19 @@ _FIT_GALLERY = 20
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
+    add = parser.add_argument
     parser.description = (
         "Fits the tables behind every probability on one half of the people and reports on the other half. "
         "The people must be unknown to the embedder: they may not have been in its training."
     )
-    parser.add_argument("faces", type=given_path, help="zip or folder: NAME/FILE.webp, aligned 112x112")
-    parser.add_argument(
+    add("faces", type=given_path, help="zip or folder: NAME/FILE.webp, aligned 112x112")
+    add(
         "--videos", type=given_path, nargs="*", default=[], metavar="VIDEO",
         help="videos of people from a fixed camera, to measure the correlation time of embeddings",
     )  # fmt: skip
-    parser.add_argument("--plot", type=file_to_write, metavar="FILE.png", help="write the reliability plot")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="report only; do not change the embedder's model card"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    add("--plot", type=file_to_write, metavar="FILE.png", help="write the reliability plot")
+    add("--dry-run", action="store_true", help="report only; do not change the embedder's model card")
+    add("--seed", type=int, default=0, help="random seed")
     add_json_option(parser)
     add_model_options(parser)
 

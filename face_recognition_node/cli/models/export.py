@@ -24,13 +24,10 @@ KINDS = ("safetensors", "onnx", "json")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
-    parser.add_argument(
-        "checkpoint", type=given_path, help="a training checkpoint (.ckpt, .pt) or weights (.safetensors)"
-    )
-    parser.add_argument(
-        "target", type=given_path, help="path without extension, for example models/efficientnet_b0_64"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("checkpoint", type=given_path, help="a training checkpoint (.ckpt, .pt) or weights (.safetensors)")
+    add("target", type=given_path, help="path without extension, for example models/efficientnet_b0_64")
+    add(
         "--about",
         type=given_path,
         metavar="FILE",

@@ -27,17 +27,12 @@ SLICE = 10_000
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument(
-        "source", type=given_path, help="a tree with one folder per person (as VGGFace2, LFW)"
-    )
-    parser.add_argument("out", type=given_path, help="folder for faces/, manifest.csv and rejects.csv")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
-    )
-    parser.add_argument("--minimum-score", type=float, default=0.7, help="minimum detection score (0.7)")
-    parser.add_argument(
-        "--minimum-size", type=float, default=20.0, help="minimum face size in pixels (default 20)"
-    )
+    add = parser.add_argument
+    add("source", type=given_path, help="a tree with one folder per person (as VGGFace2, LFW)")
+    add("out", type=given_path, help="folder for faces/, manifest.csv and rejects.csv")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    add("--minimum-score", type=float, default=0.7, help="minimum detection score (0.7)")
+    add("--minimum-size", type=float, default=20.0, help="minimum face size in pixels (default 20)")
     add_model_options(parser, only=("models_dir", "detector", "backend"))
 
 

@@ -9,15 +9,12 @@ from face_recognition_node.cli.options import given_path
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("faces", type=given_path, help="folder of an archive or of prepared faces")
-    parser.add_argument(
-        "model",
-        type=given_path,
-        help="ONNX: (N, 3, 112, 112) RGB 0…255 → (N, D)",
-    )
-    parser.add_argument("--out", type=given_path, help="folder for train_teacher.npy (FACES)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument(
+    add = parser.add_argument
+    add("faces", type=given_path, help="folder of an archive or of prepared faces")
+    add("model", type=given_path, help="ONNX: (N, 3, 112, 112) RGB 0…255 → (N, D)")
+    add("--out", type=given_path, help="folder for train_teacher.npy (FACES)")
+    add("--threads", type=int, default=1, help="CPU threads")
+    add(
         "--precision", choices=["auto", "fp32"], default="auto",
         help="auto: bfloat16 if the CPU supports it",
     )  # fmt: skip

@@ -27,28 +27,25 @@ KINDS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("recipe", type=given_path, help="a YAML file, see config/training/")
-    parser.add_argument(
+    add = parser.add_argument
+    add("recipe", type=given_path, help="a YAML file, see config/training/")
+    add(
         "--out",
         type=given_path,
         help="folder for logs, checkpoints, weights and pictures (default runs/RECIPE)",
     )
-    parser.add_argument(
+    add(
         "--data",
         type=given_path,
         help="the faces to train on (data.path): an archive's folder, a zip, or folders",
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry of the recipe"
-    )
-    parser.add_argument(
-        "--start", help="weights to start from: a file, or 'imagenet' (default: the recipe's)"
-    )
-    parser.add_argument("--fast", action="store_true", help="a trial run of at most two minutes")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
-    parser.add_argument("--devices", type=int, default=1, help="processes on this machine, one per GPU")
-    parser.add_argument("--nodes", type=int, default=1, help="machines; start the command on each of them")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="change an entry of the recipe")
+    add("--start", help="weights to start from: a file, or 'imagenet' (default: the recipe's)")
+    add("--fast", action="store_true", help="a trial run of at most two minutes")
+    add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    add("--accelerator", default="auto", choices=["auto", "cpu", "gpu"])
+    add("--devices", type=int, default=1, help="processes on this machine, one per GPU")
+    add("--nodes", type=int, default=1, help="machines; start the command on each of them")
 
 
 def run(arguments: argparse.Namespace) -> int:
