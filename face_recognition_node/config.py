@@ -39,9 +39,7 @@ class ModelsConfig(Section):
         read_only=True,
     )
     device: str = parameter(
-        "",
-        "Device as the backend names it (CPU, GPU, cuda:0); empty: the backend's default.",
-        read_only=True,
+        "", "Device as the backend names it (CPU, GPU, cuda:0); empty: the backend's default.", read_only=True
     )
     precision: str = parameter(
         "auto",
@@ -53,8 +51,7 @@ class ModelsConfig(Section):
     threads: int = parameter(
         0,
         "CPU threads per network; 0: one fewer than there are cores, at most 4.",
-        minimum=0,
-        maximum=64,
+        limits=(0, 64),
         read_only=True,
     )
 
@@ -69,42 +66,35 @@ class DetectorConfig(Section):
     """
 
     score_threshold: float = parameter(
-        0.9,
-        "Minimum detection score in [0, 1] of a face at least 96 pixels high.",
-        minimum=0.05,
-        maximum=0.999,
+        0.9, "Minimum detection score in [0, 1] of a face at least 96 pixels high.", limits=(0.05, 0.999)
     )
     far_score_threshold: float = parameter(
         0.2,
         "Minimum detection score in [0, 1] of a face at most 20 pixels high; between the two it rises.",
-        minimum=0.05,
-        maximum=0.999,
+        limits=(0.05, 0.999),
     )
     overlap_threshold: float = parameter(
         0.4,
         "A box is dropped if its intersection over union with a better one exceeds this.",
-        minimum=0.05,
-        maximum=0.95,
+        limits=(0.05, 0.95),
     )
     working_width: int = parameter(
         1280,
         "Longer image side in pixels at which faces are detected; larger images are scaled down to it.",
-        minimum=160,
-        maximum=3840,
+        limits=(160, 3840),
     )
     interval_frames: int = parameter(
         1,
         "Detect faces in every n-th image and follow them by optical flow in between; a new face waits "
         "for the next detection.",
-        minimum=1,
-        maximum=30,
+        limits=(1, 30),
     )
     close_pass: bool = parameter(
         True, "Also detect in a small copy of a large image, for faces that fill it."
     )
-    minimum_face_px: int = parameter(10, "Minimum height of a face in image pixels.", minimum=4, maximum=1000)
+    minimum_face_px: int = parameter(10, "Minimum height of a face in image pixels.", limits=(4, 1000))
     maximum_faces: int = parameter(
-        50, "Maximum number of faces per image; those with the best scores are kept.", minimum=1, maximum=500
+        50, "Maximum number of faces per image; those with the best scores are kept.", limits=(1, 500)
     )
 
     def __post_init__(self) -> None:
@@ -129,33 +119,23 @@ class DetectorConfig(Section):
 class TrackerConfig(Section):
     """How faces are followed."""
 
-    lost_after_s: float = parameter(
-        2.0,
-        "Seconds after which a lost face is given up.",
-        minimum=0.1,
-        maximum=30.0,
-    )
+    lost_after_s: float = parameter(2.0, "Seconds after which a lost face is given up.", limits=(0.1, 30.0))
     continuity_s: float = parameter(
         0.25,
         "Seconds for which a missed face may be continued by position alone; after that it must also "
         "match by its embedding.",
-        minimum=0.0,
-        maximum=2.0,
+        limits=(0.0, 2.0),
     )
     continuity_odds: float = parameter(
         4.0,
         "Log odds against the same person at which a face continued by position becomes a new track.",
-        minimum=1.0,
-        maximum=12.0,
+        limits=(1.0, 12.0),
     )
     relink_odds: float = parameter(
-        4.0, "Log-likelihood ratio needed to continue the track of a lost face.", minimum=0.0, maximum=12.0
+        4.0, "Log-likelihood ratio needed to continue the track of a lost face.", limits=(0.0, 12.0)
     )
     recheck_frames: int = parameter(
-        5,
-        "A face whose identity is certain is embedded again in every n-th image.",
-        minimum=1,
-        maximum=100,
+        5, "A face whose identity is certain is embedded again in every n-th image.", limits=(1, 100)
     )
 
 
@@ -164,40 +144,34 @@ class IdentityConfig(Section):
     """When a name is claimed."""
 
     target_false_accept_rate: float = parameter(
-        0.01, "Probability that a stranger's track is ever given a name.", minimum=1e-6, maximum=0.5
+        0.01, "Probability that a stranger's track is ever given a name.", limits=(1e-6, 0.5)
     )
     minimum_probability: float = parameter(
         0.9,
         "Posterior probability that a person must reach before the name is claimed.",
-        minimum=0.5,
-        maximum=0.9999,
+        limits=(0.5, 0.9999),
     )
     new_person_prior: float = parameter(
-        0.5,
-        "Prior probability that a face belongs to nobody in the gallery.",
-        minimum=0.01,
-        maximum=0.99,
+        0.5, "Prior probability that a face belongs to nobody in the gallery.", limits=(0.01, 0.99)
     )
     release_factor: float = parameter(
         10.0,
         "A claim ends when its false match rate exceeds the allowed one by this factor.",
-        minimum=1.0,
-        maximum=1e4,
+        limits=(1.0, 1e4),
     )
     claim_timeout_s: float = parameter(
-        10.0, "Seconds without a supporting view after which a claim ends.", minimum=0.5, maximum=600.0
+        10.0, "Seconds without a supporting view after which a claim ends.", limits=(0.5, 600.0)
     )
     minimum_quality: float = parameter(
-        0.15, "Views of lower quality are tracked but not compared.", minimum=0.0, maximum=1.0
+        0.15, "Views of lower quality are tracked but not compared.", limits=(0.0, 1.0)
     )
     minimum_face_px: float = parameter(
         18.0,
         "Smaller faces (square root of the box's area, in pixels) are tracked but not compared.",
-        minimum=0.0,
-        maximum=1000.0,
+        limits=(0.0, 1000.0),
     )
     minimum_detection_score: float = parameter(
-        0.8, "Views with a lower detection score are tracked but not compared.", minimum=0.0, maximum=1.0
+        0.8, "Views with a lower detection score are tracked but not compared.", limits=(0.0, 1.0)
     )
 
 
@@ -206,29 +180,26 @@ class StrangersConfig(Section):
     """When an unknown person gets an id."""
 
     enabled: bool = parameter(True, "Give unknown people an id by which they are recognized again.")
-    minimum_views: int = parameter(
-        4, "Good views needed before a stranger gets an id.", minimum=2, maximum=100
-    )
+    minimum_views: int = parameter(4, "Good views needed before a stranger gets an id.", limits=(2, 100))
     minimum_span_s: float = parameter(
-        0.1, "Minimum time between the first and the last of these views, seconds.", minimum=0.0, maximum=60.0
+        0.1, "Minimum time between the first and the last of these views, seconds.", limits=(0.0, 60.0)
     )
-    minimum_quality: float = parameter(0.5, "Minimum quality of a good view.", minimum=0.1, maximum=1.0)
+    minimum_quality: float = parameter(0.5, "Minimum quality of a good view.", limits=(0.1, 1.0))
     minimum_detection_score: float = parameter(
-        0.9, "Minimum detection score of a good view.", minimum=0.0, maximum=1.0
+        0.9, "Minimum detection score of a good view.", limits=(0.0, 1.0)
     )
     patience_s: float = parameter(
         3.0, "Seconds after which a face that stays undecided gets a stranger's id.",
-        minimum=0.5, maximum=600.0,
+        limits=(0.5, 600.0)
     )  # fmt: skip
     false_match_rate: float = parameter(
-        0.005, "Probability that a new person is taken for a known stranger.", minimum=1e-6, maximum=0.5
+        0.005, "Probability that a new person is taken for a known stranger.", limits=(1e-6, 0.5)
     )
-    maximum_views: int = parameter(10, "Maximum number of views stored per stranger.", minimum=1, maximum=50)
+    maximum_views: int = parameter(10, "Maximum number of views stored per stranger.", limits=(1, 50))
     maximum_strangers: int = parameter(
         200,
         "Maximum number of strangers; the one not seen for longest is replaced.",
-        minimum=1,
-        maximum=MOST_STRANGERS,
+        limits=(1, MOST_STRANGERS),
     )
 
 
@@ -237,69 +208,57 @@ class EnrollmentConfig(Section):
     """What makes a view good enough, how many are wanted, and how long to wait."""
 
     wanted_views: int = parameter(
-        6, "Number of views to keep unless the goal says otherwise.", minimum=1, maximum=50
+        6, "Number of views to keep unless the goal says otherwise.", limits=(1, 50)
     )
     minimum_views: int = parameter(
         3,
         "Minimum number of views to store, unless the goal wants fewer; at most wanted_views.",
-        minimum=1,
-        maximum=50,
+        limits=(1, 50),
     )
     timeout_s: float = parameter(
-        15.0, "Seconds after which an enrollment ends with the views it has.", minimum=1.0, maximum=600.0
+        15.0, "Seconds after which an enrollment ends with the views it has.", limits=(1.0, 600.0)
     )
     selection_s: float = parameter(
-        0.3, "Seconds for which candidates are watched before one is chosen.", minimum=0.0, maximum=2.0
+        0.3, "Seconds for which candidates are watched before one is chosen.", limits=(0.0, 2.0)
     )
     no_face_s: float = parameter(
-        2.0, "Seconds without the wanted face after which the enrollment fails.", minimum=0.2, maximum=30.0
+        2.0, "Seconds without the wanted face after which the enrollment fails.", limits=(0.2, 30.0)
     )
     person_left_s: float = parameter(
-        2.0, "Seconds out of view after which the person counts as gone.", minimum=0.2, maximum=30.0
+        2.0, "Seconds out of view after which the person counts as gone.", limits=(0.2, 30.0)
     )
     person_changed_s: float = parameter(
-        0.8, "Seconds of somebody else's face after which the enrollment fails.", minimum=0.1, maximum=10.0
+        0.8, "Seconds of somebody else's face after which the enrollment fails.", limits=(0.1, 10.0)
     )
     pose_patience_s: float = parameter(
-        2.0, "Seconds for which places are reserved for missing head poses.", minimum=0.0, maximum=30.0
+        2.0, "Seconds for which places are reserved for missing head poses.", limits=(0.0, 30.0)
     )
     view_interval_s: float = parameter(
-        0.4,
-        "Seconds after which a view is kept even if it is similar to an earlier one.",
-        minimum=0.0,
-        maximum=10.0,
+        0.4, "Seconds after which a view is kept even if it is similar to an earlier one.", limits=(0.0, 10.0)
     )
     minimum_size_px: float = parameter(
-        36.0,
-        "Minimum size of a face in pixels (square root of the box's area).",
-        minimum=12.0,
-        maximum=1000.0,
+        36.0, "Minimum size of a face in pixels (square root of the box's area).", limits=(12.0, 1000.0)
     )
-    minimum_score: float = parameter(0.8, "Minimum detection score in [0, 1].", minimum=0.0, maximum=1.0)
-    minimum_sharpness: float = parameter(0.6, "Minimum sharpness in [0, 1].", minimum=0.0, maximum=1.0)
-    minimum_exposure: float = parameter(0.6, "Minimum exposure in [0, 1].", minimum=0.0, maximum=1.0)
+    minimum_score: float = parameter(0.8, "Minimum detection score in [0, 1].", limits=(0.0, 1.0))
+    minimum_sharpness: float = parameter(0.6, "Minimum sharpness in [0, 1].", limits=(0.0, 1.0))
+    minimum_exposure: float = parameter(0.6, "Minimum exposure in [0, 1].", limits=(0.0, 1.0))
     minimum_landmarks: float = parameter(
-        0.45, "Minimum plausibility of the landmarks in [0, 1].", minimum=0.0, maximum=1.0
+        0.45, "Minimum plausibility of the landmarks in [0, 1].", limits=(0.0, 1.0)
     )
-    maximum_yaw: float = parameter(
-        55.0, "Maximum turn of the head to the side, degrees.", minimum=5.0, maximum=90.0
-    )
+    maximum_yaw: float = parameter(55.0, "Maximum turn of the head to the side, degrees.", limits=(5.0, 90.0))
     maximum_pitch: float = parameter(
-        40.0, "Maximum turn of the head up or down, degrees.", minimum=5.0, maximum=90.0
+        40.0, "Maximum turn of the head up or down, degrees.", limits=(5.0, 90.0)
     )
     new_look_similarity: float = parameter(
-        0.9,
-        "A view whose cosine similarity to a kept one exceeds this is too similar.",
-        minimum=0.0,
-        maximum=1.0,
+        0.9, "A view whose cosine similarity to a kept one exceeds this is too similar.", limits=(0.0, 1.0)
     )
     ambiguity: float = parameter(
         0.8, "Two faces count as equally prominent if the second has at least this share of the first one's "
         "prominence.",
-        minimum=0.1, maximum=1.0,
+        limits=(0.1, 1.0)
     )  # fmt: skip
     warn_probability: float = parameter(
-        0.5, "Warn if the face is a known person's with at least this probability.", minimum=0.0, maximum=1.0
+        0.5, "Warn if the face is a known person's with at least this probability.", limits=(0.0, 1.0)
     )
 
     def __post_init__(self) -> None:
@@ -317,42 +276,37 @@ class AdaptationConfig(Section):
 
     enabled: bool = parameter(True, "Learn new appearances of people who are recognized with certainty.")
     in_events: bool = parameter(False, "Also learn of people enrolled in event and run sessions.")
-    maximum_templates: int = parameter(
-        6, "Maximum number of learned templates per person.", minimum=0, maximum=50
-    )
+    maximum_templates: int = parameter(6, "Maximum number of learned templates per person.", limits=(0, 50))
     minimum_probability: float = parameter(
         0.99, "Minimum posterior probability of a track's identity for its views to be learned.",
-        minimum=0.9, maximum=1.0,
+        limits=(0.9, 1.0)
     )  # fmt: skip
     certain_log_ratio: float = parameter(
         7.0, "A view is certain if its log-likelihood ratio to an enrolled template is at least this.",
-        minimum=3.0, maximum=20.0,
+        limits=(3.0, 20.0)
     )  # fmt: skip
     certain_views: int = parameter(
-        5,
-        "Number of certain views that a track needs before anything is learned from it.",
-        minimum=1,
-        maximum=100,
+        5, "Number of certain views that a track needs before anything is learned from it.", limits=(1, 100)
     )
     certain_span_s: float = parameter(
-        1.0, "Minimum time between the first and the last of these views, seconds.", minimum=0.0, maximum=60.0
+        1.0, "Minimum time between the first and the last of these views, seconds.", limits=(0.0, 60.0)
     )
     minimum_log_ratio: float = parameter(
         5.0, "Minimum log-likelihood ratio between a view to be learned and an enrolled template.",
-        minimum=2.0, maximum=20.0,
+        limits=(2.0, 20.0)
     )  # fmt: skip
     minimum_quality: float = parameter(
-        0.6, "Minimum quality in [0, 1] of a view to be learned.", minimum=0.0, maximum=1.0
+        0.6, "Minimum quality in [0, 1] of a view to be learned.", limits=(0.0, 1.0)
     )
     new_look_similarity: float = parameter(
         0.8, "A view whose cosine similarity to a template of the person exceeds this is not learned.",
-        minimum=0.0, maximum=1.0,
+        limits=(0.0, 1.0)
     )  # fmt: skip
     confirming_views: int = parameter(
-        3, "Number of certain views that must follow before a view is stored.", minimum=1, maximum=100
+        3, "Number of certain views that must follow before a view is stored.", limits=(1, 100)
     )
     interval_s: float = parameter(
-        5.0, "Minimum time between two templates learned of one person, seconds.", minimum=0.0, maximum=3600.0
+        5.0, "Minimum time between two templates learned of one person, seconds.", limits=(0.0, 3600.0)
     )
 
 
@@ -368,35 +322,31 @@ class GalleryConfig(Section):
     undo_window_s: float = parameter(
         600.0,
         "Seconds for which forgotten people and removed templates can be brought back; 0: never.",
-        minimum=0.0,
-        maximum=86400.0,
+        limits=(0.0, 86400.0),
     )
-    history_length: int = parameter(100, "Number of changes that can be undone.", minimum=0, maximum=10000)
+    history_length: int = parameter(100, "Number of changes that can be undone.", limits=(0, 10000))
     max_templates_per_person: int = parameter(
-        100, "Maximum number of templates per person; more are refused.", minimum=1, maximum=10000
+        100, "Maximum number of templates per person; more are refused.", limits=(1, 10000)
     )
     stranger_time_to_live_s: float = parameter(
         3600.0,
         "Seconds since the last sighting after which an unnamed stranger is forgotten; 0: never.",
-        minimum=0.0,
-        maximum=31536000.0,
+        limits=(0.0, 31536000.0),
     )
     exact_limit: int = parameter(
         50000, "Up to this number of templates the search is exhaustive; beyond, it is approximate.",
-        minimum=1000, maximum=2000000, read_only=True,
+        limits=(1000, 2000000), read_only=True
     )  # fmt: skip
     index_threads: int = parameter(
         1,
         "Threads that build and search the index of a gallery larger than exact_limit.",
-        minimum=1,
-        maximum=64,
+        limits=(1, 64),
         read_only=True,
     )
     poll_interval_s: float = parameter(
         0.2,
         "Seconds between checks for changes made to the file by other processes; 0: none.",
-        minimum=0.0,
-        maximum=60.0,
+        limits=(0.0, 60.0),
         read_only=True,
     )
 

@@ -52,13 +52,12 @@ def parameter(
     default: Value,
     description: str,
     *,
-    minimum: float | None = None,
-    maximum: float | None = None,
+    limits: tuple[float | None, float | None] = (None, None),
     choices: tuple[Value, ...] = (),
     read_only: bool = False,
 ) -> Any:
-    """Declare a dataclass field as a parameter (see :class:`Parameter` for the arguments)."""
-    declared = Parameter(default, description, minimum, maximum, choices, read_only)
+    """Declare a dataclass field as a parameter (see :class:`Parameter`) between two ``limits``."""
+    declared = Parameter(default, description, *limits, choices, read_only)
     return field(default=default, metadata={"parameter": declared})
 
 

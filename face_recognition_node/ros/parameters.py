@@ -52,15 +52,12 @@ class NodeConfig(Section):
         read_only=True,
     )
     camera_info_topic: str = parameter(
-        "",
-        "Topic of sensor_msgs/CameraInfo, needed for positions in space; empty: none.",
-        read_only=True,
+        "", "Topic of sensor_msgs/CameraInfo, needed for positions in space; empty: none.", read_only=True
     )
     depth_tolerance: float = parameter(
         0.05,
         "Maximum difference between the stamps of an image and its depth image, seconds.",
-        minimum=0.0,
-        maximum=1.0,
+        limits=(0.0, 1.0),
     )
     qos_reliability: str = parameter(
         "best_effort",
@@ -69,17 +66,10 @@ class NodeConfig(Section):
         read_only=True,
     )
     qos_depth: int = parameter(
-        2,
-        "Images that the middleware queues; only the newest is processed.",
-        minimum=1,
-        maximum=100,
-        read_only=True,
+        2, "Images that the middleware queues; only the newest is processed.", limits=(1, 100), read_only=True
     )
     maximum_megapixels: float = parameter(
-        64.0,
-        "Larger images are refused before decoding, millions of pixels.",
-        minimum=0.1,
-        maximum=1000.0,
+        64.0, "Larger images are refused before decoding, millions of pixels.", limits=(0.1, 1000.0)
     )
     rotate: int = parameter(
         0,
@@ -125,17 +115,15 @@ class NodeConfig(Section):
     annotated_rate: float = parameter(
         10.0,
         "Maximum rate of annotated images per second; drawn only while somebody subscribes.",
-        minimum=0.1,
-        maximum=1000.0,
+        limits=(0.1, 1000.0),
     )
     image_timeout: float = parameter(
         2.0,
         "Seconds without an image after which diagnostics warn and an enrollment ends.",
-        minimum=0.1,
-        maximum=60.0,
+        limits=(0.1, 60.0),
     )
     diagnostics_period: float = parameter(
-        1.0, "Time between two diagnostics messages, seconds.", minimum=0.1, maximum=60.0, read_only=True
+        1.0, "Time between two diagnostics messages, seconds.", limits=(0.1, 60.0), read_only=True
     )
 
 

@@ -34,21 +34,17 @@ class VideoSourceConfig(Section):
         "Camera number, video, GIF, picture, folder, bag, URL, or sample (built in).",
         read_only=True,
     )
-    rate: float = parameter(
-        0.0, "Frames per second; 0: as recorded.", minimum=0.0, maximum=1000.0, read_only=True
-    )
+    rate: float = parameter(0.0, "Frames per second; 0: as recorded.", limits=(0.0, 1000.0), read_only=True)
     width: int = parameter(
         0,
         "Image width in pixels asked of a camera or the sample; 0: the default.",
-        minimum=0,
-        maximum=8192,
+        limits=(0, 8192),
         read_only=True,
     )
     height: int = parameter(
         0,
         "Image height in pixels asked of a camera or the sample; 0: the default.",
-        minimum=0,
-        maximum=8192,
+        limits=(0, 8192),
         read_only=True,
     )
     at_end: str = parameter(
@@ -69,9 +65,7 @@ class VideoSourceConfig(Section):
         choices=("raw", "compressed"),
         read_only=True,
     )
-    jpeg_quality: int = parameter(
-        90, "JPEG quality of compressed images.", minimum=1, maximum=100, read_only=True
-    )
+    jpeg_quality: int = parameter(90, "JPEG quality of compressed images.", limits=(1, 100), read_only=True)
     frame_id: str = parameter("camera", "Coordinate frame in the header.", read_only=True)
     qos_reliability: str = parameter(
         "best_effort",
@@ -80,9 +74,7 @@ class VideoSourceConfig(Section):
         read_only=True,
     )
     wait_for_subscriber: bool = parameter(
-        False,
-        "Start playing when the first subscriber appears, so that it misses nothing.",
-        read_only=True,
+        False, "Start playing when the first subscriber appears, so that it misses nothing.", read_only=True
     )
     autostart: bool = parameter(False, "Configure and activate at start.", read_only=True)
 

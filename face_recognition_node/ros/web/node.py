@@ -25,7 +25,7 @@ class WebConfig(Section):
         "Address to listen on; any other than this machine's own requires the printed token.",
         read_only=True,
     )
-    port: int = parameter(8642, "Port; 0: any.", minimum=0, maximum=65535, read_only=True)
+    port: int = parameter(8642, "Port; 0: any.", limits=(0, 65535), read_only=True)
 
 
 def serve(stop: threading.Event) -> None:
