@@ -76,6 +76,7 @@ setup(
             "torch",
         ],
         "test": [
+            "av",
             "hypothesis",
             "import-linter",
             "lightning",

@@ -2,7 +2,7 @@
 
 Stamps are seconds. Recorded material starts at 0 and follows the timing of its container, so that a gif of
 12 Hz and a video of 30 Hz both replay in real time; bags keep the stamps of their messages, and cameras stamp
-with the wall clock. Of several video streams in a container the first is read: OpenCV lets nobody choose.
+with the wall clock. Of several video streams the best is read in MP4 and Matroska, elsewhere the first.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from face_recognition_node.common.errors import SourceError
 from face_recognition_node.common.files import require_plain_text, user_path
 from face_recognition_node.media.bags import is_bag, open_bag
+from face_recognition_node.media.containers import best_stream
 from face_recognition_node.media.images import picture_kind, read_image
 from face_recognition_node.media.sample import DURATION_S, RATE_HZ, SIZE, render
 from face_recognition_node.vision.faces import Frame, ImageArray
@@ -134,7 +135,7 @@ def open_source(
         return FrameSource(
             str(path), rate or FOLDER_RATE_HZ, 1, False, lambda: iter([Frame(read_image(path), 0.0)])
         )
-    return _open_capture(str(path), str(path), rate, is_live=False)
+    return _open_capture(best_stream(path), str(path), rate, is_live=False)
 
 
 def sample_source(*, rate: float | None = None, size: tuple[int, int] | None = None) -> FrameSource:
@@ -258,6 +259,11 @@ def _open_capture(
     is_live = count <= 0 if is_live is None else is_live
     if not is_live and not patiently(lambda: any(first.grab() for _ in range(_MOST_MISSES))):
         raise SourceError(f"{name}: holds no readable picture; {_cure(target)}")
+    if not is_live and count > 1 and not patiently(lambda: any(first.grab() for _ in range(_MOST_MISSES))):
+        raise SourceError(
+            f"{name}: one picture where {count} are stated: a video that breaks off, or a sound file with a "
+            "cover; of another stream in it, make a file: ffmpeg -i IN -map 0:v:1 -c copy OUT.mkv"
+        )
     stretch = 1.0 if is_live else _pixel_aspect(first)
     turn = _clockwise_turn(first)
     first.release()
