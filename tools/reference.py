@@ -32,24 +32,23 @@ def topics_table() -> str:
 
 
 def optional_topics_table() -> str:
-    """Return the topics in messages of other packages as a Markdown table."""
+    """Return the topics in messages of other packages, but for those that REP 155 defines, as a table."""
     rows = [
-        (f"`{topic.name}`", f"`{topic.type}`", _qos(topic.qos), f"`{topic.parameter}`", topic.text)
+        (f"`{topic.name}`", f"`{topic.type}`", _qos(topic.qos), topic.text)
         for topic in OPTIONAL_TOPICS
+        if not topic.name.startswith("/humans/")
     ]
-    return _table(("topic", "type", "offered QoS", "parameter", "what"), rows)
+    return _table(("topic", "type", "offered QoS", "what"), rows)
 
 
 def services_table() -> str:
     """Return the services as a Markdown table."""
-    rows = [(f"`{call.name}`", f"`{_type_name(call.type)}`", call.text) for call in SERVICES]
-    return _table(("service", "type", "what"), rows)
+    return _table(("service", "what"), [(f"`{call.name}`", call.text) for call in SERVICES])
 
 
 def actions_table() -> str:
     """Return the actions as a Markdown table."""
-    rows = [(f"`{call.name}`", f"`{_type_name(call.type)}`", call.text) for call in ACTIONS]
-    return _table(("action", "type", "what"), rows)
+    return _table(("action", "what"), [(f"`{call.name}`", call.text) for call in ACTIONS])
 
 
 def main_parameters_table() -> str:
@@ -64,15 +63,12 @@ def main_parameters_table() -> str:
 
 MAIN_PARAMETERS = frozenset(
     {
-        "image_transport",
         "rotate",
         "gallery_path",
         "always_on",
-        "models.threads",
         "detector.working_width",
         "identity.target_false_accept_rate",
         "strangers.enabled",
-        "enrollment.wanted_views",
         "gallery.undo_window_s",
     }
 )
