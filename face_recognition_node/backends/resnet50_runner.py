@@ -25,11 +25,7 @@ _SCALE = (58.395, 57.12, 57.375)
 
 
 def resnet50_card(folder: Path) -> ModelCard:
-    """Return the card of the weights file in ``folder``.
-
-    Raises:
-        ModelMissingError: If there is none.
-    """
+    """Return the card of the weights file in ``folder``; ModelMissingError if there is none."""
     for ending in ("safetensors", "pth", "pt"):
         file = folder / f"{NAME}.{ending}"
         if file.is_file():

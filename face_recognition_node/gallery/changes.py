@@ -56,10 +56,8 @@ class Transaction:
         self.connection, self.execute = connection, connection.execute
         self._back: list[Change] = []
         self._touched: set[tuple[str, str | int]] = set()
-        self.removed_texts: set[str] = set()
-        """Names and ids in row changes that are to leave no trace."""
-        self.is_text_lost = False
-        """There are more of them, in what can be read no more."""
+        self.removed_texts: set[str] = set()  # names and ids in row changes that are to leave no trace
+        self.is_text_lost = False  # there are more of them, in what can be read no more
 
     @property
     def inverse(self) -> list[Change]:

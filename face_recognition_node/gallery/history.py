@@ -62,8 +62,8 @@ class History:
         self._doomed_keys: list[str] = []
         self._left_keys: list[str] = []
         self._new_keys: list[str] = []
+        # when the next entry ends, Unix seconds, as of the latest :meth:`note_deadline`
         self.next_deadline = math.inf
-        """When the next entry ends, Unix seconds, as of the latest :meth:`note_deadline`."""
 
     def entries(self) -> list[HistoryEntry]:
         """Return all entries, oldest first."""

@@ -51,11 +51,7 @@ FindResult = FindPerson.Result
 
 
 def to_goal(request: EnrollPerson.Goal) -> EnrollmentGoal:
-    """Return what the client asks for.
-
-    Raises:
-        InputError: If the goal contradicts itself or is out of bounds.
-    """
+    """Return what the client asks for; InputError if the goal contradicts itself or is out of bounds."""
     return EnrollmentGoal(
         name=request.name,
         person_id=request.person_id or None,

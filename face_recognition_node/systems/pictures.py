@@ -48,11 +48,7 @@ def largest_face(image_bgr: ImageArray) -> Detection | None:
 
 
 def crop_face(image_bgr: ImageArray) -> ImageArray:
-    """Return the aligned (112, 112, 3) crop of the largest face.
-
-    Raises:
-        InputError: If no face is found.
-    """
+    """Return the aligned (112, 112, 3) crop of the largest face; InputError if no face is found."""
     face = largest_face(image_bgr)
     if face is None:
         raise InputError(

@@ -149,8 +149,7 @@ class FaceMemory:
     def __init__(self, size: int, vector_size: int, teacher_size: int) -> None:
         self.vectors = torch.zeros(size, vector_size)
         self.teacher = torch.zeros(size, teacher_size)
-        self.count = 0
-        """Faces ever added; the next one takes place ``count % size``."""
+        self.count = 0  # faces ever added; the next one takes place `count % size`
 
     @torch.no_grad()
     def add(self, vectors: Tensor, teacher: Tensor) -> None:

@@ -57,11 +57,7 @@ class PreparationLimits:
 
 
 def find_pictures(source: Path) -> list[str]:
-    """Return all pictures of ``source/IDENTITY/…`` relative to it, sorted.
-
-    Raises:
-        SourceError: If there are none.
-    """
+    """Return all pictures of ``source/IDENTITY/…`` relative to it, sorted; SourceError if there are none."""
     found = (path.relative_to(source) for path in source.rglob("*") if path.suffix.lower() in PICTURES)
     pictures = sorted(str(path) for path in found if len(path.parts) > 1)
     if not pictures:

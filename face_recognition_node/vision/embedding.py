@@ -30,8 +30,7 @@ class CropEmbedder:
                 f"{card.path}: expected faces aligned by {ALIGNMENT_FINGERPRINT}, its card says "
                 f"{card.alignment or 'nothing'}; use a model made for this alignment"
             )
-        self.runner = runner
-        """The network itself, for benchmarks; do not use it while the embedder is in use."""
+        self.runner = runner  # the network itself, for benchmarks; do not use it while the embedder is in use
         self.card = card
         self._lock = threading.Lock()
 
@@ -84,11 +83,7 @@ class CropEmbedder:
 
 
 def normalize(vectors: FloatArray) -> FloatArray:
-    """Return (N, D) vectors scaled to unit length.
-
-    Raises:
-        ModelError: If one is zero, infinite or not a number.
-    """
+    """Return (N, D) vectors scaled to unit length; ModelError if one is zero, infinite or not a number."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (np.isfinite(lengths) & (lengths > 1e-12)).all():
         raise ModelError(

@@ -54,11 +54,9 @@ class RetinaFaceDetector:
     """The detector of the pipeline; safe to call from several threads."""
 
     def __init__(self, runner: ModelRunner, card: ModelCard, config: DetectorConfig) -> None:
-        self.runner = runner
-        """The network itself, for benchmarks; do not use it while the detector is in use."""
+        self.runner = runner  # the network itself, for benchmarks; do not use it while the detector is in use
         self.card = card
-        self.config = config
-        """The thresholds and the resolution; may be replaced between frames."""
+        self.config = config  # the thresholds and the resolution; may be replaced between frames
         self._lock = threading.Lock()
         self._canvases: OrderedDict[Placement, ImageArray] = OrderedDict()
 
