@@ -47,15 +47,20 @@ def machine_line(report: Report) -> str:
     )
 
 
+def short_machine_line(report: Report) -> str:
+    """Return the machine and the load without the versions, which the page names once."""
+    machine = report["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, load {machine['load']:g}."
+
+
 def pipeline_section(report: Report) -> str:
-    """Return the tables, stage profiles and start of ``benchmark pipeline``."""
+    """Return the table, stage profiles and start of ``benchmark pipeline``."""
     start = report["start"]
-    parts = [machine_line(report)]
+    parts = [machine_line(report), race_table(report["scenes"])]
     for scene in report["scenes"]:
-        parts.append(timing_table(scene))
         stages = ", ".join(f"{name} {value:.2f}" for name, value in scene["profile_ms"].items())
         parts.append(
-            f"Stages of the first row, mean wall ms: {stages}. Faces seen in a frame: "
+            f"Stages of the first row ({scene['task']}), mean wall ms: {stages}. Faces seen in a frame: "
             f"{scene['faces_seen']:.2f}, of them certain {scene['certain']:.2f}."
         )
     parts.append(
@@ -66,30 +71,29 @@ def pipeline_section(report: Report) -> str:
 
 
 def tables_section(report: Report) -> str:
-    """Return the tables of ``benchmark detector`` or ``benchmark embedder``."""
-    return "\n\n".join([machine_line(report), *map(timing_table, report["tables"])]) + "\n"
+    """Return the races of ``benchmark detector`` or ``benchmark embedder`` as one table."""
+    return f"{short_machine_line(report)}\n\n{race_table(report['tables'])}\n"
 
 
-def timing_table(table: Report) -> str:
-    """Return one race as a table: wall time, processor time, and both over the first row's."""
-    base = table["timings"][0]
+def race_table(races: Sequence[Report]) -> str:
+    """Return races of the same contestants, a column each: wall (CPU) ms, and times the first row's wall."""
+    by_name = [{timing["name"]: timing for timing in race["timings"]} for race in races]
+    names = list(dict.fromkeys(name for race in by_name for name in race))
     rows = []
-    for timing in table["timings"]:
-        ratio = f"{timing['ratio']:.2f} [{timing['ratio_low']:.2f}, {timing['ratio_high']:.2f}]"
-        interval = f"{timing['median_ms']:.1f} [{timing['low_ms']:.1f}, {timing['high_ms']:.1f}]"
-        cpu_ratio = timing["cpu_ms"] / max(base["cpu_ms"], 1e-9)
-        cells = (
-            timing["name"],
-            interval,
-            ratio,
-            f"{timing['cpu_ms']:.1f}",
-            f"{cpu_ratio:.2f}",
-            timing["note"],
-        )
-        rows.append(cells)
-    task = f"*{table['task'][:1].upper()}{table['task'][1:]}*, {base['runs']} rounds:\n\n"
-    header = ("", "wall ms", "× first row", "CPU ms", "× first row", "")
-    return task + _table(header, rows)
+    for name in names:
+        timings = [race.get(name) for race in by_name]
+        cells = [_time(timing, is_first=name == names[0]) if timing else "" for timing in timings]
+        notes = dict.fromkeys(timing["note"] for timing in timings if timing)
+        rows.append((name, *cells, " / ".join(notes)))
+    tasks = (f"{race['task']}, {race['timings'][0]['runs']} rounds" for race in races)
+    return _table(("", *tasks, ""), rows)
+
+
+def _time(timing: Report, *, is_first: bool) -> str:
+    """Return one contestant's time in one race."""
+    text = f"{timing['median_ms']:.1f} ({timing['cpu_ms']:.1f})"
+    ratio = f", {timing['ratio']:.2f} × [{timing['ratio_low']:.2f}, {timing['ratio_high']:.2f}]"
+    return text if is_first else text + ratio
 
 
 def ros_section(reports: Sequence[Report]) -> str:
@@ -132,7 +136,7 @@ def soak_section(report: Report) -> str:
         f"[{growth['low']:+.2f}, {growth['high']:+.2f}] over {growth['seconds'] / 60:.0f} minutes after "
         f"{growth['warm_up_s'] / 60:.0f} of warm-up, median {growth['resident_mb']:.0f} MB; "
         f"{answered:.1f} answers a second, {last['tracks']} tracks begun and ended.\n\n"
-        f"{machine_line(report)}\n"
+        f"{short_machine_line(report)}\n"
     )
 
 

@@ -35,11 +35,21 @@ TABLE = {
 }
 
 
-def test_a_race_becomes_a_table():
-    lines = tables.timing_table(TABLE).splitlines()
-    assert lines[0] == "*Embed 2 faces*, 7 rounds:"
-    assert lines[-1] == "| other | 40.0 [39.0, 41.0] | 10.00 [9.90, 10.10] | 30.0 | 5.00 |  |"
-    assert len({line.count("|") for line in lines[2:]}) == 1
+def test_races_become_a_table_with_a_column_each():
+    other = {"task": "embed 5 faces", "timings": [timing("ours", 9.0, 9.5, 1.0)]}
+    lines = tables.race_table([TABLE, other]).splitlines()
+    assert lines[0] == "|  | embed 2 faces, 7 rounds | embed 5 faces, 7 rounds |  |"
+    assert lines[2] == "| ours | 4.0 (6.0) | 9.0 (9.5) |  |"
+    assert lines[-1] == "| other | 40.0 (30.0), 10.00 × [9.90, 10.10] |  |  |"
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_notes_that_differ_between_races_are_all_given():
+    notes = ("1 found", "2 found")
+    races = [
+        {"task": "detect", "timings": [{**timing("ours", 4.0, 6.0, 1.0), "note": note}]} for note in notes
+    ]
+    assert tables.race_table(races).endswith("| 1 found / 2 found |")
 
 
 def test_sections_name_machine_and_load():
