@@ -91,12 +91,7 @@ FACES = Topic(
     FaceArray,
     "One message per image, with the image's header: every face with its track, quality and identity.",
 )
-GALLERY = Topic(
-    "~/gallery",
-    GalleryInfo,
-    "Everybody known; latched, updated on every change.",
-    qos=LATCHED,
-)
+GALLERY = Topic("~/gallery", GalleryInfo, "Everybody known; latched, updated on every change.", qos=LATCHED)
 ANNOTATED = Topic(
     "~/annotated",
     Image,

@@ -43,9 +43,6 @@ class Gate:
 
     On a loopback address the name by which the page was asked for must be a loopback one, too: a foreign site
     whose name is made to lead here stays outside. On any other address a token is needed.
-
-    Args:
-        host: Address the server listens on.
     """
 
     def __init__(self, host: str) -> None:

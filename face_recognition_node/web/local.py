@@ -50,11 +50,7 @@ _TIDY_S = 20.0
 class LocalOperator(Operator):
     """Recognizes a source on a thread of its own and edits the gallery; a recording is repeated.
 
-    Use it as a context manager.
-
-    Args:
-        pipeline: Opened with ``is_live=True``; it stays the caller's.
-        source: Where the frames come from.
+    Use it as a context manager. The pipeline, opened with ``is_live=True``, stays the caller's.
     """
 
     def __init__(self, pipeline: Pipeline, source: FrameSource) -> None:
@@ -158,9 +154,10 @@ class LocalOperator(Operator):
         """See :class:`Operator`."""
         now = time.monotonic()
         with self._lock:
-            for times in (self._received, self._answers):
-                while times and _time_of(times[0]) < now - _WINDOW_S:
-                    times.popleft()
+            while self._received and self._received[0] < now - _WINDOW_S:
+                self._received.popleft()
+            while self._answers and self._answers[0][0] < now - _WINDOW_S:
+                self._answers.popleft()
             received, answers = len(self._received), list(self._answers)
         length = max(min(_WINDOW_S, now - self._began), 0.1)
         latencies = 1000 * np.array([latency for _, latency in answers])
@@ -326,10 +323,6 @@ class LocalOperator(Operator):
 
     def _set_target(self, rate: float) -> None:
         self._pipeline.update_config(with_values(self._pipeline.recognizer.config, {TARGET: rate}))
-
-
-def _time_of(item: float | tuple[float, float]) -> float:
-    return item[0] if isinstance(item, tuple) else item
 
 
 def _face(face: IdentifiedFace) -> Face:

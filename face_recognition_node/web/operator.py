@@ -30,23 +30,19 @@ Numbers = Annotated[Sequence[int], Meta(min_length=1)]
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face of the live picture; its box is x1, y1, x2, y2 in pixels of the picture.
-
-    ``state`` is "known", "stranger" or "undecided", ``flatness`` "unverified", "solid" or "flat",
-    ``flatness_source`` "depth" or "motion"; an empty ``person_id`` or ``runner_up`` is nobody.
-    """
+    """One face of the live picture; an empty ``person_id`` or ``runner_up`` is nobody."""
 
     track_id: int
-    box: tuple[float, float, float, float]
-    state: str
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the picture
+    state: str  # known, stranger or undecided
     person_id: str
     name: str
     probability: float
     quality: float
-    flatness: str
+    flatness: str  # unverified, solid or flat
     runner_up: str = ""
     runner_up_probability: float = 0.0
-    flatness_source: str = ""
+    flatness_source: str = ""  # depth or motion
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,68 +64,44 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentState:
-    """An enrollment that runs or has ended.
+    """An enrollment that runs or has ended."""
 
-    Attributes:
-        number: Counts the enrollments of this page.
-        track_id: The face that is followed; None while none is chosen.
-        name: The name asked for, or of whom views are added to.
-        rejections: Views not kept, by reason.
-        coverage: Directions covered: front, left, right, up, down, as seen in the image.
-        hint: What the robot would say.
-        known_id, known_name, known_probability: Whom the face resembles; empty: nobody.
-        outcome, message: In a word and in a sentence, once it has ended; "stored" is the success.
-    """
-
-    number: int
+    number: int  # counts the enrollments of this page
     is_running: bool
-    track_id: int | None
-    name: str
+    track_id: int | None  # the face that is followed; None while none is chosen
+    name: str  # the name asked for, or of whom views are added to
     views_kept: int
     wanted_views: int
-    rejections: Mapping[str, int]
-    coverage: tuple[str, ...]
-    hint: str
-    known_id: str = ""
+    rejections: Mapping[str, int]  # views not kept, by reason
+    coverage: tuple[str, ...]  # front, left, right, up, down, as seen in the image
+    hint: str  # what the robot would say
+    known_id: str = ""  # whom the face resembles; empty: nobody
     known_name: str = ""
     known_probability: float = 0.0
-    outcome: str = ""
-    message: str = ""
+    outcome: str = ""  # in a word, once it has ended; "stored" is the success
+    message: str = ""  # the same in a sentence
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How recognition is doing now; asked for several times a second.
+    """How recognition is doing now; asked for several times a second."""
 
-    Attributes:
-        source: Where the pictures come from.
-        received_hz, rate_hz: Pictures received and answered per second.
-        latency_ms, latency_p95_ms: Median and 95th percentile from picture to answer; None: unknown.
-        dropped: Pictures that a newer one replaced.
-        backend, backend_reason: What runs the networks, where, and why that.
-        version: Grows with every change of what :meth:`Operator.overview` returns.
-        enrollment: The latest one, or None.
-    """
-
-    source: str
-    received_hz: float = 0.0
-    rate_hz: float = 0.0
-    latency_ms: float | None = None
+    source: str  # where the pictures come from
+    received_hz: float = 0.0  # pictures received per second
+    rate_hz: float = 0.0  # pictures answered per second
+    latency_ms: float | None = None  # median from picture to answer; None: unknown
     latency_p95_ms: float | None = None
-    dropped: int = 0
-    backend: str = ""
-    backend_reason: str = ""
-    version: int = 0
+    dropped: int = 0  # pictures that a newer one replaced
+    backend: str = ""  # what runs the networks, and where
+    backend_reason: str = ""  # why that
+    version: int = 0  # grows with every change of what :meth:`Operator.overview` returns
     problems: tuple[Problem, ...] = ()
-    enrollment: EnrollmentState | None = None
+    enrollment: EnrollmentState | None = None  # the latest one
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One person or stranger of the gallery; times are Unix seconds, None: never.
-
-    ``picture`` is a template whose crop is kept, by the owner's choice; None: none is.
-    """
+    """One person or stranger of the gallery; times are Unix seconds, None: never."""
 
     person_id: str
     name: str
@@ -140,7 +112,7 @@ class Card:
     created: float | None
     last_seen: float | None
     expires: float | None
-    picture: int | None = None
+    picture: int | None = None  # a template whose crop is kept, by the owner's choice; None: none is
 
     @property
     def label(self) -> str:
@@ -173,12 +145,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change: what it did, when (Unix seconds), undone or not, when undo ends (None: open)."""
+    """One change that can be undone or done again; times are Unix seconds."""
 
     sentence: str
     made: float
     is_done: bool
-    deadline: float | None
+    deadline: float | None  # when undo ends; None: open
 
 
 @dataclass(frozen=True, slots=True)

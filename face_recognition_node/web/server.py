@@ -55,10 +55,7 @@ REQUESTS = {name: _request_of(getattr(Operator, name)) for name in ACTIONS}
 class Page:
     """The page of one operator.
 
-    Args:
-        operator: Robot or camera behind the page.
-        host: Address to listen on; any but a loopback address needs a token, made here.
-        port: 0 takes a free one.
+    Any but a loopback address to listen on needs a token, made here; port 0 takes a free one.
     """
 
     def __init__(self, operator: Operator, host: str = "127.0.0.1", port: int = 8642) -> None:

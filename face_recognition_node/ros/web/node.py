@@ -29,12 +29,7 @@ class WebConfig(Section):
 
 
 def serve(stop: threading.Event) -> None:
-    """Serve the page until ``stop`` is set.
-
-    Raises:
-        ConfigurationError: A parameter is out of its bounds.
-        InputError: The address cannot be listened on.
-    """
+    """Serve the page until ``stop`` is set; InputError if the address cannot be listened on."""
     with Remote("web") as remote:
         items = list(flatten(WebConfig()))
         fixed = frozenset(name for name, _, _ in items)
