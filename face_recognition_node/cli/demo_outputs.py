@@ -6,7 +6,7 @@ import queue
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -19,7 +19,6 @@ from face_recognition_node.media.writer import VideoWriter
 from face_recognition_node.ros.messages import stamp_to_seconds
 
 WAITING_IMAGES = 60  # images that may wait to be written; one more is left out, as one that never came
-STATES = {Face.UNDECIDED: "undecided", Face.STRANGER: "stranger", Face.KNOWN: "known"}
 WINDOW_S = 3.0
 QUIET_PERIOD_S = 3.0  # without a terminal the status line is printed this often
 LIVE_PERIOD_S = 0.2
@@ -72,7 +71,7 @@ class IdentityWatch:
         self._lock = threading.Lock()
         self._arrivals: deque[tuple[float, float]] = deque()
         self._first_stamp: float | None = None
-        self._frames_of: dict[str, int] = {}
+        self._frames_of: Counter[str] = Counter()
         self.n_messages = 0
         self.latest: Any = None
         self.identified: dict[str, str] = {}  # person_id: name, or the id of a stranger
@@ -90,7 +89,7 @@ class IdentityWatch:
                 self._arrivals.popleft()
         for face in message.faces:
             label = label_of(face)
-            self._frames_of[label] = self._frames_of.get(label, 0) + 1
+            self._frames_of[label] += 1
             if face.person_id and face.identity_state != Face.UNDECIDED:
                 self.identified[face.person_id] = label
             claim = (face.identity_state, face.person_id, face.name)
@@ -122,19 +121,14 @@ class IdentityWatch:
 
     def summary(self) -> str:
         """Return who was in view for how many images."""
-        parts = [
-            f"{label} in {count}" for label, count in sorted(self._frames_of.items(), key=lambda x: -x[1])
-        ]
+        parts = [f"{label} in {count}" for label, count in self._frames_of.most_common()]
         return f"{self.n_messages} images answered; {', '.join(parts) or 'no face in any'}"
 
 
 def label_of(face: Any) -> str:
     """Return a name, a stranger's id, or "undecided"."""
-    if face.identity_state == Face.KNOWN:
-        return str(face.name or face.person_id)
-    if face.identity_state == Face.STRANGER:
-        return str(face.name or face.person_id or "stranger")
-    return "undecided"
+    is_decided = face.identity_state != Face.UNDECIDED
+    return str(face.name or face.person_id or "stranger") if is_decided else "undecided"
 
 
 class AnnotatedVideo:

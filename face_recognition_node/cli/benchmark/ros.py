@@ -44,9 +44,7 @@ def prepare_images(folder: Path, size: tuple[int, int], faces: int, empty: int =
     from face_recognition_node.media.sample import sample_frame
 
     folder.mkdir()
-    frames = sway(sample_frame(size=size, faces=faces))
-    if empty:
-        frames += sway(sample_frame(size=size, faces=0))[:empty]
+    frames = sway(sample_frame(size=size, faces=faces)) + sway(sample_frame(size=size, faces=0))[:empty]
     for index, frame in enumerate(frames):
         cv2.imwrite(str(folder / f"{index:03d}.png"), frame)
 
