@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     figures = {
         "machine": dataclasses.asdict(machine),
-        "tables": [table.to_dict() for table in tables],
+        "tables": [dataclasses.asdict(table) for table in tables],
     }
     report("\n\n".join([str(machine), *map(str, tables)]), figures, arguments.json)
     return 0

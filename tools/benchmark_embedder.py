@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
                 progress=partial(progress_bar, unit="round", shown=arguments.progress),
             )
         )
-    figures = {"machine": dataclasses.asdict(machine), "tables": [table.to_dict() for table in tables]}
+    figures = {"machine": dataclasses.asdict(machine), "tables": list(map(dataclasses.asdict, tables))}
     report("\n\n".join([str(machine), *map(str, tables)]), figures, arguments.json)
     return 0
 

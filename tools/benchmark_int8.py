@@ -108,7 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
     reports = {}
     for name, vectors in embeddings.items():
         similarity = np.einsum("pd,pd->p", vectors[pairs.first], vectors[pairs.second])
-        reports[name] = evaluate_pairs(similarity, pairs.is_same, pairs.fold, pairs.person).to_dict()
+        judged = evaluate_pairs(similarity, pairs.is_same, pairs.fold, pairs.person)
+        reports[name] = dataclasses.asdict(judged)
     loss = reports["fp32"]["accuracy"] - reports["int8"]["accuracy"]
     cosines = (embeddings["fp32"] * embeddings["int8"]).sum(axis=1)
     crops = np.stack([lfw.read(number) for number in range(min(count, max(BATCHES)))])
@@ -131,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
         "machine": dataclasses.asdict(machine),
         "lfw": reports,
         "cosine": {"mean": float(cosines.mean()), "least": float(cosines.min())},
-        "tables": [table.to_dict() for table in tables],
+        "tables": [dataclasses.asdict(table) for table in tables],
         "pays": pays,
     }
     report("\n".join(lines), figures, arguments.json)

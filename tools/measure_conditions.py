@@ -11,6 +11,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.picture is not None:
         draw(results, arguments.picture)
     text = aligned([(name, str(result)) for name, result in results.items()])
-    report(text, {name: result.to_dict() for name, result in results.items()}, arguments.json)
+    report(text, {name: asdict(result) for name, result in results.items()}, arguments.json)
     return 0
 
 

@@ -8,9 +8,8 @@ minimum over all monotone recalibrations, the expected calibration error of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -107,10 +106,6 @@ class CalibrationReport:
     cllr_minimum: float
     expected_calibration_error: float
     left_out: tuple[str, ...] = ()  # pairs of levels with too few pairs of faces to be in these figures
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         lines = [

@@ -8,8 +8,7 @@ the share of mated probes whose best candidate is the right person and reaches i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +59,6 @@ class IdentificationResult:
 
     def __str__(self) -> str:
         return f"rank 1 {100 * self.rank_one:5.1f} %  {'  '.join(map(str, self.points))}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 def person_similarity(

@@ -14,10 +14,9 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,10 +123,6 @@ class TimingTable:
             median, p95, cpu = (f"{ms:.2f}" for ms in (timing.median_ms, timing.p95_ms, timing.cpu_ms))
             rows.append((timing.name, median, interval, p95, cpu, ratios, timing.note))
         return f"{self.task}\n{aligned(rows, right=(1, 2, 3, 4), indent='  ')}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 def race(

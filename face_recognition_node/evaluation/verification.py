@@ -8,8 +8,7 @@ as in NIST's reports: FAR is the share of different pairs accepted, TAR that of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,10 +164,6 @@ class VerificationResult:
             *format_accept(self.accept),
         ])  # fmt: skip
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
 
 def format_accept(points: Sequence[AcceptPoint]) -> list[str]:
     """Return one line for each point."""
@@ -220,10 +215,6 @@ class AllPairsResult:
     def __str__(self) -> str:
         head = f"all pairs: {self.n_same} of one person, {self.n_different} of two"
         return "\n".join([head, *format_accept(self.accept)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 def evaluate_all_pairs(

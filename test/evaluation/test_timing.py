@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -92,7 +93,7 @@ def test_the_table_prints_itself_and_becomes_json():
     assert text.startswith("the task")
     assert "theirs" in text
     assert "a note" in text
-    assert json.loads(json.dumps(table.to_dict()))["timings"][1]["ratio"] == pytest.approx(10)
+    assert json.loads(json.dumps(asdict(table)))["timings"][1]["ratio"] == pytest.approx(10)
     with pytest.raises(InputError, match="no such contestant"):
         table.of("nobody")
 

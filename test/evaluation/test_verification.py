@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -140,7 +141,7 @@ def test_the_result_prints_itself(scores):
     assert "accuracy" in str(result)
     assert "TAR@FAR 1e-03" in str(result)
     assert "too few pairs" in str(result)
-    json.dumps(result.to_dict())
+    json.dumps(asdict(result))
     low, high = result.accuracy_interval.low, result.accuracy_interval.high
     assert low < result.accuracy < high
 

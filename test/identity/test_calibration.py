@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +214,7 @@ class TestFitting:
         costs = [level.cllr for level in judgement.levels]
         assert costs[0] > costs[-1]  # the poorest faces tell least
         assert "Cllr" in str(judgement)
-        json.dumps(judgement.to_dict())
+        json.dumps(asdict(judgement))
         assert judgement.left_out == ()
         assert "not judged" not in str(judgement)
 

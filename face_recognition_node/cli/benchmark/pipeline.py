@@ -105,7 +105,9 @@ def run(
         "machine": dataclasses.asdict(machine),
         "start": start,
         "resident_mb_at_the_end": resident_mb(),
-        "scenes": [{**table.to_dict(), "profile_ms": profile, **facts} for table, profile, facts in scenes],
+        "scenes": [
+            {**dataclasses.asdict(table), "profile_ms": profile, **facts} for table, profile, facts in scenes
+        ],
     }
     lines = [
         str(machine),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,16 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
         rates: Sequence[float] = tuple(arguments.fpir),
     ) -> IdentificationResult:
         return open_set_identification(
-            plain[keep],
-            faces.labels[keep],
-            size,
-            shots,
-            rates,
-            arguments.repetitions,
-            arguments.seed,
-            shown[keep],
-            counted,
-        )
+            plain[keep], faces.labels[keep], size, shots, rates,
+            repetitions=arguments.repetitions, seed=arguments.seed, probes=shown[keep], counted=counted,
+        )  # fmt: skip
 
     sizes, most = sorted(arguments.gallery_sizes), max(arguments.shots)
     middle = sizes[len(sizes) // 2]
@@ -117,7 +110,11 @@ def run(arguments: argparse.Namespace) -> int:
             if who.sum() >= MINIMUM_COUNTED
         }
     head = f"{embedder.card.name} on {embedder.backend.name}; {faces.description}"
-    text = "\n".join([head, *(_lines(name, block) for name, block in blocks.items() if block)])
+    text = head
+    for name, block in blocks.items():
+        text += f"\n{name}:\n{aligned([(key, str(one)) for key, one in block.items()], indent='  ')}" * bool(
+            block
+        )
     if few:
         text += f"\nleft out, fewer than {MINIMUM_COUNTED} faces: {', '.join(few)}"
     figures: dict[str, Any] = {
@@ -128,13 +125,14 @@ def run(arguments: argparse.Namespace) -> int:
         "left_out": few,
     }
     for name, block in blocks.items():
-        figures[name.replace(" ", "_")] = {key: one.to_dict() for key, one in block.items()}
+        figures[name.replace(" ", "_")] = {key: asdict(one) for key, one in block.items()}
     if arguments.report is not None:
         from face_recognition_node.evaluation.plots import write_page
 
         curves = {
-            name: measure(size, n, probes, rates=CURVE_FPIR)
-            for name, size, n in ((f"{size} x {n}", size, n) for size in sizes for n in arguments.shots)
+            f"{size} x {n}": measure(size, n, probes, rates=CURVE_FPIR)
+            for size in sizes
+            for n in arguments.shots
         }
         draw = partial(_draw, plain, faces.labels, curves)
         write_page(arguments.report, "Open-set identification", head, text, draw)
@@ -145,10 +143,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _is_enough(labels: LabelArray, size: int, shots: int) -> bool:
     _, counts = np.unique(labels, return_counts=True)
     return int((counts > shots).sum()) >= size and len(counts) > size
-
-
-def _lines(name: str, block: dict[str, Any]) -> str:
-    return f"{name}:\n{aligned([(key, str(one)) for key, one in block.items()], indent='  ')}"
 
 
 def _draw(embeddings: FloatArray, labels: LabelArray, curves: dict[str, Any], folder: Path) -> Sequence[Path]:

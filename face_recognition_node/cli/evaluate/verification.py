@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         "face_pixels": arguments.face_pixels,
         "light": arguments.light,
         "pictures": len(archive.names),
-        **official.to_dict(),
-        "all_pairs": every.to_dict(),
+        **asdict(official),
+        "all_pairs": asdict(every),
     }
     head = f"{embedder.card.name} on {backend.name} ({backend.device}, {backend.precision})"
     text = f"{official}\n{every}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +104,6 @@ def _embed(
 
 def _fit(faces: LabelledFaces, sha256: str, seed: int) -> Calibration:
     """Fit the tables, then measure with them how many looks a track is worth."""
-    from dataclasses import replace
-
     from face_recognition_node.evaluation.calibration import fit_calibration
     from face_recognition_node.evaluation.track_rates import measure_looks, play_tracks
 
@@ -132,8 +131,6 @@ def _possible_sizes(faces: LabelledFaces) -> list[int]:
 
 def _measure_memory(calibration: Calibration, videos: list[Path], config: Config) -> Calibration:
     """Return the calibration with the memory of the noise as it is in these videos."""
-    from dataclasses import replace
-
     from face_recognition_node.evaluation.calibration import measure_correlation_time
 
     tracks = [track for video in videos for track in _follow(video, calibration, config)]
@@ -164,13 +161,11 @@ def _figures(
     source: Path, calibration: Calibration, judgement: CalibrationReport, rates: list[TrackRate]
 ) -> dict[str, Any]:
     """Return what stands in the card for people to read."""
-    from dataclasses import asdict
-
     return {
         "fitted_on": f"one half of the people of {source.name}; judged on the other",
         "looks": calibration.looks,
         "correlation_s": calibration.correlation_s,
-        **judgement.to_dict(),
+        **asdict(judgement),
         "tracks": [asdict(rate) for rate in rates],
     }
 
