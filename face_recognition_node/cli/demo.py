@@ -71,7 +71,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; return 0, or 1 if nobody was identified."""
     enter_own_network()
-    source = _look_at(arguments.source)
+    # a camera is left to the node that will own it; of a recording it is seen here that it can be played
+    is_camera = arguments.source.isdigit() and not Path(arguments.source).exists()
+    source = None if is_camera else open_source(arguments.source)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from face_recognition_node.cli.demo_outputs import IdentityWatch, Screen
 
@@ -91,13 +93,6 @@ def run(arguments: argparse.Namespace) -> int:
             screen.end()
             screen.line(watch.summary())
             return 130 if arguments.once else 0
-
-
-def _look_at(text: str) -> FrameSource | None:
-    """Open a recording to see that it can be played; a camera is left to the node that will own it."""
-    if text.isdigit() and not Path(text).exists():
-        return None
-    return open_source(text)
 
 
 def _play(
@@ -146,7 +141,7 @@ def _play(
         screen.line(watch.summary())
     if not watch.identified:
         screen.line("Nobody was identified.")
-        if not arguments.web and not newcomer.has_begun:
+        if not arguments.web and not newcomer.is_done:
             screen.line(
                 "The clip was over before anybody could be enrolled; without --once it plays over and over."
             )
@@ -207,26 +202,22 @@ class _Newcomer:
         self._client = remote.action_client(EnrollPerson, f"{NODE}/enroll_person")
         self._screen, self._name = screen, name
         self._first_seen: float | None = None
-        self._is_done = self._is_running = False
+        self.is_done = False  # there was time to enroll somebody, or no need to
+        self._is_running = False
         self._said = ""
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there was time to enroll somebody, or no need to."""
-        return self._is_done
 
     def step(self, watch: IdentityWatch) -> None:
         """Look whether it is time to enroll somebody."""
         message = watch.latest
-        if self._is_done or message is None or not message.faces or not self._client.server_is_ready():
+        if self.is_done or message is None or not message.faces or not self._client.server_is_ready():
             return
         now = time.monotonic()
         self._first_seen = self._first_seen or now
         if any(face.identity_state == face.KNOWN for face in message.faces):
             self._screen.line("           This face is known already; nobody needs to be enrolled.")
-            self._is_done = True
+            self.is_done = True
         elif now - self._first_seen > LOOK_S:
-            self._is_done = True
+            self.is_done = True
             self._screen.line(
                 f"           Somebody new: enrolling as {self._name!r} from the running video …"
             )

@@ -7,7 +7,6 @@ frames of a video, so that a stranger's track has more chances to be mistaken he
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,12 +167,6 @@ def _template(faces: LabelledFaces, photograph: int) -> NewTemplate:
     return NewTemplate(faces.embeddings[best], float(faces.qualities[best]), _FRONTAL)
 
 
-def _frames(faces: LabelledFaces, shots: IntArray) -> Iterator[tuple[int, float]]:
-    rows = [row for shot in shots[:_MOST_PHOTOGRAPHS].tolist() for row in _versions(faces, shot)]
-    for k, row in enumerate(rows):
-        yield row, k * _STEP_S
-
-
 def _best(
     faces: LabelledFaces, shots: IntArray, calibration: Calibration,
     models: PersonModels, snapshot: Snapshot, own_id: str | None,
@@ -181,8 +174,9 @@ def _best(
     """Return the smallest log false match rates ever reached towards ``own_id`` and towards anybody else."""
     evidence = TrackEvidence(calibration.correlation_s)
     own = other = 0.0
-    for row, stamp in _frames(faces, shots):
-        evidence.add(faces.embeddings[row], float(faces.qualities[row]), stamp)
+    rows = [row for shot in shots[:_MOST_PHOTOGRAPHS].tolist() for row in _versions(faces, shot)]
+    for k, row in enumerate(rows):
+        evidence.add(faces.embeddings[row], float(faces.qualities[row]), k * _STEP_S)
         if evidence.embedding is None:
             continue
         for match in models.rank(evidence.embedding[None], [evidence.quality], snapshot)[0]:

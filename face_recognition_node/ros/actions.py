@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
@@ -323,10 +324,7 @@ class FindServer(_Action):
     def _run(self, handle: Any) -> FindPerson.Result:
         with self._lock:
             if self._n_running >= MOST_SEARCHES:
-                return FindResult(
-                    outcome=FindResult.BUSY,
-                    message=f"{MOST_SEARCHES} searches are running; wait for one or cancel it",
-                )
+                return _not_found("BUSY", f"{MOST_SEARCHES} searches are running; wait for one or cancel it")
             self._n_running += 1
         try:
             return self._find(handle)
@@ -338,16 +336,12 @@ class FindServer(_Action):
         goal, node = handle.request, self._node
         runtime, pipeline = node.runtime, node.pipeline
         if runtime is None or pipeline is None or not node.is_active:
-            return FindResult(
-                outcome=FindResult.NOT_ACTIVE, message="the node is not active; activate it first"
-            )
+            return _not_found("NOT_ACTIVE", "the node is not active; activate it first")
         if not (goal.person_id or goal.name.strip()):
-            return FindResult(
-                outcome=FindResult.INVALID_GOAL, message="expected a person_id or a name, got neither"
-            )
+            return _not_found("INVALID_GOAL", "expected a person_id or a name, got neither")
         whom = goal.person_id or goal.name
         if not _wanted_ids(goal, runtime.gallery.snapshot()):
-            return FindResult(outcome=FindResult.NO_SUCH_PERSON, message=f"nobody is known as {whom[:200]!r}")
+            return _not_found("NO_SUCH_PERSON", f"nobody is known as {whom[:200]!r}")
         timeout_s = to_seconds(goal.timeout) or DEFAULT_SEARCH_S
         results: queue.SimpleQueue[RecognitionResult] = queue.SimpleQueue()
         seen: dict[str, Face] = {}
@@ -357,11 +351,9 @@ class FindServer(_Action):
             node.check()  # subscribes to the images if nobody had asked for answers before
             while time.monotonic() - started < timeout_s:
                 if handle.is_cancel_requested:
-                    return FindResult(
-                        outcome=FindResult.CANCELED, message="canceled", seen=list(seen.values())
-                    )
+                    return _not_found("CANCELED", "canceled", seen)
                 if not node.is_active or node.runtime is not runtime:
-                    return FindResult(outcome=FindResult.NOT_ACTIVE, message="the node was deactivated")
+                    return _not_found("NOT_ACTIVE", "the node was deactivated")
                 try:
                     result = results.get(timeout=POLL_S)
                 except queue.Empty:
@@ -373,29 +365,25 @@ class FindServer(_Action):
                     if face.person_id in wanted:
                         seen.pop(face.person_id, None)
                         return FindResult(
-                            success=True,
-                            outcome=FindResult.FOUND,
+                            success=True, outcome=FindResult.FOUND,
                             message=f"{face.name or face.person_id} is in view",
                             header=Header(stamp=seconds_to_stamp(result.stamp), frame_id=result.frame_id),
-                            face=face,
-                            seen=list(seen.values()),
-                        )
+                            face=face, seen=list(seen.values()),
+                        )  # fmt: skip
                     seen[face.person_id or f"track {face.track_id}"] = face
                 if time.monotonic() - last_sent >= SEARCH_FEEDBACK_PERIOD_S:
                     last_sent = time.monotonic()
                     elapsed = to_duration(last_sent - started)
                     handle.publish_feedback(FindPerson.Feedback(elapsed=elapsed, faces=faces))
         if is_blind:
-            return FindResult(
-                outcome=FindResult.NO_IMAGES,
-                message=f"no image received for {timeout_s:g} s; is the camera running, and is "
-                f"{node.image_topic} its topic?",
-            )
-        return FindResult(
-            outcome=FindResult.NOT_FOUND,
-            message=f"{whom[:200]} was not seen in {timeout_s:g} s; {_instead(list(seen.values()))}",
-            seen=list(seen.values()),
-        )
+            cure = f"is the camera running, and is {node.image_topic} its topic?"
+            return _not_found("NO_IMAGES", f"no image received for {timeout_s:g} s; {cure}")
+        instead = _instead(list(seen.values()))
+        return _not_found("NOT_FOUND", f"{whom[:200]} was not seen in {timeout_s:g} s; {instead}", seen)
+
+
+def _not_found(outcome: str, message: str, seen: Mapping[str, Face] = MappingProxyType({})) -> Any:
+    return FindResult(outcome=getattr(FindResult, outcome), message=message, seen=list(seen.values()))
 
 
 def _wanted_ids(goal: FindPerson.Goal, snapshot: Snapshot) -> set[str]:

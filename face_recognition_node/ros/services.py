@@ -38,7 +38,7 @@ from face_recognition_node.ros.messages import (
     to_view_report,
 )
 from face_recognition_node.ros.runtime import Host, Runtime, find_twins, twin_warning
-from face_recognition_node.vision.faces import Frame, RecognitionResult
+from face_recognition_node.vision.faces import Frame
 
 
 def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
@@ -65,18 +65,11 @@ def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
     session.finish()
     outcome = session.result()
     set_outcome(response, outcome)
-    views = session.views or _most_prominent(result)
-    if views:
-        reasons = [reason.value for reason in outcome.rejections]
-        response.view = to_view_report(
-            views[0], "" if outcome.success else next(iter(reasons), outcome.outcome.value)
-        )
-
-
-def _most_prominent(result: RecognitionResult) -> tuple[Any, ...]:
-    """Return the view of the largest face, if there is one: the one people will ask about."""
-    views = (face.view for face in result.faces)
-    return tuple(sorted(views, key=lambda view: -view.detection.size_px)[:1])
+    views = session.views or [face.view for face in result.faces]
+    if views:  # of several the largest, the one people will ask about
+        largest = max(views, key=lambda view: view.detection.size_px)
+        reason = next((reason.value for reason in outcome.rejections), outcome.outcome.value)
+        response.view = to_view_report(largest, "" if outcome.success else reason)
 
 
 Result = EnrollPerson.Result
