@@ -21,8 +21,9 @@ from face_recognition_node.evaluation.timing import Contestant, Machine, race, r
 
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch) -> None:
-    """Let no time pass between the runs."""
+    """Let no time pass between the runs, and little with the intervals."""
     monkeypatch.setattr("face_recognition_node.evaluation.timing._REST_S", 0.0)
+    monkeypatch.setattr("face_recognition_node.evaluation.bootstrap.RESAMPLES", 200)
 
 
 class Clock:
