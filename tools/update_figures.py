@@ -91,7 +91,10 @@ def calibration_table(report: Report) -> str:
             ("expected calibration error at even odds", f"{report['expected_calibration_error']:.3f}"),
             (f"false match rate promised {promised}", measured),
             ("memory τ of the noise in a face, measured on video", f"{report['correlation_s']:.2f} s"),
-            ("independent comparisons L that a stranger's track amounts to", f"{report['looks']:.1f}"),
+            (
+                "independent comparisons L that a stranger's track amounts to",
+                f"{report['comparisons_per_track']:.1f}",
+            ),
         ],
     )
 

@@ -109,7 +109,12 @@ def score_pairs(
 
 
 def fit_calibration(
-    faces: LabelledFaces, *, embedder_sha256: str, looks: float, correlation_s: float, seed: int = 0
+    faces: LabelledFaces,
+    *,
+    embedder_sha256: str,
+    comparisons_per_track: float,
+    correlation_s: float,
+    seed: int = 0,
 ) -> Calibration:
     """Fit the tables on faces of many people in all qualities; at most 2,500 faces a level are drawn.
 
@@ -124,7 +129,8 @@ def fit_calibration(
     empty = np.zeros((n_levels, n_levels, len(_GRID)), np.float32)
     blank = Calibration(
         np.array(QUALITY_LEVELS, np.float32), _GRID.astype(np.float32), empty, empty.copy(), prototypes,
-        min(NEIGHBOURS, len(prototypes)), HUBNESS_WEIGHT, 0.0, looks, correlation_s, embedder_sha256,
+        min(NEIGHBOURS, len(prototypes)), HUBNESS_WEIGHT, 0.0, comparisons_per_track, correlation_s,
+        embedder_sha256,
     )  # fmt: skip
     hubness = float(blank.hubness(good.embeddings[first]).mean())
     blank = replace(blank, mean_hubness=hubness)

@@ -136,7 +136,7 @@ def count_candidates(faces: LabelledFaces) -> int:
     return int((_count_photographs(faces)[1] > TEMPLATES).sum())
 
 
-def measure_looks(scores: TrackScores, target: float = 0.02) -> float:
+def measure_comparisons_per_track(scores: TrackScores, target: float = 0.02) -> float:
     """Return how many independent comparisons one track is worth: measured over promised rate, at least 1.
 
     The measured rate is taken at the upper end of its 95 % interval over people. A few look-alikes more or

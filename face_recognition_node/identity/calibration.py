@@ -7,7 +7,7 @@ Two faces are compared by their cosine ``s``, corrected for the hubness of each 
 where the prototypes are cluster centres of many other people's faces. A face in a dense region of the
 embedding space resembles everybody a little; the correction takes that part off, as CSLS does for words
 (Conneau et al. 2018, eq. 4) and adaptive score normalisation for voices (Matejka et al. 2017). ``h0`` is the
-mean of ``h``, so that for a face of ordinary looks ``s' = s``.
+mean of ``h``, so that for an ordinary face ``s' = s``.
 
 Two tables over (quality, quality, s') were learned from labelled pairs that the embedder has not seen:
 
@@ -33,7 +33,7 @@ from face_recognition_node.common.errors import ModelMismatchError
 if TYPE_CHECKING:
     from face_recognition_node.vision.faces import FloatArray
 
-FORMAT = 3
+FORMAT = 4
 _CURE = "run `face-recognition calibrate` for these weights"
 
 
@@ -66,7 +66,7 @@ class Calibration:
     weight: float  # how much of the hubness is taken off a similarity
     mean_hubness: float  # hubness of an ordinary face
     # how many independent comparisons one whole track of a stranger is worth (see `identity.py`)
-    looks: float
+    comparisons_per_track: float
     correlation_s: float  # time after which the noise in a face's embedding has lost 1 - 1/e of its memory
     embedder_sha256: str = ""  # weights these tables belong to
     # what was measured while fitting (Cllr, calibration error, counts), for people
@@ -132,7 +132,7 @@ class Calibration:
                 neighbours=int(data["neighbours"]),
                 weight=float(data["weight"]),
                 mean_hubness=float(data["mean_hubness"]),
-                looks=float(data["looks"]),
+                comparisons_per_track=float(data["comparisons_per_track"]),
                 correlation_s=float(data["correlation_s"]),
                 embedder_sha256=str(data["embedder_sha256"]),
                 report=data.get("report"),
@@ -148,7 +148,7 @@ class Calibration:
             "neighbours": self.neighbours,
             "weight": self.weight,
             "mean_hubness": round(self.mean_hubness, 4),
-            "looks": self.looks,
+            "comparisons_per_track": self.comparisons_per_track,
             "correlation_s": self.correlation_s,
             "report": dict(self.report) if self.report else None,
         }
@@ -166,14 +166,16 @@ class Calibration:
 
         That is ``ln(target / (N (1 + ln L) min(n, L)))``: the union bound over the N persons compared with
         (none counts as one; for an id, the strangers known), and the target spent over the n comparisons made
-        so far. One independent view is one comparison; a whole track, however long, is worth the ``looks`` L.
+        so far. One independent view is one comparison; a whole track, however long, is worth L of them
+        (``comparisons_per_track``).
         The first comparison spends ``1 / (1 + ln L)`` of the target, those after it the rest, ``ln L / (1 +
         ln L)``, the integral of 1/n from 1 to L (alpha spending, Lan and DeMets 1983). One person alone is no
         yardstick of how alike people are here: a single view then has to be as alike as a whole track. The
         target is the chance that the track of somebody who is none of them is ever taken for one.
         """
-        n_comparisons = min(max(n_views, 1.0), self.looks) if n_persons > 1 else self.looks
-        share = target / (1.0 + math.log(self.looks))
+        most = self.comparisons_per_track
+        n_comparisons = min(max(n_views, 1.0), most) if n_persons > 1 else most
+        share = target / (1.0 + math.log(most))
         return math.log(share) - math.log(max(n_persons, 1) * n_comparisons)
 
     def hubness(self, embeddings: ArrayLike) -> FloatArray:

@@ -46,8 +46,8 @@ def operating_point(calibration: Calibration, config: IdentityConfig, snapshot: 
     share = float(same[by_one_view].sum() / max(float(same.sum()), 1e-12))
     by_track = is_clear & (log_beyond <= calibration.log_name_limit(target, n))
     limit = float(np.exp(log_beyond[by_track].max())) if by_track.any() else 0.0
-    spent = 1.0 + math.log(calibration.looks)  # by the looser limits of the first views, too
-    strangers = min(1.0, limit * n * calibration.looks * spent)
+    spent = 1.0 + math.log(calibration.comparisons_per_track)  # by the looser limits of the first views, too
+    strangers = min(1.0, limit * n * calibration.comparisons_per_track * spent)
     return OperatingPoint(target, strangers, share, _measured(calibration, n))
 
 

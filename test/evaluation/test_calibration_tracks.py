@@ -24,7 +24,11 @@ from face_recognition_node.evaluation.calibration_faces import (
     locate,
     person_of,
 )
-from face_recognition_node.evaluation.track_rates import TrackScores, measure_looks, play_tracks
+from face_recognition_node.evaluation.track_rates import (
+    TrackScores,
+    measure_comparisons_per_track,
+    play_tracks,
+)
 from face_recognition_node.identity.calibration import Calibration
 from face_recognition_node.vision.alignment import ALIGNMENT_TEMPLATE
 from face_recognition_node.vision.faces import Detection
@@ -32,7 +36,7 @@ from face_recognition_node.vision.faces import Detection
 
 @pytest.fixture(scope="module")
 def fitted() -> Calibration:
-    return fit_calibration(population(), embedder_sha256="abc", looks=1.0, correlation_s=0.3)
+    return fit_calibration(population(), embedder_sha256="abc", comparisons_per_track=1.0, correlation_s=0.3)
 
 
 class TestTracks:
@@ -40,11 +44,13 @@ class TestTracks:
     def test_a_whole_track_of_a_stranger_is_named_as_rarely_as_promised(self, fitted: Calibration) -> None:
         """The promise of ``target_false_accept_rate`` for two sizes of gallery, on people not fitted on."""
         people = population(seed=21)
-        looks = measure_looks(play_tracks(fitted, population(), 20, n_galleries=2, n_strangers=120, seed=1))
-        assert 1.0 <= looks < 6.0
+        comparisons = measure_comparisons_per_track(
+            play_tracks(fitted, population(), 20, n_galleries=2, n_strangers=120, seed=1)
+        )
+        assert 1.0 <= comparisons < 6.0
         for size in (5, 20):
             scores = play_tracks(fitted, people, size, n_galleries=2, n_strangers=100)
-            rate = scores.rate_at(0.02, replace(fitted, looks=looks))
+            rate = scores.rate_at(0.02, replace(fitted, comparisons_per_track=comparisons))
             assert rate.strangers_named <= 0.02 + 3 * math.sqrt(0.02 * 0.98 / rate.n_strangers)
             assert rate.enrolled_named > 0.8
             assert rate.enrolled_mistaken == 0.0
@@ -76,8 +82,8 @@ class TestTracks:
         named = np.arange(2000) < 40
         scores = TrackScores(np.where(named, -12.0, 0.0), np.zeros(1), np.zeros(1), 1, who)
         assert scores.rate_at(0.02, made_up_calibration()).strangers_named == 0.02
-        assert least <= measure_looks(scores, target=0.02) <= most
-        assert measure_looks(scores, target=0.5) == 1.0
+        assert least <= measure_comparisons_per_track(scores, target=0.02) <= most
+        assert measure_comparisons_per_track(scores, target=0.5) == 1.0
 
     @pytest.mark.slow
     def test_too_few_people(self, fitted: Calibration) -> None:

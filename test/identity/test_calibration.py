@@ -39,7 +39,7 @@ from face_recognition_node.vision.model_card import ModelCard
 
 @pytest.fixture(scope="module")
 def fitted() -> Calibration:
-    return fit_calibration(population(), embedder_sha256="abc", looks=1.0, correlation_s=0.3)
+    return fit_calibration(population(), embedder_sha256="abc", comparisons_per_track=1.0, correlation_s=0.3)
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_a_level_with_few_faces_of_its_own_is_fitted_on_the_nearest() -> None:
     lowest = draw_faces_of_level(good, 0, np.random.default_rng(0))
     assert len(lowest) == min(1000, len(good))
     assert lowest.qualities.max() <= np.sort(good.qualities)[len(lowest) - 1]
-    fit_calibration(good, embedder_sha256="abc", looks=1.0, correlation_s=0.3)
+    fit_calibration(good, embedder_sha256="abc", comparisons_per_track=1.0, correlation_s=0.3)
 
 
 class TestTables:
@@ -119,9 +119,16 @@ class TestCard:
         assert np.array_equal(after.ratio, before.ratio)
         assert np.array_equal(after.false_match, before.false_match)
         assert np.array_equal(after.prototypes, before.prototypes)
-        assert (after.neighbours, after.weight, after.looks, after.correlation_s) == (3, 0.7, 2.0, 0.4)
+        assert (after.neighbours, after.weight, after.comparisons_per_track, after.correlation_s) == (
+            3,
+            0.7,
+            2.0,
+            0.4,
+        )
 
-    @pytest.mark.parametrize("missing", ["qualities", "prototypes", "looks", "log_false_match"])
+    @pytest.mark.parametrize(
+        "missing", ["qualities", "prototypes", "comparisons_per_track", "log_false_match"]
+    )
     def test_damage_is_named_with_its_cure(self, missing: str) -> None:
         said, tables = random_calibration().to_tables()
         said, tables = ({k: v for k, v in part.items() if k != missing} for part in (said, tables))

@@ -75,38 +75,38 @@ class TestClaims:
         assert identity.runner_up.probability == pytest.approx(weights[identity.runner_up.person_id] / total)
 
     @given(st.integers(1, 10_000), st.floats(1e-6, 0.5), st.floats(1.0, 10.0))
-    def test_limit_is_the_union_bound(self, n_enrolled: int, target: float, looks: float) -> None:
-        calibration = replace(made_up_calibration(), looks=looks)
+    def test_limit_is_the_union_bound(self, n_enrolled: int, target: float, comparisons: float) -> None:
+        calibration = replace(made_up_calibration(), comparisons_per_track=comparisons)
         resolver = IdentityResolver(calibration, IdentityConfig(target_false_accept_rate=target), 0.02)
-        expected = target / (1.0 + math.log(looks)) / n_enrolled / looks
+        expected = target / (1.0 + math.log(comparisons)) / n_enrolled / comparisons
         assert math.exp(resolver.log_limit(n_enrolled)) == pytest.approx(expected)
 
     @pytest.mark.parametrize(("n_views", "n_comparisons"), [(0.0, 1.0), (1.0, 1.0), (2.5, 2.5), (40.0, 4.0)])
-    def test_a_view_is_one_comparison_and_a_track_no_more_than_looks(
+    def test_a_view_is_one_comparison_and_a_track_no_more_than_its_comparisons(
         self, n_views: float, n_comparisons: float
     ) -> None:
-        calibration = replace(made_up_calibration(), looks=4.0)
+        calibration = replace(made_up_calibration(), comparisons_per_track=4.0)
         expected = math.log(0.02 / (1.0 + math.log(4.0)) / 3 / n_comparisons)
         assert calibration.log_name_limit(0.02, 3, n_views) == pytest.approx(expected)
 
     @pytest.mark.parametrize(("rate_hz", "seconds"), [(1.0, 60), (4.0, 30), (100.0, 10)])
     def test_all_comparisons_of_a_track_together_spend_the_target(self, rate_hz: float, seconds: int) -> None:
         """At any frame rate; nearly all of it is spent if the frames are many."""
-        calibration = replace(made_up_calibration(), looks=4.0)
+        calibration = replace(made_up_calibration(), comparisons_per_track=4.0)
         evidence = TrackEvidence(calibration.correlation_s)
         spent = 0.0
         for k in range(int(rate_hz * seconds)):
-            before = min(evidence.effective_views, calibration.looks)
+            before = min(evidence.effective_views, calibration.comparisons_per_track)
             evidence.add(np.ones(8, np.float32), 1.0, k / rate_hz)
             n_views = evidence.effective_views
-            new_comparisons = min(n_views, calibration.looks) - before
+            new_comparisons = min(n_views, calibration.comparisons_per_track) - before
             spent += 3 * new_comparisons * math.exp(calibration.log_name_limit(0.02, 3, n_views))
         assert spent <= 0.02
         assert spent >= (0.019 if rate_hz == 100.0 else 0.015)
 
     def test_a_single_view_names_who_is_too_unlike_for_a_whole_track(self, world: FaceWorld) -> None:
         """A stranger's one view has one chance to be mistaken; a long track has several."""
-        desk = Desk(world, calibration=replace(made_up_calibration(), looks=1000.0))
+        desk = Desk(world, calibration=replace(made_up_calibration(), comparisons_per_track=1000.0))
         desk.enroll(0, "Anna")
         face = between(world, 0, 9, 0.6)
         assert desk.ask(desk.track(face))[0].state is not IdentityState.KNOWN  # one person is no yardstick
@@ -120,10 +120,10 @@ class TestClaims:
             desk.enroll(person, f"P{person}")
         share = 0.01
         points = []
-        for looks in (1.0, 1000.0):
-            target = share * (1.0 + math.log(looks))
+        for comparisons in (1.0, 1000.0):
+            target = share * (1.0 + math.log(comparisons))
             config = IdentityConfig(target_false_accept_rate=target)
-            calibration = replace(made_up_calibration(), looks=looks)
+            calibration = replace(made_up_calibration(), comparisons_per_track=comparisons)
             points.append(operating_point(calibration, config, desk.gallery.snapshot()))
             assert 0.0 < points[-1].strangers_named <= target
         assert points[0].people_named == points[1].people_named > 0.0

@@ -100,7 +100,7 @@ def test_a_name_given_to_a_shared_id_is_claimed_by_the_names_own_rule(world: Fac
 
 def test_each_comparison_of_a_track_with_each_stranger_counts(world: FaceWorld) -> None:
     """Taken for a stranger falsely at the stated rate: more strangers, or more comparisons, ask for more."""
-    desk = Desk(world, calibration=replace(made_up_calibration(), looks=4.0))
+    desk = Desk(world, calibration=replace(made_up_calibration(), comparisons_per_track=4.0))
     rate = 0.02 / (1.0 + math.log(4.0))
     assert desk.calibration.log_name_limit(0.02, 1) == pytest.approx(math.log(rate / 4))
     assert desk.calibration.log_name_limit(0.02, 10) == pytest.approx(math.log(rate / 40))

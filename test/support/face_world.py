@@ -36,7 +36,7 @@ def made_up_calibration() -> Calibration:
     prototypes = np.eye(64, dtype=np.float32)[:4]
     return Calibration(
         np.array([0.0, 1.0], np.float32), similarities, ratio, false_match, prototypes,
-        neighbours=2, weight=0.0, mean_hubness=0.0, looks=1.0, correlation_s=0.4,
+        neighbours=2, weight=0.0, mean_hubness=0.0, comparisons_per_track=1.0, correlation_s=0.4,
     )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def test_the_pages_show_the_calibration_of_the_weights() -> None:
 
 def test_rates_are_written_as_powers_of_ten() -> None:
     numbers = {"n_people": 1000, "cllr": 0.25, "cllr_minimum": 0.2, "expected_calibration_error": 0.01}
-    numbers |= {"correlation_s": 0.21, "looks": 2.4}
+    numbers |= {"correlation_s": 0.21, "comparisons_per_track": 2.4}
     table = calibration_table({**numbers, "false_match": [[0.01, 0.0123], [0.0001, 0.00009]]})
     assert "| false match rate promised 10⁻² / 10⁻⁴ | 1.2·10⁻² / 9.0·10⁻⁵ |" in table
 

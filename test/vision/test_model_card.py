@@ -113,9 +113,9 @@ def test_the_fingerprint_follows_weights_and_alignment_only(model):
 def test_a_calibration_is_written_whole(model):
     card = ModelCard.read(model)
     table = np.linspace(0, 1, 7, dtype=np.float32).reshape(1, 7)
-    again = card.write_calibration({"looks": 3.5, "levels": [0.3, 0.6]}, {"ratio": table})
+    again = card.write_calibration({"comparisons_per_track": 3.5, "levels": [0.3, 0.6]}, {"ratio": table})
     assert again.values == ModelCard.read(model).values
-    assert again.calibration == {"looks": 3.5, "levels": [0.3, 0.6]}
+    assert again.calibration == {"comparisons_per_track": 3.5, "levels": [0.3, 0.6]}
     assert np.array_equal(again.calibration_tables()["ratio"], table)
     assert again.fingerprint == card.fingerprint
     names = {"toy.json", "toy.onnx", "toy.safetensors", "toy.calibration.npz"}

@@ -74,7 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     figures = _figures(arguments.faces, calibration, judgement, rates)
     if arguments.plot is not None:
         draw_reliability(judgement.bins, arguments.plot)
-    text = "\n".join([str(judgement), f"looks {calibration.looks:g}, memory {calibration.correlation_s:g} s"])
+    noise = (
+        f"comparisons per track {calibration.comparisons_per_track:g}, memory {calibration.correlation_s:g} s"
+    )
+    text = f"{judgement}\n{noise}"
     text = "\n".join([text, *(str(rate) for rate in rates)])
     if not arguments.dry_run:
         numbers, tables = calibration.to_tables()
@@ -103,16 +106,20 @@ def _embed(
 
 
 def _fit(faces: LabelledFaces, sha256: str, seed: int) -> Calibration:
-    """Fit the tables, then measure with them how many looks a track is worth."""
+    """Fit the tables, then measure with them how many comparisons a track is worth."""
     from face_recognition_node.evaluation.calibration import fit_calibration
-    from face_recognition_node.evaluation.track_rates import measure_looks, play_tracks
+    from face_recognition_node.evaluation.track_rates import measure_comparisons_per_track, play_tracks
 
     calibration = fit_calibration(
-        faces, embedder_sha256=sha256, looks=1.0, correlation_s=DEFAULT_CORRELATION_S, seed=seed
+        faces,
+        embedder_sha256=sha256,
+        comparisons_per_track=1.0,
+        correlation_s=DEFAULT_CORRELATION_S,
+        seed=seed,
     )
     size = min(_FIT_GALLERY, max(_possible_sizes(faces)))
     scores = play_tracks(calibration, faces, size, n_galleries=8, seed=seed + 1)
-    return replace(calibration, looks=measure_looks(scores))
+    return replace(calibration, comparisons_per_track=measure_comparisons_per_track(scores))
 
 
 def _possible_sizes(faces: LabelledFaces) -> list[int]:
@@ -163,7 +170,7 @@ def _figures(
     """Return what stands in the card for people to read."""
     return {
         "fitted_on": f"one half of the people of {source.name}; judged on the other",
-        "looks": calibration.looks,
+        "comparisons_per_track": calibration.comparisons_per_track,
         "correlation_s": calibration.correlation_s,
         **asdict(judgement),
         "tracks": [asdict(rate) for rate in rates],
