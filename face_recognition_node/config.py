@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_recognition_node.common.errors import ConfigurationError
-from face_recognition_node.common.parameters import Section, parameter
+from face_recognition_node.common.parameters import Section, fixed_parameter, parameter
 
 FAR_FACE_PX = 20.0
 NEAR_FACE_PX = 96.0  # heights between which the score threshold rises, pixels at the working resolution
@@ -22,37 +22,31 @@ MOST_STRANGERS = 100_000
 class ModelsConfig(Section):
     """Which models run, and on what."""
 
-    models_dir: str = parameter("", "Folder of the model files; empty: the installed ones.", read_only=True)
-    detector: str = parameter(
+    models_dir: str = fixed_parameter("", "Folder of the model files; empty: the installed ones.")
+    detector: str = fixed_parameter(
         "retinaface_mobilenet025",
         "Face detector: the name of its card in the models folder.",
         choices=("retinaface_mobilenet025", "retinaface_resnet50"),
-        read_only=True,
     )
-    embedder: str = parameter(
-        "efficientnet_b0_64", "Face embedder: the name of its card in the models folder.", read_only=True
+    embedder: str = fixed_parameter(
+        "efficientnet_b0_64", "Face embedder: the name of its card in the models folder."
     )
-    backend: str = parameter(
+    backend: str = fixed_parameter(
         "auto",
         "Runtime of the networks; auto: the fastest one installed, with the reason in the diagnostics.",
         choices=("auto", "openvino", "onnxruntime", "torch", "torch_tensorrt"),
-        read_only=True,
     )
-    device: str = parameter(
-        "", "Device as the backend names it (CPU, GPU, cuda:0); empty: the backend's default.", read_only=True
+    device: str = fixed_parameter(
+        "", "Device as the backend names it (CPU, GPU, cuda:0); empty: the backend's default."
     )
-    precision: str = parameter(
+    precision: str = fixed_parameter(
         "auto",
         "Arithmetic of the networks; auto: fp16 with TensorRT, bfloat16 with OpenVINO on a CPU that "
         "supports it (half the time), else fp32.",
         choices=("auto", "fp32"),
-        read_only=True,
     )
-    threads: int = parameter(
-        0,
-        "CPU threads per network; 0: one fewer than there are cores, at most 4.",
-        limits=(0, 64),
-        read_only=True,
+    threads: int = fixed_parameter(
+        0, "CPU threads per network; 0: one fewer than there are cores, at most 4.", limits=(0, 64)
     )
 
 
@@ -314,10 +308,8 @@ class AdaptationConfig(Section):
 class GalleryConfig(Section):
     """How the gallery keeps, finds and forgets people."""
 
-    keep_crops: bool = parameter(
-        False,
-        "Also keep each template's face crop, encrypted, so that another model can embed it later.",
-        read_only=True,
+    keep_crops: bool = fixed_parameter(
+        False, "Also keep each template's face crop, encrypted, so that another model can embed it later."
     )
     undo_window_s: float = parameter(
         600.0,
@@ -333,21 +325,17 @@ class GalleryConfig(Section):
         "Seconds since the last sighting after which an unnamed stranger is forgotten; 0: never.",
         limits=(0.0, 31536000.0),
     )
-    exact_limit: int = parameter(
+    exact_limit: int = fixed_parameter(
         50000, "Up to this number of templates the search is exhaustive; beyond, it is approximate.",
-        limits=(1000, 2000000), read_only=True
+        limits=(1000, 2000000)
     )  # fmt: skip
-    index_threads: int = parameter(
-        1,
-        "Threads that build and search the index of a gallery larger than exact_limit.",
-        limits=(1, 64),
-        read_only=True,
+    index_threads: int = fixed_parameter(
+        1, "Threads that build and search the index of a gallery larger than exact_limit.", limits=(1, 64)
     )
-    poll_interval_s: float = parameter(
+    poll_interval_s: float = fixed_parameter(
         0.2,
         "Seconds between checks for changes made to the file by other processes; 0: none.",
         limits=(0.0, 60.0),
-        read_only=True,
     )
 
 

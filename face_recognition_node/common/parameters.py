@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from face_recognition_node.common.errors import ConfigurationError
@@ -59,6 +60,9 @@ def parameter(
     """Declare a dataclass field as a parameter (see :class:`Parameter`) between two ``limits``."""
     declared = Parameter(default, description, *limits, choices, read_only)
     return field(default=default, metadata={"parameter": declared})
+
+
+fixed_parameter = partial(parameter, read_only=True)  # set at start only
 
 
 class Section:

@@ -19,6 +19,7 @@ from face_recognition_node.common.parameters import (
     Parameter,
     Section,
     Value,
+    fixed_parameter,
     flatten,
     parameter,
     with_values,
@@ -33,40 +34,35 @@ OUTPUT_CHOICES = ("auto", "always", "never")
 class NodeConfig(Section):
     """Topics, gallery file, transport; ``read_only`` here means: only while the node is unconfigured."""
 
-    autostart: bool = parameter(
-        False,
-        "Configure and activate at start; for a start without the launch file or a lifecycle manager.",
-        read_only=True,
+    autostart: bool = fixed_parameter(
+        False, "Configure and activate at start; for a start without the launch file or a lifecycle manager."
     )
-    image_topic: str = parameter("image", "Topic of the camera images; may be remapped.", read_only=True)
-    image_transport: str = parameter(
+    image_topic: str = fixed_parameter("image", "Topic of the camera images; may be remapped.")
+    image_transport: str = fixed_parameter(
         "raw",
         "raw: sensor_msgs/Image on image_topic; compressed: sensor_msgs/CompressedImage (JPEG or PNG) on "
         "image_topic/compressed.",
         choices=("raw", "compressed"),
-        read_only=True,
     )
-    depth_topic: str = parameter(
+    depth_topic: str = fixed_parameter(
         "",
         "Topic of the depth images registered to the camera images (16UC1 in mm or 32FC1 in m); empty: none.",
-        read_only=True,
     )
-    camera_info_topic: str = parameter(
-        "", "Topic of sensor_msgs/CameraInfo, needed for positions in space; empty: none.", read_only=True
+    camera_info_topic: str = fixed_parameter(
+        "", "Topic of sensor_msgs/CameraInfo, needed for positions in space; empty: none."
     )
     depth_tolerance: float = parameter(
         0.05,
         "Maximum difference between the stamps of an image and its depth image, seconds.",
         limits=(0.0, 1.0),
     )
-    qos_reliability: str = parameter(
+    qos_reliability: str = fixed_parameter(
         "best_effort",
         "Reliability of the image subscriptions; best_effort is ROS's sensor data profile.",
         choices=("best_effort", "reliable"),
-        read_only=True,
     )
-    qos_depth: int = parameter(
-        2, "Images that the middleware queues; only the newest is processed.", limits=(1, 100), read_only=True
+    qos_depth: int = fixed_parameter(
+        2, "Images that the middleware queues; only the newest is processed.", limits=(1, 100)
     )
     maximum_megapixels: float = parameter(
         64.0, "Larger images are refused before decoding, millions of pixels.", limits=(0.1, 1000.0)
@@ -77,40 +73,34 @@ class NodeConfig(Section):
         "original image.",
         choices=(0, 90, 180, 270),
     )
-    gallery_path: str = parameter(
-        "",
-        "Gallery file; empty: face_recognition_node/gallery.db in the user's data folder (XDG).",
-        read_only=True,
+    gallery_path: str = fixed_parameter(
+        "", "Gallery file; empty: face_recognition_node/gallery.db in the user's data folder (XDG)."
     )
     always_on: bool = parameter(
         False, "Process every image even while nobody subscribes to the faces and no action runs."
     )
     publish_embeddings: bool = parameter(False, "Publish the embedding of each face (biometric data).")
-    publish_detections: str = parameter(
+    publish_detections: str = fixed_parameter(
         "auto",
         "Also publish the faces as vision_msgs; auto: if vision_msgs is installed.",
         choices=OUTPUT_CHOICES,
-        read_only=True,
     )
-    publish_humans: str = parameter(
+    publish_humans: str = fixed_parameter(
         "never",
         "Also publish the faces by ROS4HRI (REP 155) below /humans; auto: if hri_msgs is installed.",
         choices=OUTPUT_CHOICES,
-        read_only=True,
     )
-    publish_markers: str = parameter(
+    publish_markers: str = fixed_parameter(
         "auto",
         "Also publish faces that have a position as markers for RViz; auto: if visualization_msgs is "
         "installed.",
         choices=OUTPUT_CHOICES,
-        read_only=True,
     )
-    publish_frames: str = parameter(
+    publish_frames: str = fixed_parameter(
         "never",
         "Also publish a TF frame person_ID for everybody who has an id and a position; auto: if tf2_msgs "
         "is installed.",
         choices=OUTPUT_CHOICES,
-        read_only=True,
     )
     annotated_rate: float = parameter(
         10.0,
@@ -122,8 +112,8 @@ class NodeConfig(Section):
         "Seconds without an image after which diagnostics warn and an enrollment ends.",
         limits=(0.1, 60.0),
     )
-    diagnostics_period: float = parameter(
-        1.0, "Time between two diagnostics messages, seconds.", limits=(0.1, 60.0), read_only=True
+    diagnostics_period: float = fixed_parameter(
+        1.0, "Time between two diagnostics messages, seconds.", limits=(0.1, 60.0)
     )
 
 

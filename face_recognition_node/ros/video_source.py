@@ -17,7 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from face_recognition_node.common.errors import FaceRecognitionError
-from face_recognition_node.common.parameters import Section, flatten, parameter
+from face_recognition_node.common.parameters import Section, fixed_parameter, flatten
 from face_recognition_node.media.sources import FrameSource, open_source
 from face_recognition_node.ros.lifecycle import LoudNode, loud, start_up, state_label
 from face_recognition_node.ros.messages import bgr_to_image, bgr_to_jpeg
@@ -29,54 +29,39 @@ from face_recognition_node.vision.faces import Frame
 class VideoSourceConfig(Section):
     """What to play and how; all of it is read when the node is configured."""
 
-    source: str = parameter(
-        "sample",
-        "Camera number, video, GIF, picture, folder, bag, URL, or sample (built in).",
-        read_only=True,
+    source: str = fixed_parameter(
+        "sample", "Camera number, video, GIF, picture, folder, bag, URL, or sample (built in)."
     )
-    rate: float = parameter(0.0, "Frames per second; 0: as recorded.", limits=(0.0, 1000.0), read_only=True)
-    width: int = parameter(
-        0,
-        "Image width in pixels asked of a camera or the sample; 0: the default.",
-        limits=(0, 8192),
-        read_only=True,
+    rate: float = fixed_parameter(0.0, "Frames per second; 0: as recorded.", limits=(0.0, 1000.0))
+    width: int = fixed_parameter(
+        0, "Image width in pixels asked of a camera or the sample; 0: the default.", limits=(0, 8192)
     )
-    height: int = parameter(
-        0,
-        "Image height in pixels asked of a camera or the sample; 0: the default.",
-        limits=(0, 8192),
-        read_only=True,
+    height: int = fixed_parameter(
+        0, "Image height in pixels asked of a camera or the sample; 0: the default.", limits=(0, 8192)
     )
-    at_end: str = parameter(
+    at_end: str = fixed_parameter(
         "loop",
         "What to do at the end of a recording: loop (start again), stop (deactivate) or exit (end the "
         "process).",
         choices=("loop", "stop", "exit"),
-        read_only=True,
     )
-    preload: bool = parameter(
-        False,
-        "Decode all frames in configure and play them from memory (for short recordings).",
-        read_only=True,
+    preload: bool = fixed_parameter(
+        False, "Decode all frames in configure and play them from memory (for short recordings)."
     )
-    transport: str = parameter(
-        "raw",
-        "raw: Image; compressed: JPEG as CompressedImage.",
-        choices=("raw", "compressed"),
-        read_only=True,
+    transport: str = fixed_parameter(
+        "raw", "raw: Image; compressed: JPEG as CompressedImage.", choices=("raw", "compressed")
     )
-    jpeg_quality: int = parameter(90, "JPEG quality of compressed images.", limits=(1, 100), read_only=True)
-    frame_id: str = parameter("camera", "Coordinate frame in the header.", read_only=True)
-    qos_reliability: str = parameter(
+    jpeg_quality: int = fixed_parameter(90, "JPEG quality of compressed images.", limits=(1, 100))
+    frame_id: str = fixed_parameter("camera", "Coordinate frame in the header.")
+    qos_reliability: str = fixed_parameter(
         "best_effort",
         "Reliability of the image publisher; reliable also serves best-effort subscribers.",
         choices=("best_effort", "reliable"),
-        read_only=True,
     )
-    wait_for_subscriber: bool = parameter(
-        False, "Start playing when the first subscriber appears, so that it misses nothing.", read_only=True
+    wait_for_subscriber: bool = fixed_parameter(
+        False, "Start playing when the first subscriber appears, so that it misses nothing."
     )
-    autostart: bool = parameter(False, "Configure and activate at start.", read_only=True)
+    autostart: bool = fixed_parameter(False, "Configure and activate at start.")
 
 
 # behind its schedule by more than this, the source gives the lost time up instead of hurrying after it

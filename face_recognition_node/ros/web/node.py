@@ -6,7 +6,7 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from face_recognition_node.common.parameters import Section, flatten, parameter
+from face_recognition_node.common.parameters import Section, fixed_parameter, flatten
 from face_recognition_node.ros.parameters import declare
 from face_recognition_node.ros.remote import Remote
 from face_recognition_node.ros.web.operator import RobotOperator
@@ -17,15 +17,13 @@ from face_recognition_node.web.server import Page, serve_until_stopped
 class WebConfig(Section):
     """Parameters of the page's node."""
 
-    node: str = parameter(
-        "face_recognition", "Name of the recognition node, relative to the namespace.", read_only=True
+    node: str = fixed_parameter(
+        "face_recognition", "Name of the recognition node, relative to the namespace."
     )
-    host: str = parameter(
-        "127.0.0.1",
-        "Address to listen on; any other than this machine's own requires the printed token.",
-        read_only=True,
+    host: str = fixed_parameter(
+        "127.0.0.1", "Address to listen on; any other than this machine's own requires the printed token."
     )
-    port: int = parameter(8642, "Port; 0: any.", limits=(0, 65535), read_only=True)
+    port: int = fixed_parameter(8642, "Port; 0: any.", limits=(0, 65535))
 
 
 def serve(stop: threading.Event) -> None:
