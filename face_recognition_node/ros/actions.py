@@ -37,6 +37,7 @@ from face_recognition_node.ros.messages import (
     ENROLL_PERSON,
     FIND_PERSON,
     Call,
+    filled,
     in_short,
     seconds_to_stamp,
     set_outcome,
@@ -127,13 +128,7 @@ def _rejections(counts: Mapping[Rejection, int]) -> list[RejectionCount]:
 
 
 def _coverage(coverage: PoseCoverage) -> PoseCoverageMessage:
-    return PoseCoverageMessage(
-        left=coverage.left,
-        front=coverage.front,
-        right=coverage.right,
-        up=coverage.up,
-        down=coverage.down,
-    )
+    return filled(PoseCoverageMessage, coverage)
 
 
 POLL_S = 0.05

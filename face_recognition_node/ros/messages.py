@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import array
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import cv2
@@ -257,17 +257,17 @@ def to_face(face: IdentifiedFace, with_embedding: bool = False) -> Face:
     return message
 
 
+def filled(kind: Any, source: object, **others: Any) -> Any:
+    """Return a message whose fields are the attributes of ``source`` by their names, but for the others."""
+    names = kind.get_fields_and_field_types().keys() - others.keys()
+    return kind(**{name: getattr(source, name) for name in names}, **others)
+
+
 def to_person_info(person: Person) -> PersonInfo:
     """Return a person without the biometric data."""
-    return PersonInfo(
-        person_id=person.person_id,
-        name=person.name,
-        is_stranger=person.is_stranger,
-        n_templates=person.n_templates,
-        n_enrolled=person.n_enrolled,
-        n_adapted=person.n_adapted,
-        n_imported=person.n_imported,
-        session=person.session,
+    return filled(
+        PersonInfo,
+        person,
         created=seconds_to_stamp(person.created),
         expires=seconds_to_stamp(person.expires or 0.0),
         last_seen=seconds_to_stamp(person.last_seen or 0.0),
@@ -276,27 +276,15 @@ def to_person_info(person: Person) -> PersonInfo:
 
 def to_gallery_change(entry: HistoryEntry) -> GalleryChange:
     """Return a change that can be undone or done again."""
-    return GalleryChange(
-        sentence=entry.sentence,
-        is_done=entry.is_done,
-        made=seconds_to_stamp(entry.made),
-        deadline=seconds_to_stamp(entry.deadline or 0.0),
-    )
+    made, deadline = seconds_to_stamp(entry.made), seconds_to_stamp(entry.deadline or 0.0)
+    return filled(GalleryChange, entry, made=made, deadline=deadline)
 
 
 def to_template_info(template: Template) -> TemplateInfo:
     """Return a template without its embedding."""
-    return TemplateInfo(
-        template_id=template.template_id,
-        person_id=template.person_id,
-        provenance=PROVENANCES[template.provenance],
-        quality=float(template.quality),
-        yaw=float(template.pose.yaw),
-        pitch=float(template.pose.pitch),
-        roll=float(template.pose.roll),
-        is_set_aside=template.is_set_aside,
-        created=seconds_to_stamp(template.created),
-    )
+    provenance, created = PROVENANCES[template.provenance], seconds_to_stamp(template.created)
+    angles = asdict(template.pose)
+    return filled(TemplateInfo, template, provenance=provenance, created=created, **angles)
 
 
 def to_gallery_info(snapshot: Snapshot, stamp: Time) -> GalleryInfo:
