@@ -7,13 +7,13 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from types import TracebackType
 from typing import Any, TextIO
 
 import numpy as np
 from sensor_msgs.msg import Image
 
 from face_recognition_interfaces.msg import Face, FaceArray
+from face_recognition_node.common.closing import Closing
 from face_recognition_node.media.pixels import image_to_bgr
 from face_recognition_node.media.writer import VideoWriter
 from face_recognition_node.ros.messages import stamp_to_seconds
@@ -131,7 +131,7 @@ def label_of(face: Any) -> str:
     return str(face.name or face.person_id or "stranger") if is_decided else "undecided"
 
 
-class AnnotatedVideo:
+class AnnotatedVideo(Closing):
     """Writes image messages on a thread of its own, so that a slow disk delays nobody.
 
     Use it as a context manager; :meth:`take` may be called from any thread, also after its end. The rate is
@@ -150,21 +150,18 @@ class AnnotatedVideo:
         self._first_stamp: float | None = None
         self._n_written = 0
         self._thread = threading.Thread(target=self._run, name="annotated video", daemon=True)
-
-    def __enter__(self) -> AnnotatedVideo:
-        """Start to write."""
         self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write what waits and finish the file; raise what went wrong unless the block did already."""
+    def close(self) -> None:
+        """Write what waits and finish the file; raise what went wrong."""
+        self._discard()
+        if self._error is not None:
+            raise self._error
+
+    def _discard(self) -> None:
         self._waiting.put(None)
         self._thread.join()
         self._writer.close()
-        if self._error is not None and error is None:
-            raise self._error
 
     def take(self, message: Image) -> None:
         """Take an image to be written; returns at once."""

@@ -13,8 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
+from face_recognition_node.common.closing import Closing
 from face_recognition_node.common.errors import (
     BackendUnavailableError,
     ConfigurationError,
@@ -81,7 +81,7 @@ def fast_dds_profile() -> Path | None:
     return profile if profile.is_file() else None
 
 
-class Children:
+class Children(Closing):
     """Starts processes and ends them all when the ``with`` block does, however it does."""
 
     def __init__(self) -> None:
@@ -130,13 +130,7 @@ class Children:
                 time.sleep(0.01)
         return {name: child.wait() for name, child in chosen.items()}
 
-    def __enter__(self) -> Children:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """End all children; a second Ctrl-C meanwhile does not leave one behind."""
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
