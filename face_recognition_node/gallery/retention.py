@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from face_recognition_node.common.errors import GalleryConflictError, InputError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from face_recognition_node.gallery.snapshot import Snapshot
 
 SEEN_INTERVAL_S = 60.0  # `last_seen` is written at most this often for one person
+_LONGEST_S = 1e12  # a session's time to live; verify reports times beyond 1e15
 
 
 def set_session(
@@ -21,18 +23,21 @@ def set_session(
 ) -> Edit[str]:
     """Store newcomers under this session from now on; without a kind a known session is continued.
 
+    A time to live that is given is that of the session from now on, also of a known one.
+
     Raises:
-        InputError: A time to live that is not positive, or a name that cannot be one.
+        InputError: A time to live out of bounds, or a name that cannot be one.
         GalleryConflictError: The session without a name is to be anything but permanent.
     """
     snapshot = at.snapshot
-    if time_to_live_s is not None and not time_to_live_s > 0:
-        raise InputError(f"time_to_live_s: expected more than 0, got {time_to_live_s}")
+    if time_to_live_s is not None and not 0 < time_to_live_s <= _LONGEST_S:
+        limits = f"more than 0 and at most {_LONGEST_S:g}"
+        raise InputError(f"time_to_live_s: expected {limits}, got {time_to_live_s}")
     name = checked_name(name, may_be_empty=True)
     known = snapshot.sessions.get(name)
     session = Session(name, kind or SessionKind.PERMANENT, time_to_live_s)
     if kind is None and known is not None:
-        session = known
+        session = known if time_to_live_s is None else replace(known, time_to_live_s=time_to_live_s)
     if not name and session != Session():
         raise GalleryConflictError("the default session is permanent; give the session a name")
     if name != snapshot.session:

@@ -81,10 +81,11 @@ class Snapshot:
 
     def templates(self, template_ids: Iterable[int]) -> tuple[Template, ...]:
         """Return templates by id, ascending; GalleryConflictError if one of them is not there."""
-        wanted = np.array(sorted(set(template_ids)), np.int64)
+        asked = set(template_ids)
+        wanted = np.array(sorted(number for number in asked if 0 < number < 1 << 63), np.int64)
         rows = self.table[rows_of(self.table, wanted)]
-        if len(rows) < len(wanted):
-            missing = sorted(set(wanted.tolist()) - set(rows["template_id"].tolist()))
+        if len(rows) < len(asked):
+            missing = sorted(asked - set(rows["template_id"].tolist()))
             raise GalleryConflictError(f"there are no templates with the ids {missing}")
         return tuple(
             Template(

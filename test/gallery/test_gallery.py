@@ -262,6 +262,11 @@ def test_wrong_input_is_refused_and_changes_nothing(gallery, rng):
     ):
         with pytest.raises(PersonNotFoundError):
             call("p-unknown")
+    for number in (-1, 0, 99, 1 << 63, 1 << 99):
+        with pytest.raises(GalleryConflictError, match=f"no templates with the ids .*{number}"):
+            gallery.split(
+                [*(t.template_id for t in gallery.snapshot().templates_of(person.person_id)), number]
+            )
     with pytest.raises(GalleryConflictError, match="itself"):
         gallery.merge(person.person_id, person.person_id)
     assert gallery.snapshot().version == 1

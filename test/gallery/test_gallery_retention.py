@@ -36,6 +36,14 @@ def test_sessions_group_newcomers_and_can_be_forgotten_whole(gallery, rng):
         gallery.set_session("", SessionKind.RUN)
     with pytest.raises(InputError, match="time_to_live"):
         gallery.set_session("x", SessionKind.EVENT, 0.0)
+    for too_long in (float("inf"), float("nan"), 1e15):  # which verify would report
+        with pytest.raises(InputError, match="at most"):
+            gallery.set_session("x", SessionKind.EVENT, too_long)
+    gallery.set_session("party", time_to_live_s=1e12)
+    assert gallery.session.kind is SessionKind.EVENT
+    assert gallery.session.time_to_live_s == 1e12
+    gallery.add_person("Zoe", templates(rng, 1))
+    assert gallery.verify().problems == ()
 
 
 def test_people_expire(rng):
