@@ -7,8 +7,9 @@ ROS parameters, the YAML file's test, the documentation table and the error mess
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -88,6 +89,12 @@ def flatten(section: Any, prefix: str = "") -> Iterator[tuple[str, Parameter, Va
             yield from flatten(value, f"{prefix}{item.name}.")
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with the known name that is most like a misspelled one, or nothing."""
+    found = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
 def with_values(section: SectionT, values: Mapping[str, object], prefix: str = "") -> SectionT:
     """Return ``section`` with the dotted ``values`` replaced.
 
@@ -98,8 +105,7 @@ def with_values(section: SectionT, values: Mapping[str, object], prefix: str = "
     changes: dict[str, dict[str, object]] = {}
     for name, value in values.items():
         if name not in known:
-            names = ", ".join(sorted(known))
-            raise ConfigurationError(f"{prefix}{name}: no such parameter; known are {names}")
+            raise ConfigurationError(f"{prefix}{name}: no such parameter{nearest(name, known)}")
         head, _, rest = name.partition(".")
         changes.setdefault(head, {})[rest] = known[name].check(prefix + name, value)
     replaced: dict[str, Any] = {}

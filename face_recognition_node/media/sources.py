@@ -111,9 +111,9 @@ def open_source(
     if rate is not None and not 0 < rate < 1000:
         raise SourceError(f"rate: expected frames per second between 0 and 1000, got {rate}")
     require_plain_text(text, name="source", error=SourceError)
-    if topic and not is_bag(user_path(text, must_exist=True, name="source", error=SourceError)):
+    if topic and not is_bag(user_path(text, name="source", error=SourceError)):
         raise SourceError(
-            f"{text}: expected a ROS 2 bag, as a topic ({topic}) is named, got none; leave it out"
+            f"{text}: expected a ROS 2 bag, as a topic ({topic}) is named; mend the path, or leave it out"
         )
     if text == "sample":
         return sample_source(rate=rate, size=size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from face_recognition_node.common.parameters import (
     Value,
     fixed_parameter,
     flatten,
+    nearest,
     parameter,
     with_values,
 )
@@ -206,9 +206,7 @@ def unknown_overrides(given: set[str], known: set[str]) -> list[str]:
     for name in sorted(given - known):
         if name.startswith(("qos_overrides.", "start_type_description_service")):
             continue  # rclpy's own
-        nearest = difflib.get_close_matches(name, sorted(known), n=1)
-        cure = f"; did you mean {nearest[0]}?" if nearest else ""
-        found.append(f"there is no parameter {name[:200]!r}, it has no effect{cure}")
+        found.append(f"there is no parameter {name[:200]!r}, it has no effect{nearest(name, known)}")
     return found
 
 

@@ -73,6 +73,7 @@ def test_no_verb_or_a_wrong_one_is_an_error(capsys: pytest.CaptureFixture[str]) 
     ("words", "expected"),
     [
         (["recognize", "nothing.mp4"], "no such file or folder"),
+        (["recognize", "sample", "--topic", "/a"], "expected a ROS 2 bag"),
         (["recognize", "sample", "--gallery", "nothing.db"], "enroll somebody first"),
         (["recognize", "sample", "--start", "3", "--end", "2"], "start < end"),
         (["evaluate", "replay", "nothing"], "packaged in"),
@@ -103,6 +104,7 @@ def test_settings_are_read_in_their_types() -> None:
     assert config.models.backend == "onnxruntime"
     for wrong, expected in [
         ("nothing=1", "no such parameter"),
+        ("identity.target_false_acept_rate=1", "did you mean identity.target_false_accept_rate?"),
         ("identity.target_false_accept_rate", "NAME=VALUE"),
         ("identity.target_false_accept_rate=often", "expected float"),
         ("identity.target_false_accept_rate=2", "at most"),
