@@ -6,6 +6,7 @@ Every change is durable when the command returns; a node that has the same file 
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from face_recognition_node.cli.options import (
     add_json_flag,
     add_settings,
     config_from,
+    filled,
     gallery_path_from,
     given_path,
     report,
@@ -33,7 +35,7 @@ Answer = tuple[str, dict[str, Any]]  # text for people, and the same for program
 READING = ("list", "history", "verify", "export")  # verbs that change nothing in the file
 
 EPILOG = """\
-A PERSON is a person id, its beginning, or a name that only one person has.
+A PERSON is a person id, four or more characters of its beginning, or a name that only one person has.
 
 exit codes: 0 done, 1 'verify' found a problem, 2 wrong input or failure (nothing was changed)
 
@@ -63,19 +65,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--session", help="only the people of this session")
     sub.add_argument("--templates", action="store_true", help="also show each stored view")
     sub = verb("rename", _rename, "rename a person, or name a stranger")
-    sub.add_argument("person", metavar="PERSON")
+    sub.add_argument("person", metavar="PERSON", type=filled)
     sub.add_argument("name", metavar="NAME")
     sub = verb("merge", _merge, "make one person of several; the first one's id and name stay")
-    sub.add_argument("keep", metavar="PERSON")
-    sub.add_argument("others", metavar="PERSON", nargs="+")
+    sub.add_argument("keep", metavar="PERSON", type=filled)
+    sub.add_argument("others", metavar="PERSON", type=filled, nargs="+")
     sub = verb("split", _split, "make a person of their own of some templates of one person")
     sub.add_argument("templates", metavar="TEMPLATE_ID", type=int, nargs="+", help="see list --templates")
     sub.add_argument("--name", default="", help="name of the new person; without it, a stranger")
     sub = verb("remove", _remove, "remove templates; each person must keep at least one")
     sub.add_argument("templates", metavar="TEMPLATE_ID", type=int, nargs="+", help="see list --templates")
     sub = verb("forget", _forget, "remove people and everything stored about them")
-    sub.add_argument("persons", metavar="PERSON", nargs="*")
-    sub.add_argument("--session", help="everybody of this session")
+    sub.add_argument("persons", metavar="PERSON", type=filled, nargs="*")
+    sub.add_argument("--session", type=filled, help="everybody of this session")
     sub.add_argument("--all", action="store_true", help="everybody")
     sub.add_argument(
         "--final", action="store_true", help="cannot be undone; otherwise undo works for a while"
@@ -86,7 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb("history", _history, "show what can be undone or redone")
     sub = verb("export", _export, "write people to one file")
     sub.add_argument("file", metavar="FILE", type=given_path)
-    sub.add_argument("--only", metavar="PERSON", nargs="+", help="these people only")
+    sub.add_argument("--only", metavar="PERSON", type=filled, nargs="+", help="these people only")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
     sub = verb("import", _import, "add the people of an exported file, all or none")
     sub.add_argument("file", metavar="FILE", type=given_path)
@@ -104,7 +106,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--kind", choices=["permanent", "event", "run"])
     sub.add_argument("--time-to-live", type=float, metavar="S", help="lifetime of new people, seconds")
     sub = verb("rollback", _rollback, "remove the templates that the node added by itself")
-    sub.add_argument("person", metavar="PERSON", nargs="?", help="of this person only")
+    sub.add_argument("person", metavar="PERSON", type=filled, nargs="?", help="of this person only")
     sub = verb("reembed", _reembed, "convert the gallery to the present model, from stored crops")
     sub.add_argument(
         "--remove-without-crop", action="store_true", help="remove templates without a stored crop"
@@ -281,6 +283,8 @@ def _reembed(gallery: Gallery, arguments: argparse.Namespace) -> Answer:
 def find_person(snapshot: Snapshot, text: str) -> Person:
     """Return the person meant by an id, a former id, the beginning of one, or a name.
 
+    A beginning has four characters or more and is no id itself: stranger-1 who is gone is not stranger-12.
+
     Raises:
         PersonNotFoundError: Nobody, or more than one, can be meant.
     """
@@ -289,10 +293,11 @@ def find_person(snapshot: Snapshot, text: str) -> Person:
     if text in snapshot.persons or text in snapshot.aliases:
         return snapshot.person(text)
     people = list(snapshot.persons.values())
+    is_beginning = len(text) >= 4 and not re.fullmatch("stranger-[0-9]+", text)
     for fits in (
         [p for p in people if composed(p.name) == composed(text)],
         [p for p in people if folded(p.name) == folded(text)],
-        [p for p in people if text and any(one.startswith(text) for one in (p.person_id, *p.aliases))],
+        [p for p in people if is_beginning and any(i.startswith(text) for i in (p.person_id, *p.aliases))],
     ):
         if len(fits) == 1:
             return fits[0]

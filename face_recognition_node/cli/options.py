@@ -70,6 +70,17 @@ def given_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def filled(text: str) -> str:
+    """Return an argument that must not be empty (its type), as an unset variable of the shell is.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is blank.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected an id or a name, got an empty text")
+    return text
+
+
 def file_to_write(text: str) -> Path:
     """Return the file that an argument names (its type): a mistake is told before the work, not after it.
 

@@ -35,7 +35,7 @@ def in_words(error: OSError) -> str:
     """Return what went wrong for people; a full disk is called so, with the cure."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}the disk is full; free some space and try again (an older file is still as it was)"
+        return f"{where}the disk is full; free some space and try again"
     return str(error)
 
 

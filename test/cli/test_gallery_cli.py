@@ -63,6 +63,42 @@ def test_rename_by_name_id_and_part_of_an_id(do):
     assert "nobody has" in error
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("forget", "", "--final"),
+        ("forget", " "),
+        ("forget", "--session", ""),
+        ("rename", "", "Carl"),
+        ("merge", "Jane", ""),
+        ("rollback", ""),
+        ("export", "out.frg", "--only", ""),
+    ],
+)
+def test_an_empty_text_is_nobody_and_not_the_nameless_stranger(do, words):
+    with pytest.raises(SystemExit) as ended:
+        do(*words)
+    assert ended.value.code == 2
+    answer = do("list")[1]
+    assert (names(answer), answer["n_templates"]) == (["Bob", "Jane", ""], 6)
+
+
+def test_a_stranger_who_is_gone_is_not_one_of_a_longer_number(do, path, rng):
+    with open_gallery(path) as gallery:
+        for _ in range(11):
+            gallery.add_person("", templates(rng, 1), is_stranger=True)
+    assert do("forget", "stranger-1")[0] == 0
+    for number in range(2, 12):
+        assert do("forget", f"stranger-{number}")[0] == 0
+    code, error = do("forget", "stranger-1")  # stranger-12 is the only one left that begins so
+    assert code == 2
+    assert "nobody has" in error
+    code, error = do("forget", "str")
+    assert code == 2
+    assert "nobody has" in error
+    assert do("forget", "stran")[1]["forgotten"][0]["person_id"] == "stranger-12"
+
+
 def test_a_name_that_two_people_bear_is_not_guessed(do):
     do("rename", "Bob", "Jane")
     code, error = do("forget", "Jane")
