@@ -269,12 +269,14 @@ def _open_capture(
     first.release()
     problems: list[str] = []
     rate_hz = rate or (stated if 0.1 < stated < 1000 else _FALLBACK_RATE_HZ)
+    length_s = count / stated if stated > 0 else 0.0
 
     def frames() -> Iterator[Frame]:
         capture = connect()
         clock = _Clock(rate_hz, None if rate is None else rate_hz)
         problems.clear()
-        n_missed = 0
+        n_read = n_missed = 0
+        begin_s = end_s = 0.0  # of the pictures, by the container's time
         is_reading = False
         try:
             while True:
@@ -288,9 +290,16 @@ def _open_capture(
                         )
                     n_missed += 1
                     if n_missed >= _MOST_MISSES:
+                        shown_s = end_s - begin_s + 1 / rate_hz
+                        if n_read < 0.9 * count and shown_s < 0.9 * length_s:
+                            ends = f"the pictures end at {shown_s:.2f} s of {length_s:.2f} s"
+                            problems.append(f"{name}: {ends}; was it copied whole?")
                         return
                     continue
-                stamp = time.time() if is_live else clock.stamp(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+                at_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                begin_s, end_s = (at_s, at_s) if n_read == 0 else (begin_s, max(end_s, at_s))
+                n_read += 1
+                stamp = time.time() if is_live else clock.stamp(at_s)
                 if n_missed:
                     problems.append(f"{name}: {n_missed} picture(s) before {stamp:.2f} s cannot be decoded")
                     n_missed = 0

@@ -177,6 +177,19 @@ def test_one_picture_that_cannot_be_decoded_is_not_the_end(inputs: Path) -> None
     assert len(source.problems) == 1, "counted anew each time"
 
 
+def test_a_recording_that_was_not_copied_whole_says_so(clips: Path, tmp_path: Path) -> None:
+    whole = (clips / "eat.mkv").read_bytes()
+    (tmp_path / "part.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    source = open_source(str(tmp_path / "part.mkv"))
+    for _ in range(2):
+        assert 10 < len(list(source)) < 40
+        (problem,) = source.problems
+        assert "s of 1.57 s; was it copied whole?" in problem
+    source = open_source(str(clips / "eat.mkv"))
+    assert len(list(source)) == 47
+    assert source.problems == []
+
+
 @pytest.mark.parametrize("name", ["gigapixel.png", "bomb_1bit_32000.png", "bomb_sof_16000.jpg"])
 def test_a_decompression_bomb_is_refused_by_its_header(
     inputs: Path, name: str, monkeypatch: pytest.MonkeyPatch
