@@ -77,7 +77,7 @@ def filled(text: str) -> str:
         argparse.ArgumentTypeError: If it is blank.
     """
     if not text.strip():
-        raise argparse.ArgumentTypeError("expected an id or a name, got an empty text")
+        raise argparse.ArgumentTypeError("expected a text, got an empty one")
     return text
 
 

@@ -56,9 +56,14 @@ class Page:
     """The page of one operator.
 
     Any but a loopback address to listen on needs a token, made here; port 0 takes a free one.
+
+    Raises:
+        InputError: If the host is empty, which would be every network of the machine.
     """
 
     def __init__(self, operator: Operator, host: str = "127.0.0.1", port: int = 8642) -> None:
+        if not host.strip():
+            raise InputError("host: expected an address, got an empty text; 0.0.0.0 is every network")
         self._operator, self._host, self._port = operator, host, port
         self.gate = Gate(host)
         self._feed = Feed(operator)
@@ -69,7 +74,7 @@ class Page:
     @property
     def address(self) -> str:
         """What to type into the browser, with the token if one is needed."""
-        name = socket.gethostname() if self._host in ("0.0.0.0", "::", "") else self._host
+        name = socket.gethostname() if self._host in ("0.0.0.0", "::") else self._host
         host = f"[{name}]" if ":" in name else name
         query = f"?token={self.gate.token}" if self.gate.token else ""
         return f"http://{host}:{self._port}/{query}"

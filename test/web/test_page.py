@@ -144,6 +144,10 @@ class TestAccess:
             with pytest.raises(InputError, match=cure):
                 asyncio.run(Page(operator, host, port).serve(pytest.fail, asyncio.Event()))
 
+    def test_an_empty_host_is_not_every_network(self, operator: LocalOperator) -> None:
+        with pytest.raises(InputError, match=r"0\.0\.0\.0 is every network"):
+            Page(operator, "")
+
     def test_only_the_pages_own_files_are_served(self, server: Server) -> None:
         for path in ("assets/..%2Fserver.py", "assets/none.js", "assets/.", "api/overview"):
             assert ask(server.address, path)[0] in (404, 405)
