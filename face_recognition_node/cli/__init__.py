@@ -60,8 +60,23 @@ def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def lead_closed_streams_nowhere() -> None:
+    """Open /dev/null for each standard stream that is closed: the next file would take its number.
+
+    What libraries write to stderr would then be written into that file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, so this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    lead_closed_streams_nowhere()
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     if not sys.stderr.isatty():  # a log file wants a line now and then, not ten a second

@@ -350,6 +350,21 @@ def test_a_closed_output_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_guarded("face-recognition recognize", lambda _: 0, argparse.Namespace()) == 0
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [(["gallery", "list"], 0), (["gallery", "undo", "9"], 2)])
+def test_closed_streams_change_no_exit_code_and_no_file(
+    sample_gallery: Path, closed: str, words: list[str], code: int
+) -> None:
+    before = sample_gallery.read_bytes()
+    command = [sys.executable, "-m", "face_recognition_node.cli", *words, "--gallery", str(sample_gallery)]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout.startswith("PERSON ID") == (code == 0 and "1>" not in closed)
+    assert done.stderr.count("\n") == (code == 2 and "2>" not in closed)
+    assert sample_gallery.read_bytes() == before
+
+
 @pytest.mark.slow
 def test_what_names_people_is_private_and_a_bag_is_written(sample_gallery: Path, tmp_path: Path) -> None:
     lines, bag = tmp_path / "seen.jsonl", tmp_path / "seen.mcap"
