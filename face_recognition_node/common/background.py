@@ -25,11 +25,6 @@ class BackgroundWriter(Closing):
     def __init__(self, *, is_immediate: bool = False) -> None:
         self._thread = None if is_immediate else ThreadPoolExecutor(1, thread_name_prefix="writer")
 
-    @property
-    def is_immediate(self) -> bool:
-        """Whether work is done when :meth:`submit` returns."""
-        return self._thread is None
-
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Run ``work`` when what was submitted before is done; the future holds its result or exception.
 

@@ -62,15 +62,9 @@ def label_of(face: IdentifiedFace) -> str:
     return f"{name}  {min(math.floor(100 * identity.probability), 99)} %"
 
 
-def draw_faces(
-    image_bgr: ImageArray, faces: Sequence[IdentifiedFace], *, in_place: bool = False
-) -> ImageArray:
-    """Return the (H, W, 3) image with every face's frame, landmarks, track number and label.
-
-    It is a copy, unless it is to be drawn ``in_place``.
-    """
-    require_image(image_bgr)
-    canvas = image_bgr if in_place else image_bgr.copy()
+def draw_faces(image_bgr: ImageArray, faces: Sequence[IdentifiedFace]) -> ImageArray:
+    """Return a copy of the (H, W, 3) image with every face's frame, landmarks, track number and label."""
+    canvas = require_image(image_bgr).copy()
     style = _Style.of(canvas.shape[0])
     for face in faces:
         _draw_frame(canvas, face, style)
