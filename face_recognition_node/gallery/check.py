@@ -114,15 +114,9 @@ _RULES = (
         for angle in ("yaw", "pitch", "roll")
     ),
     ("templates", f"NOT {_is_number('created')}", "template {}: its time of creation is invalid"),
-    (
-        "templates", f"provenance NOT IN {PROVENANCES!r}",
-        "template {}: its provenance is unknown",
-    ),
+    ("templates", f"provenance NOT IN {PROVENANCES!r}", "template {}: its provenance is unknown"),
     ("templates", f"precision NOT IN {PRECISIONS!r}", "template {}: its precision is unknown"),
-    (
-        "templates", f"NOT {_is_flag('is_set_aside')}",
-        "template {}: is_set_aside is not 0 or 1",
-    ),
+    ("templates", f"NOT {_is_flag('is_set_aside')}", "template {}: is_set_aside is not 0 or 1"),
 )  # fmt: skip
 _ID = re.compile(r"[!-~]{1,64}")  # a person id: printable ASCII without blanks
 
@@ -172,12 +166,12 @@ def _counter_problems(store: Store) -> list[str]:
 
 
 def _key_problems(store: Store, keys: KeyRing) -> list[str]:
-    problems = []
-    for entry_id, seal in store.connection.execute(
-        "SELECT entry_id, seal FROM history WHERE seal IS NOT NULL"
-    ):
-        if not keys.has(seal):
-            problems.append(f"change {entry_id} cannot be undone here: its key is not on this machine")
+    sealed = store.connection.execute("SELECT entry_id, seal FROM history WHERE seal IS NOT NULL")
+    problems = [
+        f"change {entry_id} cannot be undone here: its key is not on this machine"
+        for entry_id, seal in sealed
+        if not keys.has(seal)
+    ]
     n_crops = store.connection.execute("SELECT count(*) FROM crops").fetchone()[0]
     if n_crops and not keys.has("crops"):
         problems.append(f"{n_crops} face crops cannot be opened here: their key is not on this machine")
@@ -189,10 +183,8 @@ def _index_problems(store: Store, snapshot: Snapshot) -> list[str]:
     in_file, indexed = rows.templates, snapshot.table
     problems = unit_problems(in_file["template_id"], rows.embeddings)
     if not np.array_equal(indexed["template_id"], in_file["template_id"]):
-        return [
-            *problems,
-            f"the search index holds {len(indexed)} templates, the file {len(in_file)} other ones",
-        ]
+        sizes = f"{len(indexed)} templates, the file {len(in_file)} other ones"
+        return [*problems, f"the search index holds {sizes}"]
     is_number = np.isfinite(rows.embeddings).all(axis=1)  # NaN is reported above, and differs from itself
     differs = (snapshot.embeddings() != rows.embeddings).any(axis=1) & is_number
     differs |= indexed["person_id"] != in_file["person_id"]
@@ -216,9 +208,9 @@ def doubtful_templates(snapshot: Snapshot) -> tuple[int, ...]:
     sums = np.zeros((len(counts), snapshot.dimension), np.float32)
     np.add.at(sums, owners, embeddings)
     means = unit_rows(sums)
-    rows = (
-        np.arange(n) if n <= DOUBT_LIMIT else np.random.default_rng(0).choice(n, DOUBT_LIMIT, replace=False)
-    )
+    rows = np.arange(n)
+    if n > DOUBT_LIMIT:
+        rows = np.random.default_rng(0).choice(n, DOUBT_LIMIT, replace=False)
     doubtful: list[int] = []
     for start in range(0, len(rows), 256):
         batch = rows[start : start + 256]

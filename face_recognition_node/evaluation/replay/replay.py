@@ -64,18 +64,10 @@ class Bench(Pipeline):
             SourceError: If no picture shows a face.
         """
         found = [self.process_picture(picture).faces for picture in pictures]
-        views = [
-            max((face.view for face in faces), key=lambda view: view.detection.size_px)
-            for faces in found
-            if faces
-        ]
-        if not views:
+        largest = [max(faces, key=lambda face: face.view.detection.size_px) for faces in found if faces]
+        if not largest:
             raise SourceError(f"{name}: no face found in any of the pictures to enroll from")
-        templates = [
-            NewTemplate(view.embedding, view.quality.overall, view.pose, precision=view.precision)
-            for view in views
-            if view.embedding is not None
-        ]
+        templates = [NewTemplate.of(face.view) for face in largest]
         return self.gallery.add_person(name, templates).person_id, len(templates)
 
 
@@ -218,11 +210,8 @@ class _Run:
         ]
 
     def _claim(self, who: str, face: IdentifiedFace, stamp: float) -> FrameClaim:
-        identity = face.identity
-        expected = self.enrolled.get(who)
-        return FrameClaim(
-            stamp, 0.0, identity.state, identity.person_id, identity.name, expected, face.flatness
-        )
+        one, expected = face.identity, self.enrolled.get(who)
+        return FrameClaim(stamp, 0.0, one.state, one.person_id, one.name, expected, face.flatness)
 
 
 class _LiveEnrollment:
