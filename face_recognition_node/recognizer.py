@@ -167,11 +167,7 @@ class Recognizer:
         self._settled = {t.track_id for t, i in zip(tracks, identities, strict=True) if _is_settled(t, i)}
         faces = tuple(
             IdentifiedFace(
-                track.track_id,
-                view,
-                identity,
-                flatness=track.flatness,
-                flatness_source=track.flatness_source,
+                track.track_id, view, identity, flatness=track.flatness, flatness_source=track.flatness_source
             )
             for track, view, identity in zip(tracks, views, identities, strict=True)
         )

@@ -25,11 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from face_recognition_node.backends.preprocessing import least_cosine, noise_pictures, require_batch
-from face_recognition_node.backends.torch_runner import (
-    TorchPreprocessing,
-    as_arrays,
-    import_torch,
-)
+from face_recognition_node.backends.torch_runner import TorchPreprocessing, as_arrays, import_torch
 from face_recognition_node.common.errors import BackendUnavailableError
 from face_recognition_node.common.files import written_whole
 from face_recognition_node.common.resources import cache_directory

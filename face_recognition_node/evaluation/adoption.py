@@ -96,10 +96,7 @@ def inspect_embedder(path: Path, output: str = "") -> EmbedderFile:
 
 
 def candidate_inputs(
-    file: EmbedderFile,
-    channels: str | None = None,
-    mean: float | None = None,
-    scale: float | None = None,
+    file: EmbedderFile, channels: str | None = None, mean: float | None = None, scale: float | None = None
 ) -> list[ModelInput]:
     """Return the conventions to try; what is given is not tried in other ways."""
     pairs: Iterable[tuple[tuple[float, ...], tuple[float, ...]]] = USUAL_MEAN_AND_SCALE

@@ -168,10 +168,7 @@ def fit_cell(scores: Scores) -> tuple[DoubleArray, DoubleArray]:
     weight = same + different
     rising = IsotonicRegression().fit_transform(_CENTERS, ratio, sample_weight=weight)
     limit = -np.log(_SMALLEST_RATE)
-    return (
-        np.clip(np.interp(_GRID, _CENTERS, rising), -limit, limit),
-        np.interp(_GRID, _EDGES, log_rate),
-    )
+    return (np.clip(np.interp(_GRID, _CENTERS, rising), -limit, limit), np.interp(_GRID, _EDGES, log_rate))
 
 
 def nearest_level(qualities: FloatArray) -> IntArray:

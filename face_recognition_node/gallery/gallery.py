@@ -17,10 +17,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from face_recognition_node.common.background import repeat
 from face_recognition_node.common.closing import Closing
-from face_recognition_node.common.errors import (
-    FaceRecognitionError,
-    GalleryUnavailableError,
-)
+from face_recognition_node.common.errors import FaceRecognitionError, GalleryUnavailableError
 from face_recognition_node.common.files import user_path
 from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery import edits, retention, transfer

@@ -21,11 +21,7 @@ from face_recognition_node.media.annotate import STATE_COLORS, label_of
 from face_recognition_node.media.bags import bag_library
 from face_recognition_node.media.face_fields import face_fields
 from face_recognition_node.media.writer import place_to_write
-from face_recognition_node.vision.faces import (
-    Frame,
-    IdentityState,
-    RecognitionResult,
-)
+from face_recognition_node.vision.faces import Frame, IdentityState, RecognitionResult
 
 IMAGES, FACES, ANNOTATIONS = "/image/compressed", "/face_recognition/faces", "/face_recognition/annotations"
 _TYPES = {

@@ -93,12 +93,7 @@ class Bag:
         return any(stamp >= image[1] - 1e-6 for stamp, _ in depths)
 
     def _frame(
-        self,
-        stamp: float,
-        message: Any,
-        depths: deque[tuple[float, Any]],
-        camera: Any,
-        problems: list[str],
+        self, stamp: float, message: Any, depths: deque[tuple[float, Any]], camera: Any, problems: list[str]
     ) -> Iterator[Frame]:
         """Yield one frame, or none and a problem; without depth where that is bad."""
         where = f"{self.topic} at {stamp:.3f} s"

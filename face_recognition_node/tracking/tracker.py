@@ -216,12 +216,7 @@ class Tracker:
         return costs
 
     def _continue(
-        self,
-        track: Track,
-        detection: Detection,
-        view: Observation | None,
-        agreement: float,
-        stamp: float,
+        self, track: Track, detection: Detection, view: Observation | None, agreement: float, stamp: float
     ) -> Track:
         """Move a track and weigh its new look; return the track, or the new one if that splits it."""
         if view is None:

@@ -23,11 +23,7 @@ _BATCHES_PER_SAVE = 20
 
 
 def compute_teacher(
-    faces: FaceSet,
-    model: Path,
-    out: Path,
-    threads: int = 1,
-    precision: Literal["auto", "fp32"] = "auto",
+    faces: FaceSet, model: Path, out: Path, threads: int = 1, precision: Literal["auto", "fp32"] = "auto"
 ) -> None:
     """Run ``model`` over all faces and their mirror images; goes on where an earlier call was cut off.
 

@@ -255,11 +255,7 @@ def position_from_size(detection: Detection, pose: HeadPose, intrinsics: Intrins
     yaw = min(abs(math.radians(pose.yaw)), _LARGEST_YAW)
     depth = EYES_M * math.cos(yaw) / angle
     share = math.hypot(
-        _EYES_SPREAD,
-        _LANDMARK_PX / pixels,
-        _LANDMARK_SHARE,
-        math.tan(yaw) * _YAW_ERROR,
-        _YAW_ERROR**2 / 2,
+        _EYES_SPREAD, _LANDMARK_PX / pixels, _LANDMARK_SHARE, math.tan(yaw) * _YAW_ERROR, _YAW_ERROR**2 / 2
     )
     return _position(depth, share * depth, detection, intrinsics, "size")
 

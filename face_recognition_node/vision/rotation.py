@@ -17,11 +17,7 @@ from face_recognition_node.vision.faces import FloatArray, IdentifiedFace, Image
 
 Picture = TypeVar("Picture", ImageArray, FloatArray)  # a colour image, or depth
 
-_CODES = {
-    90: cv2.ROTATE_90_CLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
-}
+_CODES = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 def rotate_image(image: Picture, degrees: int) -> Picture:
