@@ -24,11 +24,9 @@ _FACING_DEG, _STILL_FACING_DEG = 25.0, 40.0
 # how many times as prominent a face is while its mouth moves: enough among faces that are alike
 SPEAKING = 1.5
 _MOUTH_S, _MOUTH_SAMPLES = 1.0, 8
+# least motion of a mouth, in distances between the eyes, and by that of the nose; to begin and to go on. Of
+# 20 recorded tracks, in which people walk, turn and sign, 19 never reach the first pair
 _MOVES, _STILL_MOVES = (0.03, 1.5), (0.02, 1.2)
-"""Least motion of a mouth, in distances between the eyes, and by that of the nose; to begin and to go on.
-
-Of 20 recorded tracks, in which people walk, turn and sign, 19 never reach the first pair.
-"""
 
 
 class MouthMotion:
@@ -59,9 +57,8 @@ class MouthMotion:
         if len(self._seen) >= _MOUTH_SAMPLES:
             values = np.array(self._seen) - np.mean(self._seen, axis=0)
             times = values[:, :1]
-            values -= (
-                times * (times.T @ values) / (times.T @ times)
-            )  # a head that turns steadily is no motion
+            # a head that turns steadily is no motion
+            values -= times * (times.T @ values) / (times.T @ times)
             _, mouth, *head = values.std(axis=0)
             self.is_moving = bool(mouth > enough and mouth > ratio * math.hypot(*head))
         return self.is_moving
@@ -94,11 +91,9 @@ class AddresseeSelector:
         }
         now = {face.track_id: self._prominence(face, result) for face in result.faces}
         for track_id in now.keys() | self._averages.keys():
-            before, value = self._averages.get(track_id, 0.0), now.get(track_id, 0.0)
+            value, before = now.get(track_id, 0.0), self._averages.get(track_id)
             self._averages[track_id] = (
-                before + weight * (value - before)
-                if track_id in self._averages
-                else (value * min(weight, 0.5))
+                value * min(weight, 0.5) if before is None else before + weight * (value - before)
             )
         self._averages = {key: value for key, value in self._averages.items() if value >= 1.0 or key in now}
         best = max(now, key=lambda key: (now[key] > 0, self._averages[key]), default=None)
@@ -113,9 +108,8 @@ class AddresseeSelector:
         if chosen is None:
             self._chosen, self._doubt_since = best, None
             return
-        is_beaten = best not in (None, chosen) and self._averages[best] > ADVANTAGE * self._averages.get(
-            chosen, 0.0
-        )
+        present = self._averages.get(chosen, 0.0)
+        is_beaten = best not in (None, chosen) and self._averages[best] > ADVANTAGE * present
         if now.get(chosen, 0.0) > 0 and not is_beaten:
             self._doubt_since = None
         elif self._doubt_since is None:
