@@ -34,22 +34,15 @@ from face_recognition_node.vision.faces import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class RecallFigures:
-    """What the search misses at one size.
+    """What the search misses at one size."""
 
-    Attributes:
-        recall_best: Of the queries whose best match reaches the threshold, the part for which the index finds
-            this very match.
-        recall_all: The same for all matches that reach the threshold, up to 32 a query.
-        n_matches: Number of matches that recall_all is a part of.
-        threshold: Similarity from which a match counts (see :func:`decision_threshold`).
-        rival_ms: Search of 5 queries by FAISS's flat index, 128 templates each, median.
-    """
-
+    # of the queries whose best match reaches the threshold, the part for which the index finds this very
+    # match
     recall_best: float
-    recall_all: float
-    n_matches: int
-    threshold: float
-    rival_ms: float
+    recall_all: float  # the same for all matches that reach the threshold, up to 32 a query
+    n_matches: int  # number of matches that recall_all is a part of
+    threshold: float  # similarity from which a match counts (see :func:`decision_threshold`)
+    rival_ms: float  # search of 5 queries by FAISS's flat index, 128 templates each, median
 
 
 def measure_recall(

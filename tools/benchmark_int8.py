@@ -36,8 +36,7 @@ from face_recognition_node.vision.runner import BackendReport
 if TYPE_CHECKING:
     from face_recognition_node.evaluation.timing import Contestant
 
-ALLOWED_LOSS = 0.001
-"""Of LFW's accuracy."""
+ALLOWED_LOSS = 0.001  # of LFW's accuracy
 BATCHES = (1, 2, 5, 16)
 
 

@@ -46,60 +46,37 @@ if TYPE_CHECKING:
 
 
 RESAMPLES = 1000
-LEAST_SAMPLES = 8
-"""Fewer samples after the warm-up tell nothing about growth."""
+LEAST_SAMPLES = 8  # fewer samples after the warm-up tell nothing about growth
 
 Series = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class SoakSample:
-    """One interval of the run.
+    """One interval of the run."""
 
-    Attributes:
-        seconds: End of the interval, from the first answer.
-        resident_mb: Resident memory of the node then, megabytes.
-        cpu_percent: CPU time of the node in the interval, percent of one core.
-        answered_hz: Answers per second.
-        latency_p50_ms: Median time from an image's stamp to its answer; NaN without an answer.
-        latency_p95_ms: 95th percentile.
-        tracks: Tracks begun since the start of the run.
-    """
-
-    seconds: float
-    resident_mb: float
-    cpu_percent: float
-    answered_hz: float
-    latency_p50_ms: float
-    latency_p95_ms: float
-    tracks: int
+    seconds: float  # end of the interval, from the first answer
+    resident_mb: float  # resident memory of the node then, megabytes
+    cpu_percent: float  # CPU time of the node in the interval, percent of one core
+    answered_hz: float  # answers per second
+    latency_p50_ms: float  # median time from an image's stamp to its answer; NaN without an answer
+    latency_p95_ms: float  # 95th percentile
+    tracks: int  # tracks begun since the start of the run
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What the samples after the warm-up say.
+    """What the samples after the warm-up say."""
 
-    Attributes:
-        warm_up_s: Length of the warm-up, seconds.
-        seconds: Length of what was judged.
-        samples: How many samples that were.
-        resident_mb: Median resident memory, megabytes.
-        mb_per_hour: Slope of the resident memory.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        latency_ms_per_hour: Slope of the median latency, milliseconds per hour.
-        allowed_mb_per_hour: More than this is called growth.
-    """
-
-    warm_up_s: float
-    seconds: float
-    samples: int
-    resident_mb: float
-    mb_per_hour: float
-    low: float
-    high: float
-    latency_ms_per_hour: float
-    allowed_mb_per_hour: float
+    warm_up_s: float  # length of the warm-up, seconds
+    seconds: float  # length of what was judged
+    samples: int  # how many samples that were
+    resident_mb: float  # median resident memory, megabytes
+    mb_per_hour: float  # slope of the resident memory
+    low: float  # lower end of its 95 % interval
+    high: float  # upper end
+    latency_ms_per_hour: float  # slope of the median latency, milliseconds per hour
+    allowed_mb_per_hour: float  # more than this is called growth
 
     @property
     def is_growing(self) -> bool:

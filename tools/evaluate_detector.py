@@ -32,8 +32,8 @@ from face_recognition_node.media.images import image_from
 from face_recognition_node.vision.faces import Detection, FloatArray, ImageArray
 from face_recognition_node.vision.geometry import iou_matrix
 
+# overlap from which a labelled face counts as found; labels are squarer than RetinaFace's boxes
 IOU_FOUND = 0.4
-"""Overlap from which a labelled face counts as found; labels are squarer than RetinaFace's boxes."""
 
 LANDMARKS = ("right eye", "left eye", "nose", "right mouth corner", "left mouth corner")
 _LANDMARK_COLUMNS = ("le", "re", "nose", "lm", "rm")  # "left" and "right" as seen in the image
@@ -41,17 +41,11 @@ _LANDMARK_COLUMNS = ("le", "re", "nose", "lm", "rm")  # "left" and "right" as se
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LabelledFace:
-    """One labelled face of one photograph.
+    """One labelled face of one photograph."""
 
-    Attributes:
-        name: Of the photograph.
-        box_xyxy: (4,) pixels.
-        landmarks_xy: (5, 2) pixels.
-    """
-
-    name: str
-    box_xyxy: FloatArray
-    landmarks_xy: FloatArray
+    name: str  # of the photograph
+    box_xyxy: FloatArray  # (4,) pixels
+    landmarks_xy: FloatArray  # (5, 2) pixels
 
     @property
     def eye_distance(self) -> float:
@@ -67,15 +61,10 @@ class LabelledFace:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class DetectionArchive:
-    """Labelled photographs.
+    """Labelled photographs."""
 
-    Attributes:
-        faces: One for each photograph.
-        read: Returns photograph number n as (H, W, 3) BGR uint8.
-    """
-
-    faces: tuple[LabelledFace, ...]
-    read: Callable[[int], ImageArray]
+    faces: tuple[LabelledFace, ...]  # one for each photograph
+    read: Callable[[int], ImageArray]  # returns photograph number n as (H, W, 3) BGR uint8
 
     @classmethod
     def open(cls, path: Path) -> DetectionArchive:
@@ -125,19 +114,12 @@ def parse_labels(text: str) -> tuple[LabelledFace, ...]:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class FaceOutcome:
-    """What became of one labelled face.
+    """What became of one labelled face."""
 
-    Attributes:
-        name: Of the photograph.
-        iou: Overlap with the best detection, 0 if there is none.
-        score: Of that detection.
-        landmark_error: (5,) in parts of the eye distance, NaN if the face was not found.
-    """
-
-    name: str
-    iou: float
-    score: float
-    landmark_error: FloatArray
+    name: str  # of the photograph
+    iou: float  # overlap with the best detection, 0 if there is none
+    score: float  # of that detection
+    landmark_error: FloatArray  # (5,) in parts of the eye distance, NaN if the face was not found
 
     @property
     def is_found(self) -> bool:
@@ -168,25 +150,16 @@ def compare(label: LabelledFace, detections: Sequence[Detection]) -> FaceOutcome
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DetectionResult:
-    """What the labelled photographs gave.
+    """What the labelled photographs gave."""
 
-    Attributes:
-        recall: Share of labelled faces found at IoU 0.4, with its interval.
-        landmark_error: Mean over found faces and landmarks, in parts of the eye distance, with its interval.
-        landmark_error_median: Median over found faces of their mean error.
-        landmark_error_p95: 95th percentile of the same.
-        by_landmark: Mean error of each landmark.
-        iou: Mean overlap of found faces.
-        missed: Photographs whose face was not found.
-    """
-
-    recall: Estimate
+    recall: Estimate  # share of labelled faces found at IoU 0.4, with its interval
+    # mean over found faces and landmarks, in parts of the eye distance, with its interval
     landmark_error: Estimate
-    landmark_error_median: float
-    landmark_error_p95: float
-    by_landmark: dict[str, float]
-    iou: float
-    missed: tuple[str, ...]
+    landmark_error_median: float  # median over found faces of their mean error
+    landmark_error_p95: float  # 95th percentile of the same
+    by_landmark: dict[str, float]  # mean error of each landmark
+    iou: float  # mean overlap of found faces
+    missed: tuple[str, ...]  # photographs whose face was not found
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {100 * error:.1f} %" for name, error in self.by_landmark.items())

@@ -29,8 +29,7 @@ from face_recognition_node.vision.faces import Detection, FaceView, HeadPose, Im
 from face_recognition_node.vision.pose import fit_heads
 from face_recognition_node.vision.quality import assess_quality
 
-FEWEST = 4
-"""People with fewer usable pictures are left out."""
+FEWEST = 4  # people with fewer usable pictures are left out
 
 People = dict[str, list[FaceView]]
 

@@ -31,8 +31,7 @@ from face_recognition_node.cli.processes import ChildError, Children, isolated_e
 from face_recognition_node.common.progress import progress_bar
 
 NODE = "/face_recognition"
-EVERY = 100
-"""Messages between two good images."""
+EVERY = 100  # messages between two good images
 PATIENCE_S = 20.0
 PAUSE_S = 0.002
 ENCODINGS = (

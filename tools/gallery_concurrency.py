@@ -29,29 +29,17 @@ MOST_PEOPLE = 200
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyFigures:
-    """What happened; times in milliseconds.
+    """What happened; times in milliseconds."""
 
-    Attributes:
-        seconds: How long it went on.
-        edits: Changes made.
-        searches: Searches of 5 queries made meanwhile.
-        failures: One sentence for each thing that went wrong; must be empty.
-        edit_ms: Median time of a change.
-        edit_p99_ms: Its 99th percentile.
-        search_ms: Median time of a search, taking the snapshot included.
-        search_p99_ms: Its 99th percentile.
-        search_max_ms: The longest search.
-    """
-
-    seconds: float
-    edits: int
-    searches: int
-    failures: tuple[str, ...]
-    edit_ms: float
-    edit_p99_ms: float
-    search_ms: float
-    search_p99_ms: float
-    search_max_ms: float
+    seconds: float  # how long it went on
+    edits: int  # changes made
+    searches: int  # searches of 5 queries made meanwhile
+    failures: tuple[str, ...]  # one sentence for each thing that went wrong; must be empty
+    edit_ms: float  # median time of a change
+    edit_p99_ms: float  # its 99th percentile
+    search_ms: float  # median time of a search, taking the snapshot included
+    search_p99_ms: float  # its 99th percentile
+    search_max_ms: float  # the longest search
 
     def __str__(self) -> str:
         """Return the figures as text."""

@@ -44,33 +44,22 @@ STEPS = (
     "forget for good",
 )  # fmt: skip
 _WRITER = "--be-the-writer"
+# what a gallery holds: each (unique) name with the digests of that person's templates
 People = dict[str, tuple[str, ...]]
-"""What a gallery holds: each (unique) name with the digests of that person's templates."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrashFigures:
-    """What many kills did.
+    """What many kills did."""
 
-    Attributes:
-        rounds: Kills.
-        acknowledged: Changes acknowledged before them, in all.
-        interrupted: Kills that hit a change that had been announced and not acknowledged.
-        survived: Of those, changes that had become durable all the same.
-        failures: One sentence for each broken promise; must be empty.
-        leftovers: One sentence for each thing that stayed and should not; must be empty.
-        kinds: How often each kind of change was begun.
-        slowest_open_s: Longest time to reopen the gallery.
-    """
-
-    rounds: int
-    acknowledged: int
-    interrupted: int
-    survived: int
-    failures: tuple[str, ...]
-    leftovers: tuple[str, ...]
-    kinds: dict[str, int]
-    slowest_open_s: float
+    rounds: int  # kills
+    acknowledged: int  # changes acknowledged before them, in all
+    interrupted: int  # kills that hit a change that had been announced and not acknowledged
+    survived: int  # of those, changes that had become durable all the same
+    failures: tuple[str, ...]  # one sentence for each broken promise; must be empty
+    leftovers: tuple[str, ...]  # one sentence for each thing that stayed and should not; must be empty
+    kinds: dict[str, int]  # how often each kind of change was begun
+    slowest_open_s: float  # longest time to reopen the gallery
 
     def __str__(self) -> str:
         """Return the figures as text."""
@@ -201,21 +190,13 @@ def _write_and_kill(path: Path, keys: Path, seed: int, delay_s: float) -> list[d
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A change to be made.
+    """A change to be made."""
 
-    Attributes:
-        what: Its kind.
-        after: What the gallery holds then.
-        act: Makes it.
-        is_recorded: It can be undone.
-        gone: Names and ids that no file may hold then.
-    """
-
-    what: str
-    after: People
-    act: Callable[[], object]
-    is_recorded: bool = True
-    gone: tuple[str, ...] = ()
+    what: str  # its kind
+    after: People  # what the gallery holds then
+    act: Callable[[], object]  # makes it
+    is_recorded: bool = True  # it can be undone
+    gone: tuple[str, ...] = ()  # names and ids that no file may hold then
 
 
 def write_forever(path: Path, keys: Path, seed: int) -> None:

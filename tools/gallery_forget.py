@@ -28,22 +28,16 @@ from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate
 from face_recognition_node.vision.faces import FloatArray, HeadPose
 
-PIECE = 12
-"""Bytes of an embedding that are looked for, at every second number."""
+PIECE = 12  # bytes of an embedding that are looked for, at every second number
 WORDS = ("Zoë", "Anna", "O'Neill", 'the "Boss"', "Łukasz", "李", "Müller-Lüdenscheidt", "María de la Cruz")
 
 
 @dataclass(slots=True)
 class Known:
-    """All that the files may hold of one person.
+    """All that the files may hold of one person."""
 
-    Attributes:
-        texts: Names, ids, and names of sessions of this person alone.
-        vectors: Embeddings.
-    """
-
-    texts: set[str] = field(default_factory=set)
-    vectors: list[FloatArray] = field(default_factory=list)
+    texts: set[str] = field(default_factory=set)  # names, ids, and names of sessions of this person alone
+    vectors: list[FloatArray] = field(default_factory=list)  # embeddings
 
     def strings(self) -> Iterator[bytes]:
         """Yield what must not be found."""
@@ -61,19 +55,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class ForgetFigures:
-    """What many final forgets left.
+    """What many final forgets left."""
 
-    Attributes:
-        forgets: Final forgets.
-        strings: Byte strings looked for, in all.
-        found: One sentence for each that was found; must be empty.
-        largest_file: Bytes.
-    """
-
-    forgets: int
-    strings: int
-    found: tuple[str, ...]
-    largest_file: int
+    forgets: int  # final forgets
+    strings: int  # byte strings looked for, in all
+    found: tuple[str, ...]  # one sentence for each that was found; must be empty
+    largest_file: int  # bytes
 
     def __str__(self) -> str:
         """Return the figures as text."""

@@ -37,8 +37,7 @@ from face_recognition_node.vision.pose import estimate_pose
 PIXELS = (64, 48, 32, 24, 16)
 BLUR = (1.0, 2.0, 3.0, 4.0)
 YAW_EDGES = (0, 15, 30, 45, 90)
-MINIMUM_COUNTED = 100
-"""Faces that a bin of yaw needs before it is reported."""
+MINIMUM_COUNTED = 100  # faces that a bin of yaw needs before it is reported
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

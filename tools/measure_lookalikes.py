@@ -111,19 +111,13 @@ def games(archive: Path, pairs: list[Pair]) -> dict[str, list[Episode]]:
 
 @dataclass
 class Pictures:
-    """A person's pictures in an archive.
+    """A person's pictures in an archive."""
 
-    Attributes:
-        name: Of the folder.
-        source: The folder as ``evaluate replay`` names it.
-        shown: Numbers of the pictures, from 1 in natural order, that show the face.
-        hidden: Numbers of the others (depth images).
-    """
-
-    name: str
-    source: str
+    name: str  # of the folder
+    source: str  # the folder as `evaluate replay` names it
+    # numbers of the pictures, from 1 in natural order, that show the face
     shown: list[int] = field(default_factory=list)
-    hidden: list[int] = field(default_factory=list)
+    hidden: list[int] = field(default_factory=list)  # numbers of the others (depth images)
 
     def enroll(self) -> Enrollment:
         """Return the enrollment from the first pictures."""

@@ -28,8 +28,8 @@ from face_recognition_node.vision.detector import Detector
 from face_recognition_node.vision.faces import FloatArray, Frame, ImageArray
 from face_recognition_node.vision.flatness import MotionEvidence
 
+# degrees to which the head or the print is turned to either side; up and down to 0.6 of it
 SWINGS = (12, 20, 30, 40)
-"""Degrees to which the head or the print is turned to either side; up and down to 0.6 of it."""
 SIZE, FOCAL_PX, DISTANCE_M = (256, 224), 600.0, 1.2
 
 

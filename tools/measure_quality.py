@@ -34,11 +34,10 @@ from face_recognition_node.vision.quality import assess_quality
 EDGES = (0.0, 0.36, 0.57, 0.69, 0.79, 0.86, 0.91, 0.94, 0.97, 0.99, 1.001)
 DISCARDED = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 FALSE_MATCH_RATE = 1e-3
-CLEAR = 0.3
-"""Pairs less alike than this as they came say little about the share that is left."""
+CLEAR = 0.3  # pairs less alike than this as they came say little about the share that is left
 
+# the scale of the face that the picture stands for, and what is done to it
 Way = tuple[float, Callable[[ImageArray], ImageArray]]
-"""The scale of the face that the picture stands for, and what is done to it."""
 
 
 def main() -> None:

@@ -26,8 +26,7 @@ from face_recognition_node.evaluation.identification import identify
 from face_recognition_node.vision import embedding
 from face_recognition_node.vision.faces import FloatArray, ImageArray
 
-ANGLES = (0, 25, 50, 65, 77)
-"""Degrees between lamp and camera, the middles of Extended Yale B's subsets."""
+ANGLES = (0, 25, 50, 65, 77)  # degrees between lamp and camera, the middles of Extended Yale B's subsets
 MOST_FACES = 700
 AMBIENT = 0.1
 NOISE = 2.0

@@ -83,18 +83,13 @@ def main() -> None:
 
 @dataclass
 class Tally:
-    """What happened in all rounds.
+    """What happened in all rounds."""
 
-    Attributes:
-        counts: By what is counted.
-        named: Of each stranger's track, who it is and whether it was named before any stranger was known.
-        strangers: Each stranger's highest cosine to anybody enrolled.
-        enrolled: Each enrolled person's highest cosine to their own views, where no other's is higher.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # by what is counted
+    # of each stranger's track, who it is and whether it was named before any stranger was known
     named: list[tuple[str, bool]] = field(default_factory=list)
-    strangers: list[float] = field(default_factory=list)
+    strangers: list[float] = field(default_factory=list)  # each stranger's highest cosine to anybody enrolled
+    # each enrolled person's highest cosine to their own views, where no other's is higher
     enrolled: list[float] = field(default_factory=list)
 
     def oracle(self) -> float:

@@ -72,6 +72,7 @@ MAIN_PARAMETERS = frozenset(
         "gallery.undo_window_s",
     }
 )
+# name of a table between `<!-- begin NAME -->` and `<!-- end NAME -->`, and what makes it
 TABLES = {
     "topics": topics_table,
     "optional_topics": optional_topics_table,
@@ -79,7 +80,6 @@ TABLES = {
     "actions": actions_table,
     "main_parameters": main_parameters_table,
 }
-"""Name of a table between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, and what makes it."""
 
 DOCUMENTS = ("docs/ros.md", "README.md")
 
@@ -114,12 +114,12 @@ def web_file() -> str:
     return _parameter_file("the operator's page", usage, items, frozenset(name for name, _, _ in items))
 
 
+# path of a parameter file, and what makes it
 PARAMETER_FILES: dict[str, Callable[[], str]] = {
     "config/face_recognition.yaml": recognition_file,
     "config/video_source.yaml": video_source_file,
     "config/web.yaml": web_file,
 }
-"""Path of a parameter file, and what makes it."""
 
 
 def _parameter_file(node: str, usage: str, items: Declarations, fixed: frozenset[str]) -> str:

@@ -34,6 +34,7 @@ from face_recognition_node.systems.triplet import (
 from face_recognition_node.training.recipe import RunOptions
 
 N_NOT_ME = 10
+# heading, what of a trial, how it is written, and the factor on it
 COLUMNS = (
     ("of me", "n_me", "{:.0f}", 1),
     ("alpha", "alpha", "{:+.1f}", 1),
@@ -43,7 +44,6 @@ COLUMNS = (
     ("stranger", "stranger_unlocks", "{:.0f} %", 100),
     ("equal error", "equal_error", "{:.1f} %", 100),
 )
-"""Heading, what of a trial, how it is written, and the factor on it."""
 PANELS = (
     ("steps", "steps until no triplet costs anything", 1),
     ("equal_error", "equal error on new pictures, %", 100),

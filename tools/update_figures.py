@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CARD = ROOT / "models" / "efficientnet_b0_64.json"
 
 Report = Mapping[str, Any]
+# the scenarios whose reports :func:`replay_table` needs
 SCENARIOS = ("orl", "orl_few", "lfw", "signers", "couple", "nobody_enrolled")
-"""The scenarios whose reports :func:`replay_table` needs."""
 INTRODUCTION = (
     "Measured by `face-recognition evaluate replay SCENARIO` with the weights in `models/`. `[ ]` are 95 % "
     "intervals. The target for strangers' tracks is 1 %.\n\n"

@@ -30,22 +30,17 @@ PEERS = words("dlib face_recognition_models retinaface")
 
 @dataclass(frozen=True)
 class Room:
-    """What a folder of the package may import, at the top of its files and, in addition, late.
+    """What a folder of the package may import, at the top of its files and, in addition, late."""
 
-    Attributes:
-        rooms: Other rooms of the package.
-        libraries: Libraries; the standard library is always allowed.
-        late_rooms: Rooms that may be imported inside of functions or for type checking.
-        late_libraries: Libraries of the same kind.
-    """
-
-    rooms: frozenset[str] = frozenset()
-    libraries: frozenset[str] = frozenset()
+    rooms: frozenset[str] = frozenset()  # other rooms of the package
+    libraries: frozenset[str] = frozenset()  # libraries; the standard library is always allowed
+    # rooms that may be imported inside of functions or for type checking
     late_rooms: frozenset[str] = frozenset()
-    late_libraries: frozenset[str] = frozenset()
+    late_libraries: frozenset[str] = frozenset()  # libraries of the same kind
 
 
 ARRAYS = words("numpy cv2")
+# room → what it may import. `cli` may import anything, late: see test_the_command_line_starts_bare
 TABLE = {
     "common": Room(words(""), ARRAYS, late_libraries=words("yaml tqdm")),
     # All parameters in one tree: it declares, and every room may import it.
@@ -103,15 +98,13 @@ TABLE = {
         late_libraries=words("ament_index_python cv_bridge vision_msgs hri_msgs yaml"),
     ),
 }
-"""Room → what it may import. ``cli`` may import anything, late: see test_the_command_line_starts_bare."""
 
-LARGEST_FOLDER = 17
-"""Modules in a folder, ``__init__`` left out; the aim is 16."""
+LARGEST_FOLDER = 17  # modules in a folder, `__init__` left out; the aim is 16
+# modules in the longest chain of imports at the top of files; types alone are imported for type checking
 DEEPEST_IMPORT = 10
-"""Modules in the longest chain of imports at the top of files; types alone are imported for type checking."""
 
+# what no file of `cli` imports at its top
 HEAVY = words("torch lightning openvino onnxruntime faiss rclpy sklearn matplotlib onnx")
-"""What no file of ``cli`` imports at its top."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ WITH_SOURCE = FOLDER / "face_recognition_with_source.launch.py"
 FILES = [ALONE, WITH_SOURCE]
 IDS = [path.name for path in FILES]
 
+# the names that Humble, Jazzy and Kilted have in common; a launch file that uses another one fails here
 STAND_INS = {
     "launch": ["LaunchDescription"],
     "launch.actions": [
@@ -39,7 +40,6 @@ STAND_INS = {
     "launch_ros.parameter_descriptions": ["ParameterValue"],
     "lifecycle_msgs.msg": ["Transition"],
 }
-"""The names that Humble, Jazzy and Kilted have in common; a launch file that uses another one fails here."""
 
 
 class StandIn:

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 INTERFACES = ROOT / "face_recognition_interfaces"
 REQUIREMENTS = ROOT / "requirements"
 
+# import name → distribution, where they differ
 MODULES = {"PIL": "pillow", "cv2": "opencv-python-headless", "faiss": "faiss-cpu", "yaml": "pyyaml"}
-"""Import name → distribution, where they differ."""
 
 
 def normal(name: str) -> str:

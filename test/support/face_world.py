@@ -62,13 +62,10 @@ def empty_gallery() -> Gallery:
 
 @dataclass
 class FaceWorld:
-    """Makes views of persons; each person is one of the axes, so that different people have cosine 0.
-
-    Attributes:
-        scatter: How far a view lies from its person: 0.5 makes two views of one person about 0.8 alike.
-    """
+    """Makes views of persons; each person is one of the axes, so that different people have cosine 0."""
 
     seed: int = 0
+    # how far a view lies from its person: 0.5 makes two views of one person about 0.8 alike
     scatter: float = 0.4
     rng: np.random.Generator = field(init=False)
 

@@ -22,8 +22,8 @@ os.environ.update(isolated_environment(os.environ))
 
 NODE = "/face_recognition"
 SOURCE = "/video_source"
+# seconds a loaded machine may take for anything; nothing sleeps that long, it waits for what happens
 PATIENCE = 60.0
-"""Seconds a loaded machine may take for anything; nothing sleeps that long, it waits for what happens."""
 
 
 @contextlib.contextmanager

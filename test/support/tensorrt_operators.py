@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+# each with its overloads; no overload stands for `default`
 _CONVERTERS = """
     _adaptive_avg_pool2d _adaptive_avg_pool3d _cdist_forward _embedding_bag
     _native_batch_norm_legit.no_stats _native_batch_norm_legit_no_training _pad_circular _pdist_forward
@@ -40,17 +41,16 @@ _CONVERTERS = """
     upsample_bilinear2d.vec upsample_linear1d.vec upsample_nearest1d.vec upsample_nearest2d.vec
     upsample_nearest3d.vec upsample_trilinear3d.vec view where.self
 """
-"""Each with its overloads; no overload stands for ``default``."""
 
+# checks that Torch-TensorRT takes out before it converts
 REMOVED = frozenset({"_assert_scalar.default", "_assert_tensor_metadata.default"})
-"""Checks that Torch-TensorRT takes out before it converts."""
 
+# names without the leading `aten.`
 CONVERTED = frozenset(
     f"{name}.{overload}"
     for name, _, overloads in (entry.partition(".") for entry in _CONVERTERS.split())
     for overload in (overloads or "default").split("|")
 )
-"""Names without the leading ``aten.``."""
 
 
 def exported_operators(program: torch.export.ExportedProgram) -> Counter[str]:
