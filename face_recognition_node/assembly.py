@@ -33,11 +33,7 @@ class Models:
 
 
 def load_models(config: Config) -> Models:
-    """Load detector, embedder and calibration.
-
-    Raises:
-        ModelError: If a file is missing or does not belong here, or nothing can run it.
-    """
+    """Load detector, embedder and calibration; ModelError if a file is missing or wrong, or cannot be run."""
     from face_recognition_node.backends import load_detector, load_embedder
 
     embedder = load_embedder(config.models)
@@ -46,11 +42,7 @@ def load_models(config: Config) -> Models:
 
 
 def open_gallery(path: Path | None, models: Models, config: Config) -> Gallery:
-    """Open the gallery at ``path`` (None: in memory) for these models.
-
-    Raises:
-        GalleryError: If it cannot be opened, or belongs to another model.
-    """
+    """Open the gallery at ``path`` (None: in memory); GalleryError if it cannot be, or is another model's."""
     return Gallery.open(
         path, models.embedder.fingerprint, config.gallery, dimension=models.embedder.dimension
     )

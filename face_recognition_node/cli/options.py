@@ -176,11 +176,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from(arguments: argparse.Namespace) -> Config:
-    """Return the parameters with what :func:`add_settings` read.
-
-    Raises:
-        ConfigurationError: For an unknown name or a value outside its bounds.
-    """
+    """Return the parameters of :func:`add_settings`; ConfigurationError for an unknown name or bad value."""
     from face_recognition_node.common.parameters import flatten, with_values
     from face_recognition_node.config import Config
 

@@ -33,11 +33,7 @@ class ChildError(FaceRecognitionError):
 
 
 def enter_own_network() -> None:
-    """Put this process and its children into a ROS network that nobody else is in.
-
-    Raises:
-        BackendUnavailableError: If ROS 2 is not there.
-    """
+    """Put this process and its children into a ROS network of their own, or raise BackendUnavailableError."""
     if importlib.util.find_spec("rclpy") is None:
         raise BackendUnavailableError("ROS 2 was not found: use ./run, or source your ROS installation first")
     os.environ.update(isolated_environment(os.environ))

@@ -96,11 +96,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def with_values(section: SectionT, values: Mapping[str, object], prefix: str = "") -> SectionT:
-    """Return ``section`` with the dotted ``values`` replaced.
-
-    Raises:
-        ConfigurationError: For an unknown name or a value outside its bounds; nothing is changed then.
-    """
+    """Return ``section`` with dotted ``values`` replaced; ConfigurationError for an unknown or bad one."""
     known = {name: declared for name, declared, _ in flatten(section)}
     changes: dict[str, dict[str, object]] = {}
     for name, value in values.items():

@@ -68,11 +68,7 @@ def config_directory() -> Path:
 
 
 def interfaces_directory() -> Path:
-    """Return the folder of the interface package, with ``msg/Face.msg`` in it.
-
-    Raises:
-        ConfigurationError: If it is not installed and this is no source tree.
-    """
+    """Return the folder of the interface package, with ``msg/Face.msg`` in it; ConfigurationError without."""
     name = "face_recognition_interfaces"
     for share in _shares():
         for folder in (share.parent / name, share / name):

@@ -116,11 +116,7 @@ def fit_calibration(
     correlation_s: float,
     seed: int = 0,
 ) -> Calibration:
-    """Fit the tables on faces of many people in all qualities; at most 2,500 faces a level are drawn.
-
-    Raises:
-        InputError: If a quality level has too few people to learn from.
-    """
+    """Fit the tables on at most 2,500 faces a level of quality; InputError if one has too few people."""
     generator = np.random.default_rng(seed)
     good = faces.take(np.flatnonzero(faces.qualities >= np.quantile(faces.qualities, 0.5)))
     _, first = np.unique(good.identities, return_index=True)

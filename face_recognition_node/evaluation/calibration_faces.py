@@ -28,11 +28,7 @@ _MISPLACED_PX = 25.0
 
 
 def list_photographs(path: Path) -> tuple[list[str], Callable[[str], ImageArray]]:
-    """Return the aligned photographs ``…/NAME/FILE`` in a zip or folder, and a function that reads one.
-
-    Raises:
-        SourceError: If there are none; on reading, if one is not 112×112.
-    """
+    """Return the 112×112 photographs ``…/NAME/FILE`` of a zip or folder, or SourceError, and their reader."""
     files, read_bytes = open_files(path)
     names = sorted(name for name in files if name.lower().endswith(IMAGE_ENDINGS))
     names = [name for name in names if len(PurePosixPath(name).parts) >= 2]

@@ -49,11 +49,7 @@ class FaceArchive:
 
     @classmethod
     def open(cls, folder: Path, with_teacher: bool = True) -> FaceArchive:
-        """Open the archive in ``folder``, with the teacher's vectors beside it if there are any.
-
-        Raises:
-            SourceError: If a file is missing or the files do not belong together.
-        """
+        """Open the archive in ``folder``, with a teacher's vectors beside it, or raise SourceError."""
         table, pixels = folder / "train_faces.csv", folder / "train_faces.bin"
         for path in (table, pixels):
             if not path.is_file():
@@ -86,11 +82,7 @@ class FaceArchive:
 
 
 def read_teacher(path: Path, rows: int) -> FloatArray | None:
-    """Return the (rows, D) unit vectors of a teacher's int8 file, None if there is no such file.
-
-    Raises:
-        SourceError: If it has another number of rows, or its making was cut off.
-    """
+    """Return a teacher's (rows, D) unit vectors, None without a file; SourceError if it is not whole."""
     if not path.is_file():
         return None
     state = path.with_name(TEACHER_STATE)

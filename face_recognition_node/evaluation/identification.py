@@ -85,11 +85,7 @@ def identify(probes: FloatArray, gallery: FloatArray, people: LabelArray) -> tup
 
 
 def rejection_threshold(stranger_scores: FloatArray, fpir: float) -> float:
-    """Return the threshold that at most the share ``fpir`` of the strangers' best scores exceed.
-
-    Raises:
-        InputError: Without strangers, or for a rate outside [0, 1].
-    """
+    """Return what at most a share ``fpir``, in [0, 1], of the strangers' best scores (one or more) exceed."""
     if len(stranger_scores) == 0 or not 0 <= fpir <= 1:
         raise InputError(f"expected strangers and a rate in [0, 1], got {len(stranger_scores)} and {fpir}")
     ordered = np.sort(stranger_scores)[::-1]

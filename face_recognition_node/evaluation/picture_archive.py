@@ -49,11 +49,7 @@ class LfwArchive:
 
     @classmethod
     def open(cls, path: Path) -> LfwArchive:
-        """Open ``path``: a zip or a folder with ``pairs.txt`` and ``NAME/NAME_0001.webp`` (or jpg, png).
-
-        Raises:
-            SourceError: If there is no protocol, or a picture it needs is missing.
-        """
+        """Open a zip or folder with ``pairs.txt`` and its ``NAME/NAME_0001.webp``, or raise SourceError."""
         files, read_bytes = open_files(path)
         protocol = [file for file in files if PurePosixPath(file).name == "pairs.txt"]
         if not protocol:

@@ -45,11 +45,7 @@ class RocCurve:
 
 
 def roc_curve(similarity: FloatArray, is_same: BoolArray) -> RocCurve:
-    """Return the ROC curve of (P,) similarities.
-
-    Raises:
-        InputError: If shapes differ, or there are no same or no different pairs.
-    """
+    """Return the ROC curve of (P,) similarities; InputError unless there are pairs of both kinds."""
     values, same = np.asarray(similarity, np.float64), np.asarray(is_same, bool)
     if values.ndim != 1 or values.shape != same.shape:
         raise InputError(

@@ -70,11 +70,7 @@ class Transaction:
         return [value for value in values if isinstance(value, bytes)]
 
     def apply(self, changes: Iterable[Change]) -> list[Change]:
-        """Make changes and return those that take them back, in the order to do them.
-
-        Raises:
-            GalleryConflictError: A row to insert is there, or one to change is not; roll it all back.
-        """
+        """Make changes and return those that take them back, in order; GalleryConflictError: roll back."""
         start = len(self._back)
         for change in changes:
             if change.kind == "insert":

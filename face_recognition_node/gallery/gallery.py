@@ -324,11 +324,7 @@ class Gallery(Closing):
         return report
 
     def undo(self, steps: int = 1) -> tuple[str, ...]:
-        """Take back the latest changes, all asked for or none, and return a sentence for each.
-
-        Raises:
-            GalleryConflictError: There are not so many, or a later change stands in the way.
-        """
+        """Take back the latest changes and return what each was; all or none (GalleryConflictError)."""
         return self._change(lambda at: self._history.step(at, steps, is_redo=False))
 
     def redo(self, steps: int = 1) -> tuple[str, ...]:

@@ -99,12 +99,7 @@ class History:
         self._write(int(cursor.lastrowid or 0), inverse, now)
 
     def step(self, at: Context, steps: int, is_redo: bool) -> Edit[tuple[str, ...]]:
-        """Undo the latest changes, or redo what was undone last, all asked for or none; tell what each was.
-
-        Raises:
-            InputError: No number of steps.
-            GalleryConflictError: There are not so many, or a later change stands in the way.
-        """
+        """Undo the latest changes, or redo what was undone last; all or none (GalleryConflictError)."""
         if steps < 1:
             raise InputError(f"steps: expected at least 1, got {steps}")
         n_able = sum(entry.is_done != is_redo for entry in self.entries())

@@ -96,11 +96,7 @@ class Calibration:
 
     @classmethod
     def from_card(cls, card: _Card) -> Calibration:
-        """Read the calibration of an embedder's model card.
-
-        Raises:
-            ModelMismatchError: If the card has none, it is damaged, or it belongs to other weights.
-        """
+        """Read the calibration of an embedder's model card; ModelMismatchError if it has none that fits."""
         if not card.calibration:
             raise ModelMismatchError(f"model card {card.name}: it holds no calibration; {_CURE}")
         calibration = cls.from_tables(card.calibration, card.calibration_tables())
@@ -113,11 +109,7 @@ class Calibration:
 
     @classmethod
     def from_tables(cls, data: Mapping[str, Any], tables: Mapping[str, NDArray[Any]]) -> Calibration:
-        """Read what :meth:`to_tables` gave.
-
-        Raises:
-            ModelMismatchError: If something is missing, damaged or of another format.
-        """
+        """Read what :meth:`to_tables` gave; ModelMismatchError if that is incomplete or of another format."""
         if data.get("format") != FORMAT:
             raise ModelMismatchError(
                 f"calibration: expected format {FORMAT}, got {data.get('format')!r}; {_CURE}"

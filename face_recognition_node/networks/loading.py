@@ -75,11 +75,7 @@ def write_checkpoint(contents: Mapping[str, Any], path: Path) -> None:
 
 
 def load_network(card: ModelCard) -> nn.Module:
-    """Return the card's network with its weights, in inference mode, on the CPU.
-
-    Raises:
-        ModelMismatchError: If no such network is known, or the weights are damaged or do not fit it.
-    """
+    """Return the card's network, in inference mode, on the CPU; ModelMismatchError if weights do not fit."""
     if card.network not in NETWORKS:
         raise ModelMismatchError(
             f"{card.path}: expected a network of {sorted(NETWORKS)}, got {card.network!r}"

@@ -34,11 +34,7 @@ _POLICIES: dict[str, tuple[str, ...] | range] = {
 
 
 def check_qos_overrides(given: Mapping[str, object], topics: Sequence[str]) -> list[str]:
-    """Return a sentence for each override of a quality of service that has no effect on one of the topics.
-
-    Raises:
-        ConfigurationError: If a value cannot be used.
-    """
+    """Return a sentence for each override without effect; ConfigurationError if a value cannot be used."""
     names = {f"{_OVERRIDES}{topic}.subscription.{policy}": policy for topic in topics for policy in _POLICIES}
     useless = []
     for name, value in given.items():

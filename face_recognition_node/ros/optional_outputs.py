@@ -36,11 +36,7 @@ from face_recognition_node.vision.faces import ImageArray
 
 
 class OptionalOutput:
-    """Publishes each answer in the messages, all of one package or of ROS, of a package that may be missing.
-
-    Raises:
-        ImportError: The package is not installed.
-    """
+    """Publishes each answer in another package's messages, all of one package; ImportError without it."""
 
     def __init__(self, node: LifecycleNode, *topics: Topic) -> None:
         self._node = node
@@ -407,11 +403,7 @@ def _within(value: float) -> float:
 
 
 def make_outputs(node: LifecycleNode, config: NodeConfig) -> list[OptionalOutput]:
-    """Return the outputs that the parameters ask for.
-
-    Raises:
-        ConfigurationError: One is to be made ``always``, and its message package is not installed.
-    """
+    """Return the outputs asked for; ConfigurationError if one is ``always``, and its package is missing."""
     outputs: list[OptionalOutput] = []
     for wish, parameter, package, make in (
         (config.publish_detections, "publish_detections", "vision_msgs", VisionOutput),

@@ -31,11 +31,7 @@ from face_recognition_node.vision.rotation import rotate_image, to_original
 
 
 class AnswerPublisher:
-    """The publishers of a configured node: where the pipeline's answers go. The parameters may be replaced.
-
-    Raises:
-        ConfigurationError: An output is asked for whose messages are not installed.
-    """
+    """Where a configured node's answers go; ConfigurationError for an output whose messages are missing."""
 
     def __init__(self, node: LifecycleNode, config: NodeConfig) -> None:
         self.config = config

@@ -126,11 +126,7 @@ class Settings:
     recognition: Config = dataclasses.field(default_factory=Config)
 
     def with_values(self, values: Mapping[str, object]) -> Settings:
-        """Return the settings with some parameters replaced.
-
-        Raises:
-            ConfigurationError: For an unknown name or a value outside its bounds.
-        """
+        """Return the settings with parameters replaced; ConfigurationError for an unknown or bad one."""
         own = {field.name for field in dataclasses.fields(NodeConfig)}
         return Settings(
             with_values(self.node, {name: value for name, value in values.items() if name in own}),
@@ -176,11 +172,7 @@ def describe(declared: Parameter, *, is_fixed: bool = False) -> ParameterDescrip
 
 
 def declare(node: Node, items: Declarations, fixed: frozenset[str] = frozenset()) -> dict[str, Value]:
-    """Declare parameters on a node and return their values, those given at start included.
-
-    Raises:
-        ConfigurationError: If a value given at start has the wrong type or lies outside its bounds.
-    """
+    """Declare parameters and return their values; ConfigurationError for one given at start and wrong."""
     values: dict[str, Value] = {}
     for name, declared, default in items:
         descriptor = describe(declared, is_fixed=name in fixed)

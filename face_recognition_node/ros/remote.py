@@ -133,11 +133,7 @@ class Remote:
         return bool(self.call(ChangeState, f"{node}/change_state", request, timeout).success)
 
     def bring_to(self, node: str, state_id: int, timeout: float = 30.0) -> None:
-        """Configure and activate a node as needed until it is "inactive" or "active".
-
-        Raises:
-            RemoteError: If it refuses; its own log says why.
-        """
+        """Configure and activate a node until it is "inactive" or "active"; RemoteError if it refuses."""
         steps = [
             ("unconfigured", Transition.TRANSITION_CONFIGURE),
             ("inactive", Transition.TRANSITION_ACTIVATE),

@@ -50,11 +50,7 @@ class Housekeeper:
                 self._seen.update(seen)
 
     def tidy(self, gallery: Gallery) -> None:
-        """Store when people were last seen, and forget those whose time is over; may wait for the disk.
-
-        Raises:
-            GalleryError: It cannot be written; what was to be stored is tried again next time.
-        """
+        """Store when people were last seen and forget whose time is over; after a GalleryError, next time."""
         with self._lock:
             seen, self._seen = self._seen, set()
         now = time.time()

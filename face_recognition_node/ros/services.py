@@ -42,12 +42,7 @@ from face_recognition_node.vision.faces import Frame
 
 
 def add_face_from_image(runtime: Runtime, request: Any, response: Any) -> None:
-    """Enroll the one face of the request's image; refuses an image with none or with several equal ones.
-
-    Raises:
-        FrameError: The image cannot be used.
-        InputError: The name cannot be used.
-    """
+    """Enroll the one face of the request's image; refuses an image with none or with several equal ones."""
     message = request.image if len(request.image.data) else request.compressed_image
     result = runtime.process_picture(Frame(image_to_bgr(message), time.time()))
     goal = EnrollmentGoal(

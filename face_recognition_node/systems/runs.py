@@ -22,12 +22,7 @@ LAST = "last.ckpt"
 
 
 def set_up(options: RunOptions) -> None:
-    """Set the threads.
-
-    Raises:
-        ConfigurationError: If several processes are asked for: these runs take minutes at most, and a batch
-            has to hold what belongs together.
-    """
+    """Set the threads; ConfigurationError for several processes: a batch holds what belongs together."""
     if options.devices * options.nodes > 1:
         raise ConfigurationError(
             f"expected one device and one node for this kind of recipe, got {options.devices} and "

@@ -243,11 +243,7 @@ def try_lock(
 
 
 def read_folder(folder: Path) -> ImageArray:
-    """Return (N, 112, 112, 3) aligned faces of all pictures in ``folder``, in the order of their names.
-
-    Raises:
-        SourceError: If there is no such folder or no picture in it.
-    """
+    """Return (N, 112, 112, 3) aligned faces of a folder's pictures, by name; SourceError without any."""
     paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (*IMAGE_ENDINGS, ".jpeg", ".bmp"))
     if not paths:
         raise SourceError(f"{folder}: expected a folder of pictures (jpg, png, webp), found none")

@@ -18,11 +18,7 @@ MAXIMUM_BATCH = 16  # more faces than this go through the network in several cal
 
 
 class CropEmbedder:
-    """Embeds aligned crops with whatever runs the network; safe to call from several threads.
-
-    Raises:
-        ModelMismatchError: If the card asks for another alignment than align_faces does.
-    """
+    """Embeds aligned crops, from several threads; ModelMismatchError for a card of another alignment."""
 
     def __init__(self, runner: ModelRunner, card: ModelCard) -> None:
         if card.alignment != ALIGNMENT_FINGERPRINT:

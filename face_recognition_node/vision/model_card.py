@@ -77,12 +77,7 @@ class ModelCard:
 
     @classmethod
     def read(cls, path: Path | str) -> ModelCard:
-        """Read ``NAME.json``.
-
-        Raises:
-            ModelMissingError: If the card is not there.
-            ModelMismatchError: If it cannot be understood.
-        """
+        """Read ``NAME.json``, or raise ModelMissingError, or ModelMismatchError if it is not understood."""
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")

@@ -80,11 +80,7 @@ class Page:
         return f"http://{host}:{self._port}/{query}"
 
     async def serve(self, is_ready: Callable[[str], None], stop: asyncio.Event) -> None:
-        """Listen until ``stop`` is set; ``is_ready`` is told the address.
-
-        Raises:
-            InputError: If the address cannot be listened on.
-        """
+        """Listen until ``stop`` is set (InputError if that cannot be); ``is_ready`` is told the address."""
         application = web.Application(middlewares=[self.gate.middleware()], client_max_size=1 << 20)
         application.router.add_get("/", self._index)
         application.router.add_get("/assets/{name}", self._asset)

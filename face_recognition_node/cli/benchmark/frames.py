@@ -66,11 +66,7 @@ def sway(still: ImageArray) -> list[ImageArray]:
 
 
 def let_engine_be_built(model: Any, use: Callable[[Any], object]) -> None:
-    """Use a model until its engine, if one is built in the background, serves.
-
-    Raises:
-        BackendUnavailableError: If the engine was refused: another backend would be measured under its name.
-    """
+    """Use a model until its engine, built in the background, serves; BackendUnavailableError if refused."""
     from face_recognition_node.backends.tensorrt import NAME, ORDER_AFTER, TorchTensorRtRunner
 
     if not isinstance(model.runner, TorchTensorRtRunner):

@@ -59,11 +59,7 @@ def read_about(path: Path | None, target: Path) -> Mapping[str, Any]:
 
 
 def check_parity(card: ModelCard) -> dict[str, float]:
-    """Return the least cosine of each installed CPU runtime's answers to the torch network's.
-
-    Raises:
-        ModelMismatchError: If one is below LEAST_COSINE.
-    """
+    """Return each CPU runtime's least cosine to torch's answers; ModelMismatchError below LEAST_COSINE."""
     from face_recognition_node.backends import open_runner
     from face_recognition_node.backends.preprocessing import least_cosine, noise_pictures
 

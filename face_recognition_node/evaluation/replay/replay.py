@@ -58,11 +58,7 @@ class Bench(Pipeline):
         )
 
     def add_pictures(self, name: str, pictures: Iterable[Frame]) -> tuple[str, int]:
-        """Add a person from still pictures, one template each; return the person_id and how many had a face.
-
-        Raises:
-            SourceError: If no picture shows a face.
-        """
+        """Add a person, a template for each picture with a face; return id and count, else SourceError."""
         found = [self.process_picture(picture).faces for picture in pictures]
         largest = [max(faces, key=lambda face: face.view.detection.size_px) for faces in found if faces]
         if not largest:

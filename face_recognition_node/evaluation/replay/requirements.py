@@ -29,11 +29,7 @@ NAMED_SHARE = "named_share"
 
 
 def unmet(report: ReplayReport, require: Mapping[str, Any]) -> list[str]:
-    """Return one sentence for each requirement that was missed; a figure that was not measured is missed.
-
-    Raises:
-        ConfigurationError: For a requirement that no figure answers to.
-    """
+    """Return a sentence for each requirement not met or measured; ConfigurationError if none is called so."""
     missed = []
     for name, wanted in require.items():
         if name == NAMED_SHARE:

@@ -217,11 +217,7 @@ class Scenario(_Table, frozen=True):
 
 
 def read_scenario(path: Path, root: Path) -> Scenario:
-    """Read a scenario file; ``root`` is the folder that its sources lie in.
-
-    Raises:
-        ConfigurationError: If the file is no scenario; it tells the place and what was expected.
-    """
+    """Read a scenario file, its sources below ``root``; ConfigurationError tells the place of a mistake."""
     import yaml
 
     try:

@@ -63,11 +63,7 @@ def grey_newcomer(image_bgr: ImageArray, detection: Detection) -> FloatArray:
 
 
 def read_newcomer(source: str) -> FloatArray:
-    """Return (M, 1, 64, 64) grey faces of whoever is largest in each picture of ``source``.
-
-    Raises:
-        SourceError: With fewer than two faces: one is enrolled, the others are shown.
-    """
+    """Return (M, 1, 64, 64) grey faces, the largest of each picture; SourceError with fewer than two."""
     from face_recognition_node.media.sources import open_source
 
     faces = []
