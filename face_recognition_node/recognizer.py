@@ -34,7 +34,7 @@ from face_recognition_node.vision.faces import (
     Intrinsics,
     RecognitionResult,
 )
-from face_recognition_node.vision.flatness import UNVERIFIED, FaceDepth, measure_relief, sample_face_depth
+from face_recognition_node.vision.flatness import UNVERIFIED, FaceDepth, measure_bulge, sample_face_depth
 from face_recognition_node.vision.following import FaceFinder
 from face_recognition_node.vision.pose import fit_heads, position_from_depth, position_from_size
 from face_recognition_node.vision.quality import assess_quality
@@ -157,9 +157,9 @@ class Recognizer:
             for track, thumbnail, view, depth in zip(tracks, thumbnails, views, depths, strict=True):
                 track.thumbnail = thumbnail
                 track.is_ghost = view.quality.landmarks < _LEAST_PLAUSIBLE
-                if depth is not None and (relief := measure_relief(depth)) is not None:
-                    track.relief.add(relief)
-                if track.relief.verdict == UNVERIFIED:
+                if depth is not None and (bulge := measure_bulge(depth)) is not None:
+                    track.bulge.add(bulge)
+                if track.bulge.verdict == UNVERIFIED:
                     track.motion.add(lit, track.detection, stamp)
         with clock.stage("search"):
             snapshot = self._gallery.snapshot()
@@ -267,7 +267,7 @@ class Recognizer:
 def _is_settled(track: Track, identity: Identity) -> bool:
     """Say whether a track need not be embedded in every frame."""
     decided = identity.state is not IdentityState.UNDECIDED and identity.person_id is not None
-    return decided and track.suspicion == 0.0 and track.evidence.effective_views >= 1.0
+    return decided and track.contradiction == 0.0 and track.evidence.effective_views >= 1.0
 
 
 def _with_positions(

@@ -117,13 +117,13 @@ class IdentityResolver:
         """Remember that faces of one frame are different people, for as long as tracks and strangers live.
 
         A track seen beside a stranger is not that stranger when the other face has gone, unless it fits
-        better than the other did. An entry created from one of the tracks and whoever the other is claimed to
-        be are different entries.
+        better than the other did. An entry created from one of the tracks and the person
+        claimed for the other are different.
         """
         seen = [
             (track, option)
             for track, option in zip(tracks, chosen, strict=True)
-            if track.frames_unchecked == 0 and track.suspicion == 0.0 and not track.is_flat
+            if track.frames_unchecked == 0 and track.contradiction == 0.0 and not track.is_flat
         ]
         for (first, one), (second, other) in itertools.permutations(seen, 2):
             if one is None or not one.match.is_stranger:
@@ -199,7 +199,7 @@ class IdentityResolver:
             claim.person_id = snapshot.aliases.get(claim.person_id, claim.person_id)
         for former_id in claim.others.keys() & snapshot.aliases.keys():
             claim.others[snapshot.aliases[former_id]] = claim.others.pop(former_id)
-        if last is None or stamp - last > self.config.claim_timeout_s or track.suspicion < 0.0:
+        if last is None or stamp - last > self.config.claim_timeout_s or track.contradiction < 0.0:
             return {}
         if track.is_flat or track.is_ghost:  # a portrait may well be Anna's, but she is not there
             return {}
@@ -303,7 +303,7 @@ class IdentityResolver:
         nobody_enrolled = math.exp(posterior[None]) + sum(
             math.exp(posterior[h.person_id]) for h in matches if h.is_stranger
         )
-        is_face = track.suspicion == 0.0 and not track.is_flat and not track.is_ghost
+        is_face = track.contradiction == 0.0 and not track.is_flat and not track.is_ghost
         seen_enough = track.evidence.effective_views >= 1.5 and is_face
         # Each enrolled person is ruled out alone: among many, what speaks for one is lost in their prior.
         ruled_out = math.log((1.0 - self.config.minimum_probability) / self.config.minimum_probability)
@@ -334,7 +334,7 @@ def _possible(track: Track) -> list[Match]:
 def _assign(options: Sequence[dict[str, _Option]], incumbents: Sequence[str | None]) -> list[_Option | None]:
     """Give each person to at most one track, so that the sum of the log posterior odds is largest.
 
-    A track may also stay without a name. Whoever bore the name in the last frame keeps it against an equal.
+    A track may also stay without a name. Who had the name in the last frame keeps it against an equal.
     """
     people = sorted({person_id for offered in options for person_id in offered})
     if not people:

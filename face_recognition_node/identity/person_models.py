@@ -2,7 +2,7 @@
 
 The templates of a person are pooled into one vector, as the views of a track are (:func:`comparison.pool`),
 and the two are compared once. To lean towards the templates nearest to the query found nobody more at an
-equal number of false matches (ORL, RAP3DF, LFW; people unseen), but doubled the false matches of whoever has
+equal number of false matches (ORL, RAP3DF, LFW; people unseen), but doubled the false matches of people with
 many templates, which the tables, learned from pairs of views, do not know of.
 """
 

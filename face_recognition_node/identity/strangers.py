@@ -71,7 +71,7 @@ class StrangerBook:
         self._judged = self._gallery.snapshot()
 
     def _note(self, track: Track, view: FaceView) -> None:
-        if view.embedding is None or track.suspicion < 0.0 or track.is_flat:
+        if view.embedding is None or track.contradiction < 0.0 or track.is_flat:
             return
         if view.quality.overall < self.config.minimum_quality:
             return
@@ -90,15 +90,15 @@ class StrangerBook:
         if identity.state is IdentityState.KNOWN:
             self._take_back(record, identity)
         if identity.person_id is not None and record.stranger_id is None and record.pending is None:
-            # An id that is lost again is not to be had anew from the views it was borne with: the person
-            # would be stored twice, and two equals are never told apart.
+            # Views that got an id do not get a new one after it is lost: the person would be stored twice,
+            # and two equal entries cannot be told apart.
             track.stranger = StrangerRecord(passed_as=identity.person_id)
         elif record.stranger_id is not None and record.stranger_id not in persons:
-            # forgotten by somebody: whoever is still there has to earn an id anew
+            # forgotten by somebody: the person still in view needs new views for an id
             track.stranger = StrangerRecord()
         elif self.config.enabled and identity.person_id is None and self._is_due(track, record, identity):
             self._create(record, track.claim)
-        elif self.config.enabled and record.stranger_id == identity.person_id and track.suspicion == 0.0:
+        elif self.config.enabled and record.stranger_id == identity.person_id and track.contradiction == 0.0:
             self._add_other_side(record)
         record.latest = None
         track.own_stranger_id = self.own_id(track)
@@ -117,7 +117,7 @@ class StrangerBook:
     def _is_due(self, track: Track, record: StrangerRecord, identity: Identity) -> bool:
         if record.stranger_id is not None or record.pending is not None:
             return False
-        if track.suspicion < 0.0 or track.is_flat:
+        if track.contradiction < 0.0 or track.is_flat:
             return False
         if record.n_good < self.config.minimum_views or record.span_s < self.config.minimum_span_s:
             return False
@@ -209,7 +209,7 @@ class StrangerBook:
         try:
             record.stranger_id = pending.result().person_id
         except GalleryChangedError:
-            record.take_back()  # the next views are compared with whoever was stored
+            record.take_back()  # the next views are compared with what is stored
         except GalleryError as error:
             LOGGER.warning("a stranger's views could not be stored: %s", error)
             record.take_back()

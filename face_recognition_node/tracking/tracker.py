@@ -19,7 +19,7 @@ from face_recognition_node.config import TrackerConfig
 from face_recognition_node.tracking.association import Costs, contested, position_costs, reachable, solve
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.vision.faces import Detection, FloatArray
-from face_recognition_node.vision.flatness import FLAT, UNVERIFIED, MotionEvidence, ReliefEvidence
+from face_recognition_node.vision.flatness import FLAT, UNVERIFIED, BulgeEvidence, MotionEvidence
 
 # natural-log likelihood ratios (A, B) that each of (A, D) and (B, D), with qualities, are one person
 Comparison = Callable[[FloatArray, ArrayLike, FloatArray, ArrayLike], NDArray[np.float64]]
@@ -37,13 +37,13 @@ class Track:
     last_stamp: float
     evidence: TrackEvidence
     velocity_xy: FloatArray = field(default_factory=lambda: np.zeros(2, np.float32))  # (2,) pixels per second
-    suspects: TrackEvidence | None = None  # views that contradict the evidence and wait for a verdict
-    suspicion: float = 0.0  # sum of their log-likelihood ratios of being the same person, at most 0
+    contradicting: TrackEvidence | None = None  # views that contradict the evidence and wait for a verdict
+    contradiction: float = 0.0  # sum of their log-likelihood ratios of being the same person, at most 0
     frames_unchecked: int = 0  # frames since a view of it was evidence; 0: that of the latest frame
     # small picture of the last aligned crop, to notice a sudden change of the face
     thumbnail: FloatArray | None = None
     # what depth says of it: a head or a picture of one
-    relief: ReliefEvidence = field(default_factory=ReliefEvidence)
+    bulge: BulgeEvidence = field(default_factory=BulgeEvidence)
     # what the motion of its points says of the same
     motion: MotionEvidence = field(default_factory=MotionEvidence)
     claim: Any = None  # what the identity resolver claims of it (see identity.py)
@@ -55,12 +55,12 @@ class Track:
     @property
     def flatness(self) -> str:
         """``solid``, ``flat`` or ``unverified``: by depth, else by motion."""
-        return self.motion.verdict if self.relief.verdict == UNVERIFIED else self.relief.verdict
+        return self.motion.verdict if self.bulge.verdict == UNVERIFIED else self.bulge.verdict
 
     @property
     def flatness_source(self) -> str:
         """What :attr:`flatness` comes from: ``depth``, ``motion``, or nothing while it is unverified."""
-        if self.relief.verdict != UNVERIFIED:
+        if self.bulge.verdict != UNVERIFIED:
             return "depth"
         return "" if self.motion.verdict == UNVERIFIED else "motion"
 
@@ -179,7 +179,7 @@ class Tracker:
         """Split a track whose evidence now speaks for somebody else: same face, new number, no claim."""
         split = Track(
             next(self._numbers), track.detection, track.first_stamp, track.last_stamp, track.evidence,
-            velocity_xy=track.velocity_xy, thumbnail=track.thumbnail, relief=track.relief,
+            velocity_xy=track.velocity_xy, thumbnail=track.thumbnail, bulge=track.bulge,
             motion=track.motion,
         )  # fmt: skip
         self._tracks = [split if t is track else t for t in self._tracks]
@@ -225,16 +225,16 @@ class Tracker:
             track.evidence.add(view.embedding, view.quality, stamp)
             track.frames_unchecked = 0
             if agreement > 0.0:
-                track.suspects, track.suspicion = None, 0.0
+                track.contradicting, track.contradiction = None, 0.0
         else:
-            if track.suspects is None:
-                track.suspects = TrackEvidence(self._correlation_s)
-            track.suspicion += agreement * track.suspects.renewal(stamp)
-            track.suspects.add(view.embedding, view.quality, stamp)
+            if track.contradicting is None:
+                track.contradicting = TrackEvidence(self._correlation_s)
+            track.contradiction += agreement * track.contradicting.renewal(stamp)
+            track.contradicting.add(view.embedding, view.quality, stamp)
             track.frames_unchecked = 0
-            if track.suspicion < -self.config.continuity_odds:
-                suspects, track.suspects, track.suspicion = track.suspects, None, 0.0
-                return self._start(detection, None, stamp, suspects)
+            if track.contradiction < -self.config.continuity_odds:
+                contradicting, track.contradicting, track.contradiction = track.contradicting, None, 0.0
+                return self._start(detection, None, stamp, contradicting)
         track.move(detection, stamp)
         return track
 

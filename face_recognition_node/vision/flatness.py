@@ -6,11 +6,11 @@ to the inverse depth over the ellipse that the face fills,
 
     1/z = c0 + c1 x + c2 y + c3 x² + c4 x y + c5 y²,      (x, y) on the unit disc,
 
-and its plane part is dropped. What is left is the *relief*: by how much the rim of the face lies behind its
+and its plane part is dropped. What is left is the *bulge*: by how much the rim of the face lies behind its
 middle, averaged over all directions, -z² (c3 + c5) / 2 metres. A head bulges by one to three centimetres in
 both directions; a poster, a screen or a print not at all; a print on a shirt in one direction only, which
 halves its share. Noise does not bulge: the fit's standard error says how far it can be trusted, and over a
-track the reliefs are averaged until the verdict is clear.
+track the bulges are averaged until the verdict is clear.
 
 **Motion.** A picture of a face that is tilted in a hand, or that a robot drives past, is seen under affine
 maps as long as it is small against its distance; of a head that turns, the nose moves over the cheeks as no
@@ -20,7 +20,7 @@ all that moving, nearing and rolling do, and an affine map, which a plane allows
 square distances s and a that they leave, in parts of the face's height,
 
     flat    if s is clear and a is a small part of it: tilted, and still plane,
-    solid   if a is clear, most of s, and along one direction: turned, with relief (or a film of somebody: a
+    solid   if a is clear, most of s, and along one direction: turned, and not plane (or a film of somebody: a
             screen may show that).
 
 A still face leaves neither and stays *unverified*, as does one seen small. Five landmarks are not enough: the
@@ -91,21 +91,21 @@ def sample_face_depth(depth_m: FloatArray, detection: Detection) -> FaceDepth | 
     return FaceDepth(x[known], y[known], depth[known], float(np.median(depth[known])))
 
 
-LEAST_RELIEF_M = 0.008  # between a print on a chest (up to 5 mm) and the head of a child (12 mm and more)
+LEAST_BULGE_M = 0.008  # between a print on a chest (up to 5 mm) and the head of a child (12 mm and more)
 _SMOOTH_NOISE = 2.0  # factor on the standard error: neighbouring depth pixels share their errors
 _SYSTEMATIC_M = 0.002  # standard error that no number of pixels or frames goes below
-_CLEAR = 2.0  # standard errors between the relief and the limit that make a verdict
+_CLEAR = 2.0  # standard errors between the bulge and the limit that make a verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Relief:
+class Bulge:
     """How far the rim of a face lies behind its middle in one frame, metres; about 0 for a plane."""
 
     metres: float
     error: float
 
 
-def measure_relief(face: FaceDepth) -> Relief | None:
+def measure_bulge(face: FaceDepth) -> Bulge | None:
     """Return by how much a face bulges, or None where what is known of it is a line or a corner."""
     x, y = face.x, face.y
     design = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
@@ -120,11 +120,11 @@ def measure_relief(face: FaceDepth) -> Relief | None:
     variance = float(residual @ residual) / max(len(x) - design.shape[1], 1)
     error = _SMOOTH_NOISE * math.sqrt(variance * float(bend @ covariance @ bend))
     scale = face.median**2
-    return Relief(-scale * float(bend @ coefficients), math.hypot(scale * error, _SYSTEMATIC_M))
+    return Bulge(-scale * float(bend @ coefficients), math.hypot(scale * error, _SYSTEMATIC_M))
 
 
 @dataclass(slots=True)
-class ReliefEvidence:
+class BulgeEvidence:
     """What the frames of a track say together: a mean weighted by precision that forgets slowly.
 
     ``precision`` is the inverse of the variance, 1/m²; 0: nothing is known.
@@ -133,11 +133,11 @@ class ReliefEvidence:
     metres: float = 0.0
     precision: float = 0.0
 
-    def add(self, relief: Relief) -> None:
+    def add(self, bulge: Bulge) -> None:
         """Take one frame into account; ten frames at most are remembered."""
-        new = relief.error**-2
+        new = bulge.error**-2
         old = min(self.precision, 9.0 * new)
-        self.metres = (old * self.metres + new * relief.metres) / (old + new)
+        self.metres = (old * self.metres + new * bulge.metres) / (old + new)
         self.precision = old + new
 
     @property
@@ -146,13 +146,13 @@ class ReliefEvidence:
         if self.precision == 0.0:
             return UNVERIFIED
         error = math.hypot(self.precision**-0.5, _SYSTEMATIC_M / 2)
-        above = (self.metres - LEAST_RELIEF_M) / error
+        above = (self.metres - LEAST_BULGE_M) / error
         if above >= _CLEAR:
             return SOLID
         return FLAT if above <= -_CLEAR else UNVERIFIED
 
 
-LEAST_HEIGHT_PX = 60.0  # smaller faces leave too few corners, and noise that looks like relief
+LEAST_HEIGHT_PX = 60.0  # smaller faces leave too few corners, and noise that looks like depth
 _HEIGHT, _WINDOW = 96, 160  # pixels of the face's height in the window around it, and of the window's side
 # seconds between observations, over which points are traced at most, and without a face that end a trace
 _STEP_S, _LONGEST_S, _LOST_S = 0.15, 2.5, 0.5

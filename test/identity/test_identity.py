@@ -145,7 +145,7 @@ class TestClaims:
         assert many.ask(many.track(between(world, 0, 50, share)))[0].state is IdentityState.UNDECIDED
 
     def test_no_name_between_two_people(self, desk: Desk, world: FaceWorld) -> None:
-        """As much of the one as of the other: whoever it is, nobody is claimed."""
+        """As much of the one as of the other: nobody is claimed."""
         desk.enroll(0, "Anna")
         desk.enroll(1, "Bea")
         (identity,) = desk.ask(desk.track(between(world, 0, 1, math.sqrt(0.5))))
@@ -222,9 +222,9 @@ class TestContinuity:
     def test_a_suspicious_track_bears_no_name(self, desk: Desk, world: FaceWorld) -> None:
         desk.enroll(0, "Anna")
         track = desk.track(world.embedding(0))
-        track.suspicion = -1.2
+        track.contradiction = -1.2
         assert desk.ask(track)[0].state is IdentityState.UNDECIDED
-        track.suspicion = 0.0
+        track.contradiction = 0.0
         assert desk.ask(track)[0].name == "Anna"
 
     def test_a_claim_lapses_without_support(self, desk: Desk, world: FaceWorld) -> None:

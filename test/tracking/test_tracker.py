@@ -20,7 +20,7 @@ from face_recognition_node.tracking.association import GATE, contested, position
 from face_recognition_node.tracking.evidence import TrackEvidence
 from face_recognition_node.tracking.tracker import Observation, Track, Tracker
 from face_recognition_node.vision.faces import Detection
-from face_recognition_node.vision.flatness import Relief
+from face_recognition_node.vision.flatness import Bulge
 
 EYES = np.array([[-0.2, -0.1], [0.2, -0.1], [0.0, 0.1], [-0.15, 0.27], [0.15, 0.27]])
 
@@ -262,9 +262,9 @@ class TestTracks:
             (before,) = scene.step((detection(100), Observation(world.axis(0), 0.9)))
         (once,) = scene.step((detection(100), halfway))
         assert once.track_id == before.track_id
-        assert once.suspicion < 0
+        assert once.contradiction < 0
         (again,) = scene.step((detection(100), Observation(world.axis(0), 0.9)))
-        assert again.suspicion == 0
+        assert again.contradiction == 0
         numbers = [scene.step((detection(100), halfway))[0].track_id for _ in range(40)]
         assert numbers[0] == before.track_id
         assert numbers[-1] != before.track_id
@@ -315,5 +315,5 @@ def test_flatness_is_by_depth_before_motion_and_says_so() -> None:
     track.motion.verdict = "flat"
     assert (track.flatness, track.flatness_source, track.is_flat) == ("flat", "motion", True)
     for _ in range(10):
-        track.relief.add(Relief(0.02, 0.002))
+        track.bulge.add(Bulge(0.02, 0.002))
     assert (track.flatness, track.flatness_source, track.is_flat) == ("solid", "depth", False)

@@ -10,11 +10,11 @@ from face_recognition_node.vision import flatness
 from face_recognition_node.vision.faces import Detection, Intrinsics
 from face_recognition_node.vision.flatness import (
     FLAT,
-    LEAST_RELIEF_M,
+    LEAST_BULGE_M,
     SOLID,
     UNVERIFIED,
-    Relief,
-    ReliefEvidence,
+    Bulge,
+    BulgeEvidence,
     sample_face_depth,
 )
 from face_recognition_node.vision.pose import position_from_depth
@@ -24,9 +24,9 @@ SIZE = (480, 640)
 CENTRE = (320.0, 240.0)
 
 
-def measure_relief(depth_m: np.ndarray, detection: Detection) -> Relief | None:
+def measure_bulge(depth_m: np.ndarray, detection: Detection) -> Bulge | None:
     face = sample_face_depth(depth_m, detection)
-    return None if face is None else flatness.measure_relief(face)
+    return None if face is None else flatness.measure_bulge(face)
 
 
 def noisy(depth: np.ndarray, seed: int) -> np.ndarray:
@@ -76,11 +76,11 @@ def chest(distance: float, radius: float = 0.16) -> np.ndarray:
 
 
 def verdict_after(scene: np.ndarray, detection: Detection, frames: int = 5) -> str:
-    evidence = ReliefEvidence()
+    evidence = BulgeEvidence()
     for seed in range(frames):
-        relief = measure_relief(noisy(scene, seed), detection)
-        if relief is not None:
-            evidence.add(relief)
+        bulge = measure_bulge(noisy(scene, seed), detection)
+        if bulge is not None:
+            evidence.add(bulge)
     return evidence.verdict
 
 
@@ -101,27 +101,27 @@ def test_a_picture_on_a_telephone_and_on_a_shirt_is_flat() -> None:
     assert verdict_after(chest(1.5), face_at(1.5)) == FLAT
 
 
-def test_the_relief_of_a_noiseless_plane_is_zero_and_of_a_hollow_negative() -> None:
-    relief = measure_relief(plane(1.0, 35, -20).astype(np.float32), face_at(1.0))
-    assert relief is not None
-    assert abs(relief.metres) < 1e-5
+def test_the_bulge_of_a_noiseless_plane_is_zero_and_of_a_hollow_negative() -> None:
+    bulge = measure_bulge(plane(1.0, 35, -20).astype(np.float32), face_at(1.0))
+    assert bulge is not None
+    assert abs(bulge.metres) < 1e-5
     hollow = (2.0 - head(1.0)).astype(np.float32)
-    relief = measure_relief(hollow, face_at(1.0))
-    assert relief is not None
-    assert relief.metres < -LEAST_RELIEF_M
+    bulge = measure_bulge(hollow, face_at(1.0))
+    assert bulge is not None
+    assert bulge.metres < -LEAST_BULGE_M
 
 
 def test_little_depth_gives_no_verdict() -> None:
     nothing = np.full(SIZE, np.nan, np.float32)
-    assert measure_relief(nothing, face_at(1.0)) is None
+    assert measure_bulge(nothing, face_at(1.0)) is None
     half = noisy(head(1.0), 0)
     half[:, 315:] = np.nan
-    assert measure_relief(half, face_at(1.0)) is None
+    assert measure_bulge(half, face_at(1.0)) is None
     outside = Detection(np.array([900, 10, 950, 70], np.float32), 0.9, np.zeros((5, 2), np.float32))
-    assert measure_relief(noisy(head(1.0), 0), outside) is None
+    assert measure_bulge(noisy(head(1.0), 0), outside) is None
     six_pixels = Detection(np.array([317, 236, 323, 244], np.float32), 0.9, np.zeros((5, 2), np.float32))
-    assert measure_relief(noisy(head(1.0), 0), six_pixels) is None
-    assert ReliefEvidence().verdict == UNVERIFIED
+    assert measure_bulge(noisy(head(1.0), 0), six_pixels) is None
+    assert BulgeEvidence().verdict == UNVERIFIED
 
 
 def test_a_face_is_located_at_its_depth_along_its_ray() -> None:
@@ -133,15 +133,15 @@ def test_a_face_is_located_at_its_depth_along_its_ray() -> None:
     assert position == pytest.approx([(450 - 320) / FOCAL_PX * 2, (140 - 240) / FOCAL_PX * 2, 2.0])
 
 
-def test_an_unclear_relief_is_no_verdict_and_a_lasting_change_turns_it() -> None:
-    evidence = ReliefEvidence()
-    evidence.add(Relief(LEAST_RELIEF_M + 0.001, 0.004))
+def test_an_unclear_bulge_is_no_verdict_and_a_lasting_change_turns_it() -> None:
+    evidence = BulgeEvidence()
+    evidence.add(Bulge(LEAST_BULGE_M + 0.001, 0.004))
     assert evidence.verdict == UNVERIFIED
     for _ in range(20):
-        evidence.add(Relief(0.0, 0.003))
+        evidence.add(Bulge(0.0, 0.003))
     assert evidence.verdict == FLAT
     for _ in range(30):
-        evidence.add(Relief(0.02, 0.003))
+        evidence.add(Bulge(0.02, 0.003))
     assert evidence.verdict == SOLID
 
 
@@ -161,9 +161,9 @@ def test_real_heads_bulge(shared_data) -> None:
             metres = 1.0 + 0.06 * (depth - near) / (far - near)
             height, width = metres.shape
             box = np.array([0.15 * width, 0.15 * height, 0.85 * width, 0.85 * height], np.float32)
-            relief = measure_relief(metres, Detection(box, 0.99, np.zeros((5, 2), np.float32)))
-            if relief is not None:
-                bulging.append(relief.metres)
+            bulge = measure_bulge(metres, Detection(box, 0.99, np.zeros((5, 2), np.float32)))
+            if bulge is not None:
+                bulging.append(bulge.metres)
     assert len(bulging) > 0.8 * len(names)
-    assert np.mean(np.array(bulging) > LEAST_RELIEF_M) > 0.9
+    assert np.mean(np.array(bulging) > LEAST_BULGE_M) > 0.9
     assert min(bulging) > 0.004
