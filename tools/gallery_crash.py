@@ -146,7 +146,7 @@ def _leftovers(folder: Path, gone: set[str]) -> Iterator[str]:
                 read_export(path, FINGERPRINT)
             except FaceRecognitionError as error:
                 yield str(error)
-            continue  # it may hold whoever was there when it was made
+            continue  # it may hold anybody who was there when it was made
         yield from (
             f"{text} was forgotten and is in {path.name}" for text in gone if text.encode() in content
         )

@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def hardest(people: People, number: int) -> list[str]:
-    """Return the two most alike people, then whoever is most like anybody chosen before."""
+    """Return the two most alike people, then always the one most like anybody chosen before."""
     names = sorted(people)
     centers = np.stack([pool_views(people[name])[0] for name in names])
     cosines = centers @ centers.T

@@ -3,7 +3,7 @@
     ./run exec python tools/measure_yardstick.py ORL.zip RAP3DF.zip LFW.zip
 
 Some people are enrolled from three pictures, then strangers come one after the other, each for half of their
-pictures, one track. Whoever is neither named nor taken for a stranger seen before gets an id. In the end all
+pictures, one track. Those neither named nor taken for a stranger seen before get an id. In the end all
 come back for the other half. The rules are the node's own, asked after every picture as on the robot: a claim
 counts that was made at any time. Only the tracker has no part in it, which would split tracks of pictures so
 different. It prints, for each collection and number of people enrolled, over all draws:

@@ -95,10 +95,10 @@ def run_guarded(name: str, run: Callable[[argparse.Namespace], int], arguments: 
     """Return a command's exit code; a failure that the user can cure is a line, not a traceback."""
     try:
         code = int(run(arguments))
-        if sys.stdout is not None:  # closed by whoever started this
+        if sys.stdout is not None:  # closed by the parent process
             sys.stdout.flush()  # here, where it can still be told that nobody reads it
         return code
-    except BrokenPipeError:  # whoever read the answers has seen enough
+    except BrokenPipeError:  # the reader of the answers has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (OSError, FaceRecognitionError) as error:

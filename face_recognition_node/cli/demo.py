@@ -1,4 +1,4 @@
-"""``face-recognition demo``: the real nodes, as a robot runs them, on a video; enroll whoever comes first."""
+"""``face-recognition demo``: the real nodes, as a robot runs them, on a video; enroll the first to come."""
 
 from __future__ import annotations
 

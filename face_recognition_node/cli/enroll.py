@@ -97,7 +97,7 @@ def _goal(arguments: argparse.Namespace, source: FrameSource) -> EnrollmentGoal:
         selection = Track(arguments.track)
     if arguments.views < 0:
         raise InputError(f"--views: expected at least 1, got {arguments.views}")
-    # Whoever hands over a few pictures has chosen them; a recording has no hurry.
+    # A few pictures were chosen by hand; a recording has no hurry.
     minimum = 1 if _is_stills(arguments, source) else 0
     timeout_s = 0.0 if source.is_live else 3600.0
     return EnrollmentGoal(

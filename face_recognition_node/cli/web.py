@@ -37,7 +37,7 @@ def tell(address: str) -> None:
     """Print where the page is."""
     print(f"The page is at {address}", flush=True)
     if "token=" in address:
-        print("Whoever has this address sees the camera and can change the gallery.", flush=True)
+        print("Anybody with this address sees the camera and can change the gallery.", flush=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

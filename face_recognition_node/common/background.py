@@ -39,7 +39,7 @@ class BackgroundWriter(Closing):
             future = Future()
             try:
                 future.set_result(work())
-            except Exception as error:  # as an executor does: the future carries it to whoever asks
+            except Exception as error:  # as an executor does: the future carries it to its caller
                 future.set_exception(error)
         future.add_done_callback(_log_failure)
         return future

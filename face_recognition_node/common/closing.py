@@ -11,7 +11,8 @@ ClosingT = TypeVar("ClosingT", bound="Closing")
 class Closing:
     """A context manager that closes itself, also after an interrupt.
 
-    Whoever writes a file gives :meth:`_discard`, which is called in place of :meth:`close` after an error.
+    A class that writes a file overrides :meth:`_discard`, called in place of :meth:`close` after an
+    error.
     """
 
     __slots__ = ()

@@ -72,7 +72,7 @@ class Section:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]  # whoever inherits is a dataclass
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
             declared = item.metadata.get("parameter")
             if declared is not None:
                 object.__setattr__(self, item.name, declared.check(item.name, getattr(self, item.name)))

@@ -1,8 +1,8 @@
 """Who of the gallery the views of a newcomer show, perhaps.
 
 The views are pooled and compared as a track is (:mod:`person_models`). With the log-likelihood ratio
-``l_i`` of person ``i``, N persons in the gallery and the prior ``P(new) = nu`` (whoever introduces
-themselves is mostly new), the probability that it is this person and not somebody new is
+``l_i`` of person ``i``, N persons in the gallery and the prior ``P(new) = nu`` (people who introduce
+themselves are mostly new), the probability that it is this person and not somebody new is
 
     P(i) = sigma(l_i + ln((1 - nu) / (nu N))).
 

@@ -347,7 +347,7 @@ class EnrollmentSession:
         self._known = _first_enrolled(others, snapshot)
         warning = self._warning()
         notes = [*stored.notes, *([f"looks like {warning}"] if warning else [])]
-        # not the name first: whoever shows a sentence may begin it with a capital
+        # not the name first: a program that shows the sentence may begin it with a capital
         sentence = f"stored {person.label} with {len(self._kept)} new views ({self._kept.coverage})"
         self._result = EnrollmentResult(
             Outcome.STORED, "; ".join([sentence, *notes]), person.person_id, person.name, len(self._kept),

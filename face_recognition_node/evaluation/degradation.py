@@ -1,4 +1,4 @@
-"""What distance, motion and gloom do to a face, so that accuracy can be measured against them."""
+"""What distance, motion and low light do to a face, so that accuracy can be measured against them."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ def _views(snapshot: Snapshot, people: Sequence[Person]) -> Finding:
 
 def _strangers(share: float, n_people: int) -> Finding:
     text = f"About {100 * share:.1f} % of strangers will be given a name, with {n_people} enrolled."
-    advice = "Lower identity.target_false_accept_rate, or forget whoever does not take part."
+    advice = "Lower identity.target_false_accept_rate, or forget people who do not take part."
     return Finding("fine", "Strangers", text) if share <= 0.02 else Finding("look", "Strangers", text, advice)
 
 

@@ -126,7 +126,7 @@ def rename(at: Context, person_id: str, name: str) -> Edit[str]:
 def give_name(at: Context, person: Person, name: str) -> str:
     """Change a person's name and return the id, which is a new one for a stranger.
 
-    Whoever names a stranger enrolls them: the templates count as enrolled from then on, so that adaptation
+    To name a stranger is to enroll them: the templates count as enrolled from then on, so that adaptation
     can go on from them and its rollback leaves them.
     """
     if not person.is_stranger:

@@ -160,8 +160,8 @@ def write_private(path: Path, source: BinaryIO, may_replace: bool = False) -> No
     """Copy a stream into a file of mode 0600 that is whole and durable, or not there at all.
 
     Until it is whole it has no name, so that nothing stays of it if this process is killed. On a file system
-    without such files, and for a moment when another file is replaced, it has a hidden one; whoever writes
-    the file next removes what an earlier one left.
+    without such files, and for a moment when another file is replaced, it has a hidden one; the next
+    writer removes what an earlier one left.
 
     Raises:
         OSError: It cannot be written, or exists and may not be replaced.

@@ -243,7 +243,7 @@ class Gallery(Closing):
     def forget_strangers(self, person_ids: Iterable[str]) -> tuple[Person, ...]:
         """Forget, for good, those that are strangers when it comes to it.
 
-        Whoever has been named or joined with somebody in the meantime stays.
+        Who has been named or merged in the meantime stays.
         """
         wanted = list(person_ids)
         if not retention.strangers_among(self.snapshot(), wanted):

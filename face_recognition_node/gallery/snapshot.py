@@ -204,7 +204,7 @@ def _next(before: Snapshot, rows: Rows, config: GalleryConfig) -> Snapshot:
     table, index = before.table, before.index
     touched = np.array(sorted(rows.touched_templates), np.int64)
     if len(touched):
-        # Whoever was forgotten for good is not in the log; their templates are gone or somebody else's.
+        # People forgotten for good are not in the log; their templates are gone or somebody else's.
         whose = ["template_id", "person_id"]
         owners = dict(rows.templates[whose].tolist())
         earlier = before.table[rows_of(before.table, touched)][whose].tolist()

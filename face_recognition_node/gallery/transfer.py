@@ -272,9 +272,9 @@ def import_people(
 ) -> Edit[ImportReport]:
     """Store the people of a file under a session, by default the current one.
 
-    A stranger of another gallery gets a new number here: "stranger-7" there is not "stranger-7" here. Whoever
-    has a view that is stored here already, to the last bit, is the person who has it here, whatever the ids
-    say: two entries with the same views could never be told apart.
+    A stranger of another gallery gets a new number here: "stranger-7" there is not "stranger-7" here. A
+    person with a view that is stored here already, to the last bit, is the one who has it here, whatever the
+    ids say: two entries with the same views could never be told apart.
 
     Raises:
         GalleryConflictError: A person is here already and that is to be refused, or would have too many

@@ -172,7 +172,7 @@ def _is_picture(path: Path) -> bool:
         with path.open("rb") as stream:
             head = stream.read(256)
     except OSError:
-        return False  # whoever reads it says so
+        return False  # reading it will say so
     return picture_kind(head) != "" and path.suffix.lower() not in (".mjpg", ".mjpeg")
 
 

@@ -1,6 +1,6 @@
 """Write a network as the files that the robot runs: NAME.safetensors, NAME.onnx, NAME.json.
 
-Kernels are stored in half precision, which halves the files; whoever reads them computes in float32.
+Kernels are stored in half precision, which halves the files; they are computed with in float32.
 """
 
 from __future__ import annotations

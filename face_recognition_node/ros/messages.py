@@ -221,7 +221,7 @@ ENROLL_PERSON = Call(
 )
 
 FIND_PERSON = Call(
-    "~/find_person", FindPerson, "Search for a person; ends with the face, or with whoever was seen instead."
+    "~/find_person", FindPerson, "Search for a person; ends with the face, or with who was seen instead."
 )
 ACTIONS = (ENROLL_PERSON, FIND_PERSON)
 

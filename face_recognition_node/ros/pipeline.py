@@ -78,7 +78,7 @@ class FramePipeline:
     def exclusive(self) -> Iterator[None]:
         """Keep the recognizer to oneself between two images.
 
-        Whoever asks next is next: two locks, so that a busy worker cannot take the second one again before
+        Callers are served in turn: two locks, so that a busy worker cannot take the second one again before
         those who wait.
         """
         self._turn.acquire()

@@ -147,8 +147,8 @@ class Host(LoudNode):
 def open_runtime(settings: Settings, runs_begun: set[Path]) -> Runtime:
     """Load and warm the models and open the gallery.
 
-    This gallery is added to ``runs_begun``, those that this process has opened before: whoever was stored for
-    one run of the node outlives a cleanup of it.
+    This gallery is added to ``runs_begun``, those that this process has opened before: people stored for one
+    run of the node outlive a cleanup of it.
 
     Raises:
         ModelError: A model file is missing, does not belong to its card, or nothing can run it.

@@ -1,4 +1,4 @@
-"""Who may use the page: this machine, or whoever has the token; and only the page itself, no other site."""
+"""Who may use the page: this machine, or anybody with the token; and only the page itself, no other site."""
 
 from __future__ import annotations
 

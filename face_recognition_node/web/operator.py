@@ -195,7 +195,7 @@ class Operator(ABC):
         self._followers.append(on_picture)
 
     def _show(self, picture: Picture) -> None:
-        """Take a new picture; whoever is in it side by side is not one person."""
+        """Take a new picture; faces side by side in it are different people."""
         seen = sorted(face.person_id for face in picture.faces if face.person_id)
         with self._lock:
             self._picture = picture

@@ -58,7 +58,7 @@ TABLE = {
         late_rooms=words("networks"),
         late_libraries=words("openvino onnxruntime torch torch_tensorrt tensorrt safetensors retinaface"),
     ),
-    # The one place that puts models, configuration and objects together for whoever runs them.
+    # The one place that puts models, configuration and objects together for those who run them.
     "assembly": Room(
         words("common config vision tracking gallery identity enrollment recognizer"),
         ARRAYS,

@@ -99,7 +99,7 @@ def test_of_two_alike_the_one_who_speaks_is_addressed(scene: Scene) -> None:
     assert set(both(2, 0.0, 0.0)) == {1}
     assert both(4, 0.0, 3.5)[-1] == 2
     assert set(both(2, 0.0, 0.0)) == {2}, "nobody speaks: no reason to turn back"
-    assert both(6, 0.0, 3.5, 240.0)[-1] == 1, "who stands in front is addressed whoever speaks behind"
+    assert both(6, 0.0, 3.5, 240.0)[-1] == 1, "who stands in front is addressed, no matter who speaks behind"
 
 
 def test_nobody_and_then_the_nearer_one(scene: Scene) -> None:

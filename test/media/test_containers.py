@@ -124,7 +124,7 @@ def test_damaged_headers_raise_nothing(tmp_path: Path, suffix: str) -> None:
 
 def test_a_pipe_is_not_looked_into(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
-    assert video_streams(tmp_path / "pipe.mp4") == []  # and does not wait for whoever writes it
+    assert video_streams(tmp_path / "pipe.mp4") == []  # and does not wait for its writer
 
 
 def test_other_files_have_no_streams_to_choose_from(tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ def test_dark_and_burnt_out_faces_are_told_apart(crop: np.ndarray) -> None:
 def test_a_dark_room_is_no_sharper_than_a_lit_one(crop: np.ndarray) -> None:
     noise = np.random.default_rng(1).normal(0, 2, crop.shape)
     blurred = cv2.GaussianBlur(crop, (0, 0), 3)
-    gloom = np.clip(blurred * 0.15 + noise, 0, 255).astype(np.uint8)
-    lit, dim = (measure_sharpness(c[None], TEMPLATE[None])[0] for c in (blurred, gloom))
+    low_light = np.clip(blurred * 0.15 + noise, 0, 255).astype(np.uint8)
+    lit, dim = (measure_sharpness(c[None], TEMPLATE[None])[0] for c in (blurred, low_light))
     assert dim < lit + 0.25
 
 

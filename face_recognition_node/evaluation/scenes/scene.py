@@ -78,7 +78,7 @@ class Scene:
     """Actors before a wall."""
 
     name: str  # for reports
-    actors: tuple[Actor, ...]  # in any order; whoever is nearer covers whoever is farther away
+    actors: tuple[Actor, ...]  # in any order; the nearer cover the farther
     seconds: float  # length
     rate_hz: float = 10.0  # frames per second
     size: tuple[int, int] = (640, 480)  # (width, height) in pixels
