@@ -13,8 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
-pytest.importorskip("face_recognition_interfaces.msg", reason="needs the built interface package")
+pytest.importorskip("built_interfaces")
 
 from face_recognition_node.cli.demo_outputs import IdentityWatch, Screen
 from face_recognition_node.cli.processes import Children, isolated_environment, process_usage

@@ -208,7 +208,7 @@ class TestWithStandIns:
         assert node.kwargs["arguments"] == ["--ros-args", "--log-level", "debug"]
 
     def test_every_override_is_a_parameter_of_the_node(self) -> None:
-        pytest.importorskip("rclpy", reason="needs ROS 2")
+        pytest.importorskip("built_interfaces")
         from face_recognition_node.ros.parameters import declarations
 
         known = {name: type(value) for name, _, value in declarations()}
@@ -216,7 +216,7 @@ class TestWithStandIns:
             assert known[parameter] is str
 
     def test_every_value_for_the_source_is_a_parameter_of_it(self) -> None:
-        pytest.importorskip("rclpy", reason="needs ROS 2")
+        pytest.importorskip("built_interfaces")
         from face_recognition_node.common.parameters import flatten
         from face_recognition_node.ros.video_source import VideoSourceConfig
 

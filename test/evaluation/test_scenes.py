@@ -259,8 +259,7 @@ def test_an_unknown_scenario_is_refused(photographs: Path, capsys) -> None:
 
 @pytest.mark.ros
 def test_scenarios_ask_the_running_node(photographs: Path, capsys) -> None:
-    pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
-    pytest.importorskip("face_recognition_interfaces.msg", reason="needs the built interface package")
+    pytest.importorskip("built_interfaces")
     arguments = ["evaluate", "scenarios", str(photographs), "--short", "--only", "A9,A13", "--no-progress"]
     main([*arguments, "--json"])  # how fast it answers is the machine's matter
     names, forgetting = json.loads(capsys.readouterr().out)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="needs ROS 2 (rclpy)")
-pytest.importorskip("face_recognition_interfaces.msg", reason="needs the built interface package")
+pytest.importorskip("built_interfaces")
 
 from face_recognition_node.cli.processes import Children, isolated_environment
 from face_recognition_node.ros.remote import Remote
