@@ -100,10 +100,7 @@ class DetectorConfig(Section):
             )
 
     def least_score(self, heights_px: ArrayLike) -> NDArray[np.float32]:
-        """Return the score that faces of (N,) heights need, in pixels at the working resolution.
-
-        Linear in the logarithm of the height from 20 to 96 pixels, constant outside.
-        """
+        """Return the scores that (N,) heights, working pixels, need: linear in their logarithm, 20 to 96."""
         logarithms = np.log(np.maximum(np.asarray(heights_px, np.float32), 1e-6))
         ends = (self.far_score_threshold, self.score_threshold)
         return np.asarray(np.interp(logarithms, np.log([FAR_FACE_PX, NEAR_FACE_PX]), ends), np.float32)
@@ -341,10 +338,7 @@ class GalleryConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What can be set.
-
-    ``with_values(Config(), {"identity.target_false_accept_rate": 0.001})`` changes values by name.
-    """
+    """What can be set; :func:`with_values` changes values by their dotted names."""
 
     models: ModelsConfig = field(default_factory=ModelsConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)

@@ -71,10 +71,7 @@ def open_runner(card: ModelCard, models: ModelsConfig) -> ModelRunner:
 
 
 def auto_order(device: str) -> tuple[str, ...]:
-    """Return what ``auto`` tries on this machine, fastest first, for ``models.device``.
-
-    Torch comes second only for an NVIDIA GPU that it has and may use.
-    """
+    """Return what ``auto`` tries, fastest first; torch comes second only for an NVIDIA GPU it may use."""
     may_use_gpu = not device or device.lower().startswith("cuda")
     has_driver = any(path.exists() for path in _NVIDIA_DRIVER)
     if may_use_gpu and has_driver and importlib.util.find_spec("torch") is not None:

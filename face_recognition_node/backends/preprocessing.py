@@ -62,10 +62,7 @@ def noise_pictures(batch: int, height: int, width: int) -> ImageArray:
 
 
 def least_cosine(expected: tuple[FloatArray, ...], got: tuple[FloatArray, ...]) -> float:
-    """Return the smallest cosine between the outputs of two networks, over outputs and pictures.
-
-    Outputs of another number or shape, or that are not finite, give -1.
-    """
+    """Return the smallest cosine between two networks' outputs; -1 if shapes differ or one is not finite."""
     if [one.shape for one in expected] != [one.shape for one in got]:
         return -1.0
     worst = 1.0

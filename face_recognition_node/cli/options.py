@@ -52,10 +52,7 @@ class VerbParser(argparse.ArgumentParser):
 def add_verbs(
     parser: argparse.ArgumentParser, verbs: Mapping[str, str], modules: Mapping[str, str], **options: Any
 ) -> None:
-    """Give ``parser`` one verb per entry.
-
-    ``modules`` says which module of this folder a verb is, where it is not called as the verb.
-    """
+    """Give ``parser`` one verb per entry; ``modules`` are the modules of those that are not called so."""
     subparsers = parser.add_subparsers(required=True, parser_class=VerbParser, **options)
     for verb, summary in verbs.items():
         sub = subparsers.add_parser(verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
@@ -71,22 +68,14 @@ def given_path(text: str) -> Path:
 
 
 def filled(text: str) -> str:
-    """Return an argument that must not be empty (its type), as an unset variable of the shell is.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is blank.
-    """
+    """Return an argument that must not be blank (its type), as an unset variable of the shell is."""
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a text, got an empty one")
     return text
 
 
 def file_to_write(text: str) -> Path:
-    """Return the file that an argument names (its type): a mistake is told before the work, not after it.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is a folder, or lies where nothing can be written.
-    """
+    """Return the file that an argument names (its type); a mistake is told before the work, not after it."""
     path = given_path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; expected the name of a file in it")
@@ -207,10 +196,7 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
 def open_pipeline(
     arguments: argparse.Namespace, gallery: Path | None, settings: Mapping[str, object] = {}, **options: Any
 ) -> Pipeline:
-    """Open the pipeline that the arguments of :func:`add_pipeline` ask for; no gallery: in memory.
-
-    ``settings`` are parameters that the verb itself sets, ``options`` those of :meth:`Pipeline.open`.
-    """
+    """Open the pipeline of :func:`add_pipeline`, with the verb's own settings; no gallery: in memory."""
     from face_recognition_node.assembly import Pipeline
     from face_recognition_node.common.parameters import with_values
 

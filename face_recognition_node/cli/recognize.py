@@ -198,10 +198,7 @@ class Sighting:
 
 
 class Sightings:
-    """Collects who was claimed in the frames of a recording.
-
-    Times are counted from the stamp ``begin``, seconds; None: the first frame's.
-    """
+    """Collects who was claimed, at times counted from the stamp ``begin``; None: the first frame's."""
 
     def __init__(self, begin: float | None = None) -> None:
         self.frames = 0

@@ -19,11 +19,7 @@ PRIVATE = 0o600  # mode of every file that holds faces or names, whatever the um
 
 
 def user_folder(variable: str, below_home: str) -> Path | None:
-    """Return the user's folder that an XDG variable names, else its usual place below the home folder.
-
-    It is None where there is no home folder: in some containers the user has no entry in passwd, and HOME is
-    unset.
-    """
+    """Return the user's folder that an XDG variable names or its usual place; None without a home folder."""
     value = os.environ.get(variable, "")
     try:
         return Path(value) if os.path.isabs(value) else Path.home() / below_home

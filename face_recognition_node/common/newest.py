@@ -26,10 +26,7 @@ class WorkerCounts:
 
 
 class NewestItemWorker(Generic[ItemT]):
-    """Runs ``handle`` on its own thread for the newest item offered, one at a time.
-
-    ``on_error`` is called on that thread with an exception that ``handle`` let through; the thread goes on.
-    """
+    """Runs ``handle`` on its own thread for the newest item offered; ``on_error`` gets what it raises."""
 
     def __init__(
         self, handle: Callable[[ItemT], None], on_error: Callable[[Exception], None], name: str = "worker"

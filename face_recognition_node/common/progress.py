@@ -16,10 +16,7 @@ def progress_bar(
     title: str = "",
     shown: bool | None = None,
 ) -> Any:
-    """Return a bar on standard error, to iterate over or to use in a ``with`` and update.
-
-    ``unit`` is what is counted, in the singular. Without ``shown`` it is drawn on a terminal only.
-    """
+    """Return a bar on standard error, to iterate over or to update; without ``shown`` on a terminal only."""
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty() if shown is None else not shown

@@ -81,10 +81,7 @@ def interfaces_directory() -> Path:
 
 
 def cache_directory() -> Path | None:
-    """Return the folder for what can be rebuilt (compiled models), which only its owner can read.
-
-    It is None where it cannot be made, as for a user without a home folder in some containers.
-    """
+    """Return the user's private folder for what can be rebuilt; None where it cannot be made."""
     root = user_folder("XDG_CACHE_HOME", ".cache")
     if root is None:
         _log.warning("no home folder, so nothing is cached; name a folder by XDG_CACHE_HOME")

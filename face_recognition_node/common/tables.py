@@ -6,10 +6,7 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), indent: str = "") -> str:
-    """Return rows, of as many cells each, as lines of text whose columns stand below one another.
-
-    The columns numbered in ``right`` are aligned to the right, as figures are.
-    """
+    """Return rows of cells as lines whose columns are aligned, those numbered in ``right`` to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -41,10 +41,7 @@ JOIN_FALSE_MATCH_RATE = 1e-4
 def find_candidates(
     calibration: Calibration, views: Sequence[FaceView], snapshot: Snapshot, without: Collection[str] = ()
 ) -> list[Candidate]:
-    """Return whom the views, one or more of one person, with embeddings, look like, most probable first.
-
-    Persons ``without`` are not considered.
-    """
+    """Return whom the embedded views of one person look like, most probable first, ``without`` some."""
     if snapshot.n_templates == 0:
         return []
     embedding, quality = pool_views(views)

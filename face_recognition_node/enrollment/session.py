@@ -323,10 +323,7 @@ class EnrollmentSession:
         return None if own is None else self._gallery.snapshot().aliases.get(own, own)
 
     def _end(self, commit: Future[Stored], before: Sequence[Candidate]) -> None:
-        """Report what became of the commit; called on the writer's thread.
-
-        ``before`` are those whom the views looked like before they were stored.
-        """
+        """Report what became of the commit, on the writer's thread; ``before`` are the candidates then."""
         if commit.cancelled():
             return
         error = commit.exception()

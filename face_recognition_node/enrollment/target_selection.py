@@ -110,10 +110,7 @@ def prominence(
     image_size: tuple[int, int],
     area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
 ) -> float:
-    """Return how prominent a face is: near, frontal, plausible and central in the area, in pixels.
-
-    The image is (width, height) pixels; the area is x1, y1, x2, y2 in [0, 1] of them.
-    """
+    """Return how near, frontal, plausible and central in the area (x1, y1, x2, y2 in [0, 1]) a face is."""
     detection, quality = face.view.detection, face.view.quality
     width, height = image_size
     x1, y1, x2, y2 = area[0] * width, area[1] * height, area[2] * width, area[3] * height

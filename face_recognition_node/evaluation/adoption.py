@@ -116,10 +116,7 @@ def try_inputs(
     archive: LfwArchive,
     pairs: int = 400,
 ) -> list[Trial]:
-    """Return every candidate with its decidability index, best first, by some pairs of the archive.
-
-    ``embed_with`` returns (N, D) unit vectors of (N, 112, 112, 3) BGR uint8 crops under a convention.
-    """
+    """Return each candidate with its decidability, best first; ``embed_with`` embeds crops under one."""
     same, different = (np.flatnonzero(archive.pairs.is_same == kind) for kind in (True, False))
     half = pairs // 2
     chosen = np.concatenate([part[:: max(1, len(part) // half)][:half] for part in (same, different)])

@@ -55,11 +55,7 @@ def estimate(
     statistic: Callable[[np.ndarray], float] = np.mean,
     seed: int = 0,
 ) -> Estimate:
-    """Return ``statistic`` of ``values``, one a track, with its percentile interval.
-
-    ``clusters`` says whom each track belongs to; each is its own where not given. The exact interval of equal
-    values holds for the mean only.
-    """
+    """Return ``statistic`` of ``values`` with its percentile interval over clusters (None: each its own)."""
     data = np.asarray(values, np.float64)
     if clusters is not None and len(clusters) != len(data):
         raise InputError(f"clusters: expected {len(data)}, one per value, got {len(clusters)}")

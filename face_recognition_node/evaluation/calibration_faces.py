@@ -82,10 +82,7 @@ def embed_photographs(
     embedder: Embedder,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> LabelledFaces:
-    """Return every photograph (see :func:`list_photographs`) in every quality, embedded.
-
-    The detector finds the landmarks, for pose and quality. ``on_progress`` gets how many more are done.
-    """
+    """Return every photograph in every quality, embedded; ``on_progress`` gets how many more are done."""
     people = {person: number for number, person in enumerate(sorted({person_of(name) for name in names}))}
     embeddings: list[FloatArray] = []
     qualities: list[float] = []

@@ -64,10 +64,7 @@ class IdentificationResult:
 def person_similarity(
     probes: FloatArray, gallery: FloatArray, people: LabelArray
 ) -> tuple[FloatArray, LabelArray]:
-    """Return (P, G) the best similarity of each probe with each person, and the (G,) people in that order.
-
-    Of (P, D) and (T, D) unit vectors; ``people`` are the (T,) persons of the gallery's.
-    """
+    """Return (P, G) best similarities of (P, D) probes with people of (T, D) vectors, and the (G,) people."""
     order = np.argsort(people, kind="stable")
     names, starts = np.unique(people[order], return_index=True)
     if len(names) == 0 or len(probes) == 0:

@@ -173,10 +173,7 @@ def format_accept(points: Sequence[AcceptPoint]) -> list[str]:
 def evaluate_pairs(
     similarity: FloatArray, is_same: BoolArray, fold: NDArray[np.intp], person: Sequence[str] | None = None
 ) -> VerificationResult:
-    """Return all figures of a protocol, from (P,) cosines, kinds and folds (two or more).
-
-    ``person`` says whom each pair belongs to, for the interval; each pair is its own if not given.
-    """
+    """Return all figures of (P,) pairs in two or more folds, intervals over ``person`` (default: pairs)."""
     curve = roc_curve(similarity, is_same)
     if len(fold) != len(similarity) or len(np.unique(fold)) < 2:
         raise InputError(f"fold: expected {len(similarity)} numbers of at least two folds, got {len(fold)}")

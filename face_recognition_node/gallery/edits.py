@@ -87,10 +87,7 @@ def enroll(
 def learn(
     at: Context, person_id: str, templates: Sequence[NewTemplate], replaced_ids: Iterable[int] = ()
 ) -> Edit[str]:
-    """Store templates that the node found by itself, in place of others it had found.
-
-    It is no step of the operator's history; :func:`rollback_adaptation` takes it back.
-    """
+    """Store templates that the node found by itself; no step of the history (:func:`rollback_adaptation`)."""
     replaced = at.snapshot.templates(replaced_ids)
     person = at.snapshot.person(person_id)
     for template in replaced:
@@ -152,10 +149,7 @@ def _name_strangers(
 
 
 def merge(at: Context, keep_id: str, other_ids: str | Sequence[str]) -> Edit[str]:
-    """Give all templates of the other person(s) to one; the other ids lead to it from now on.
-
-    If the one that is to stay is a stranger and another has a name, that other one stays.
-    """
+    """Join others to one, to whom their ids then lead; somebody with a name is kept before a stranger."""
     others = _distinct(at.snapshot, [other_ids] if isinstance(other_ids, str) else other_ids)
     keep = at.snapshot.person(keep_id)
     if not others or any(other.person_id == keep.person_id for other in others):
@@ -242,15 +236,13 @@ def remove_templates(at: Context, template_ids: Iterable[int]) -> Edit[tuple[str
 def set_aside(
     at: Context, template_ids: Iterable[int], is_set_aside: bool = True, *, is_recorded: bool = True
 ) -> Edit[tuple[str, ...]]:
-    """Keep templates out of the search (or let them in again) and return their owners.
-
-    What the node does by itself is not recorded: undone, it would only be done again.
-    """
+    """Keep templates out of the search, or let them in again; return their owners."""
     templates = [t for t in at.snapshot.templates(template_ids) if t.is_set_aside != is_set_aside]
     for template in templates:
         at.rows.update("templates", template.template_id, {"is_set_aside": int(is_set_aside)})
     people = [at.snapshot.persons[owner] for owner in dict.fromkeys(t.person_id for t in templates)]
     edit = _edit_of_templates("set aside" if is_set_aside else "search again", len(templates), people)
+    # what the node does by itself is not recorded: undone, it would only be done again
     return replace(edit, is_recorded=is_recorded)
 
 
@@ -260,10 +252,7 @@ def _edit_of_templates(verb: str, n: int, people: Sequence[Person]) -> Edit[tupl
 
 
 def rollback_adaptation(at: Context, person_id: str | None = None) -> Edit[int]:
-    """Remove the templates that the node added by itself, of one person or of all; return how many.
-
-    One that is all a person has is kept.
-    """
+    """Remove what the node added by itself, of one person or all, but a person's last; return how many."""
     snapshot, n_removed, touched = at.snapshot, 0, []
     for person in snapshot.persons.values() if person_id is None else [snapshot.person(person_id)]:
         templates = snapshot.templates(person.template_ids) if person.n_adapted else ()

@@ -111,10 +111,7 @@ def has_residue(paths: Iterable[Path], removed: Sequence[bytes | str]) -> bool:
 
 
 def _pieces(item: bytes | str) -> Iterator[bytes]:
-    """Yield the bytes to look for: a copy may be cut at either side.
-
-    Of a text, the forms in which columns and the list of changes hold it.
-    """
+    """Yield the bytes to look for, of which a copy may be cut at either side, in all forms of a text."""
     if isinstance(item, bytes):
         last = len(item) - PIECE_BYTES
         pieces = (item[place : place + PIECE_BYTES] for place in range(0, last + 1, max(1, last // 4)))

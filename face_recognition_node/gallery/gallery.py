@@ -170,10 +170,7 @@ class Gallery(Closing):
         return self._store.troubles.in_words("scrub")
 
     def follow(self) -> None:
-        """Take over what another process has changed, and end what has to end; skipped while one is made.
-
-        The gallery's own thread does it now and then.
-        """
+        """Take over another process's changes, end what is late; skipped while a change is made."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -201,10 +198,7 @@ class Gallery(Closing):
             self.follow()
 
     def update_config(self, config: GalleryConfig) -> None:
-        """Use other parameters from the next change on (those that may change while running).
-
-        Commands, which have none of their own, follow the undo window.
-        """
+        """Use other parameters from the next change on; commands, which have none, follow the undo window."""
         with self._opened():
             if self._store.setting(UNDO_WINDOW) != config.undo_window_s:
                 with self._store.transaction() as transaction:
@@ -241,10 +235,7 @@ class Gallery(Closing):
     set_session = _method(retention.set_session, lambda snapshot, name: snapshot.sessions[name])
 
     def forget_strangers(self, person_ids: Iterable[str]) -> tuple[Person, ...]:
-        """Forget, for good, those that are strangers when it comes to it.
-
-        Who has been named or merged in the meantime stays.
-        """
+        """Forget, for good, those who are strangers still: neither named nor merged in the meantime."""
         wanted = list(person_ids)
         if not retention.strangers_among(self.snapshot(), wanted):
             return ()

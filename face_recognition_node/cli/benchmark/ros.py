@@ -37,10 +37,7 @@ _QUIET = ["--log-level", "error", "-r", f"__ns:={NAMESPACE}"]
 
 
 def prepare_images(folder: Path, size: tuple[int, int], faces: int, empty: int = 0) -> None:
-    """Write the frames of a wall with portraits, seen by a swaying camera with a noisy sensor.
-
-    ``empty`` pictures of the bare wall follow: everybody has left.
-    """
+    """Write frames of a wall with portraits, a swaying camera and noise, then ``empty`` of the bare wall."""
     from face_recognition_node.media.sample import sample_frame
 
     folder.mkdir()

@@ -23,10 +23,7 @@ PATIENCE_S = 60.0  # how long a loaded machine may take for anything that is not
 
 
 class Robot:
-    """The recognition node as a process of its own, what it answers, and a camera that shows it scenes.
-
-    Use :func:`robot`.
-    """
+    """The recognition node as a process, and a camera that shows it scenes; use :func:`robot`."""
 
     def __init__(self, remote: Remote, gallery: Path, started: float) -> None:
         from sensor_msgs.msg import Image

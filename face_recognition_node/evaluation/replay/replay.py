@@ -78,11 +78,7 @@ def replay(
     fresh_bench: Callable[[Mapping[str, Any]], Bench],
     on_frame: Callable[[str, RecognitionResult], None] = lambda place, result: None,
 ) -> ReplayReport:
-    """Play every episode and return what came out.
-
-    ``fresh_bench`` returns a bench for the scenario's settings, once an episode. ``on_frame`` is called after
-    each frame with the recording's name, for progress.
-    """
+    """Play every episode, each on a bench of its own, and return what came out."""
     reports = [
         _Run(episode, root, fresh_bench(scenario.settings), scenario.pause, on_frame).play()
         for episode in scenario.episodes
@@ -250,10 +246,7 @@ class _LiveEnrollment:
 
 
 def assign_truth(result: RecognitionResult, play: Play, seconds: float) -> list[tuple[str, IdentifiedFace]]:
-    """Pair each face with its true person, ``""`` where it is none.
-
-    Where several faces fit one person, the largest is the person; the others are nobody.
-    """
+    """Pair each face with its true person, ``""`` where it is none; of several the largest is the person."""
     if not isinstance(play.source, str):
         return _assign_boxes(result, play.source.truth(seconds))
     width, height = result.image_size

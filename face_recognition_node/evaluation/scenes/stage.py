@@ -89,11 +89,7 @@ class ScenarioOutcome:
 
 
 class Stage:
-    """Plays scenes through the real pipeline and keeps what was claimed in them.
-
-    If ``is_short``, fewer people and shorter scenes show that everything runs, not how well. ``on_frame`` is
-    called after each frame with the scene's name, for progress.
-    """
+    """Plays scenes through the real pipeline; if ``is_short``, to show that everything runs, not how well."""
 
     def __init__(
         self, cast: Cast, models: Models, config: Config, *, is_short: bool = False,
