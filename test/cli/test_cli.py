@@ -325,13 +325,14 @@ def test_a_device_is_written_to_and_never_replaced(
 
 
 def test_a_picture_of_the_source_is_not_drawn_over(
-    sample_gallery: Path, tmp_path: Path, guest_bgr: np.ndarray, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, guest_bgr: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = tmp_path / "pictures" / "0.png"
+    picture, gallery = tmp_path / "pictures" / "0.png", tmp_path / "party.db"
     picture.parent.mkdir()
     cv2.imwrite(str(picture), guest_bgr)
+    gallery.touch()  # what is refused is never opened
     before = picture.read_bytes()
-    words = ["recognize", str(picture.parent), "--gallery", str(sample_gallery)]
+    words = ["recognize", str(picture.parent), "--gallery", str(gallery)]
     assert main([*words, "--annotated", str(picture)]) == 2
     assert "would be overwritten" in capsys.readouterr().err
     assert picture.read_bytes() == before

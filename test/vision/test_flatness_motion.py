@@ -80,12 +80,12 @@ def verdicts(frames: Iterator[tuple[np.ndarray, Detection, float]]) -> set[str]:
     return said
 
 
-@pytest.mark.parametrize("degrees", [30, 40])
+@pytest.mark.parametrize("degrees", [30, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_tilted_picture_is_flat(portrait: np.ndarray, degrees: float) -> None:
     assert verdicts(film(portrait, None, degrees)) == {UNVERIFIED, FLAT}
 
 
-@pytest.mark.parametrize("degrees", [30, 40])
+@pytest.mark.parametrize("degrees", [30, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_turning_head_is_solid(portrait: np.ndarray, degrees: float) -> None:
     assert verdicts(film(portrait, head_depth(), degrees)) == {UNVERIFIED, SOLID}
 
@@ -108,7 +108,7 @@ def see_the_wall() -> Callable[[float], tuple[np.ndarray, Detection]]:
     return see
 
 
-@pytest.mark.parametrize("rate_hz", [5, 10, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rate_hz", [5, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (10, 30))])
 def test_no_portrait_on_a_wall_is_solid(rate_hz: int, see_the_wall) -> None:
     evidence = MotionEvidence()
     for k in range(round(5.2 * rate_hz)):  # as long as the guest's portrait is alone in view

@@ -76,8 +76,7 @@ def test_far_faces_in_1280x720(detector, portraits, rng, height, least):
     "size",
     [
         (480, 640),
-        (720, 1280),
-        *(pytest.param(s, marks=SLOW) for s in ((1080, 1920), (1280, 720))),
+        *(pytest.param(s, marks=SLOW) for s in ((720, 1280), (1080, 1920), (1280, 720))),
         (120, 160),
     ],
 )
