@@ -1,7 +1,7 @@
 """Declare a parameter once: type, default, bounds, description, whether it may change while running.
 
 A section is a frozen dataclass whose fields are made by :func:`parameter`. The same declaration makes the
-ROS parameters, the YAML file's test, the documentation table and the error messages.
+ROS parameters, the YAML files, the README's table and the error messages.
 """
 
 from __future__ import annotations
