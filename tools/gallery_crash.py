@@ -174,7 +174,7 @@ def _open(path: Path, keys: Path) -> Gallery:
 
 
 def _write_and_kill(path: Path, keys: Path, seed: int, delay_s: float) -> list[dict[str, Any]]:
-    """Start a writer, kill it ``delay_s`` after it is ready, and return what it said."""
+    """Start a writer, kill it ``delay_s`` after it is ready, and return its output."""
     command = [sys.executable, __file__, _WRITER, str(path), str(keys), str(seed)]
     root = Path(__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
@@ -183,8 +183,8 @@ def _write_and_kill(path: Path, keys: Path, seed: int, delay_s: float) -> list[d
         first = writer.stdout.readline()
         time.sleep(delay_s)
         writer.kill()
-        said = first + writer.stdout.read()
-    lines = said.split(b"\n")[:-1]  # what follows the last line's end was cut off by the kill
+        output = first + writer.stdout.read()
+    lines = output.split(b"\n")[:-1]  # what follows the last line's end was cut off by the kill
     return [json.loads(line) for line in lines]
 
 

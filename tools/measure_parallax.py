@@ -89,19 +89,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Print how often each verdict came."""
     detector = load_models(Config()).detector
     cast = Cast([arguments.data], detector)
-    told: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
     for path in sorted(cast.sources["clips"].iterdir()):
         source = open_source(str(path))
         frames = [Frame(f.image_bgr, k / source.rate_hz, "") for k, f in enumerate(source)]
-        told.update(judged(frames[first:], detector) for first in range(0, len(frames) - 8, 10))
-    print("clips", dict(told), flush=True)
+        verdicts.update(judged(frames[first:], detector) for first in range(0, len(frames) - 8, 10))
+    print("clips", dict(verdicts), flush=True)
     for swing in SWINGS:
         for is_picture in (False, True):
-            told = Counter(
+            verdicts = Counter(
                 judged(turned(person.meet[0].cutouts[0], swing, k, is_picture=is_picture), detector)
                 for k, person in enumerate(cast.people("heads", arguments.people))
             )
-            print(f"{'pictures' if is_picture else 'heads'} to {swing} degrees", dict(told), flush=True)
+            print(f"{'pictures' if is_picture else 'heads'} to {swing} degrees", dict(verdicts), flush=True)
     return 0
 
 

@@ -230,13 +230,13 @@ def read_reports(folder: Path) -> dict[str, Report]:
         path = folder / f"{name}.json"
         if not path.exists():
             verb = ["-m", "face_recognition_node.cli", "evaluate", "replay", name, "--json"]
-            said = subprocess.run([sys.executable, *verb], cwd=ROOT, stdout=subprocess.PIPE, check=False)
-            if said.returncode not in (
+            completed = subprocess.run([sys.executable, *verb], cwd=ROOT, stdout=subprocess.PIPE, check=False)
+            if completed.returncode not in (
                 0,
                 1,
             ):  # 1: a requirement was missed; the figures are true all the same
-                raise ConfigurationError(f"the replay of {name} failed with exit code {said.returncode}")
-            path.write_bytes(said.stdout)
+                raise ConfigurationError(f"the replay of {name} failed with exit code {completed.returncode}")
+            path.write_bytes(completed.stdout)
         reports[name] = json.loads(path.read_text(encoding="utf-8"))
         for sentence in reports[name]["unmet"]:
             print(f"{name}: NOT MET: {sentence}", file=sys.stderr)

@@ -88,9 +88,9 @@ def test_wrong_input_ends_with_code_2_and_the_cure(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
-    said = capsys.readouterr()
-    assert expected in said.err
-    assert said.out == ""
+    captured = capsys.readouterr()
+    assert expected in captured.err
+    assert captured.out == ""
     assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
 
 
@@ -145,9 +145,9 @@ def test_a_recording_is_recognized_from_end_to_end(
     assert names == {"Eileen"}
     assert {face["name"] for face in lines[-1]["faces"] if face["state"] == "known"} == {"Eileen"}
     assert len(list(open_source(str(video_path)))) == 65
-    said = capsys.readouterr().out
-    assert "Eileen" in said
-    assert "65 frames" in said
+    output = capsys.readouterr().out
+    assert "Eileen" in output
+    assert "65 frames" in output
 
 
 @pytest.mark.slow
@@ -177,9 +177,9 @@ def test_looking_changes_nothing_unless_strangers_are_kept(
     before = persons()
     assert main([*words, "--json", "-"]) == 1, "only the stranger is in view there"
     assert persons() == before == ["Eileen"]
-    said = capsys.readouterr()
-    assert all(json.loads(line)["faces"] is not None for line in said.out.splitlines())
-    assert "13 frames" in said.err
+    captured = capsys.readouterr()
+    assert all(json.loads(line)["faces"] is not None for line in captured.out.splitlines())
+    assert "13 frames" in captured.err
 
 
 @pytest.mark.slow
@@ -192,14 +192,14 @@ def test_an_interrupt_leaves_complete_files(sample_gallery: Path, tmp_path: Path
         while child.poll() is None and not (lines_path.exists() and lines_path.read_text().count("\n") >= 5):
             time.sleep(0.05)
         child.send_signal(signal.SIGINT)
-        said, _ = child.communicate(timeout=60)
+        output, _ = child.communicate(timeout=60)
     finally:
         child.kill()
     lines = [json.loads(line) for line in lines_path.read_text().splitlines()]
     assert child.returncode == 130
     assert 5 <= len(lines) < 360
     assert len(lines) - 1 <= len(list(open_source(str(video_path)))) <= len(lines)
-    assert f"{len(lines)} frames" in said or f"{len(lines) + 1} frames" in said
+    assert f"{len(lines)} frames" in output or f"{len(lines) + 1} frames" in output
 
 
 @pytest.mark.parametrize("verb", [["evaluate", "verification", "x"], ["calibrate", "x"]])
@@ -465,8 +465,8 @@ def test_a_home_folder_of_nobody_is_refused_in_one_line(arguments, tmp_path, mon
         code = main(arguments)
     except SystemExit as ended:  # what argparse refuses
         code = ended.code
-    told = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert code == 2
-    assert "~nobody_has_this_name" in told[-1]
-    assert told[-1].endswith("no such user's home folder")
-    assert "unexpected" not in told[-1]
+    assert "~nobody_has_this_name" in lines[-1]
+    assert lines[-1].endswith("no such user's home folder")
+    assert "unexpected" not in lines[-1]

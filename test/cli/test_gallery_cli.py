@@ -27,8 +27,8 @@ def do(path, capsys):
 
     def run(*words):
         code = main(["gallery", *words, "--gallery", str(path), "--json"])
-        said = capsys.readouterr()
-        return code, json.loads(said.out) if said.out else said.err
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out) if captured.out else captured.err
 
     return run
 
@@ -201,15 +201,15 @@ def test_the_benchmark_prints_json(tmp_path, capsys, monkeypatch):
 
 def test_more_steps_than_there_are_is_told_as_that(do):
     n_able = len(do("history")[1]["history"]) if "history" in do("history")[1] else 2
-    code, said = do("undo", "99")
+    code, answer = do("undo", "99")
     assert code == 2
-    assert f"only {n_able} changes can be undone, 99 were asked for" in said
+    assert f"only {n_able} changes can be undone, 99 were asked for" in answer
 
 
 def test_a_name_is_found_in_whichever_unicode_form_it_is_typed(do):
     assert do("rename", "Bob", "Zoe\u0308")[0] == 0
-    code, said = do("rename", "Zo\u00eb", "Zoe")
-    assert code == 0, said
+    code, answer = do("rename", "Zo\u00eb", "Zoe")
+    assert code == 0, answer
 
 
 def test_reembed_takes_the_network_that_settings_choose(path, capsys):

@@ -163,8 +163,8 @@ def test_the_samples_scenario_agrees_with_the_cameras_geometry(tmp_path: Path) -
         time = index / 30
         for seen in true_faces(time):
             x, y = (seen.box_xyxy[:2] + seen.box_xyxy[2:]) / 2 / [640, 480]
-            told = next((rule.who for rule in rules if rule.fits(float(x), float(y), time)), "")
-            assert told == seen.who, f"at {time:.2f} s, x = {x:.2f}"
+            labelled = next((rule.who for rule in rules if rule.fits(float(x), float(y), time)), "")
+            assert labelled == seen.who, f"at {time:.2f} s, x = {x:.2f}"
 
 
 @pytest.mark.parametrize("name", ["couple", "nobody_enrolled", "signers"])

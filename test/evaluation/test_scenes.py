@@ -159,8 +159,8 @@ def test_found_faces_are_paired_with_true_ones_by_overlap() -> None:
 
 
 def test_time_to_the_name_runs_from_plain_view_and_wrong_names_are_timed_without_a_break() -> None:
-    def claim(stamp: float, said: str) -> FrameClaim:
-        return FrameClaim(stamp, 0.5, IdentityState.KNOWN, said, said, "p1")
+    def claim(stamp: float, name: str) -> FrameClaim:
+        return FrameClaim(stamp, 0.5, IdentityState.KNOWN, name, name, "p1")
 
     track = TrueTrack("r", "a", tuple(map(claim, (2.0, 2.5, 3.0, 3.5), ("p2", "p2", "p1", "p2"))), (1.0, 2.0))
     assert seconds_to_name(track) == pytest.approx(2.0)

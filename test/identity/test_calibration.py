@@ -114,8 +114,8 @@ class TestTables:
 class TestCard:
     def test_round_trip(self) -> None:
         before = random_calibration()
-        said, tables = before.to_tables()
-        after = Calibration.from_tables(json.loads(json.dumps(said)), tables)
+        numbers, tables = before.to_tables()
+        after = Calibration.from_tables(json.loads(json.dumps(numbers)), tables)
         assert np.array_equal(after.ratio, before.ratio)
         assert np.array_equal(after.false_match, before.false_match)
         assert np.array_equal(after.prototypes, before.prototypes)
@@ -130,17 +130,17 @@ class TestCard:
         "missing", ["qualities", "prototypes", "comparisons_per_track", "log_false_match"]
     )
     def test_damage_is_named_with_its_cure(self, missing: str) -> None:
-        said, tables = random_calibration().to_tables()
-        said, tables = ({k: v for k, v in part.items() if k != missing} for part in (said, tables))
+        numbers, tables = random_calibration().to_tables()
+        numbers, tables = ({k: v for k, v in part.items() if k != missing} for part in (numbers, tables))
         with pytest.raises(ModelMismatchError, match="face-recognition calibrate"):
-            Calibration.from_tables(said, tables)
+            Calibration.from_tables(numbers, tables)
 
     def test_other_formats_and_truncated_tables(self) -> None:
-        said, tables = random_calibration().to_tables()
+        numbers, tables = random_calibration().to_tables()
         with pytest.raises(ModelMismatchError, match="format"):
-            Calibration.from_tables({**said, "format": 99}, tables)
+            Calibration.from_tables({**numbers, "format": 99}, tables)
         with pytest.raises(ModelMismatchError):
-            Calibration.from_tables(said, {**tables, "log_false_match": tables["log_false_match"][:-1]})
+            Calibration.from_tables(numbers, {**tables, "log_false_match": tables["log_false_match"][:-1]})
 
     def test_the_card_in_the_package(self) -> None:
         card = ModelCard.read(models_directory() / "efficientnet_b0_64.json")

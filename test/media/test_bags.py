@@ -134,9 +134,9 @@ def test_a_bag_of_a_clip_gives_the_names_of_the_clip(
             for r in results
         ]
 
-    said = names(open_source(str(woman)), open_source(str(clip)))
-    assert any(state == "known" for frame in said for state, _, _ in frame)
-    assert names(open_source(str(tmp_path / "woman")), open_source(str(tmp_path / "bag"))) == said
+    expected = names(open_source(str(woman)), open_source(str(clip)))
+    assert any(state == "known" for frame in expected for state, _, _ in frame)
+    assert names(open_source(str(tmp_path / "woman")), open_source(str(tmp_path / "bag"))) == expected
     replayed = open_sequence(tmp_path, "bag!/camera/image_raw" + ("" if is_raw else "/compressed"))
     assert [f.stamp for f in replayed] == pytest.approx([f.stamp for f in open_source(str(clip))], abs=1e-6)
 

@@ -65,9 +65,9 @@ def test_the_largest_stream_is_read_and_named(
     write_streams(path, *((size, 10) for size in sizes))
     assert [(found.width, found.height) for found in video_streams(path)] == list(sizes)
     source = open_source(str(path))
-    (said,) = caplog.messages
-    assert f"{len(sizes)} video streams (" in said
-    assert f"number {best + 1} is read" in said
+    (message,) = caplog.messages
+    assert f"{len(sizes)} video streams (" in message
+    assert f"number {best + 1} is read" in message
     for _ in range(2):
         frames = list(source)
         assert {frame.image_bgr.shape for frame in frames} == {(240, 320, 3)}

@@ -116,7 +116,7 @@ def test_clusters_give_identities_to_unlabelled_faces(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entry", "text", "said"),
+    ("entry", "text", "message"),
     [
         ("exclude", "row\n99\n", "row numbers from 0 to 5, got 99 to 99"),
         ("exclude", "row\nx\n", "1 whole numbers a line"),
@@ -126,12 +126,12 @@ def test_clusters_give_identities_to_unlabelled_faces(tmp_path):
         ("clusters", "row,identity\n2,7\n", "row 2 has the identity 2 already"),
     ],
 )
-def test_lists_of_other_faces_are_refused(entry, text, said, tmp_path):
+def test_lists_of_other_faces_are_refused(entry, text, message, tmp_path):
     archive = write_archive(tmp_path / "faces", people=[10, 2], images=2, unlabelled=2, teacher=False)
     with pytest.raises(SourceError, match="no such file"):
         TrainingData.open(DataRecipe(archive, **{entry: tmp_path / "list.csv"}))
     (tmp_path / "list.csv").write_text(text)
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         TrainingData.open(DataRecipe(archive, **{entry: tmp_path / "list.csv"}))
 
 

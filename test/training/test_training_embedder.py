@@ -377,8 +377,8 @@ def test_the_last_stage_of_a_run_can_start_another(finished, recipe, tmp_path):
     last = finished[0] / "metric" / "last.ckpt"
     size = torch.load(last, weights_only=True)["state_dict"]["project.weight"].shape[0]
     module = EmbedderStage(recipe.stages[1], 3, size)
-    said = load_start(module, str(last))
-    assert said == "started from last.ckpt, and project"
+    summary = load_start(module, str(last))
+    assert summary == "started from last.ckpt, and project"
     averaged = load_file(finished[1])
     assert torch.equal(module.network.embed.weight, averaged["embed.weight"])
 

@@ -74,9 +74,9 @@ def test_heads_fit_a_teacher_that_is_a_linear_map_of_the_network(faces):
     before = {name: value.clone() for name, value in module.network.state_dict().items()}
 
     aligned = torch.nn.functional.cosine_similarity(module.project(unit), teacher).mean()
-    said = fit_heads(module, data, everything)
+    summary = fit_heads(module, data, everything)
     fitted = torch.nn.functional.cosine_similarity(module.project(unit), teacher).mean()
-    assert "4 class centres" in said
+    assert "4 class centres" in summary
     assert aligned < 0.5 < 0.98 < fitted
     for name, value in module.network.state_dict().items():
         assert torch.equal(value, before[name])

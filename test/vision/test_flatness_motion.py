@@ -73,11 +73,11 @@ def film(
 
 def verdicts(frames: Iterator[tuple[np.ndarray, Detection, float]]) -> set[str]:
     evidence = MotionEvidence()
-    said = set()
+    verdicts = set()
     for image, detection, stamp in frames:
         evidence.add(image, detection, stamp)
-        said.add(evidence.verdict)
-    return said
+        verdicts.add(evidence.verdict)
+    return verdicts
 
 
 @pytest.mark.parametrize("degrees", [30, pytest.param(40, marks=pytest.mark.slow)])

@@ -61,8 +61,8 @@ def test_a_smaller_face_is_worse_but_not_blurred(crop: np.ndarray) -> None:
         before = now
     small = cv2.resize(crop, (40, 40), interpolation=cv2.INTER_AREA)
     enlarged = align_faces(small, TEMPLATE[None] * 40 / 112)[0]
-    told, untold = (measure_sharpness(enlarged[None], TEMPLATE[None] * s)[0] for s in (40 / 112, 1.0))
-    assert told > untold + 0.2, "knowing that the crop was enlarged has to make up for its softness"
+    known, unknown = (measure_sharpness(enlarged[None], TEMPLATE[None] * s)[0] for s in (40 / 112, 1.0))
+    assert known > unknown + 0.2, "knowing that the crop was enlarged has to make up for its softness"
 
 
 @pytest.mark.parametrize("kind", ["defocus", "motion"])
