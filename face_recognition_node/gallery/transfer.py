@@ -245,16 +245,12 @@ def _fingerprint(connection: sqlite3.Connection) -> str:
 
 
 class ImportConflict(str, Enum):
-    """What to do with a person whose id is in the gallery already.
+    """What to do with a person whose id is in the gallery already."""
 
-    ``merge`` adds the templates that are new and keeps the name used here, if there is one, ``skip`` leaves
-    the person as it is, ``copy`` stores it as another person, ``refuse`` imports nothing at all.
-    """
-
-    MERGE = "merge"
-    SKIP = "skip"
-    COPY = "copy"
-    REFUSE = "refuse"
+    MERGE = "merge"  # add the templates that are new; a name used here stays
+    SKIP = "skip"  # leave the person as it is
+    COPY = "copy"  # store it as another person
+    REFUSE = "refuse"  # import nothing at all
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,15 +34,11 @@ class SessionKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The label under which newcomers are stored, so that they can be forgotten together.
+    """The label under which newcomers are stored, so that they can be forgotten together."""
 
-    The default session has the name ``""`` and is permanent. Newcomers are forgotten after
-    ``time_to_live_s``; None: never.
-    """
-
-    name: str = ""
+    name: str = ""  # empty: the default session, which is permanent
     kind: SessionKind = SessionKind.PERMANENT
-    time_to_live_s: float | None = None
+    time_to_live_s: float | None = None  # after which newcomers are forgotten; None: never
 
     def expiry(self, created: float) -> float | None:
         """Return when somebody stored at ``created`` (Unix seconds) has to go, or None."""

@@ -22,17 +22,13 @@ LAST_MAP = 4  # side of the last feature map of a face of 112 pixels
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One row of the architecture's table.
+    """One row of the architecture's table."""
 
-    A block is ``expansion`` times wider inside; ``stride`` is that of the first block, ``kernel`` the side of
-    the depthwise kernel.
-    """
-
-    expansion: int
+    expansion: int  # how many times wider a block is inside
     channels: int
     blocks: int
-    stride: int
-    kernel: int
+    stride: int  # of the first block
+    kernel: int  # side of the depthwise kernel
 
 
 B0_STAGES = (

@@ -134,8 +134,7 @@ class RetinaFace(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the maps of strides 8, 16 and 32, each (B, 30, H / stride, W / stride).
 
-        Args:
-            x: (B, 3, H, W) BGR minus (104, 117, 123); H and W are multiples of 32.
+        ``x`` is (B, 3, H, W) BGR minus (104, 117, 123); H and W are multiples of 32.
         """
         levels = self.pyramid(self.backbone(x))
         maps = [

@@ -12,10 +12,7 @@ GREY_FACE_SIZE = 64
 class SiameseEncoder(nn.Module):
     """Three blocks of convolution, pooling and dropout, then a linear layer; its output is not normalised.
 
-    Args:
-        dropout: Share of features dropped after each block while training.
-        input_channels: 1 for grey faces, 3 for colour.
-        embedding_size: Numbers in an embedding.
+    ``dropout`` is the share of features dropped after each block while training.
     """
 
     def __init__(self, dropout: float = 0.3, input_channels: int = 1, embedding_size: int = 128) -> None:

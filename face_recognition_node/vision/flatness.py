@@ -51,15 +51,12 @@ _DEEPEST_FACE_M = 0.12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceDepth:
-    """Depth samples of one face: (N,) metres, and (N,) places on the unit disc that stands for the face.
+    """Depth samples of one face, at (N,) places on the unit disc that stands for it."""
 
-    ``x`` goes to the right, ``y`` down; ``median`` is that of the depth.
-    """
-
-    x: FloatArray
-    y: FloatArray
-    metres: FloatArray
-    median: float
+    x: FloatArray  # to the right
+    y: FloatArray  # down
+    metres: FloatArray  # (N,)
+    median: float  # of the metres
 
 
 def sample_face_depth(depth_m: FloatArray, detection: Detection) -> FaceDepth | None:
@@ -125,13 +122,10 @@ def measure_bulge(face: FaceDepth) -> Bulge | None:
 
 @dataclass(slots=True)
 class BulgeEvidence:
-    """What the frames of a track say together: a mean weighted by precision that forgets slowly.
-
-    ``precision`` is the inverse of the variance, 1/m²; 0: nothing is known.
-    """
+    """What the frames of a track say together: a mean weighted by precision that forgets slowly."""
 
     metres: float = 0.0
-    precision: float = 0.0
+    precision: float = 0.0  # inverse of the variance, 1/m²; 0: nothing is known
 
     def add(self, bulge: Bulge) -> None:
         """Take one frame into account; ten frames at most are remembered."""

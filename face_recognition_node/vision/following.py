@@ -36,17 +36,13 @@ _RealArray = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FacePatch:
-    """What is kept of a face to find it in the next frame: an (S, S) grey window around it.
-
-    Its upper left corner lies at ``left``, ``top`` in the frame; ``scale`` pixels of the frame are one of
-    its.
-    """
+    """What is kept of a face to find it in the next frame."""
 
     detection: Detection
-    left: float
+    left: float  # of the window in the frame, pixels
     top: float
-    scale: float
-    window: ImageArray
+    scale: float  # pixels of the frame that are one of the window
+    window: ImageArray  # (S, S) grey, around the face
 
 
 def remember_face(image_bgr: ImageArray, detection: Detection) -> FacePatch:
