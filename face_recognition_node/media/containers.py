@@ -38,21 +38,23 @@ class VideoStream:
 def best_stream(path: Path) -> str:
     """Return what OpenCV has to open for the best video stream of a file: the first of the largest.
 
-    A thumbnail is the last choice. The log names the stream that is read, of several.
+    A thumbnail is the last choice. The log names the stream that is read, of several. The path is absolute:
+    of a relative one FFmpeg takes what is before a colon for a protocol, as in 2026-01-17T20:15.mp4.
 
     Raises:
         SourceError: If it is not the first, and the path cannot be part of a URL of FFmpeg.
     """
+    whole = str(path.absolute())
     streams = video_streams(path)
     if len(streams) < 2:
-        return str(path)
+        return whole
     best = max(streams, key=lambda stream: (not stream.is_picture, stream.width * stream.height))
     number = streams.index(best)
     sizes = ", ".join(f"{stream.width}x{stream.height}" for stream in streams)
     LOGGER.warning("%s: %d video streams (%s); number %d is read", path, len(streams), sizes, number + 1)
     if number == 0:
-        return str(path)
-    if "|" in str(path.absolute()):
+        return whole
+    if "|" in whole:
         raise SourceError(f"{path}: expected a path without '|', as FFmpeg has to choose a stream; rename it")
     parts, begin = [], 0
     for stream in streams:
@@ -60,7 +62,7 @@ def best_stream(path: Path) -> str:
             parts += [(begin, stream.place), (stream.substitute, stream.substitute + 1)]
             begin = stream.place + 1
     parts.append((begin, path.stat().st_size))
-    return "concat:" + "|".join(f"subfile,,start,{a},end,{b},,:{path.absolute()}" for a, b in parts)
+    return "concat:" + "|".join(f"subfile,,start,{a},end,{b},,:{whole}" for a, b in parts)
 
 
 def video_streams(path: Path) -> list[VideoStream]:

@@ -46,7 +46,8 @@ class VideoWriter(Closing):
             raise InputError(f"rate: expected frames per second between 0 and 1000, got {rate}")
         # MPEG-4 counts time in at most 65535 parts of a second, and OpenCV takes thousandths above 65 Hz
         self._rate = rate if rate < 65 else round(rate, 2 if rate < 655 else 0)
-        self._partial = self.path.with_name(f".{self.path.stem}.partial{suffix}")
+        # absolute, or FFmpeg would take what is before a colon for a protocol: 2026-01-17T20:15.mp4
+        self._partial = self.path.absolute().with_name(f".{self.path.stem}.partial{suffix}")
         self._partial.unlink(missing_ok=True)  # of a run that was killed
         self._video: cv2.VideoWriter | None = None
         self._size: tuple[int, int] | None = None

@@ -70,6 +70,19 @@ def test_video_keeps_its_timing_and_can_be_read_twice(tmp_path: Path) -> None:
     assert [frame.stamp for frame in open_source(str(path), rate=50)] == pytest.approx(np.arange(10) / 50)
 
 
+@pytest.mark.parametrize("name", ["2026-01-17T20:15.avi", "file:a.avi", "concat:a|b.avi", "%03d.avi"])
+def test_a_relative_name_with_a_colon_is_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter(name, rate=10) as writer:
+        writer.write(plain(100))
+        writer.write(plain(100))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    source = open_source(name)
+    assert (source.name, len(list(source))) == (name, 2)
+
+
 def test_a_recording_behind_a_url_is_a_recording(clips: Path) -> None:
     by_path, by_url = open_source(str(clips / "eat.mkv")), open_source((clips / "eat.mkv").as_uri())
     assert (by_url.is_live, by_url.n_frames) == (False, by_path.n_frames)
