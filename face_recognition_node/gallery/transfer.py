@@ -172,7 +172,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     if size > MOST_BYTES:
         raise GalleryUnavailableError(
             f"{path} is too large to import ({size >> 20} MiB, at most {MOST_BYTES >> 20}); "
-            "export it in parts (--only)"
+            "export some of its people at a time"
         )
     deadline = time.monotonic() + DEADLINE_S + size / BYTES_PER_SECOND
     try:
