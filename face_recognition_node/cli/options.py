@@ -76,11 +76,15 @@ def filled(text: str) -> str:
 
 def file_to_write(text: str) -> Path:
     """Return the file that an argument names (its type); a mistake is told before the work, not after it."""
+    from face_recognition_node.gallery.schema import is_part_of_gallery
+
     path = given_path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; expected the name of a file in it")
     if path.exists() and not path.is_file():  # the file comes to its place whole, and a device would be gone
         raise argparse.ArgumentTypeError(f"{path} is a device or a pipe; expected the name of a file")
+    if is_part_of_gallery(path):
+        raise argparse.ArgumentTypeError(f"{path} is part of a gallery, which would be overwritten")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{path} cannot be written; expected a place in a writable folder")

@@ -87,8 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
     # looking at a video changes nothing: nobody makes room for who is met
     settings = {} if arguments.keep_strangers else {"strangers.maximum_strangers": MOST_STRANGERS}
     read = [user_path(arguments.source, "any", name="source"), *([] if path is None else [path])]
-    for target in (arguments.json, arguments.annotated, arguments.bag):
+    targets = [one for one in (arguments.json, arguments.annotated, arguments.bag) if one is not None]
+    for target in targets:
         _refuse_the_same(target, *read)
+    if len({Path(target).resolve() for target in targets}) < len(targets):
+        raise InputError("--json, --annotated and --bag: expected different files, got one name twice")
     sightings = Sightings(source.origin)
     is_interrupted = False
     with contextlib.ExitStack() as stack:
@@ -151,11 +154,11 @@ def _fit(image_bgr: ImageArray, size: tuple[int, int] | None) -> ImageArray:
     return canvas
 
 
-def _refuse_the_same(target: str | Path | None, *sources: Path) -> None:
+def _refuse_the_same(target: str | Path, *sources: Path) -> None:
     """Raise InputError if a file to write is one that is read, or one of the pictures that are."""
     from face_recognition_node.media.sources import IMAGE_SUFFIXES
 
-    if target is None or target == STANDARD_OUTPUT:
+    if target == STANDARD_OUTPUT:
         return
     path = Path(target)
     for source in sources:

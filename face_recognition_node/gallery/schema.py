@@ -124,6 +124,21 @@ def require_gallery(connection: sqlite3.Connection, path: Path | None) -> None:
             raise GalleryUnavailableError(f"{path} is not a gallery: {what} (nothing was changed)")
 
 
+def is_part_of_gallery(path: Path) -> bool:
+    """Return whether a file is a gallery, an export, or SQLite's log or the log's index beside one."""
+    real = path.resolve()
+    files = [real, *(real.with_name(real.name.removesuffix(end)) for end in ("-wal", "-shm", "-journal"))]
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                head = stream.read(72)
+        except OSError:
+            continue
+        if head.startswith(b"SQLite format 3\0") and head[68:] == APPLICATION_ID.to_bytes(4, "big"):
+            return True
+    return False
+
+
 def format_of(connection: sqlite3.Connection) -> tuple[int, int]:
     """Return whose the file is, and in which version of its format; zeros for a new one."""
     application, version = (

@@ -224,10 +224,25 @@ def test_what_is_read_is_not_overwritten_and_what_is_refused_empties_nothing(
     sample_gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sample_gallery.read_bytes()
-    words = ["recognize", "sample", "--end", "0.1", "--gallery", str(sample_gallery)]
-    assert main([*words, "--json", str(sample_gallery)]) == 2
-    assert "would be overwritten" in capsys.readouterr().err
+    link, log = tmp_path / "link.json", sample_gallery.with_name(sample_gallery.name + "-wal")
+    link.symlink_to(sample_gallery)
+    for words in (
+        ["recognize", "sample", "--end", "0.1", "--gallery", str(sample_gallery), "--json"],
+        ["recognize", "sample", "--bag"],
+        ["enroll", "Bea", "sample", "--gallery", str(tmp_path / "other.db"), "--json"],
+        ["rehearse", "sample", "--report"],
+        ["calibrate", "x", "--plot"],
+    ):
+        for target in (sample_gallery, link, log):
+            with pytest.raises(SystemExit) as ended:
+                main([*words, str(target)])
+            assert ended.value.code == 2
+            assert "would be overwritten" in capsys.readouterr().err
     assert sample_gallery.read_bytes() == before
+    assert not log.exists()
+    words = ["recognize", "sample", "--end", "0.1", "--json", str(tmp_path / "a.png")]
+    assert main([*words, "--annotated", str(tmp_path / "a.png")]) == 2
+    assert "different files" in capsys.readouterr().err
     (tmp_path / "junk.db").write_text("no gallery")
     (tmp_path / "seen.jsonl").write_text("of an earlier run")
     words = ["recognize", "sample", "--gallery", str(tmp_path / "junk.db")]
