@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from face_recognition_node.cli.options import add_address
+from face_recognition_node.cli.options import add_address, file_to_write, given_path
 from face_recognition_node.cli.processes import Children, enter_own_network
+from face_recognition_node.cli.recognize import refuse_the_same
 from face_recognition_node.gallery.files import default_gallery_path
 from face_recognition_node.media.sources import FrameSource, is_url, open_source
 
@@ -54,11 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--name", help="name to enroll (default: the built-in clip's, or Guest)")
     add(
         "--gallery",
+        type=given_path,
         metavar="FILE",
         help="gallery file to use and keep, or 'default' for the user's; without it, one that is deleted "
         "at the end",
     )
-    add("--annotated", metavar="OUT.mp4", help="write the annotated video")
+    add("--annotated", type=file_to_write, metavar="OUT.mp4", help="write the annotated video")
     add("--once", action="store_true", help="end with the clip; exit code 0 only if people were identified")
     add(
         "--web",
@@ -74,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     # a camera is left to the node that will own it; of a recording it is seen here that it can be played
     is_camera = arguments.source.isdigit() and not Path(arguments.source).exists()
     source = None if is_camera else open_source(arguments.source)
+    if source is not None and arguments.annotated is not None:
+        refuse_the_same(arguments.annotated, Path(arguments.source).expanduser())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from face_recognition_node.cli.demo_outputs import IdentityWatch, Screen
 
@@ -83,12 +87,12 @@ def run(arguments: argparse.Namespace) -> int:
         gallery = arguments.gallery
         if gallery is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="face_recognition_demo_"))
-            gallery = str(Path(folder) / "gallery.db")
+            gallery = Path(folder) / "gallery.db"
             screen.line("The faces of this demo are deleted at its end (--gallery FILE keeps them).")
-        elif gallery == "default":
-            gallery = str(default_gallery_path())
+        elif gallery == Path("default"):
+            gallery = default_gallery_path()
         try:
-            return _play(arguments, source, str(Path(gallery).absolute()), screen, watch)
+            return _play(arguments, source, str(gallery.absolute()), screen, watch)
         except KeyboardInterrupt:
             screen.end()
             screen.line(watch.summary())

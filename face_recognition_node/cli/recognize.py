@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     read = [user_path(arguments.source, "any", name="source"), *([] if path is None else [path])]
     targets = [one for one in (arguments.json, arguments.annotated, arguments.bag) if one is not None]
     for target in targets:
-        _refuse_the_same(target, *read)
+        refuse_the_same(target, *read)
     if len({Path(target).resolve() for target in targets}) < len(targets):
         raise InputError("--json, --annotated and --bag: expected different files, got one name twice")
     sightings = Sightings(source.origin)
@@ -154,7 +154,7 @@ def _fit(image_bgr: ImageArray, size: tuple[int, int] | None) -> ImageArray:
     return canvas
 
 
-def _refuse_the_same(target: str | Path, *sources: Path) -> None:
+def refuse_the_same(target: str | Path, *sources: Path) -> None:
     """Raise InputError if a file to write is one that is read, or one of the pictures that are."""
     from face_recognition_node.media.sources import IMAGE_SUFFIXES
 

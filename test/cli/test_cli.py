@@ -232,6 +232,7 @@ def test_what_is_read_is_not_overwritten_and_what_is_refused_empties_nothing(
         ["enroll", "Bea", "sample", "--gallery", str(tmp_path / "other.db"), "--json"],
         ["rehearse", "sample", "--report"],
         ["calibrate", "x", "--plot"],
+        ["demo", "--annotated"],
     ):
         for target in (sample_gallery, link, log):
             with pytest.raises(SystemExit) as ended:
@@ -472,6 +473,8 @@ def test_a_port_that_is_none_is_refused_before_the_models_load(port: str, capsys
         ["gallery", "list", "--gallery", "~nobody_has_this_name/people.db"],
         ["gallery", "import", "~nobody_has_this_name/people.db", "--gallery", "here.db"],
         ["evaluate", "replay", "~nobody_has_this_name/scenario.yaml"],
+        ["demo", "--annotated", "~nobody_has_this_name/seen.mp4"],
+        ["demo", "--gallery", "~nobody_has_this_name/people.db"],
     ],
 )
 def test_a_home_folder_of_nobody_is_refused_in_one_line(arguments, tmp_path, monkeypatch, capsys) -> None:

@@ -98,6 +98,15 @@ def test_a_source_that_is_not_there_is_told_before_anything_starts() -> None:
     assert "Traceback" not in output
 
 
+def test_the_source_is_not_drawn_over(clip: Path) -> None:
+    picture = next(clip.iterdir())
+    before = picture.read_bytes()
+    process = demo("--source", str(clip), "--annotated", str(picture))
+    assert "would be overwritten" in process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 2
+    assert picture.read_bytes() == before
+
+
 def test_what_the_user_has_set_is_left_alone() -> None:
     assert "ROS_DOMAIN_ID" not in isolated_environment({"ROS_DOMAIN_ID": "7"})
     fresh = isolated_environment({})
