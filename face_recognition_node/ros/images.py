@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from face_recognition_node.common.errors import ConfigurationError, FrameError
 from face_recognition_node.media.pixels import camera_intrinsics, depth_to_metres
+from face_recognition_node.ros.executors import spin
 from face_recognition_node.ros.messages import stamp_to_seconds
 from face_recognition_node.ros.parameters import NodeConfig
 from face_recognition_node.vision.faces import FloatArray, Intrinsics
@@ -86,14 +87,8 @@ class ImageInput:
             node.get_logger().warning(text)
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(self._companion)
-        self._thread = threading.Thread(target=self._spin, name="images", daemon=True)
+        self._thread = threading.Thread(target=spin, args=[self._executor], name="images", daemon=True)
         self._thread.start()
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
 
     def topic(self, config: NodeConfig) -> str:
         """Return the full name of the image topic, remapping included.

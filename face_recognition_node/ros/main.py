@@ -116,10 +116,11 @@ def run_node(
         0 after an orderly end, 1 after the executor failed, 2 if the node could not be made.
     """
     import rclpy
-    from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+    from rclpy.executors import MultiThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
     from face_recognition_node.common.errors import FaceRecognitionError
+    from face_recognition_node.ros.executors import spin
     from face_recognition_node.ros.lifecycle import shut_down
     from face_recognition_node.ros.remote import why_ros_cannot_start
 
@@ -139,18 +140,16 @@ def run_node(
         executor = MultiThreadedExecutor(num_threads=threads)
         executor.add_node(node)
 
-        def spin() -> None:
+        def spin_to_the_end() -> None:
             try:
-                executor.spin()
-            except ExternalShutdownException:
-                pass
+                spin(executor)
             except BaseException as error:  # whatever ended the executor ends the process, reported below
                 failed.append(error)
                 raise
             finally:
                 stop.set()
 
-        spinner = threading.Thread(target=spin, name="executor", daemon=True)
+        spinner = threading.Thread(target=spin_to_the_end, name="executor", daemon=True)
         spinner.start()
         stop.wait()
         shut_down(node)

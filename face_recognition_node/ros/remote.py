@@ -11,11 +11,12 @@ import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action.client import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from face_recognition_node.common.errors import FaceRecognitionError
+from face_recognition_node.ros.executors import spin
 
 POLL_S = 0.01
 ASK_AGAIN_S = 5.0  # seconds after which a question that changes nothing is taken for lost
@@ -68,9 +69,7 @@ class Remote:
 
     def _spin(self) -> None:
         try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+            spin(self._executor)
         except Exception as error:  # of a callback; raised where somebody waits
             self._failure = error
 
