@@ -1,4 +1,4 @@
-"""What is it worth to have been trained on somebody? For docs/training.md; needs the `train` extra.
+"""What is it worth to have been trained on somebody? For docs/notes/training.md; needs the `train` extra.
 
     ./run exec python tools/measure_memory.py WEIGHTS.safetensors … --data ../shared/data
 

@@ -1,4 +1,4 @@
-"""Count newcomers who take over somebody else's stranger, for docs/identity.md.
+"""Count newcomers who take over somebody else's stranger, for docs/notes/performance.md.
 
     ./run exec python tools/measure_takeover.py ORL.zip RAP3DF.zip LFW.zip
 

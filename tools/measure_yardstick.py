@@ -1,4 +1,4 @@
-"""Measure how strangers fare while few people are enrolled, for docs/identity.md.
+"""Measure how strangers fare while few people are enrolled, for docs/notes/performance.md.
 
     ./run exec python tools/measure_yardstick.py ORL.zip RAP3DF.zip LFW.zip
 

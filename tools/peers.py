@@ -1,6 +1,6 @@
 """What a team would use instead, for side-by-side benchmarks: each only where its package is installed.
 
-    pip install -r requirements/benchmark.txt
+    pip install --no-deps -r requirements/benchmark.txt
 
 dlib with the models of face_recognition is the engine inside most ROS packages for faces.
 """
@@ -27,7 +27,8 @@ def is_installed(*modules: str) -> bool:
     for module in modules:
         if importlib.util.find_spec(module) is None:
             _log.info(
-                "peer left out: %s is not installed (pip install -r requirements/benchmark.txt)", module
+                "peer left out: %s is not installed (pip install --no-deps -r requirements/benchmark.txt)",
+                module,
             )
             return False
     return True
