@@ -102,6 +102,8 @@ def forwarded_logs(logger: Any) -> Iterator[None]:
     package.addHandler(handler)
     package.propagate = False
     package.setLevel(logging.DEBUG if logger.get_effective_level() <= logging.DEBUG else logging.INFO)
-    yield
-    package.removeHandler(handler)
-    package.propagate = True
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.propagate = True

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from face_recognition_node.common.errors import FaceRecognitionError
 from face_recognition_node.common.parameters import Section, fixed_parameter, flatten
 from face_recognition_node.media.sources import FrameSource, open_source
-from face_recognition_node.ros.lifecycle import LoudNode, loud, start_up, state_label
+from face_recognition_node.ros.lifecycle import LoudNode, forwarded_logs, loud, start_up, state_label
 from face_recognition_node.ros.messages import bgr_to_image, bgr_to_jpeg
 from face_recognition_node.ros.parameters import declare
 from face_recognition_node.vision.faces import Frame
@@ -142,7 +142,8 @@ class VideoSource(LoudNode):
     def _open(self) -> FrameSource:
         config = self._running
         size = (config.width, config.height) if config.width and config.height else None
-        return open_source(config.source, rate=config.rate or None, size=size).from_zero()
+        with forwarded_logs(self.get_logger()):
+            return open_source(config.source, rate=config.rate or None, size=size).from_zero()
 
     def _stop_playing(self) -> None:
         player, self._player = self._player, None

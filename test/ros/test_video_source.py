@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -35,12 +36,15 @@ class Camera:
             yield Frame(np.zeros((8, 8, 3), np.uint8), float(k))
 
 
-def test_a_camera_that_broke_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_broke_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     openings: list[str] = []
     back = threading.Event()
 
     def open_source(source: str, **wishes: object) -> Camera:
         openings.append(source)
+        logging.getLogger("face_recognition_node.media.containers").warning("2 streams")
         if len(openings) in (2, 3):
             raise SourceError("camera 0: cannot be opened")
         if len(openings) > 4:
@@ -64,6 +68,9 @@ def test_a_camera_that_broke_is_opened_again(monkeypatch: pytest.MonkeyPatch) ->
         assert back.wait(ros_world.PATIENCE)
         node.trigger_deactivate()
         assert len(sent) >= 6
+        written = capfd.readouterr().err.splitlines()
+        assert all("[WARN]" in line for line in written if "2 streams" in line), "in the words of ROS"
+        assert sum("2 streams" in line for line in written) >= 5
         node._publisher = real
     finally:
         node.destroy_node()
