@@ -79,14 +79,17 @@ def file_to_write(text: str) -> Path:
     from face_recognition_node.gallery.schema import is_part_of_gallery
 
     path = given_path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"{path} is a folder; expected the name of a file in it")
-    if path.exists() and not path.is_file():  # the file comes to its place whole, and a device would be gone
+    if (
+        os.path.exists(path) and not path.is_file()
+    ):  # the file comes to its place whole: a device would be gone
         raise argparse.ArgumentTypeError(f"{path} is a device or a pipe; expected the name of a file")
     if is_part_of_gallery(path):
         raise argparse.ArgumentTypeError(f"{path} is part of a gallery, which would be overwritten")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    # of what lies in a folder that may not be entered, os.path says that it does not exist; pathlib raises
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         raise argparse.ArgumentTypeError(f"{path} cannot be written; expected a place in a writable folder")
     return path
 
@@ -99,7 +102,7 @@ def file_or_stream(text: str) -> str:
 def is_stream(text: str) -> bool:
     """Say whether this is standard output, a device or a pipe: something to write to, and not to replace."""
     path = given_path(text)
-    return text == STANDARD_OUTPUT or (path.exists() and not path.is_file() and not path.is_dir())
+    return text == STANDARD_OUTPUT or (os.path.exists(path) and not path.is_file() and not path.is_dir())
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

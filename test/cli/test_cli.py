@@ -20,7 +20,14 @@ import pytest
 from face_recognition_node.cli import VERBS, build_parser, main, run_guarded
 from face_recognition_node.cli.benchmark import WHAT as BENCHMARKS
 from face_recognition_node.cli.evaluate import WHAT as EVALUATIONS
-from face_recognition_node.cli.options import add_settings, config_from, file_to_write, parse_value, report
+from face_recognition_node.cli.options import (
+    add_settings,
+    config_from,
+    file_or_stream,
+    file_to_write,
+    parse_value,
+    report,
+)
 from face_recognition_node.common.errors import ConfigurationError
 from face_recognition_node.media.sources import open_source
 from face_recognition_node.media.writer import VideoWriter
@@ -200,6 +207,22 @@ def test_an_interrupt_leaves_complete_files(sample_gallery: Path, tmp_path: Path
     assert 5 <= len(lines) < 360
     assert len(lines) - 1 <= len(list(open_source(str(video_path)))) <= len(lines)
     assert f"{len(lines)} frames" in output or f"{len(lines) + 1} frames" in output
+
+
+def test_a_file_to_write_in_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)  # nobody: root may enter every folder
+    try:
+        for read in (file_to_write, file_or_stream):
+            with pytest.raises(argparse.ArgumentTypeError, match="cannot be written"):
+                read(str(closed / "seen.json"))
+    finally:
+        os.seteuid(before)
+        closed.chmod(0o700)
 
 
 @pytest.mark.parametrize("verb", [["evaluate", "verification", "x"], ["calibrate", "x"]])
