@@ -14,7 +14,9 @@ import pytest
 
 from face_recognition_node.assembly import Models, load_models
 from face_recognition_node.cli import main
+from face_recognition_node.cli.evaluate.robot import ros_settings
 from face_recognition_node.common.errors import SourceError
+from face_recognition_node.common.parameters import with_values
 from face_recognition_node.config import Config
 from face_recognition_node.evaluation.replay.replay import assign_truth
 from face_recognition_node.evaluation.replay.replay_report import (
@@ -294,3 +296,9 @@ def test_people_are_met_frontal_and_nobody_plays_two(shared_data: Path, models: 
             assert face is not None
             turn = fit_heads(face.landmarks_xy[None])
             assert max(abs(float(turn.yaw[0])), abs(float(turn.pitch[0]))) < 40.0  # the outline is cut anew
+
+
+def test_the_running_node_gets_the_parameters_that_are_not_at_their_default() -> None:
+    config = with_values(Config(), {"models.embedder": "other", "identity.claim_timeout_s": 5.0})
+    assert sorted(ros_settings(config)) == ["identity.claim_timeout_s:=5.0", 'models.embedder:="other"']
+    assert ros_settings(Config()) == []

@@ -23,7 +23,7 @@ import numpy as np
 
 from face_recognition_node.cli.benchmark import ros as benchmark
 from face_recognition_node.cli.benchmark.ros import NODE
-from face_recognition_node.cli.evaluate.robot import PATIENCE_S, film, named, robot
+from face_recognition_node.cli.evaluate.robot import PATIENCE_S, film, named, robot, ros_settings
 from face_recognition_node.cli.processes import ChildError, enter_own_network
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
 from face_recognition_node.evaluation.scenes.cast import Person
@@ -52,7 +52,7 @@ def play_names(stage: Stage, folder: Path) -> Measured:
     """A9: the first guest was misheard as Jane; the second is a Jayne, too."""
     first, second = _people(stage, 2)[:2]
     calls, seen = [], []
-    with robot(folder / "gallery.db") as (node, _):
+    with robot(folder / "gallery.db", stage.config) as (node, _):
         a, b = node.enroll(first, "Jane"), node.enroll(second, "Jayne")
         scene = _side_by_side([first, second])
         with node.watching(scene):
@@ -91,7 +91,7 @@ def play_kills(stage: Stage, folder: Path) -> Measured:
     sent: tuple[str, str] | None = None
     kills = stage.some(200, 2)
     for kill in range(kills + 1):
-        with robot(folder / "gallery.db") as (node, children):
+        with robot(folder / "gallery.db", stage.config) as (node, children):
             starts.append(node.start_s)
             found = node.names()
             if kill == 0:
@@ -159,7 +159,7 @@ def play_cold_boot(stage: Stage, folder: Path) -> Measured:
         return _cut_off(stage, folder)
     os.environ[_ASKED] = str(folder / "asked")
     first, second = _people(stage, 2)[:2]
-    with robot(folder / "gallery.db", f"{__name__}:watched_node") as (node, _):
+    with robot(folder / "gallery.db", stage.config, f"{__name__}:watched_node") as (node, _):
         a = node.enroll(first, "Jane")
         with node.watching(_side_by_side([first, second])):
             is_named = node.wait_for(lambda who: who == {a: "Jane"})
@@ -199,7 +199,9 @@ def _cut_off(stage: Stage, folder: Path) -> Measured:
 def play_load(stage: Stage, folder: Path) -> Measured:
     """A12."""
     seconds = float(stage.some(20, 3))
-    wanted = argparse.Namespace(size="1280x720", faces=5, rate=30.0, seconds=seconds, settle=3.0, set=[])
+    wanted = argparse.Namespace(
+        size="1280x720", faces=5, rate=30.0, seconds=seconds, settle=3.0, set=ros_settings(stage.config)
+    )
     benchmark.prepare_images(folder / "images", (1280, 720), 5)
     figures = benchmark.measure(wanted, folder)
     runs_on = " and ".join(sorted(set(figures.backends.values())))
@@ -220,7 +222,7 @@ def play_forgetting(stage: Stage, folder: Path) -> Measured:
 
     people = _people(stage, stage.some(4, 2))
     path = folder / "gallery.db"
-    with robot(path) as (node, _):
+    with robot(path, stage.config) as (node, _):
         node.call("SetSession", name="morning-run", kind=1)
         ids = {node.enroll(p, f"Quirin-{k}-of-the-morning"): p for k, p in enumerate(people)}
         scene = _side_by_side(people)
@@ -261,7 +263,7 @@ def play_edits(stage: Stage, folder: Path) -> Measured:
 
     people = _people(stage, 4)
     seconds = stage.some(20, 3)
-    with robot(folder / "gallery.db") as (node, _):
+    with robot(folder / "gallery.db", stage.config) as (node, _):
         ids = [node.enroll(person, f"{k} 0") for k, person in enumerate(people)]
         edits: dict[str, list[tuple[float, float, int]]] = {i: [(0.0, 0.0, 0)] for i in ids}
         errors = []
@@ -312,7 +314,7 @@ def play_find(stage: Stage, folder: Path) -> Measured:
     waits: list[float | None] = []
     overruns: list[float] = []
     wrong = 0
-    with robot(folder / "gallery.db") as (node, _):
+    with robot(folder / "gallery.db", stage.config) as (node, _):
         ids = {person.name: node.enroll(person, person.name) for person in people[:4]}
         absent = node.enroll(stage.cast.people("heads", 9)[8], "somebody absent")
         client = node.remote.action_client(FindPerson, f"{NODE}/find_person")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from face_recognition_node.cli.benchmark.ros import NAMESPACE, NODE, NODE_ENTRY, start_node
 from face_recognition_node.cli.processes import Children
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
+from face_recognition_node.common.parameters import flatten
+from face_recognition_node.config import Config
 from face_recognition_node.evaluation.scenes.cast import Person
 from face_recognition_node.evaluation.scenes.scene import Scene
 
@@ -126,12 +129,21 @@ def named(answer: Any) -> dict[str, str]:
     return {face.person_id: face.name for face in answer.faces if face.identity_state == face.KNOWN}
 
 
+def ros_settings(config: Config) -> list[str]:
+    """Return the parameters that are not at their default as ``NAME:=VALUE`` for a node's command line."""
+    return [
+        f"{name}:={json.dumps(value)}"
+        for name, declared, value in flatten(config)
+        if value != declared.default
+    ]
+
+
 @contextlib.contextmanager
-def robot(gallery: Path, entry: str = NODE_ENTRY) -> Iterator[tuple[Robot, Children]]:
+def robot(gallery: Path, config: Config, entry: str = NODE_ENTRY) -> Iterator[tuple[Robot, Children]]:
     """Run the node on a gallery file, active, with us beside it."""
     from face_recognition_node.ros.remote import Remote
 
     with Children() as children, Remote("face_recognition_scenarios", children.check) as remote:
         started = time.monotonic()
-        start_node(children, gallery, entry=entry)
+        start_node(children, gallery, ros_settings(config), entry)
         yield Robot(remote, gallery, started), children

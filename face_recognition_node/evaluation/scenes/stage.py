@@ -95,8 +95,8 @@ class Stage:
         self, cast: Cast, models: Models, config: Config, *, is_short: bool = False,
         on_frame: Callable[[str], None] = lambda place: None,
     ) -> None:  # fmt: skip
-        self.cast, self.is_short = cast, is_short
-        self._models, self._config, self._on_frame = models, config, on_frame
+        self.cast, self.config, self.is_short = cast, config, is_short
+        self._models, self._on_frame = models, on_frame
         self._results: dict[str, list[RecognitionResult]] = {}
 
     def some(self, full: int, short: int) -> int:
@@ -108,7 +108,7 @@ class Stage:
         self._results.clear()
 
         def fresh_bench(settings: Mapping[str, Any]) -> Bench:
-            return Bench.open(self._config, models=self._models, rotate=rotate, learns=True)
+            return Bench.open(self.config, models=self._models, rotate=rotate, learns=True)
 
         return replay(Scenario(name, "", tuple(episodes)), Path(), fresh_bench, self._keep)
 
