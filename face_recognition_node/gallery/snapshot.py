@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike
 from face_recognition_node.common.errors import GalleryConflictError, InputError, PersonNotFoundError
 from face_recognition_node.config import GalleryConfig
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.rows import Rows, Table, rows_of, with_changed
-from face_recognition_node.gallery.schema import PRECISIONS, PROVENANCES
+from face_recognition_node.gallery.schema import PRECISIONS, PROVENANCES, Rows, Table, rows_of, with_changed
 from face_recognition_node.gallery.values import Person, Provenance, SearchHit, Session, SessionKind, Template
 from face_recognition_node.vision.faces import FloatArray, HeadPose, IntArray
 

@@ -24,12 +24,13 @@ from face_recognition_node.common.errors import (
 )
 from face_recognition_node.gallery.changes import Transaction
 from face_recognition_node.gallery.files import journal_paths, make_private_file, make_private_folder
-from face_recognition_node.gallery.rows import Rows, read_rows
 from face_recognition_node.gallery.schema import (
     APPLICATION_ID,
     FORMAT_VERSION,
     SCHEMA,
+    Rows,
     format_of,
+    read_rows,
     require_gallery,
 )
 

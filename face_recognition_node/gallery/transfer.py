@@ -32,8 +32,7 @@ from face_recognition_node.gallery.files import (
     write_private,
 )
 from face_recognition_node.gallery.retention import expiry
-from face_recognition_node.gallery.rows import Rows, read_table
-from face_recognition_node.gallery.schema import COLUMNS, Row, require_gallery
+from face_recognition_node.gallery.schema import COLUMNS, Row, Rows, read_table, require_gallery
 from face_recognition_node.gallery.store import Store
 from face_recognition_node.gallery.values import Provenance, Session, checked_name
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from face_recognition_node.gallery.gallery import NewTemplate
 from face_recognition_node.gallery.index import CellIndex, FlatIndex
-from face_recognition_node.gallery.rows import rows_of, with_changed
+from face_recognition_node.gallery.schema import rows_of, with_changed
 from face_recognition_node.vision.faces import HeadPose
 
 

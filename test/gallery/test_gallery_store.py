@@ -246,7 +246,7 @@ def test_a_change_of_very_many_rows_is_followed(path, rng):
 
 
 def test_templates_read_in_pieces_are_all_read(path, rng, monkeypatch):
-    monkeypatch.setattr("face_recognition_node.gallery.rows.READ_ROWS", 7)
+    monkeypatch.setattr("face_recognition_node.gallery.schema.READ_ROWS", 7)
     with open_gallery(path) as gallery:
         gallery.add_person("Anna", templates(rng, 7))
         gallery.add_person("Bob", templates(rng, 9))
