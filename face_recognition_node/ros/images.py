@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from face_recognition_node.common.errors import ConfigurationError, FrameError
 from face_recognition_node.media.pixels import camera_intrinsics, depth_to_metres
-from face_recognition_node.ros.executors import spin
+from face_recognition_node.ros.lifecycle import spin
 from face_recognition_node.ros.messages import stamp_to_seconds
 from face_recognition_node.ros.parameters import NodeConfig
 from face_recognition_node.vision.faces import FloatArray, Intrinsics

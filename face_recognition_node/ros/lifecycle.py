@@ -1,4 +1,4 @@
-"""Transitions of the lifecycle that say why they fail, and the core's log in the node's own."""
+"""What every node needs: transitions that say why they fail, the core's log in ROS's own, and to spin on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from rclpy.exceptions import InvalidHandle
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from face_recognition_node.common.errors import FaceRecognitionError
@@ -107,3 +109,19 @@ def forwarded_logs(logger: Any) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         package.propagate = True
+
+
+def spin(executor: Executor) -> None:
+    """Execute callbacks until the end.
+
+    A publisher or subscription that another thread destroys just when rclpy collects what to wait for makes
+    the executor raise InvalidHandle (github.com/ros2/rclpy/issues/1284); the next round leaves it out.
+    """
+    while True:
+        try:
+            executor.spin()
+        except InvalidHandle:
+            continue
+        except ExternalShutdownException:
+            pass
+        return

@@ -120,8 +120,7 @@ def run_node(
     from rclpy.signals import SignalHandlerOptions
 
     from face_recognition_node.common.errors import FaceRecognitionError
-    from face_recognition_node.ros.executors import spin
-    from face_recognition_node.ros.lifecycle import shut_down
+    from face_recognition_node.ros.lifecycle import shut_down, spin
     from face_recognition_node.ros.remote import why_ros_cannot_start
 
     try:

@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from face_recognition_node.common.errors import FaceRecognitionError
-from face_recognition_node.ros.executors import spin
+from face_recognition_node.ros.lifecycle import spin
 
 POLL_S = 0.01
 ASK_AGAIN_S = 5.0  # seconds after which a question that changes nothing is taken for lost
