@@ -60,7 +60,7 @@ def in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def lead_closed_streams_nowhere() -> None:
+def reopen_closed_streams() -> None:
     """Open /dev/null for each standard stream that is closed: the next file would take its number.
 
     What libraries write to stderr would then be written into that file.
@@ -76,7 +76,7 @@ def lead_closed_streams_nowhere() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    lead_closed_streams_nowhere()
+    reopen_closed_streams()
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     if not sys.stderr.isatty():  # a log file wants a line now and then, not ten a second

@@ -17,9 +17,9 @@ from face_recognition_node.cli.options import (
     add_json_flag,
     add_settings,
     config_from,
-    filled,
     gallery_path_from,
     given_path,
+    not_blank,
     report,
 )
 from face_recognition_node.common.errors import InputError, PersonNotFoundError
@@ -65,19 +65,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--session", help="only the people of this session")
     sub.add_argument("--templates", action="store_true", help="also show each stored view")
     sub = verb("rename", _rename, "rename a person, or name a stranger")
-    sub.add_argument("person", metavar="PERSON", type=filled)
+    sub.add_argument("person", metavar="PERSON", type=not_blank)
     sub.add_argument("name", metavar="NAME")
     sub = verb("merge", _merge, "make one person of several; the first one's id and name stay")
-    sub.add_argument("keep", metavar="PERSON", type=filled)
-    sub.add_argument("others", metavar="PERSON", type=filled, nargs="+")
+    sub.add_argument("keep", metavar="PERSON", type=not_blank)
+    sub.add_argument("others", metavar="PERSON", type=not_blank, nargs="+")
     sub = verb("split", _split, "make a person of their own of some templates of one person")
     sub.add_argument("templates", metavar="TEMPLATE_ID", type=int, nargs="+", help="see list --templates")
     sub.add_argument("--name", default="", help="name of the new person; without it, a stranger")
     sub = verb("remove", _remove, "remove templates; each person must keep at least one")
     sub.add_argument("templates", metavar="TEMPLATE_ID", type=int, nargs="+", help="see list --templates")
     sub = verb("forget", _forget, "remove people and everything stored about them")
-    sub.add_argument("persons", metavar="PERSON", type=filled, nargs="*")
-    sub.add_argument("--session", type=filled, help="everybody of this session")
+    sub.add_argument("persons", metavar="PERSON", type=not_blank, nargs="*")
+    sub.add_argument("--session", type=not_blank, help="everybody of this session")
     sub.add_argument("--all", action="store_true", help="everybody")
     sub.add_argument(
         "--final", action="store_true", help="cannot be undone; otherwise undo works for a while"
@@ -88,7 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb("history", _history, "show what can be undone or redone")
     sub = verb("export", _export, "write people to one file")
     sub.add_argument("file", metavar="FILE", type=given_path)
-    sub.add_argument("--only", metavar="PERSON", type=filled, nargs="+", help="these people only")
+    sub.add_argument("--only", metavar="PERSON", type=not_blank, nargs="+", help="these people only")
     sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
     sub = verb("import", _import, "add the people of an exported file, all or none")
     sub.add_argument("file", metavar="FILE", type=given_path)
@@ -106,7 +106,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--kind", choices=["permanent", "event", "run"])
     sub.add_argument("--time-to-live", type=float, metavar="S", help="lifetime of new people, seconds")
     sub = verb("rollback", _rollback, "remove the templates that the node added by itself")
-    sub.add_argument("person", metavar="PERSON", type=filled, nargs="?", help="of this person only")
+    sub.add_argument("person", metavar="PERSON", type=not_blank, nargs="?", help="of this person only")
     sub = verb("reembed", _reembed, "convert the gallery to the present model, from stored crops")
     sub.add_argument(
         "--remove-without-crop", action="store_true", help="remove templates without a stored crop"

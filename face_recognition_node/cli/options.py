@@ -67,7 +67,7 @@ def given_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def filled(text: str) -> str:
+def not_blank(text: str) -> str:
     """Return an argument that must not be blank (its type), as an unset variable of the shell is."""
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a text, got an empty one")
@@ -81,9 +81,8 @@ def file_to_write(text: str) -> Path:
     path = given_path(text)
     if os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"{path} is a folder; expected the name of a file in it")
-    if (
-        os.path.exists(path) and not path.is_file()
-    ):  # the file comes to its place whole: a device would be gone
+    # the file comes to its place whole, which would replace a device
+    if os.path.exists(path) and not path.is_file():
         raise argparse.ArgumentTypeError(f"{path} is a device or a pipe; expected the name of a file")
     if is_part_of_gallery(path):
         raise argparse.ArgumentTypeError(f"{path} is part of a gallery, which would be overwritten")

@@ -112,9 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     head = f"{embedder.card.name} on {embedder.backend.name}; {faces.description}"
     text = head
     for name, block in blocks.items():
-        text += f"\n{name}:\n{aligned([(key, str(one)) for key, one in block.items()], indent='  ')}" * bool(
-            block
-        )
+        if block:
+            text += f"\n{name}:\n{aligned([(key, str(one)) for key, one in block.items()], indent='  ')}"
     if few:
         text += f"\nleft out, fewer than {MINIMUM_COUNTED} faces: {', '.join(few)}"
     figures: dict[str, Any] = {
