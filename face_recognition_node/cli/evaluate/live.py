@@ -23,7 +23,7 @@ import numpy as np
 
 from face_recognition_node.cli.benchmark import ros as benchmark
 from face_recognition_node.cli.benchmark.ros import NODE
-from face_recognition_node.cli.evaluate.robot import PATIENCE_S, film, named, robot, ros_settings
+from face_recognition_node.cli.evaluate.robot import PATIENCE_S, film, named, robot, ros_settings, settings
 from face_recognition_node.cli.processes import ChildError, enter_own_network
 from face_recognition_node.common.errors import FaceRecognitionError, InputError
 from face_recognition_node.evaluation.scenes.cast import Person
@@ -178,6 +178,8 @@ def _cut_off(stage: Stage, folder: Path) -> Measured:
     command = [sys.executable, "-m", "face_recognition_node.cli", "evaluate", "scenarios"]
     command += [*map(str, stage.cast.sources.values()), "--only", "A11", "--json", "--no-progress"]
     command += ["--short"] * stage.is_short
+    for name, value in settings(stage.config).items():
+        command += ["--set", f"{name}={value}"]
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         raise InputError("needs a machine without a network, or unshare and ip to make one")
     home = folder / "home"

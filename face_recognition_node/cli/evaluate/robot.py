@@ -129,13 +129,14 @@ def named(answer: Any) -> dict[str, str]:
     return {face.person_id: face.name for face in answer.faces if face.identity_state == face.KNOWN}
 
 
+def settings(config: Config) -> dict[str, Any]:
+    """Return the parameters that are not at their default by name."""
+    return {name: value for name, declared, value in flatten(config) if value != declared.default}
+
+
 def ros_settings(config: Config) -> list[str]:
-    """Return the parameters that are not at their default as ``NAME:=VALUE`` for a node's command line."""
-    return [
-        f"{name}:={json.dumps(value)}"
-        for name, declared, value in flatten(config)
-        if value != declared.default
-    ]
+    """Return them as ``NAME:=VALUE`` for a node's command line."""
+    return [f"{name}:={json.dumps(value)}" for name, value in settings(config).items()]
 
 
 @contextlib.contextmanager
