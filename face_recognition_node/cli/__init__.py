@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from face_recognition_node import __version__
 from face_recognition_node.cli.options import add_verbs
 from face_recognition_node.common.errors import FaceRecognitionError
-from face_recognition_node.common.files import in_words
+from face_recognition_node.common.files import explain_os_error
 from face_recognition_node.common.libraries import missing_library
 
 # verb and the line that `--help` prints for it; `evaluate` and `benchmark` have verbs of their own
@@ -103,7 +103,7 @@ def run_guarded(name: str, run: Callable[[argparse.Namespace], int], arguments: 
         return 141
     except (OSError, FaceRecognitionError) as error:
         logging.debug("where it happened", exc_info=True)
-        print(f"{name}: {in_words(error) if isinstance(error, OSError) else error}", file=sys.stderr)
+        print(f"{name}: {explain_os_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         print(f"{name}: {missing_library(error) or error}", file=sys.stderr)

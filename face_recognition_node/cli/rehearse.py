@@ -63,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Watch the sources, print the ten sentences and write the page."""
     from face_recognition_node.common.files import PRIVATE, write_text
-    from face_recognition_node.evaluation.rehearsal import Rehearsal, coverage, in_words
+    from face_recognition_node.evaluation.rehearsal import Rehearsal, coverage, list_directions
     from face_recognition_node.identity.operating_point import operating_point
     from face_recognition_node.media.sources import open_source
 
@@ -87,7 +87,13 @@ def run(arguments: argparse.Namespace) -> int:
         findings = rehearsal.findings(calibration, snapshot, cost.strangers_named)
         named = sum((track.claims for track in rehearsal.tracks.values()), Counter[str]())
         rows = [
-            (one.label, str(one.n_templates), str(covered), in_words(covered.missing()), str(named[one.name]))
+            (
+                one.label,
+                str(one.n_templates),
+                str(covered),
+                list_directions(covered.missing()),
+                str(named[one.name]),
+            )
             for one in snapshot.persons.values()
             if not one.is_stranger
             for covered in [coverage(snapshot, one)]

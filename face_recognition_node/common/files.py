@@ -27,12 +27,22 @@ def user_folder(variable: str, below_home: str) -> Path | None:
         return None
 
 
-def in_words(error: OSError) -> str:
-    """Return what went wrong for people; a full disk is called so, with the cure."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}the disk is full; free some space and try again"
-    return str(error)
+CURES = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    errno.EDQUOT: "the disk is full; free some space and try again",
+    errno.EACCES: "permission denied; this user may not use it (ls -ld shows who may): choose another place",
+    errno.EPERM: "permission denied; this user may not use it (ls -ld shows who may): choose another place",
+    errno.EROFS: "the disk is mounted read-only; choose a place on another",
+    errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
+}
+
+
+def explain_os_error(error: OSError) -> str:
+    """Return what went wrong, with the cure where there is a common one."""
+    if error.errno not in CURES:
+        return str(error)
+    where = f"{os.fsdecode(error.filename)[:200]}: " if error.filename else ""
+    return where + CURES[error.errno]
 
 
 @contextlib.contextmanager

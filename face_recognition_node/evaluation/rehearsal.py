@@ -150,7 +150,9 @@ class Rehearsal:
         concerned = list(dict.fromkeys(person for pair in pairs for person in pair[:2]))
         missing = {person.label: coverage(snapshot, person).missing() for person in concerned[:4]}
         advice = [
-            f"Add views of {name} looking {in_words(to_add)}." for name, to_add in missing.items() if to_add
+            f"Add views of {name} looking {list_directions(to_add)}."
+            for name, to_add in missing.items()
+            if to_add
         ]
         tracks = [t for p in concerned for t in self.tracks.values() if p.name in t.claims] + changed
         return Finding(
@@ -316,7 +318,7 @@ def coverage(snapshot: Snapshot, person: Person) -> PoseCoverage:
     return PoseCoverage.of(one.pose for one in views if not one.is_set_aside)
 
 
-def in_words(directions: Iterable[str]) -> str:
+def list_directions(directions: Iterable[str]) -> str:
     """Return where to look, as seen in the picture."""
     words = {"front": "into the camera", "left": "to the left of the picture", "right": "to its right"}
     return ", ".join(words.get(direction, direction) for direction in directions)

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.common.errors import GalleryUnavailableError
-from face_recognition_node.common.files import PRIVATE, in_words, user_folder
+from face_recognition_node.common.files import PRIVATE, explain_os_error, user_folder
 from face_recognition_node.vision.faces import ImageArray
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class KeyRing:
             write_private(self._folder / f"{name}.key", io.BytesIO(key))
         except OSError as error:
             raise GalleryUnavailableError(
-                f"a key cannot be written to {self._folder} ({in_words(error)}); nothing was changed"
+                f"a key cannot be written to {self._folder} ({explain_os_error(error)}); nothing was changed"
             ) from error
         return name
 

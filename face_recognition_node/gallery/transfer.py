@@ -21,7 +21,7 @@ from face_recognition_node.common.errors import (
     GalleryUnavailableError,
     InputError,
 )
-from face_recognition_node.common.files import PRIVATE, in_words, user_path
+from face_recognition_node.common.files import PRIVATE, explain_os_error, user_path
 from face_recognition_node.gallery.changes import Cell, Context, Edit
 from face_recognition_node.gallery.check import row_problems, unit_problems
 from face_recognition_node.gallery.edits import check_limit, give_name, insert_person, new_person_id
@@ -108,7 +108,7 @@ def write_export(
             transaction.connection.executemany("INSERT INTO meta VALUES (?, ?)", more.items())
         _write_database(copy.connection, path, overwrite)
     except OSError as error:
-        raise GalleryUnavailableError(f"{path} could not be written ({in_words(error)})") from error
+        raise GalleryUnavailableError(f"{path} could not be written ({explain_os_error(error)})") from error
     except sqlite3.OperationalError as error:
         raise GalleryUnavailableError(f"{path} could not be written ({error})") from error
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from face_recognition_node.common.errors import InputError, SourceError
 from face_recognition_node.common.files import (
+    explain_os_error,
     file_sha256,
     user_path,
     write_bytes,
@@ -110,3 +112,30 @@ def test_a_written_file_follows_the_umask(tmp_path):
         os.umask(before)
     assert (tmp_path / "figures.json").stat().st_mode & 0o777 == 0o660
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "choose another place"),
+        (errno.EROFS, "choose a place on another"),
+        (errno.ENAMETOOLONG, "choose a shorter one"),
+    ],
+)
+def test_an_error_of_the_system_names_the_file_and_the_cure(number: int, cure: str) -> None:
+    message = explain_os_error(OSError(number, os.strerror(number), "/stick/team.frg"))
+    assert message.startswith("/stick/team.frg: ")
+    assert cure in message
+
+
+def test_an_error_of_the_system_without_a_known_cure_is_quoted(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "none").read_bytes()
+    assert explain_os_error(caught.value) == str(caught.value)
+
+
+def test_a_name_that_leaves_no_room_for_the_draft_is_explained(tmp_path):
+    with pytest.raises(OSError, match="too long") as caught:
+        write_text(tmp_path / ("n" * 250), "text")
+    assert explain_os_error(caught.value).endswith("choose a shorter one")

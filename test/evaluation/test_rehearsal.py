@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from face_world import FaceWorld, empty_gallery, face, frame, made_up_calibration, stamps, unit
 
-from face_recognition_node.evaluation.rehearsal import Finding, Rehearsal, coverage, in_words
+from face_recognition_node.evaluation.rehearsal import Finding, Rehearsal, coverage, list_directions
 from face_recognition_node.gallery.gallery import Gallery, NewTemplate
 from face_recognition_node.vision.faces import Frame, HeadPose, Identity, IdentityState
 
@@ -154,4 +154,4 @@ def test_a_recording_without_a_face_is_judged_as_well(team: Gallery) -> None:
     assert (found["Light"].level, found["Light"].text) == ("look", "No face was seen that tells it.")
     assert found["Speed"].level == "look", "a frame without a face is fast"
     anna = next(iter(team.snapshot().persons.values()))
-    assert in_words(coverage(team.snapshot(), anna).missing()) == ""
+    assert list_directions(coverage(team.snapshot(), anna).missing()) == ""
