@@ -130,7 +130,10 @@ def _tighten(path: Path) -> None:
     if not stat.S_ISREG(mode):
         raise GalleryUnavailableError(f"the gallery {path} should be a file, but it is not")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise GalleryUnavailableError(f"the gallery {path} cannot be read and written by this user")
+        raise GalleryUnavailableError(
+            f"the gallery {path} cannot be read and written by this user, or lies on a read-only disk; "
+            "copy it to a place where it can"
+        )
     for name in (path, *journal_paths(path)):
         with contextlib.suppress(FileNotFoundError):
             if stat.S_IMODE(name.stat().st_mode) & 0o077:

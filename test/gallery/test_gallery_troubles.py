@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -169,3 +170,10 @@ def test_a_command_says_what_it_could_not_finish_and_the_next_one_does_it(path, 
     with open_gallery(path) as gallery:
         assert gallery.unfinished == ""
         assert vector.tobytes() not in path.read_bytes()
+
+
+def test_a_gallery_that_may_not_be_written_is_refused_with_the_cure(path, monkeypatch):
+    open_gallery(path).close()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may do everything
+    with pytest.raises(GalleryUnavailableError, match="copy it to a place"):
+        open_gallery(path)
