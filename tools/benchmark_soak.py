@@ -198,7 +198,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--plot", type=file_to_write, metavar="FILE", help="draw them as PNG (needs matplotlib)"
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME:=VALUE", help="parameter of the node"
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="parameter of the node"
     )
     add_json_option(parser)
     add_progress(parser)

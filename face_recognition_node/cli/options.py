@@ -183,11 +183,17 @@ def config_from(arguments: argparse.Namespace) -> Config:
     if arguments.backend:
         values["models.backend"] = arguments.backend
     for setting in arguments.settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigurationError(f"--set: expected NAME=VALUE, got {setting!r}")
+        name, text = split_setting(setting)
         values[name] = parse_value(name, text, defaults.get(name, text))
     return with_values(config, values)
+
+
+def split_setting(setting: str) -> tuple[str, str]:
+    """Return name and value of NAME=VALUE, or of NAME:=VALUE as ROS writes it."""
+    name, equals, text = setting.partition("=")
+    if not equals:
+        raise ConfigurationError(f"--set: expected NAME=VALUE, got {setting!r}")
+    return name.removesuffix(":"), text
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:

@@ -104,7 +104,7 @@ def test_wrong_input_ends_with_code_2_and_the_cure(
 def test_settings_are_read_in_their_types() -> None:
     parser = argparse.ArgumentParser()
     add_settings(parser)
-    words = ["--set", "identity.target_false_accept_rate=0.002", "--set", "strangers.enabled=False"]
+    words = ["--set", "identity.target_false_accept_rate=0.002", "--set", "strangers.enabled:=False"]
     config = config_from(parser.parse_args([*words, "--backend", "onnxruntime"]))
     assert config.identity.target_false_accept_rate == 0.002
     assert config.strangers.enabled is False

@@ -300,5 +300,5 @@ def test_people_are_met_frontal_and_nobody_plays_two(shared_data: Path, models: 
 
 def test_the_running_node_gets_the_parameters_that_are_not_at_their_default() -> None:
     config = with_values(Config(), {"models.embedder": "other", "identity.claim_timeout_s": 5.0})
-    assert sorted(ros_settings(config)) == ["identity.claim_timeout_s:=5.0", 'models.embedder:="other"']
+    assert sorted(ros_settings(config)) == ["identity.claim_timeout_s=5.0", 'models.embedder="other"']
     assert ros_settings(Config()) == []

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from face_recognition_node.cli.benchmark.frames import parse_size, sway
-from face_recognition_node.cli.options import add_json_option, report
+from face_recognition_node.cli.options import add_json_option, report, split_setting
 from face_recognition_node.cli.processes import Children, enter_own_network, process_usage
 from face_recognition_node.common.errors import InputError
 
@@ -49,8 +49,8 @@ def prepare_images(folder: Path, size: tuple[int, int], faces: int, empty: int =
 def start_node(
     children: Children, gallery: Path, settings: Sequence[str] = (), entry: str = NODE_ENTRY
 ) -> subprocess.Popen[bytes]:
-    """Start the recognition node with its gallery in a file and ``NAME:=VALUE`` parameters."""
-    given = [part for item in settings for part in ("-p", item)]
+    """Start the recognition node with its gallery in a file and ``NAME=VALUE`` parameters."""
+    given = [part for name, text in map(split_setting, settings) for part in ("-p", f"{name}:={text}")]
     return children.start("recognition node", entry, [
         *_QUIET, "-p", "autostart:=true", "-p", f"gallery_path:={gallery}", *given,
     ])  # fmt: skip
@@ -137,13 +137,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=float, default=30.0, help="images per second (default: 30)")
     add("--seconds", type=float, default=20.0, help="seconds to measure (default: 20)")
     add("--settle", type=float, default=3.0, help="warm-up before it (default: 3)")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME:=VALUE",
-        help="parameter of the node; may be repeated",
-    )
+    help_set = "parameter of the node; may be repeated"
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help=help_set)
     add_json_option(parser)
 
 

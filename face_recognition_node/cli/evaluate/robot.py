@@ -135,8 +135,8 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def ros_settings(config: Config) -> list[str]:
-    """Return them as ``NAME:=VALUE`` for a node's command line."""
-    return [f"{name}:={json.dumps(value)}" for name, value in settings(config).items()]
+    """Return them as ``NAME=VALUE`` for a node's command line."""
+    return [f"{name}={json.dumps(value)}" for name, value in settings(config).items()]
 
 
 @contextlib.contextmanager
