@@ -27,22 +27,24 @@ def user_folder(variable: str, below_home: str) -> Path | None:
         return None
 
 
-CURES = {
-    errno.ENOSPC: "the disk is full; free some space and try again",
-    errno.EDQUOT: "the disk is full; free some space and try again",
-    errno.EACCES: "permission denied; this user may not use it (ls -ld shows who may): choose another place",
-    errno.EPERM: "permission denied; this user may not use it (ls -ld shows who may): choose another place",
-    errno.EROFS: "the disk is mounted read-only; choose a place on another",
+_FULL = "the disk is full; free some space and try again"
+_DENIED = "permission denied for this user; check its owner and mode (ls -ld) or choose another place"
+_CURES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: "the disk is mounted read-only; choose a place on another disk",
     errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
 }
 
 
 def explain_os_error(error: OSError) -> str:
     """Return what went wrong, with the cure where there is a common one."""
-    if error.errno not in CURES:
+    if error.errno not in _CURES:
         return str(error)
     where = f"{os.fsdecode(error.filename)[:200]}: " if error.filename else ""
-    return where + CURES[error.errno]
+    return where + _CURES[error.errno]
 
 
 @contextlib.contextmanager

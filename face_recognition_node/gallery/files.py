@@ -131,8 +131,8 @@ def _tighten(path: Path) -> None:
         raise GalleryUnavailableError(f"the gallery {path} should be a file, but it is not")
     if not os.access(path, os.R_OK | os.W_OK):
         raise GalleryUnavailableError(
-            f"the gallery {path} cannot be read and written by this user, or lies on a read-only disk; "
-            "copy it to a place where it can"
+            f"this user may not read and write the gallery {path}, or its disk is read-only; "
+            "copy it to a place where this user may write"
         )
     for name in (path, *journal_paths(path)):
         with contextlib.suppress(FileNotFoundError):

@@ -119,7 +119,7 @@ def test_a_written_file_follows_the_umask(tmp_path):
     [
         (errno.ENOSPC, "free some space"),
         (errno.EACCES, "choose another place"),
-        (errno.EROFS, "choose a place on another"),
+        (errno.EROFS, "choose a place on another disk"),
         (errno.ENAMETOOLONG, "choose a shorter one"),
     ],
 )

@@ -137,8 +137,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=float, default=30.0, help="images per second (default: 30)")
     add("--seconds", type=float, default=20.0, help="seconds to measure (default: 20)")
     add("--settle", type=float, default=3.0, help="warm-up before it (default: 3)")
-    help_set = "parameter of the node; may be repeated"
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help=help_set)
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="node parameter; may be repeated")
     add_json_option(parser)
 
 
