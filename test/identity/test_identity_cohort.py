@@ -129,7 +129,21 @@ class TestCohort:
             float(cohort.normalize(np.array([0.7]), query, 0.0, ["0"])[0])
             for query in (world.axis(0), like_all)
         )
-        assert common < usual - 0.05
+        assert common < usual - 0.01
+
+    def test_what_two_faces_of_one_person_share_counts_once(self, world: FaceWorld) -> None:
+        calibration = made_up_calibration()
+        _, spread = calibration.different_people
+        others = np.sum([world.axis(k) for k in range(1, 20)], axis=0)
+        like_all = unit(world.axis(0) + np.float32(0.5) * others)
+        people = {"0": like_all} | {str(k): world.axis(k) for k in range(1, 20)}
+        cohort = Cohort.of(people, calibration)
+        own, of_query = cohort.own["0"], world.axis(50)
+        lifted = cohort.normalize(np.array([0.7, 0.7]), like_all, 0.0, ["0", "1"])
+        usual = cohort.normalize(np.array([0.7, 0.7]), of_query, 0.0, ["0", "1"])
+        assert own * spread > 0.1
+        lift = (usual[1] - lifted[0]) * np.sqrt(1 + cohort.variance)
+        assert lift == pytest.approx(spread * (cohort.shift + own), rel=0.2)
 
     def test_known_strangers_are_a_yardstick_too(self, world: FaceWorld) -> None:
         gallery, models = empty_gallery(), PersonModels(made_up_calibration())
